@@ -1,0 +1,56 @@
+"""Values too large for a line: files named by the SHA-256 of their content."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from tapps_otel.errors import LogDamagedError
+from tapps_otel.log import files as _files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["INLINE_LIMIT", "Blobs"]
+
+INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; more goes into a blob
+
+
+class Blobs:
+    """The folder ``<workflow_id>.blobs`` beside a run's log; made with its first blob."""
+
+    def __init__(self, folder: Path, *, sync: bool = True) -> None:
+        self._folder, self._sync = folder, sync
+
+    def put(self, data: bytes) -> str:
+        """Store ``data``, on the disk before this returns; gives its name (64 hex).
+
+        :raises OSError: it cannot be stored
+        """
+        name = sha256(data).hexdigest()
+        files, path = _files.system(), self._folder / name
+        try:
+            with files.open_read(path) as file:
+                if sha256(file.read()).hexdigest() == name:
+                    return name
+        except FileNotFoundError:
+            pass
+        files.put(path, data, sync=self._sync)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Read a blob back; its content is hashed again.
+
+        :raises LogDamagedError: it is gone, or holds something else
+        """
+        if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+            raise LogDamagedError(self._folder, 0, 0, f"{name[:80]!r} is not the name of a blob")
+        path = self._folder / name
+        try:
+            with _files.system().open_read(path) as file:
+                data = file.read()
+        except OSError as error:
+            raise LogDamagedError(path, 0, 0, f"a stored value cannot be read: {error}") from None
+        if sha256(data).hexdigest() != name:
+            raise LogDamagedError(path, 0, 0, "a stored value was changed")
+        return data

@@ -1,0 +1,204 @@
+"""One event: its fields, its line, and the chain that ties the lines together. Pure.
+
+A line is one JSON object that begins ``{"v":1,"seq":N,"event_type":"...",`` and ends with
+``,"sha":"<64 hex>"}`` and a newline. ``sha`` is the SHA-256 of the previous line's ``sha`` (its 64
+ASCII characters; for line 1 the hex SHA-256 of the workflow_id) followed by this line's bytes
+before its last 75. The hash is over bytes, so that no canonical form of JSON is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+__all__ = [
+    "EVENT_TYPES",
+    "MAX_LINE",
+    "SYNCED",
+    "TRAILER",
+    "VERSION",
+    "Event",
+    "decode",
+    "encode",
+    "genesis",
+    "line_start",
+    "raw_json",
+    "trailing_sha",
+]
+
+VERSION: Final = 1
+MAX_LINE: Final = 1 << 20  # bytes; a longer line is not ours, and is never held in memory whole
+TRAILER: Final = 75  # bytes: ,"sha":"  + 64 hex + "} + newline
+_SHA_KEY: Final = b',"sha":"'
+_END: Final = b'"}\n'
+
+# Synced before they are acknowledged, at durability `commit`. What stands before them in the file
+# is covered by the same sync.
+SYNCED: Final = frozenset(
+    {"workflow_start", "workflow_end", "step_finish", "step_fail", "step_skip", "log_repair"}
+)
+EVENT_TYPES: Final = SYNCED | {"step_start", "workflow_resume", "annotation", "span", "log_gap"}
+
+Text = str | UnsetType
+NullableText = str | None | UnsetType
+Number = int | UnsetType
+Json = Raw | UnsetType
+
+
+class Event(msgspec.Struct, kw_only=True, gc=False):
+    """One event as the code handles it; ``UNSET`` fields do not stand in the line.
+
+    The order of the fields is the order in the line. The public, validated model of the same
+    fields is :class:`tapps_otel.log.model.WorkflowEvent`.
+    """
+
+    v: int = VERSION
+    seq: int = 0
+    event_type: str
+    workflow_id: str
+    timestamp: str
+    trace_id: Text = UNSET
+    span_id: Text = UNSET
+    parent_span_id: Text = UNSET
+    execution: int
+    step_id: Text = UNSET
+    step: Text = UNSET
+    agent: NullableText = UNSET
+    action: NullableText = UNSET
+    attempt: Number = UNSET
+    order: Number = UNSET
+    key: Text = UNSET
+    retry_in_ns: Number = UNSET
+    caused_by: list[str] | UnsetType = UNSET
+    name: Text = UNSET
+    reason: Text = UNSET
+    question: Text = UNSET
+    status: Text = UNSET
+    error: dict[str, Any] | UnsetType = UNSET
+    artifacts: list[dict[str, Any]] | UnsetType = UNSET
+    inputs: Json = UNSET
+    inputs_blob: Text = UNSET
+    inputs_digest: Text = UNSET
+    definition: NullableText = UNSET
+    result: Json = UNSET
+    result_blob: Text = UNSET
+    result_omitted: Text = UNSET
+    duration_ns: Number = UNSET
+    attributes: dict[str, Any] | UnsetType = UNSET
+    otel: dict[str, Any] | UnsetType = UNSET
+    otel_blob: Text = UNSET
+    resource: dict[str, Any] | UnsetType = UNSET
+    workflow: dict[str, Any] | UnsetType = UNSET
+    process: dict[str, Any] | UnsetType = UNSET
+    late: bool | UnsetType = UNSET
+    damage: list[tuple[int, int, str]] | UnsetType = UNSET
+
+
+_RAW_FIELDS: Final = frozenset({"inputs", "result"})
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def genesis(workflow_id: str) -> bytes:
+    """What the chain of this run's log starts from: 64 ASCII characters."""
+    return sha256(workflow_id.encode()).hexdigest().encode()
+
+
+def line_start(seq: int) -> bytes:
+    """The bytes that the line with this ``seq`` begins with."""
+    return b'{"v":1,"seq":%d,' % seq
+
+
+def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
+    """Make the event's line and its ``sha``, chained to the ``previous`` line's.
+
+    Floats must be finite: a NaN is written as null (the values layer refuses them earlier).
+    """
+    try:
+        body = _encoder.encode(event)[:-1]
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
+        body = _encode_escaped(event)[:-1]
+    sha = sha256(previous + body).hexdigest().encode()
+    return body + _SHA_KEY + sha + _END, sha
+
+
+def trailing_sha(line: bytes) -> bytes | None:
+    """The ``sha`` that a line ends with, newline or not; ``None`` without a whole trailer."""
+    end = len(line) - 1 if line.endswith(b"\n") else len(line)
+    sha = line[end - 66 : end - 2]
+    if len(sha) != 64 or line[end - 74 : end - 66] != _SHA_KEY or line[end - 2 : end] != b'"}':
+        return None
+    return sha if all(c in b"0123456789abcdef" for c in sha) else None
+
+
+def decode(line: bytes) -> Event:
+    """Read one line, its newline optional. Unknown fields are passed over.
+
+    :raises ValueError: not JSON, nested too deep, a field of the wrong type, an infinite number
+    """
+    try:
+        return _decoder.decode(line)
+    except msgspec.ValidationError:
+        raise
+    except RecursionError:
+        msg = "nested too deep"
+        raise ValueError(msg) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if b"\\ud" not in line.lower():
+            raise ValueError(str(error)) from None
+        return _decode_escaped(line)
+
+
+def raw_json(value: object) -> Raw:
+    """Encode a JSON-native value for a ``Raw`` field; large integers stay exact."""
+    try:
+        return Raw(_encoder.encode(value))
+    except UnicodeEncodeError:
+        return Raw(json.dumps(value, allow_nan=False, separators=(",", ":")).encode())
+
+
+def _encode_escaped(event: Event) -> bytes:
+    """Encode with every character above ASCII escaped."""
+    parts = []
+    for field in event.__struct_fields__:
+        value = getattr(event, field)
+        if value is not UNSET:
+            raw = value if isinstance(value, Raw) else json.dumps(value, separators=(",", ":"))
+            text = raw.encode() if isinstance(raw, str) else bytes(raw)
+            parts.append(b'"%b":%b' % (field.encode(), text))
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _decode_escaped(line: bytes) -> Event:
+    """Read a line with escaped lone surrogates, which the fast decoder refuses."""
+    try:
+        fields = json.loads(line, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        msg = "nested too deep"
+        raise ValueError(msg) from None
+    if not isinstance(fields, dict):
+        msg = "not a JSON object"
+        raise ValueError(msg)  # noqa: TRY004 - the line is bad, not its type
+    raws = {name: raw_json(fields.pop(name)) for name in _RAW_FIELDS & fields.keys()}
+    event = msgspec.convert(fields, Event)
+    for name, raw in raws.items():
+        setattr(event, name, raw)
+    return event
+
+
+def _refuse(constant: str) -> float:
+    msg = f"{constant} is not JSON"
+    raise ValueError(msg)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        msg = "a number out of range"
+        raise ValueError(msg)
+    return number

@@ -1,0 +1,353 @@
+"""Writing a log: append, sync, recover. One writer at a time, under the lease.
+
+Nothing is ever truncated or rewritten, so that what was in the file is always a prefix of what is
+in it later. A failed write or sync poisons the writer: whether the record is in the file is
+unknown (after a failed sync the page cache shows it although the disk has lost it), so before the
+next event the file is opened again, evicted from the cache and checked, and what is missing is
+written again, marked ``late``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.errors import LogDamagedError, LogError, LogWriteError
+from tapps_otel.log import files as _files
+from tapps_otel.log.event import EVENT_TYPES, MAX_LINE, SYNCED, Event, encode
+from tapps_otel.log.reader import Checker, is_ours, lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Durability", "LogWriter"]
+
+Durability = Literal["commit", "always", "os"]
+
+_log = logging.getLogger("tapps_otel")
+_RETRY_NS: Final = 1_000_000_000  # between two tries to open a log that fails again and again
+
+
+class _ForeignWriterError(OSError):
+    """The file's end is not where this writer left it."""
+
+    def __str__(self) -> str:
+        return "another process wrote to the log without the lease"
+
+
+class LogWriter:
+    """Appends events to one run's log; its threads go through one lock.
+
+    Opening checks the whole log and hands its events to ``on_event``. A torn end is sealed: a
+    newline where one is missing, and a ``log_repair`` that declares the torn bytes.
+
+    :param durability: ``commit`` syncs with every event that ends something, ``always`` with every
+        event, ``os`` never (that survives a killed process, not a power cut)
+    :param boot_id: of this boot, which tells a power cut's holes from other damage
+    :param stop: raise when an event cannot be written, instead of keeping it for later
+    :param limit: how many events are kept while the log cannot be written; the rest is counted
+    :param accept_damage: declare any damage as it is, because a person said so
+    :raises LogDamagedError: damage that no crash explains; nothing was written
+    :raises LogVersionError: a newer format; nothing was written
+    :raises OSError: the file cannot be opened, read, synced or repaired
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        workflow_id: str,
+        *,
+        durability: Durability = "commit",
+        boot_id: str | None = None,
+        stop: bool = False,
+        limit: int = 10_000,
+        accept_damage: bool = False,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.path = path
+        self._id, self._durability, self._boot_id = workflow_id, durability, boot_id
+        self._stop, self._limit, self._accept_damage = stop, limit, accept_damage
+        self._files = _files.system()
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._seq, self._sha, self._end = 0, b"", 0
+        self._execution: int | None = None  # of the last event appended here
+        self._failure: str | None = None
+        self._retry_at_ns = 0
+        # Written and not yet known to be on the disk, each with its sha: after a failure the file
+        # may or may not hold them.
+        self._unsynced: list[tuple[Event, bytes]] = []
+        self._waiting: deque[Event] = deque()  # never written
+        self._dropped = 0
+        self._open(on_event)
+        _writers.add(self)
+
+    @property
+    def seq(self) -> int:
+        """Of the last event in the file; 0 for none."""
+        return self._seq
+
+    @property
+    def sha(self) -> str:
+        """Of the last event in the file (64 hex)."""
+        return self._sha.decode()
+
+    @property
+    def failure(self) -> str | None:
+        """Why events wait in memory; ``None`` while the log can be written."""
+        return self._failure
+
+    def append(self, event: Event, *, sync: bool = False) -> int | None:
+        """Write one event at the log's end, and sync as the durability says.
+
+        :param sync: sync with this event whatever its type (not with durability ``os``)
+        :returns: its seq, once it is as safe as the durability promises; ``None`` when the log
+            cannot be written, and the event waits in memory
+        :raises LogWriteError: the log cannot be written, and ``stop`` was asked for; the event may
+            be in the file all the same
+        """
+        durability = self._durability
+        due = durability != "os" and (
+            sync or durability == "always" or event.event_type in SYNCED
+        )
+        with self._lock:
+            if self._descriptor < 0 and self._failure is None:
+                raise LogWriteError(self.path, "the log is closed")
+            self._execution = event.execution
+            if self._written(event, sync=due):
+                return event.seq
+            if self._stop:
+                self._forget(event)
+                raise LogWriteError(self.path, str(self._failure))
+            return None
+
+    def close(self) -> None:
+        """Try once more to write what waits, then close. A second call does nothing."""
+        with self._lock:
+            self._retry_at_ns = 0
+            if (self._failure is not None or self._dropped) and not self._recovered():
+                lost = len(self._unsynced) + len(self._waiting) + self._dropped
+                _log.error("%s: up to %d events are lost: %s", self.path, lost, self._failure)
+            self._failure = None
+            self._release()
+
+    def detach(self) -> None:
+        """Let go of the file in a forked child: the log is the parent's."""
+        self._lock = threading.Lock()  # a thread that is not in this process may hold the old one
+        self._failure = None
+        self._release()
+
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            self._files.close(descriptor)
+
+    # -- with the lock held: one event
+
+    def _written(self, event: Event, *, sync: bool) -> bool:
+        """Write ``event``; if the log fails, recover it at once, or keep the event for later."""
+        if self._failure is not None and not self._recovered():
+            self._keep(event)
+            return False
+        try:
+            self._write(event, sync=sync)
+        except OSError as error:
+            self._poison(error)
+            return self._recovered()  # which found the event in the file, or wrote it again
+        except (TypeError, ValueError, LogError) as error:
+            if self._stop:
+                raise LogWriteError(self.path, str(error)) from error
+            self._dropped += 1
+            _log.exception("%s: event %s cannot be written", self.path, event.event_type)
+            return False
+        return True
+
+    def _write(self, event: Event, *, sync: bool) -> None:
+        event.seq = self._seq + 1
+        line, sha = encode(event, self._sha)
+        if len(line) > MAX_LINE:
+            raise LogWriteError(self.path, f"a line of {len(line)} bytes, of at most {MAX_LINE}")
+        self._unsynced.append((event, sha))
+        self._files.write(self._descriptor, line)
+        self._seq, self._sha = event.seq, sha
+        self._end += len(line)
+        if self._files.position(self._descriptor) != self._end:
+            raise _ForeignWriterError
+        if sync:
+            self._files.sync(self._descriptor)
+        if sync or self._durability == "os":
+            self._unsynced.clear()
+
+    def _keep(self, event: Event) -> None:
+        if len(self._waiting) < self._limit:
+            self._waiting.append(event)
+        else:
+            self._dropped += 1
+
+    def _forget(self, event: Event) -> None:
+        """Do not write later what the caller was told is not written."""
+        self._unsynced = [one for one in self._unsynced if one[0] is not event]
+        if self._waiting and self._waiting[-1] is event:
+            self._waiting.pop()
+
+    # -- with the lock held: failing and recovering
+
+    def _poison(self, error: Exception) -> None:
+        if self._failure is None:
+            _log.error("%s: cannot write to the log: %s", self.path, error)
+        self._failure = str(error)
+        self._release()
+
+    def _recovered(self) -> bool:
+        """Open the log again and write what is missing in it; ``False`` while that fails."""
+        now = clock.monotonic_ns()
+        if now < self._retry_at_ns:
+            return False
+        self._retry_at_ns = now + _RETRY_NS
+        seen: set[bytes] = set()
+        wanted = {sha for _, sha in self._unsynced}
+        try:
+            self._open(lambda event: None, lambda sha: seen.add(sha) if sha in wanted else None)
+            missing = [event for event, sha in self._unsynced if sha not in seen]
+            self._unsynced.clear()
+            self._waiting.extendleft(reversed(missing))
+            self._write_what_waits()
+        except (OSError, LogError) as error:
+            self._poison(error)
+            return False
+        _log.warning("%s: the log can be written again", self.path)
+        self._failure = None
+        self._retry_at_ns = 0
+        return True
+
+    def _write_what_waits(self) -> None:
+        while self._waiting:
+            event = self._waiting.popleft()
+            event.late = True
+            self._write(event, sync=not self._waiting and self._durability != "os")
+        if self._dropped:
+            self._write(self._own_event("log_gap", attributes={"dropped": self._dropped}), sync=True)
+            self._dropped = 0
+
+    def _open(
+        self,
+        on_event: Callable[[Event], None],
+        on_sha: Callable[[bytes], object] = lambda sha: None,
+    ) -> None:
+        """Open, sync, evict, check, and seal a torn end."""
+        files = self._files
+        self._release()
+        descriptor = files.open_append(self.path, create=True)
+        try:
+            if files.size(descriptor):
+                # What a crashed writer left may be in the page cache alone, and what a failed
+                # sync lost is still shown there: sync, then look at what the disk holds.
+                files.sync(descriptor)
+                files.evict(descriptor)
+            self._adopt(descriptor, on_event, on_sha)
+        except BaseException:
+            files.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _adopt(
+        self,
+        descriptor: int,
+        on_event: Callable[[Event], None],
+        on_sha: Callable[[bytes], object],
+    ) -> None:
+        checker = Checker(self.path, self._id)
+        past = _Past()
+        if not is_ours(self._files.read_at(descriptor, 64, 0)):
+            raise LogDamagedError(self.path, 0, 1, "this is not a log of tapps_otel")
+        with self._files.reader(descriptor) as file:
+            for line in lines(file):
+                event = checker.feed(line)
+                if event is not None:
+                    past.note(event)
+                    on_event(event)
+                    on_sha(checker.sha)
+        self._seq, self._sha, self._end = checker.seq, checker.sha, checker.end
+        if checker.region is not None:
+            on_event(self._seal(descriptor, checker, past))
+        elif not checker.whole:  # a record that only lacks its newline
+            self._files.write(descriptor, b"\n")
+            self._end += 1
+
+    def _seal(self, descriptor: int, checker: Checker, past: _Past) -> Event:
+        """Declare the region at the end, in one write that adds and changes nothing else."""
+        region = checker.region
+        assert region is not None
+        power_cut = region.holds_nul and past.cut_by_power(self._boot_id, region.readable)
+        if not (region.torn or power_cut or self._accept_damage):
+            raise LogDamagedError(self.path, region.offset, checker.seq + 1, region.problem)
+        event = self._own_event("log_repair", damage=checker.claim())
+        event.execution = self._execution or past.execution + 1
+        event.seq = checker.seq + 1
+        line, sha = encode(event, checker.sha)
+        newline = b"" if region.terminated else b"\n"
+        self._files.write(descriptor, newline + line)
+        self._files.sync(descriptor)
+        self._seq, self._sha = event.seq, sha
+        self._end = region.offset + region.length + len(newline) + len(line)
+        return event
+
+    def _own_event(self, event_type: str, **fields: Any) -> Event:
+        at = clock.timestamp(clock.time_ns())
+        execution = self._execution or 1
+        return Event(
+            event_type=event_type,
+            workflow_id=self._id,
+            timestamp=at,
+            execution=execution,
+            **fields,
+        )
+
+
+class _Past:
+    """What the events before a region say of the process that wrote them."""
+
+    def __init__(self) -> None:
+        self.execution = 0
+        self._boot_id: object = None
+        self._durability: object = None
+
+    def note(self, event: Event) -> None:
+        self.execution = event.execution
+        if event.process is not UNSET:
+            self._boot_id = event.process.get("boot_id")
+            self._durability = event.process.get("durability")
+
+    def cut_by_power(self, boot_id: str | None, readable: set[str]) -> bool:
+        """Whether a power cut can have left a hole with these whole lines beside it.
+
+        Only lines that were not synced can be missing; and it takes a boot in between.
+        """
+        unsynced = EVENT_TYPES - SYNCED if self._durability == "commit" else frozenset[str]()
+        return (
+            self._durability != "os"
+            and None not in {self._boot_id, boot_id}
+            and self._boot_id != boot_id
+            and readable <= unsynced
+        )
+
+
+# A child that goes on writing to its parent's descriptor would break the chain.
+_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+
+
+def _detach_all() -> None:
+    for writer in list(_writers):
+        writer.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_detach_all)

@@ -1,0 +1,90 @@
+"""Settings: what ``configure()`` was given, else the environment, else the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tapps_otel.errors import SettingsError
+
+__all__ = ["DEFAULT_LOG_DIR", "Settings", "configure", "current"]
+
+DEFAULT_LOG_DIR: Final = Path(".tapps-agents/workflow-state/events")
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. In the environment: ``TAPPS_OTEL_`` and the upper-case name.
+
+    :ivar enabled: off, decorated functions are plain functions and nothing is written
+    :ivar log_dir: folder of the logs; a relative one is under the working directory
+    :ivar durability: ``commit`` syncs with every event that ends something, ``always`` with every
+        event, ``os`` never
+    :ivar on_log_failure: ``continue`` keeps up to ``buffer_events`` events in memory while the log
+        cannot be written; ``stop`` raises before the step runs
+    :ivar buffer_events: see ``on_log_failure``
+    :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
+    :ivar spans: make OpenTelemetry spans
+    :ivar shutdown_timeout: how long sending spans may delay the process's exit, seconds
+    :ivar handle_sigterm: record SIGTERM as an interruption, also outside the command line
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TAPPS_OTEL_", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    enabled: bool = True
+    log_dir: Path = DEFAULT_LOG_DIR
+    durability: Literal["commit", "always", "os"] = "commit"
+    on_log_failure: Literal["continue", "stop"] = "continue"
+    buffer_events: int = Field(default=10_000, ge=0)
+    capture_inputs: bool = False
+    spans: bool = True
+    shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    handle_sigterm: bool = False
+
+
+_given: dict[str, Any] = {}
+_current: Settings | None = None
+
+
+def configure(**given: Any) -> Settings:
+    """Set what is given, for runs that begin from now on; arguments win over the environment.
+
+    :raises SettingsError: naming the setting and what it may be; nothing is changed then
+    """
+    global _given, _current  # noqa: PLW0603 - a process has one configuration
+    _current = _make({**_given, **given})
+    _given = {**_given, **given}
+    return _current
+
+
+def current() -> Settings:
+    """What is in force.
+
+    :raises SettingsError: the environment holds a value that cannot be
+    """
+    global _current  # noqa: PLW0603 - read once, at the first run
+    if _current is None:
+        _current = _make(_given)
+    return _current
+
+
+def _make(given: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    parts = []
+    for one in error.errors():
+        name = ".".join(str(part) for part in one["loc"])
+        parts.append(
+            f"setting {name!r} (TAPPS_OTEL_{name.upper()} in the environment): {one['msg']}, "
+            f"not {one['input']!r:.100}"
+        )
+    return "; ".join(parts)
