@@ -1,0 +1,166 @@
+"""What is measured, and what is promised about it: two lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .envs import OWN
+from .stats import Goal, Ref
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many steps (events, runs, goes): in a full run, and with ``--quick``."""
+
+    full: int
+    quick: int
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """Files that are made once and measured many times; ``copied`` if measuring changes them."""
+
+    name: str
+    module: str
+    env: str
+    size: Size
+    option: str = ""
+    copied: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured thing: a module of ``systems`` run by an environment's Python."""
+
+    name: str
+    section: str
+    what: str
+    module: str
+    size: Size
+    env: str = OWN
+    option: str = ""
+    fixture: Fixture | None = None
+    needs: tuple[str, ...] = ()
+
+
+STEPS = Size(1_000, 200)
+FAST_STEPS = Size(10_000, 1_000)
+RESUMED = Size(10_000, 1_000)
+FILES = Size(100_000, 5_000)
+GOES = Size(7, 3)
+
+
+def _resume(name: str, env: str) -> Fixture:
+    return Fixture(f"{name}-crashed", f"{name}_steps", env, RESUMED, option="resume")
+
+
+FLOORS = (
+    Case(
+        "floor.write", "disk", "os.write of 1 KiB, with and without fdatasync", "floor_write", STEPS
+    ),
+    Case(
+        "floor.scan",
+        "list",
+        "scandir + stat of a folder of plain files",
+        "scan_folder",
+        FILES,
+        fixture=Fixture("plain-files", "scan_folder", OWN, FILES, copied=False),
+    ),
+    Case(
+        "floor.import",
+        "start",
+        "import opentelemetry.trace and pydantic",
+        "spawn",
+        GOES,
+        option="-c 'import opentelemetry.trace, pydantic'",
+        needs=("opentelemetry", "pydantic"),
+    ),
+    Case("floor.python", "start", "the interpreter alone", "spawn", GOES, option="-c pass"),
+    Case(
+        "otel.span",
+        "span",
+        "OpenTelemetry SDK: current child span, two events",
+        "otel_span",
+        FAST_STEPS,
+        needs=("opentelemetry.sdk",),
+    ),
+)
+
+PEERS = (
+    Case("dbos.step", "durable", "DBOS, SQLite as it comes", "dbos_steps", STEPS, env="dbos"),
+    Case(
+        "langgraph.step",
+        "durable",
+        "LangGraph, SQLite, sync",
+        "langgraph_steps",
+        STEPS,
+        env="langgraph",
+    ),
+    Case(
+        "tapps.step",
+        "durable",
+        "tapps-agents' event log",
+        "tapps_event_log",
+        STEPS,
+        env="tapps-agents",
+    ),
+    Case(
+        "eliot.action",
+        "unsynced",
+        "Eliot, an action to its file",
+        "eliot_actions",
+        FAST_STEPS,
+        env="eliot",
+    ),
+    Case("burr.step", "unsynced", "Burr, tracked", "burr_steps", STEPS, env="burr"),
+    Case(
+        "dbos.resume",
+        "resume",
+        "DBOS, from entering the workflow again; from launch",
+        "dbos_steps",
+        RESUMED,
+        env="dbos",
+        option="resume",
+        fixture=_resume("dbos", "dbos"),
+    ),
+    Case(
+        "burr.resume",
+        "resume",
+        "Burr, from its tracker's log",
+        "burr_steps",
+        RESUMED,
+        env="burr",
+        option="resume",
+        fixture=_resume("burr", "burr"),
+    ),
+)
+
+CASES: tuple[Case, ...] = (*FLOORS, *PEERS)
+
+GOALS: tuple[Goal, ...] = (
+    Goal(
+        "DBOS durable step / fdatasync",
+        "durable",
+        Ref("dbos.step", "step_us"),
+        Ref("dbos.step", "floor_us"),
+    ),
+    Goal(
+        "LangGraph durable step / fdatasync",
+        "durable",
+        Ref("langgraph.step", "step_us"),
+        Ref("langgraph.step", "floor_us"),
+    ),
+    Goal(
+        "tapps event log step / fdatasync",
+        "durable",
+        Ref("tapps.step", "step_us"),
+        Ref("tapps.step", "floor_us"),
+    ),
+)
+
+
+def chosen(only: list[str]) -> list[Case]:
+    """The cases whose name begins with, or whose section is, one of these words (none: all)."""
+    return [
+        c for c in CASES if not only or any(c.name.startswith(w) or c.section == w for w in only)
+    ]
