@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, envs, table
-from .cases import GOALS, Case, chosen
+from .cases import Case, chosen
+from .goals import GOALS
 from .runner import Outcome, Runner
 from .stats import Goal, collect, reach
 

@@ -1,11 +1,10 @@
-"""What is measured, and what is promised about it: two lists."""
+"""What is measured: the list of cases, and the sizes and files that they need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from .envs import OWN
-from .stats import Goal, Ref
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,8 @@ class Case:
 STEPS = Size(1_000, 200)
 FAST_STEPS = Size(10_000, 1_000)
 RESUMED = Size(10_000, 1_000)
+EVENTS = Size(1_000_000, 20_000)
+FEW_EVENTS = Size(100_000, 2_000)
 FILES = Size(100_000, 5_000)
 GOES = Size(7, 3)
 
@@ -53,6 +54,9 @@ GOES = Size(7, 3)
 def _resume(name: str, env: str) -> Fixture:
     return Fixture(f"{name}-crashed", f"{name}_steps", env, RESUMED, option="resume")
 
+
+LOG = Fixture("own-log", "made_logs", OWN, EVENTS, copied=False)
+SMALL_LOG = Fixture("own-small-log", "made_logs", OWN, FEW_EVENTS, copied=False)
 
 FLOORS = (
     Case(
@@ -74,6 +78,15 @@ FLOORS = (
         GOES,
         option="-c 'import opentelemetry.trace, pydantic'",
         needs=("opentelemetry", "pydantic"),
+    ),
+    Case(
+        "floor.orjson",
+        "read",
+        "orjson.loads of every line, nothing kept",
+        "read_orjson",
+        EVENTS,
+        env="orjson",
+        fixture=LOG,
     ),
     Case("floor.python", "start", "the interpreter alone", "spawn", GOES, option="-c pass"),
     Case(
@@ -135,28 +148,32 @@ PEERS = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*FLOORS, *PEERS)
-
-GOALS: tuple[Goal, ...] = (
-    Goal(
-        "DBOS durable step / fdatasync",
-        "durable",
-        Ref("dbos.step", "step_us"),
-        Ref("dbos.step", "floor_us"),
+OWN_CASES = (
+    Case("own.check", "read", "check of a log", "own_read", EVENTS, option="check", fixture=LOG),
+    Case(
+        "own.check_small",
+        "read",
+        "check of a log of a tenth",
+        "own_read",
+        FEW_EVENTS,
+        option="check",
+        fixture=SMALL_LOG,
     ),
-    Goal(
-        "LangGraph durable step / fdatasync",
-        "durable",
-        Ref("langgraph.step", "step_us"),
-        Ref("langgraph.step", "floor_us"),
+    Case(
+        "own.fold", "read", "fold of decoded events", "own_read", EVENTS, option="fold", fixture=LOG
     ),
-    Goal(
-        "tapps event log step / fdatasync",
-        "durable",
-        Ref("tapps.step", "step_us"),
-        Ref("tapps.step", "floor_us"),
+    Case(
+        "own.history",
+        "read",
+        "a history from its file",
+        "own_read",
+        EVENTS,
+        option="history",
+        fixture=LOG,
     ),
 )
+
+CASES: tuple[Case, ...] = (*FLOORS, *PEERS, *OWN_CASES)
 
 
 def chosen(only: list[str]) -> list[Case]:

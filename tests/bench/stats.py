@@ -13,6 +13,14 @@ NEAR = 1.2
 """A goal counts as done within this factor of its target."""
 
 
+UNITS = {"us": "us", "ms": "ms", "mb": "MB", "floor": "x", "step": "B", "event": "B", "s": "/s"}
+
+
+def unit(metric: str) -> str:
+    """A metric's unit is the end of its name."""
+    return UNITS.get(metric.rsplit("_", 1)[-1], "")
+
+
 @dataclass(frozen=True)
 class Summary:
     """The median of some repetitions and their range."""
@@ -49,14 +57,17 @@ class Goal:
     """
 
     what: str
-    section: str
     top: Ref
     bottom: Ref | None = None
     less: Ref | None = None
     target: float | None = None
     at_most: bool = True
     floor: float | None = None
-    unit: str = "x"
+
+    @property
+    def unit(self) -> str:
+        """A ratio's is ``x``; without a bottom it is that of the top."""
+        return "x" if self.bottom else unit(self.top.metric)
 
     def refs(self) -> list[Ref]:
         """The numbers that it needs."""

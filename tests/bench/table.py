@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .cases import Case
 from .runner import Outcome
-from .stats import Goal, Summary, collect, reach
-
-UNITS = {"us": "us", "ms": "ms", "mb": "MB", "floor": "x", "step": "B", "event": "B", "s": "/s"}
+from .stats import Goal, Summary, collect, reach, unit
 
 
 def number(value: float) -> str:
@@ -21,11 +19,6 @@ def number(value: float) -> str:
 def spread(found: Summary) -> str:
     """``median [least - most]``."""
     return f"{number(found.median):>9}  [{number(found.least)} - {number(found.most)}]"
-
-
-def unit(metric: str) -> str:
-    """A metric's unit is the end of its name."""
-    return UNITS.get(metric.rsplit("_", 1)[-1], "")
 
 
 def measurements(cases: Sequence[Case], outcome: Outcome) -> Iterable[str]:
