@@ -1,17 +1,441 @@
-"""Live spans, made by whatever tracer provider the process has."""
+"""Live spans, made by whatever tracer provider the process has.
+
+Every call of OpenTelemetry is guarded, for the SDK lets exceptions of samplers and processors
+through. A span that could not be made, or was made by nobody (the API without an SDK, an SDK that
+is switched off), gets ids of our own, so that it can be sent from the log later.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextvars import Token
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+)
+
+from tapps_otel import names
+from tapps_otel.log.event import EVENT_TYPES
+from tapps_otel.names import ATTR
+from tapps_otel.otel.content import (
+    Attributes,
+    end_attributes,
+    end_events,
+    end_ns,
+    event_attributes,
+    pack,
+    span_name,
+    start_attributes,
+    status_of,
+    time_of,
+    workflow_name,
+)
+from tapps_otel.otel.spans import LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
-    from tapps_otel.otel.spans import Tracing
+    from collections.abc import Sequence
+
+    from opentelemetry.trace import TracerProvider
+
+    from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
 
-__all__ = ["tracing"]
+__all__ = ["SCOPE", "tracing"]
+
+SCOPE: Final = "tapps_otel"  # the instrumentation scope
+# What a provider limits when nobody says otherwise; a log need not say it.
+_LIMITS: Final = {
+    "max_span_attributes": 128,
+    "max_events": 128,
+    "max_links": 128,
+    "max_event_attributes": 128,
+    "max_link_attributes": 128,
+    "max_attribute_length": None,
+    "max_span_attribute_length": None,
+}
+_OUT_OF_ORDER: Final = 1 << 32  # more events than there can be
+_NO_PROVIDER: Final = trace.NoOpTracerProvider()
+_made: _Tracing | None = None
 
 
 def tracing(settings: Settings) -> Tracing | None:
     """See :func:`tapps_otel.otel.spans.tracing`."""
-    del settings
-    return None
+    global _made  # noqa: PLW0603 - one for the provider that the process has
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        provider = _set_up(settings) or _NO_PROVIDER
+    if provider is _NO_PROVIDER and not trace.get_current_span().get_span_context().is_valid:
+        return None
+    made = _made
+    if made is None or made.provider is not provider:
+        made = _made = _Tracing(provider)
+    return made
+
+
+def _set_up(settings: Settings) -> TracerProvider | None:
+    if not wanted():
+        return None
+    from tapps_otel.otel import setup
+
+    return setup.ensure_provider(settings)
+
+
+class _Tracing(Tracing):
+    __slots__ = ("_packed", "_scope", "_tracer", "provider")
+
+    def __init__(self, provider: TracerProvider) -> None:
+        version = _version()
+        self.provider = provider
+        self._tracer = provider.get_tracer(SCOPE, version)
+        self._scope = {"name": SCOPE, "version": version}
+        self._packed: tuple[object, dict[str, Any]] = (None, {})
+
+    @property
+    def resource(self) -> dict[str, Any] | None:
+        resource = getattr(self.provider, "resource", None)
+        if resource is None:
+            return None
+        if self._packed[0] is not resource:
+            try:
+                packed = {str(name): pack(value) for name, value in resource.attributes.items()}
+            except Exception as error:  # noqa: BLE001 - another SDK's resource
+                warn_once("resource", error)
+                return None
+            self._packed = (resource, packed)
+        return self._packed[1]
+
+    def start(
+        self,
+        event: Event,
+        *,
+        start_ns: int,
+        parent: SpanRef | LiveSpan | None,
+        links: Sequence[SpanRef] = (),
+    ) -> LiveSpan:
+        try:
+            return self._start(event, start_ns, parent, links)
+        except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
+            warn_once("start", error)
+        if isinstance(parent, LiveSpan | SpanRef):
+            ids = LiveSpan(parent.trace_id, names.new_span_id(), parent.span_id)
+        else:
+            ids = LiveSpan(names.new_trace_id(), names.new_span_id(), None)
+        _put_ids(event, ids)
+        return ids
+
+    def _start(
+        self,
+        event: Event,
+        start_ns: int,
+        parent: SpanRef | LiveSpan | None,
+        links: Sequence[SpanRef],
+    ) -> LiveSpan:
+        current = above = trace.get_current_span()
+        within = None  # the current context, where its span is the parent
+        if isinstance(parent, _Span):
+            above = parent.span
+        elif parent is not None:
+            above = NonRecordingSpan(_context_of(parent))
+        linked = [_link(ref, event) for ref in links]
+        if above is not current:
+            within = trace.set_span_in_context(above)
+            linked += _link_between(current)
+        workflow = workflow_name(event)
+        if workflow is None and isinstance(parent, _Span):
+            workflow = parent.workflow
+        name = span_name(event)
+        attributes = start_attributes(event, workflow)
+        over = above.get_span_context()
+        made = self._make(name, attributes, linked, within, start_ns)
+        # Without an SDK the API hands out the parent's own context, or none.
+        context = made.get_span_context()
+        own = not context.is_valid or context.span_id == over.span_id
+        if own:
+            made = NonRecordingSpan(_own_context(over))
+        live = _Span(made, over, name, attributes, links=len(linked), start_ns=start_ns)
+        live.workflow = workflow
+        _put_ids(event, live)
+        event.otel = self._note(event, made.get_span_context(), over, linked, own=own)
+        return live
+
+    def _make(
+        self,
+        name: str,
+        attributes: Attributes,
+        links: Sequence[Link],
+        within: contexts.Context | None,
+        start_ns: int,
+    ) -> trace.Span:
+        try:
+            return self._tracer.start_span(
+                name, within, SpanKind.INTERNAL, attributes, links, start_ns
+            )
+        except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
+            warn_once("start", error)
+            return trace.INVALID_SPAN
+
+    def _note(
+        self,
+        event: Event,
+        made: SpanContext,
+        above: SpanContext,
+        links: Sequence[Link],
+        *,
+        own: bool,
+    ) -> dict[str, Any]:
+        """What the start event's ``otel`` field says; no ``flags``: no SDK made this span."""
+        note: dict[str, Any] = {} if own else {"flags": int(made.trace_flags)}
+        if made.trace_state:
+            note["trace_state"] = made.trace_state.to_header()
+        if above.is_valid and above.is_remote:
+            note["parent_is_remote"] = True
+        if links:
+            note["links"] = [_packed_link(link) for link in links]
+        if event.event_type != "step_start":
+            note["scope"] = self._scope
+            note |= self._limits()
+        return note
+
+    def _limits(self) -> dict[str, Any]:
+        """Limits of the provider that are not the default, and its resource's schema."""
+        limits = getattr(self._tracer, "_span_limits", None)
+        differ = {
+            name: getattr(limits, name, usual)
+            for name, usual in _LIMITS.items()
+            if getattr(limits, name, usual) != usual
+        }
+        note: dict[str, Any] = {"limits": differ} if differ else {}
+        if schema := getattr(getattr(self.provider, "resource", None), "schema_url", None):
+            note["resource_schema"] = str(schema)
+        return note
+
+
+class _Span(LiveSpan):
+    """A span of the process's tracer provider, or one of our own that is there for its ids."""
+
+    __slots__ = (
+        "_attributes",
+        "_events",
+        "_first_seq",
+        "_last_seq",
+        "_links",
+        "_name",
+        "_recording",
+        "_start_ns",
+        "span",
+        "workflow",
+    )
+
+    def __init__(
+        self,
+        span: trace.Span,
+        above: SpanContext,
+        name: str,
+        attributes: Attributes,
+        *,
+        links: int,
+        start_ns: int,
+    ) -> None:
+        context = span.get_span_context()
+        self.trace_id = f"{context.trace_id:032x}"
+        self.span_id = f"{context.span_id:016x}"
+        self.parent_span_id = f"{above.span_id:016x}" if above.is_valid else None
+        self.span = span
+        self.workflow: str | None = None
+        self._recording = span.is_recording()
+        self._name = name
+        self._attributes = attributes
+        self._links = links
+        self._start_ns = start_ns
+        self._events = 0
+        self._first_seq = self._last_seq = 0
+
+    def attach(self) -> object:
+        try:
+            return contexts.attach(trace.set_span_in_context(self.span))
+        except Exception as error:  # noqa: BLE001 - a context implementation of the user's
+            warn_once("attach", error)
+            return None
+
+    def detach(self, token: object) -> None:
+        try:
+            if isinstance(token, Token):
+                token.var.reset(token)
+            elif token is not None:
+                contexts.detach(cast("Any", token))  # a token of that implementation
+        except (ValueError, RuntimeError):
+            pass  # another task's context, as when a generator is closed there: nothing to undo
+        except Exception as error:  # noqa: BLE001 - a context implementation of the user's
+            warn_once("detach", error)
+
+    def record(self, event: Event) -> None:
+        if not self._first_seq:
+            self._first_seq = event.seq
+        try:
+            if self._recording and self.span.is_recording():
+                self._add(event.event_type, event_attributes(event), event)
+        except Exception as error:  # noqa: BLE001 - of the SDK
+            warn_once("event", error)
+
+    def _add(self, name: str, attributes: Attributes, event: Event) -> None:
+        self.span.add_event(name, attributes, time_of(event))
+        # Events of several threads may come out of order, and a broken log gives no numbers:
+        # then this span's events are not those that the log tells, and the count never fits.
+        self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
+        self._last_seq = event.seq
+
+    def hold(self, event: Event) -> None:
+        if not self._recording:
+            return
+        try:
+            span: Any = self.span
+            held = span.attributes.copy()
+            if (
+                held != self._attributes
+                or list(held) != list(self._attributes)
+                or len(span.events) != self._events
+                or len(span.links) != self._links
+                or span.name != self._name
+                or span.status.status_code is not StatusCode.UNSET
+                or not span.is_recording()
+            ):
+                event.otel = self._differences(held)
+        except Exception as error:  # noqa: BLE001 - of another SDK, whose spans tell nothing
+            warn_once("hold", error)
+
+    def end(self, event: Event, *, sha: str | None = None) -> None:
+        if not self._recording:
+            return
+        self._recording = False
+        try:
+            if self.span.is_recording():
+                self._finish(event, sha)
+        except Exception as error:  # noqa: BLE001 - of the SDK
+            warn_once("end", error)
+        try:
+            if self.span.is_recording():
+                self.span.end(end_ns(event, self._start_ns))
+        except Exception as error:  # noqa: BLE001 - of a processor
+            warn_once("end", error)
+
+    def _finish(self, event: Event, sha: str | None) -> None:
+        at = time_of(event)
+        for name, attributes in end_events(event):
+            self.span.add_event(name, attributes, at)
+        self.span.set_attributes(end_attributes(event, self._first_seq, sha))
+        code, description = status_of(event)
+        if code:
+            self.span.set_status(StatusCode(code), description)
+
+    def _differences(self, held: dict[str, Any]) -> dict[str, Any]:
+        """What a rebuilt span needs beyond the log, before the ending event is added."""
+        span: Any = self.span
+        note: dict[str, Any] = {}
+        if list(held.items()) != list(self._attributes.items()):
+            note["attributes"] = {name: pack(value) for name, value in held.items()}
+        if len(span.events) != self._events:
+            note["events"] = [_packed_event(one) for one in span.events]
+        if len(span.links) != self._links:
+            note["links"] = [_packed_link(link) for link in span.links]
+        if span.name != self._name:
+            note["name"] = span.name
+        if span.status.status_code is not StatusCode.UNSET:
+            note["status"] = [span.status.status_code.value, span.status.description]
+        if not span.is_recording():  # ended by the user's code, so it holds nothing of the end
+            note["end_time"] = span.end_time
+        for what in ("attributes", "events", "links"):
+            if dropped := getattr(span, f"dropped_{what}", 0):
+                note.setdefault("dropped", {})[what] = dropped
+        return note
+
+
+@cache
+def _version() -> str:
+    try:
+        return metadata.version("tapps_otel")
+    except metadata.PackageNotFoundError:  # run from its source, not installed
+        return "unknown"
+
+
+def _put_ids(event: Event, span: LiveSpan) -> None:
+    event.trace_id = span.trace_id
+    event.span_id = span.span_id
+    if span.parent_span_id is not None:
+        event.parent_span_id = span.parent_span_id
+
+
+def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
+    """A span of the log, which another process may have made; or one that has ids alone."""
+    remote, flags = (True, ref.flags) if isinstance(ref, SpanRef) else (False, TraceFlags.SAMPLED)
+    return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
+
+
+def _own_context(above: SpanContext) -> SpanContext:
+    """Ids of our own: in the trace above, with its decision; a root counts as sampled."""
+    if above.is_valid:
+        return SpanContext(
+            above.trace_id,
+            int(names.new_span_id(), 16),
+            is_remote=False,
+            trace_flags=above.trace_flags,
+            trace_state=above.trace_state,
+        )
+    return SpanContext(
+        int(names.new_trace_id(), 16),
+        int(names.new_span_id(), 16),
+        is_remote=False,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+
+
+def _link(ref: SpanRef, event: Event) -> Link:
+    """To the step that an execution resumes, or to what the caller names otherwise."""
+    resumes = event.event_type == "workflow_resume"
+    return Link(_context_of(ref), {ATTR.LINK: "interrupted"} if resumes else None)
+
+
+def _link_between(current: trace.Span) -> list[Link]:
+    """To the span that is current where a step is called, but is not its scope's.
+
+    It cannot be the parent: after a crash it would be missing from the trace.
+    """
+    context = current.get_span_context()
+    return [Link(context, {ATTR.LINK: "caller"})] if context.is_valid else []
+
+
+def _packed_event(event: Any) -> Any:
+    """The ``seq`` of an event of ours; name, time and attributes of another."""
+    attributes = dict(event.attributes or {})
+    seq = attributes.get(ATTR.SEQ)
+    if event.name in EVENT_TYPES and isinstance(seq, int):
+        return seq
+    packed = [event.name, event.timestamp, {name: pack(one) for name, one in attributes.items()}]
+    return [*packed, event.dropped_attributes] if event.dropped_attributes else packed
+
+
+def _packed_link(link: Link) -> dict[str, Any]:
+    """A link as the ``otel`` field has it; what is not there is the default."""
+    context = link.context
+    packed: dict[str, Any] = {
+        "trace_id": f"{context.trace_id:032x}",
+        "span_id": f"{context.span_id:016x}",
+        "flags": int(context.trace_flags),
+    }
+    if context.is_remote:
+        packed["is_remote"] = True
+    if context.trace_state:
+        packed["trace_state"] = context.trace_state.to_header()
+    if link.attributes:
+        packed["attributes"] = {name: pack(one) for name, one in link.attributes.items()}
+    if dropped := getattr(link, "dropped_attributes", 0):
+        packed["dropped_attributes"] = dropped
+    return packed

@@ -11,11 +11,10 @@ What does import it is ``live.py``.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from tapps_otel.otel import setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
 
-__all__ = ["LiveSpan", "SpanRef", "Tracing", "tracing", "warn_once"]
+__all__ = ["LiveSpan", "SpanRef", "Tracing", "tracing", "wanted", "warn_once"]
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
@@ -119,7 +118,7 @@ def tracing(settings: Settings) -> Tracing | None:
     """
     if not settings.spans:
         return None
-    if "opentelemetry.trace" not in sys.modules and not setup.wanted():
+    if "opentelemetry.trace" not in sys.modules and not wanted():
         return None
     try:
         from tapps_otel.otel import live
@@ -128,6 +127,23 @@ def tracing(settings: Settings) -> Tracing | None:
     except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a run
         warn_once("set-up", error)
         return None
+
+
+def wanted() -> bool:
+    """Whether a standard variable asks for spans; reads the environment and imports nothing."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporters:
+        return exporters != "none"
+    return any(
+        os.environ.get(name, "").strip()
+        for name in (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_PYTHON_TRACER_PROVIDER",
+        )
+    )
 
 
 def warn_once(what: str, error: BaseException) -> None:

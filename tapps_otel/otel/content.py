@@ -1,0 +1,323 @@
+"""What a span holds, as a function of the log's events alone. Pure.
+
+The live span and the span that is rebuilt from the log get their content here, so that both are
+the same to the byte. What a live span holds beyond that (put there by the user's code, a sampler,
+a processor, or cut by a limit) is in the ``otel`` field of its events, packed as JSON by
+:func:`pack`.
+
+A collector takes a batch whole or not at all, and one text that is no UTF-8 or one number beyond
+64 bits spoils it. So every value goes through :func:`attribute` or :func:`text`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.names import ATTR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tapps_otel.log.event import Event
+
+__all__ = [
+    "ERROR",
+    "Attributes",
+    "attribute",
+    "end_attributes",
+    "end_events",
+    "end_ns",
+    "event_attributes",
+    "pack",
+    "span_name",
+    "start_attributes",
+    "status_of",
+    "text",
+    "time_of",
+    "unpack",
+    "workflow_name",
+]
+
+Scalar = str | bool | int | float
+Attributes = dict[str, Scalar | tuple[Scalar, ...]]
+
+ERROR: Final = 2  # the status code of OTLP
+UNSET_STATUS: Final = 0
+_TEXT_LIMIT: Final = 32_768  # characters; the log has the whole text, a collector need not
+_ARTIFACTS: Final = 32  # events; more would push the others out of the span (the limit is 128)
+_INT64: Final = 1 << 63
+_BAD: Final = frozenset({"failed", "timeout", "cancelled", "interrupted"})
+_last_second = ("", 0)
+
+
+# ---------------------------------------------------------------- at the start
+
+
+def workflow_name(event: Event) -> str | None:
+    """Name of the workflow that an execution's first event starts; ``None`` on other events."""
+    workflow = event.workflow
+    return None if workflow is UNSET else str(workflow.get("name", ""))
+
+
+def span_name(event: Event) -> str:
+    """``workflow article``, ``step draft``."""
+    if event.step is UNSET:
+        return f"workflow {text(workflow_name(event) or '')}"
+    return f"step {text(event.step)}"
+
+
+def start_attributes(event: Event, workflow: str | None) -> Attributes:
+    """Attributes of the span that this event starts.
+
+    :param workflow: name of the run's workflow, which a step's event does not have
+    """
+    attributes: Attributes = {
+        ATTR.EXECUTION: event.execution,
+        ATTR.WORKFLOW_ID: text(event.workflow_id),
+    }
+    if workflow is not None:
+        attributes[ATTR.WORKFLOW_NAME] = text(workflow)
+    if event.step_id is not UNSET:
+        _add_step(attributes, event)
+    if event.attributes is not UNSET:
+        _add_users(attributes, event.attributes)
+    return attributes
+
+
+def _add_step(attributes: Attributes, event: Event) -> None:
+    if event.attempt is not UNSET:
+        attributes[ATTR.ATTEMPT] = event.attempt
+    if event.agent is not UNSET and event.agent is not None:
+        attributes[ATTR.AGENT] = text(event.agent)
+    if event.action is not UNSET and event.action is not None:
+        attributes[ATTR.ACTION] = text(event.action)
+    attributes[ATTR.STEP_ID] = text(str(event.step_id))
+    attributes[ATTR.STEP_NAME] = text(str(event.step))
+
+
+# ---------------------------------------------------------------- while it runs
+
+
+def event_attributes(event: Event) -> Attributes:
+    """Attributes of a span's event."""
+    attributes: Attributes = {}
+    if event.seq:  # an event that waits for a broken log has none yet
+        attributes[ATTR.SEQ] = event.seq
+    if event.step_id is not UNSET:
+        attributes[ATTR.STEP_ID] = text(event.step_id)
+    if event.status is not UNSET:
+        attributes[ATTR.STATUS] = text(event.status)
+        if event.retry_in_ns is not UNSET:
+            attributes[ATTR.RETRY_IN] = event.retry_in_ns / 1e9
+    elif event.name is not UNSET:
+        attributes[ATTR.NAME] = text(event.name)
+    if event.reason is not UNSET:
+        attributes[ATTR.REASON] = text(event.reason)
+    if event.question is not UNSET:
+        attributes[ATTR.QUESTION] = text(event.question)
+    if event.attributes is not UNSET and event.event_type not in _SPANS:
+        _add_users(attributes, event.attributes)
+    return attributes
+
+
+# On these, the user's attributes are the span's, not the event's.
+_SPANS: Final = frozenset(
+    {"workflow_start", "workflow_resume", "workflow_end", "step_start", "step_finish", "step_fail"}
+)
+
+
+def time_of(event: Event) -> int:
+    """The event's timestamp, ns since 1970 UTC.
+
+    :raises ValueError: it is none
+    """
+    global _last_second  # noqa: PLW0603 - most events share the second of the one before
+    stamp = event.timestamp
+    cached = _last_second  # read once: another thread may replace the pair meanwhile
+    if stamp[:19] != cached[0] or len(stamp) != 30:
+        whole = clock.parse_timestamp(stamp)
+        cached = _last_second = (stamp[:19], whole - int(stamp[20:29]))
+    return cached[1] + int(stamp[20:29])
+
+
+# ---------------------------------------------------------------- at the end
+
+
+def end_events(event: Event) -> Iterator[tuple[str, Attributes]]:
+    """Name and attributes of the span's last events, all at the ending event's time."""
+    if event.artifacts is not UNSET:
+        yield from (("tapps.artifact", _artifact(one)) for one in event.artifacts[:_ARTIFACTS])
+    if event.error is not UNSET:
+        yield "exception", _exception(event)
+    yield event.event_type, event_attributes(event)
+
+
+def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attributes:
+    """Attributes that a span gets when it ends.
+
+    :param first_seq: of the event that started it
+    :param sha: of the ending event's line, on a workflow's span: with ``tapps.seq.last`` the head
+        of the log
+    """
+    attributes: Attributes = {}
+    if event.status is not UNSET:
+        attributes[ATTR.STATUS] = text(event.status)
+    attributes[ATTR.SEQ_FIRST] = first_seq
+    attributes[ATTR.SEQ_LAST] = event.seq
+    if event.status in _BAD:
+        attributes[ATTR.ERROR_TYPE] = _error_type(event)
+    if event.reason is not UNSET:
+        attributes[ATTR.REASON] = text(event.reason)
+    if event.artifacts is not UNSET and event.artifacts:
+        attributes[ATTR.ARTIFACTS] = len(event.artifacts)
+    if sha is not None:
+        attributes[ATTR.HEAD_SHA] = sha
+    if event.attributes is not UNSET:
+        _add_users(attributes, event.attributes)
+    return attributes
+
+
+def status_of(event: Event) -> tuple[int, str | None]:
+    """Status code (of OTLP) and description that an ending event gives its span.
+
+    What failed, ran out of time, was cancelled or interrupted did not do its work: an error.
+    What was completed, skipped or paused leaves the status unset, as the conventions ask.
+    """
+    if event.status not in _BAD:
+        return UNSET_STATUS, None
+    message = "" if event.error is UNSET else str(event.error.get("message") or "")
+    return ERROR, text(message or str(event.status))
+
+
+def end_ns(event: Event, start_ns: int) -> int:
+    """When the span ends, by the monotonic clock; by the event's time if no duration is known."""
+    if event.duration_ns is not UNSET:
+        return start_ns + event.duration_ns
+    return max(start_ns, time_of(event))
+
+
+def _error_type(event: Event) -> str:
+    named = "" if event.error is UNSET else str(event.error.get("type") or "")
+    return text(named or str(event.status))
+
+
+def _exception(event: Event) -> Attributes:
+    error = event.error if event.error is not UNSET else {}
+    attributes: Attributes = {ATTR.SEQ: event.seq} if event.seq else {}
+    for name, key in (
+        (ATTR.EXCEPTION_TYPE, "type"),
+        (ATTR.EXCEPTION_MESSAGE, "message"),
+        (ATTR.EXCEPTION_STACKTRACE, "stack"),
+    ):
+        if error.get(key) is not None:
+            attributes[name] = text(str(error[key]))
+    return attributes
+
+
+def _artifact(artifact: Mapping[str, Any]) -> Attributes:
+    attributes: Attributes = {}
+    for key, value in artifact.items():
+        _add(attributes, f"{ATTR.ARTIFACT}.{text(str(key))}", value)
+    return attributes
+
+
+# ---------------------------------------------------------------- values
+
+
+def _add_users(attributes: Attributes, users: Mapping[str, Any]) -> None:
+    """Add what the user named; ours win, for what is ours must be true."""
+    for name, value in users.items():
+        key = text(name)
+        if key and key not in attributes:
+            _add(attributes, key, value)
+
+
+def _add(attributes: Attributes, name: str, value: object) -> None:
+    if value is not None:
+        attributes[name] = attribute(value)
+
+
+def attribute(value: object) -> Scalar | tuple[Scalar, ...]:
+    """A value as every SDK and every collector takes it; what has no such form becomes JSON."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -_INT64 <= value < _INT64 else str(value)
+    if isinstance(value, list | tuple) and (plain := _plain(value)) is not None:
+        return plain
+    return text(json.dumps(value, default=str, separators=(",", ":")))
+
+
+def _plain(values: Sequence[object]) -> tuple[Scalar, ...] | None:
+    """A list whose members are of one scalar type; ``None`` for another."""
+    if len({type(one) for one in values}) > 1 or not all(
+        isinstance(one, str | bool | int | float) for one in values
+    ):
+        return None
+    plain = tuple(attribute(one) for one in values)
+    # A number beyond 64 bits has become text, so its neighbours do.
+    if isinstance(values[0] if values else None, int) and any(isinstance(p, str) for p in plain):
+        return tuple(str(one) for one in values)
+    return plain  # type: ignore[return-value]  # of scalars come scalars
+
+
+def text(value: str) -> str:
+    """Text that UTF-8 can hold, and a collector too."""
+    if len(value) > _TEXT_LIMIT:
+        left_out = len(value) - _TEXT_LIMIT
+        value = f"{value[:_TEXT_LIMIT]}... {left_out} characters left out"
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes `?`
+
+
+# ---------------------------------------------------------------- as JSON, and back
+
+
+def pack(value: object) -> Any:
+    """What a span holds, as JSON that :func:`unpack` reads back exactly.
+
+    An object is always a tagged value: ``{"b": base64}`` bytes, ``{"f": "nan"}`` a float that
+    JSON has not, ``{"i": "..."}`` an integer beyond 64 bits, ``{"m": {...}}`` a mapping.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"f": repr(value)}
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        return {"i": str(value)}
+    if isinstance(value, bytes | bytearray):
+        return {"b": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return {"m": {str(name): pack(one) for name, one in value.items()}}
+    if isinstance(value, list | tuple):
+        return [pack(one) for one in value]
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+
+
+def unpack(value: Any) -> Any:
+    """What :func:`pack` packed, lists as tuples.
+
+    :raises ValueError: it packed no such thing
+    """
+    if isinstance(value, list):
+        return tuple(unpack(one) for one in value)
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"m": dict(members)}:
+            return {name: unpack(one) for name, one in members.items()}
+        case {"b": str(encoded)}:
+            return base64.b64decode(encoded, validate=True)
+        case {"f": str(number)}:
+            return float(number)
+        case {"i": str(number)}:
+            return int(number)
+    raise ValueError(f"not a packed value: {value!r:.100}")
