@@ -1,0 +1,217 @@
+"""Processes that die where a test wants them to, and what they leave behind.
+
+A crash is simulated as what it is: a child process that ends by ``os._exit`` in the middle of a
+run, so that no handler, no ``finally`` and no flush of ours comes after it. The child is forked,
+which takes milliseconds, and has all closures of the test at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import pickle
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from msgspec import UNSET
+
+from tapps_otel.log.event import Event
+from tapps_otel.log.writer import LogWriter
+
+CRASHED = 77
+_FAILED = 1
+_SECONDS = 60  # a child that hangs is ended by the kernel after this
+
+_deadly: str | None = None
+
+
+class Effects:
+    """What step bodies did: lines of a file, so that they outlive the process that wrote them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, what: str) -> int:
+        """Note one effect; gives how often it was noted by now."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, what.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+        return self.count(what)
+
+    @property
+    def all(self) -> list[str]:
+        """Every effect so far, in order."""
+        return self._path.read_text().splitlines() if self._path.exists() else []
+
+    def count(self, what: str) -> int:
+        """How often this was done."""
+        return self.all.count(what)
+
+    def forget(self) -> None:
+        """Begin with an empty list again."""
+        self._path.unlink(missing_ok=True)
+
+
+@dataclass
+class Outcome:
+    """How a child ended: its exit code (negative: the signal), and what it sent back."""
+
+    code: int
+    value: Any = None
+    error: str = ""
+
+
+class Forked:
+    """A child that runs ``call`` at once; its value comes back through a pipe."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._pipe, far_end = os.pipe()
+        with warnings.catch_warnings():
+            # 3.12 and later warn of forks beside threads: ours ends before it could meet their
+            # locks, or is ended.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            _live(call, far_end)
+        os.close(far_end)
+
+    def wait(self) -> Outcome:
+        """Until it has ended."""
+        with os.fdopen(self._pipe, "rb") as pipe:
+            sent = pipe.read()
+        _, status = os.waitpid(self.pid, 0)
+        value, error = pickle.loads(sent) if sent else (None, "")
+        return Outcome(os.waitstatus_to_exitcode(status), value, error)
+
+    def kill(self) -> None:
+        """With SIGKILL; harmless when it has ended but was not waited for."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def in_child(call: Callable[[], object]) -> Outcome:
+    """Run ``call`` in a forked child to its end, whatever that is."""
+    return Forked(call).wait()
+
+
+def _live(call: Callable[[], object], pipe: int) -> NoReturn:
+    code, sent = _FAILED, b""
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the test runner's
+        signal.alarm(_SECONDS)
+        value = call()
+        sent, code = pickle.dumps((value, "")), 0
+    except BaseException:  # noqa: BLE001 - the child must not go on into the test runner
+        sent = pickle.dumps((None, traceback.format_exc()))
+    finally:
+        with os.fdopen(pipe, "wb") as out:
+            out.write(sent)
+        os._exit(code)
+
+
+def die() -> NoReturn:
+    """End this process here and now, as a crash would."""
+    os._exit(CRASHED)
+
+
+def die_at(point: str) -> None:
+    """End this process if its test wants it dead at this point of a step's body."""
+    if point == _deadly:
+        die()
+
+
+def killed(
+    call: Callable[[], object],
+    *,
+    at: str | None = None,
+    before: str | int | None = None,
+    after: str | int | None = None,
+) -> None:
+    """Run ``call`` in a child that must die on its way.
+
+    :param at: a point that a body gives to :func:`die_at`
+    :param before: die when this event is about to be written: its number in this execution, or
+        its type and step id, as in ``step_finish outer/inner``
+    :param after: the same, when it has been written
+    """
+
+    def doomed() -> None:
+        global _deadly  # noqa: PLW0603 - of the child alone
+        _deadly = at
+        if before is not None or after is not None:
+            on_append(
+                before=lambda number, event: die() if _is(before, number, event) else None,
+                after=lambda number, event: die() if _is(after, number, event) else None,
+            )
+        call()
+
+    outcome = in_child(doomed)
+    assert outcome.code == CRASHED, f"it was to be killed, and ended so: {outcome}"
+
+
+def _is(wanted: str | int | None, number: int, event: Event) -> bool:
+    return wanted in {number, label(event)} if wanted is not None else False
+
+
+def label(event: Event) -> str:
+    """What names an event in these tests: its type, and its step id where it has one."""
+    return event.event_type if event.step_id is UNSET else f"{event.event_type} {event.step_id}"
+
+
+Hook = Callable[[int, Event], object]
+
+
+def on_append(*, before: Hook = lambda n, e: None, after: Hook = lambda n, e: None) -> None:
+    """Call hooks around every event that this process writes from now on, for good."""
+    LogWriter.append = _hooked(LogWriter.append, before, after)  # type: ignore[method-assign]
+
+
+@contextmanager
+def appends(*, before: Hook = lambda n, e: None, after: Hook = lambda n, e: None) -> Iterator[None]:
+    """Call hooks around every event that this process writes meanwhile."""
+    original = LogWriter.append
+    on_append(before=before, after=after)
+    try:
+        yield
+    finally:
+        LogWriter.append = original  # type: ignore[method-assign]
+
+
+def _hooked(original: Callable[..., int | None], before: Hook, after: Hook) -> Any:
+    lock = threading.Lock()
+    count = 0
+
+    def append(self: LogWriter, event: Event, **options: Any) -> int | None:
+        nonlocal count
+        with lock:
+            count += 1
+            number = count
+        before(number, event)
+        seq = original(self, event, **options)
+        after(number, event)
+        return seq
+
+    return append
+
+
+def go(flow: Any, *args: Any, workflow_id: str = "r", **kwargs: Any) -> Any:
+    """Start the run of that name, or go on with it; sync or async."""
+    made = flow.options(workflow_id=workflow_id)(*args, **kwargs)
+    return asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
+
+
+async def _awaited(made: Any) -> Any:
+    return await made
+
+
+class Injected(BaseException):
+    """Stands for whatever may come out of nowhere; no code catches it."""

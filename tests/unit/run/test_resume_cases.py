@@ -1,0 +1,1246 @@
+"""The cases of the rules of resume: each docstring is a case's sentence, and what must be."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crashing import Effects, die_at, go, killed
+from tapps_otel import Backoff, history, step, workflow
+from tapps_otel.errors import DivergenceError, StepFailedError, StepInterruptedError
+
+QUICK = Backoff(0.001, 1, 0.001)
+
+Text = Callable[..., str]
+Labels = Callable[..., list[str]]
+
+
+class Tick:
+    """A clock, to the library: another value at every call and in every process."""
+
+    def __init__(self, did: Effects) -> None:
+        self._did = did
+
+    def __call__(self) -> int:
+        return self._did("tick")
+
+
+@pytest.fixture
+def now(tmp_path: Any) -> Tick:
+    return Tick(Effects(tmp_path / "ticks"))
+
+
+# ---------------------------------------------------------------- failures, and other branches
+
+
+def test_a_branch_that_followed_an_unhandled_failure_is_no_longer_due(
+    did: Effects, told: Text
+) -> None:
+    """try: work() except: note("failed"); raise, later note("ok"); fail, resume, killed after
+    work, resume: go on; work once more only; no DivergenceError.
+    """
+
+    @step
+    def work() -> str:
+        if did("work") == 1:
+            raise ValueError("first")
+        return "done"
+
+    @step
+    def note(what: str) -> None:
+        did(what)
+
+    @workflow
+    def flow() -> str:
+        try:
+            done = work()
+        except ValueError:
+            note("failed")
+            raise
+        note("ok")
+        return done
+
+    with pytest.raises(ValueError, match="first"):
+        go(flow)
+    killed(lambda: go(flow), after="step_finish work")
+
+    assert go(flow) == "done"
+    assert did.all == ["work", "failed", "work", "ok"]
+    assert told() == ""
+
+
+def test_the_other_branch_of_a_cancelled_step_is_no_longer_due(did: Effects, told: Text) -> None:
+    """Step cancelled by asyncio.timeout, fallback branch done, killed; on resume the step
+    succeeds: go on down the other branch, also in later executions.
+    """
+
+    @step
+    async def slow() -> str:
+        if did("slow") == 1:
+            await asyncio.sleep(30)
+        return "slow"
+
+    @step
+    async def note(what: str) -> str:
+        did(what)
+        die_at(what)
+        return what
+
+    @workflow
+    async def flow() -> str:
+        try:
+            async with asyncio.timeout(0.02):
+                await slow()
+        except TimeoutError:
+            await note("fallback")
+            return await note("after fallback")
+        await note("ok")
+        return await note("last")
+
+    killed(lambda: go(flow), at="after fallback")
+    killed(lambda: go(flow), at="last")
+
+    assert go(flow) == "last"
+    assert did.all == ["slow", "fallback", "after fallback", "slow", "ok", "last", "last"]
+    assert told() == ""
+
+
+def test_the_branch_of_a_cancelled_step_is_still_found_by_content(did: Effects) -> None:
+    """No longer due means no guard and no warning; content may still claim."""
+
+    @step
+    async def slow() -> None:
+        did("slow")
+        await asyncio.sleep(30)
+
+    @step
+    async def note(what: str) -> None:
+        did(what)
+        die_at(what)
+
+    @workflow
+    async def flow() -> None:
+        try:
+            async with asyncio.timeout(0.02):
+                await slow()
+        except TimeoutError:
+            await note("fallback")
+        await note("last")
+
+    killed(lambda: go(flow), at="last")
+    go(flow)
+
+    assert did.all == ["slow", "fallback", "last", "slow", "last"]
+
+
+# ---------------------------------------------------------------- the guard
+
+
+def test_an_open_background_step_does_not_switch_the_guard_off(did: Effects, now: Tick) -> None:
+    """Background step open, then save(now()): DivergenceError."""
+    switch = SimpleNamespace(dead=True)
+
+    @step
+    async def background() -> None:
+        did("background")
+        if switch.dead:
+            await asyncio.sleep(30)
+
+    @step
+    async def save(at: int) -> None:
+        did("save")
+
+    @step
+    async def last() -> None:
+        die_at("last")
+
+    @workflow
+    async def flow() -> None:
+        task = asyncio.create_task(background())
+        await asyncio.sleep(0)
+        await save(now())
+        await last()
+        await task
+
+    killed(lambda: go(flow), at="last")
+    switch.dead = False
+
+    with pytest.raises(DivergenceError):
+        go(flow)
+    assert did.count("save") == 1
+
+
+def test_a_step_that_is_not_stored_does_not_switch_the_guard_off(did: Effects, now: Tick) -> None:
+    """A persist=False step re-run, then save(now()): DivergenceError."""
+
+    @step(persist=False)
+    def token() -> str:
+        did("token")
+        return "secret"
+
+    @step
+    def save(at: int) -> None:
+        did("save")
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> None:
+        token()
+        save(now())
+        last()
+
+    killed(lambda: go(flow), at="last")
+
+    with pytest.raises(DivergenceError):
+        go(flow)
+    assert did.all == ["token", "save", "token"]
+
+
+def test_a_clock_in_the_inputs_is_refused(did: Effects, now: Tick) -> None:
+    """save(now()) ordered, completed, killed after it: DivergenceError, nothing ran."""
+
+    @step
+    def save(at: int) -> None:
+        did("save")
+
+    @step
+    def last() -> None:
+        did("last")
+        die_at("last")
+
+    @workflow
+    def flow() -> None:
+        save(now())
+        last()
+
+    killed(lambda: go(flow), after="step_finish save")
+
+    with pytest.raises(DivergenceError) as caught:
+        go(flow)
+
+    assert did.all == ["save"]
+    assert caught.value.step_id == "save"
+    text = str(caught.value)
+    assert 'on_divergence="rerun"' in text
+    assert "save" in text
+    assert "key" in text
+
+
+def test_the_guard_can_be_turned_to_running_it_again(did: Effects, now: Tick, told: Text) -> None:
+    """on_divergence="rerun": it runs as a new step, and what nobody asked for is told."""
+
+    @step
+    def save(at: int) -> int:
+        did("save")
+        return at
+
+    def flow() -> int:
+        return save(now())
+
+    first = workflow(name="flow")(flow)
+    second = workflow(name="flow", on_divergence="rerun")(flow)
+    killed(lambda: go(first), after="step_finish save")
+
+    assert go(second) == 2
+    assert [one.step_id for one in history("r").steps] == ["save", "save#2"]
+    assert did.count("save") == 2
+    assert "save" in told()
+
+
+def test_a_refused_run_goes_on_once_the_inputs_are_as_before(did: Effects) -> None:
+    """A DivergenceError leaves a run that can be resumed: nothing is stuck for ever."""
+    switch = SimpleNamespace(at=1)
+
+    @step
+    def save(at: int) -> int:
+        did(f"save {at}")
+        return at
+
+    @workflow
+    def flow() -> int:
+        return save(switch.at)
+
+    killed(lambda: go(flow), after="step_finish save")
+    switch.at = 2
+    with pytest.raises(DivergenceError):
+        go(flow)
+    with pytest.raises(DivergenceError):
+        go(flow)
+    switch.at = 1
+
+    assert go(flow) == 1
+    assert did.all == ["save 1"]
+
+
+def test_a_clock_inside_a_step_is_refused_and_not_retried(did: Effects, now: Tick) -> None:
+    """The same inside a step, with that step's retries: DivergenceError, nothing ran."""
+
+    @step
+    def save(at: int) -> None:
+        did("save")
+
+    @step(retries=3, backoff=QUICK)
+    def outer() -> None:
+        did("outer")
+        save(now())
+        die_at("saved")
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    killed(lambda: go(flow), at="saved")
+
+    with pytest.raises(DivergenceError) as caught:
+        go(flow)
+    assert did.all == ["outer", "save", "outer"]
+    assert caught.value.step_id == "outer/save"
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_no_except_exception_swallows_a_refusal(did: Effects, now: Tick, *, returns: bool) -> None:
+    """And inside try/except Exception: raised by every later call and at the workflow's end."""
+
+    @step
+    def save(at: int) -> None:
+        did("save")
+
+    @step
+    def last() -> None:
+        did("last")
+
+    @workflow
+    def flow() -> str:
+        try:
+            save(now())
+        except Exception:  # noqa: BLE001 - what a user writes
+            did("swallowed")
+        if not returns:
+            last()
+        return "fine"
+
+    killed(lambda: go(flow), after="step_finish save")
+
+    with pytest.raises(DivergenceError):
+        go(flow)
+    assert did.all == ["save", "swallowed"]
+    assert history("r").status == "failed"
+
+
+def test_a_scope_with_finished_steps_inside_has_something_to_lose(did: Effects, now: Tick) -> None:
+    """outer(now()) interrupted with finished steps inside: DivergenceError."""
+
+    @step
+    def inner() -> None:
+        did("inner")
+
+    @step
+    def outer(at: int) -> None:
+        did("outer")
+        inner()
+        die_at("outer")
+
+    @workflow
+    def flow() -> None:
+        outer(now())
+
+    killed(lambda: go(flow), at="outer")
+
+    with pytest.raises(DivergenceError):
+        go(flow)
+    assert did.all == ["outer", "inner"]
+
+
+def test_an_interrupted_scope_with_nothing_finished_has_nothing_to_lose(
+    did: Effects, now: Tick
+) -> None:
+    """The counter-case: outer(now()) interrupted before anything in it was done just runs."""
+
+    @step
+    def outer(at: int) -> int:
+        did("outer")
+        die_at("outer")
+        return at
+
+    @workflow
+    def flow() -> int:
+        return outer(now())
+
+    killed(lambda: go(flow), at="outer")
+
+    assert go(flow) == 2
+    assert did.count("outer") == 2
+
+
+def test_a_payment_is_never_made_twice(did: Effects, now: Tick) -> None:
+    """pay(now()) interrupted with on_interrupted="fail": StepInterruptedError or DivergenceError:
+    never paid twice.
+    """
+
+    @step(on_interrupted="fail")
+    def pay(at: int) -> None:
+        did("pay")
+        die_at("pay")
+
+    @workflow
+    def flow() -> None:
+        pay(now())
+
+    killed(lambda: go(flow), at="pay")
+
+    for _ in range(2):
+        with pytest.raises((StepInterruptedError, DivergenceError)):
+            go(flow)
+    assert did.count("pay") == 1
+
+
+def test_an_unresolved_payment_inside_a_retried_step_stays_unpaid(did: Effects) -> None:
+    """outer encloses pay (on_interrupted="fail"), killed in pay; resumed twice; outer with
+    retries: pay never runs again unresolved.
+    """
+
+    @step(on_interrupted="fail")
+    def pay() -> None:
+        did("pay")
+        die_at("pay")
+
+    @step(retries=2, backoff=QUICK)
+    def outer() -> None:
+        did("outer")
+        pay()
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    killed(lambda: go(flow), at="pay")
+
+    for _ in range(2):
+        with pytest.raises(StepInterruptedError) as caught:
+            go(flow)
+        assert caught.value.step_id == "outer/pay"
+    assert did.all == ["outer", "pay", "outer", "outer"]
+
+
+# ---------------------------------------------------------------- retries and progress
+
+
+@pytest.mark.parametrize("passed_through", [False, True])
+def test_a_retry_with_a_fresh_id_has_no_guard(
+    did: Effects, now: Tick, told: Text, *, passed_through: bool
+) -> None:
+    """Retry of an outer step with a fresh random id each try, never crashed: no guard,
+    completes.
+    """
+
+    @step
+    def inner(run_id: int) -> int:
+        did("inner")
+        return run_id
+
+    @step
+    def flaky() -> None:
+        if did("flaky") < 3:
+            raise ValueError("again")
+
+    @step(retries=3, backoff=QUICK)
+    def outer() -> int:
+        given = inner(now())
+        if passed_through:
+            flaky()
+        elif did("outer") < 3:
+            raise ValueError("again")
+        return given
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    assert go(flow) == 3
+    assert did.count("inner") == 3
+    assert told() == ""
+
+
+def test_a_step_killed_in_each_of_its_parts_completes(did: Effects) -> None:
+    """An outer step with 8 parts, killed once in each part: completes (progress counts anew)."""
+
+    @step
+    def part(number: int) -> int:
+        if did(f"part {number}") == 1:
+            die_at("part")
+        return number
+
+    @step
+    def outer() -> int:
+        return sum(part(number) for number in range(8))
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    for _ in range(8):
+        killed(lambda: go(flow), at="part")
+
+    assert go(flow) == 28
+    assert did.all == [f"part {number}" for number in range(8) for _ in range(2)]
+
+
+def test_a_retry_after_a_time_out_keeps_what_was_finished(did: Effects) -> None:
+    """An outer step with timeout=, retried after its time-out: its finished inner step is not
+    run again.
+    """
+
+    @step
+    async def inner() -> str:
+        did("inner")
+        return "inner"
+
+    @step(timeout=0.05, retries=1, backoff=QUICK)
+    async def outer() -> str:
+        got = await inner()
+        if did("outer") == 1:
+            await asyncio.sleep(30)
+        return got
+
+    @workflow
+    async def flow() -> str:
+        return await outer()
+
+    assert go(flow) == "inner"
+    assert did.all == ["inner", "outer", "outer"]
+    assert [one.status for one in history("r").steps[0].attempts] == ["timeout", "completed"]
+
+
+def test_a_step_cancelled_by_a_sibling_keeps_what_was_finished(did: Effects) -> None:
+    """An outer step cancelled by a failing sibling: its finished inner step is not run again."""
+
+    @step
+    async def inner() -> str:
+        did("inner")
+        return "inner"
+
+    @step
+    async def outer() -> str:
+        got = await inner()
+        if did("outer") == 1:
+            await asyncio.sleep(30)
+        return got
+
+    @step
+    async def bad() -> str:
+        await asyncio.sleep(0.01)
+        if did("bad") == 1:
+            raise ValueError("bad")
+        return "bad"
+
+    @workflow
+    async def flow() -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outer()), group.create_task(bad())]
+        return [task.result() for task in tasks]
+
+    with pytest.raises(ExceptionGroup):
+        go(flow)
+    assert {one.step_id: one.status for one in history("r").steps} == {
+        "outer": "cancelled",
+        "outer/inner": "completed",
+        "bad": "failed",
+    }
+
+    assert go(flow) == ["inner", "bad"]
+    assert did.count("inner") == 1
+    assert did.count("outer") == 2
+    assert did.count("bad") == 2
+
+
+# ---------------------------------------------------------------- failures that were handled
+
+
+def test_a_handled_failure_is_raised_again_without_running(did: Effects, labels: Labels) -> None:
+    """charge fails, refund done, mail fails the run; resume: charge not run again, refund
+    neither; mail runs.
+    """
+
+    @step
+    def charge() -> None:
+        did("charge")
+        raise ValueError("no money")
+
+    @step
+    def refund(why: str) -> None:
+        did(f"refund {why}")
+
+    @step
+    def mail() -> str:
+        if did("mail") == 1:
+            raise ConnectionError("no mail")
+        return "sent"
+
+    @workflow
+    def flow() -> str:
+        try:
+            charge()
+        except ValueError as error:
+            refund(str(error))
+        return mail()
+
+    with pytest.raises(ConnectionError, match="no mail"):
+        go(flow)
+    before = len(labels())
+
+    assert go(flow) == "sent"
+    assert did.all == ["charge", "refund no money", "mail", "mail"]
+    assert labels()[before:] == [
+        "workflow_resume",
+        "step_start mail",
+        "step_finish mail",
+        "workflow_end",
+    ]
+
+
+def test_any_later_call_shows_that_a_failure_was_handled(did: Effects) -> None:
+    """send fails, handled, then only a gather; killed: send not run again."""
+
+    @step
+    async def send() -> None:
+        did("send")
+        raise ValueError("no")
+
+    @step
+    async def one() -> None:
+        did("one")
+        die_at("one")
+
+    @step
+    async def other() -> None:
+        did("other")
+
+    @workflow
+    async def flow() -> str:
+        try:
+            await send()
+        except ValueError:
+            did("handled")
+        await asyncio.gather(one(), other())
+        return "fine"
+
+    killed(lambda: go(flow), at="one")
+
+    assert go(flow) == "fine"
+    assert did.count("send") == 1
+    assert did.count("handled") == 2
+
+
+def test_a_failure_that_nothing_followed_runs_again(did: Effects) -> None:
+    """The counter-case: killed right after the failure, nobody knows whether it was handled."""
+
+    @step
+    def send() -> None:
+        if did("send") == 1:
+            raise ValueError("no")
+
+    @step
+    def last() -> None:
+        did("last")
+
+    @workflow
+    def flow() -> None:
+        try:
+            send()
+        except ValueError:
+            did("handled")
+        last()
+
+    killed(lambda: go(flow), before="step_start last")
+    go(flow)
+
+    assert did.all == ["send", "handled", "send", "last"]
+
+
+def test_a_failed_background_task_runs_again(did: Effects) -> None:
+    """A background task fails while ordered calls go on; the workflow fails by it: it runs
+    again.
+    """
+
+    @step
+    async def background() -> str:
+        if did("background") == 1:
+            raise ValueError("background")
+        return "background"
+
+    @step
+    async def ordered(number: int) -> None:
+        did(f"ordered {number}")
+
+    @workflow
+    async def flow() -> str:
+        task = asyncio.create_task(background())
+        await asyncio.sleep(0.01)
+        await ordered(1)
+        await ordered(2)
+        return await task
+
+    with pytest.raises(ValueError, match="background"):
+        go(flow)
+
+    assert go(flow) == "background"
+    assert did.all == ["background", "ordered 1", "ordered 2", "background"]
+
+
+def test_a_run_ends_after_everything_inside_has(did: Effects, labels: Labels) -> None:
+    """gather with one failing child; siblings and threads still at work: siblings end before
+    workflow_end; nothing unrecorded runs; nothing finished twice.
+    """
+
+    @step
+    async def bad() -> None:
+        await asyncio.sleep(0.01)
+        if did("bad") == 1:
+            raise ValueError("bad")
+
+    @step
+    async def sibling() -> None:
+        if did("sibling") == 1:
+            await asyncio.sleep(30)
+
+    @step
+    def threaded() -> None:
+        time.sleep(0.05)
+        did("threaded")
+
+    @workflow
+    async def flow() -> None:
+        await asyncio.gather(bad(), sibling(), asyncio.to_thread(threaded))
+
+    with pytest.raises(ValueError, match="bad"):
+        go(flow)
+
+    assert labels()[-1] == "workflow_end"
+    assert sorted(labels()) == [
+        "step_fail bad",
+        "step_fail sibling",
+        "step_finish threaded",
+        "step_start bad",
+        "step_start sibling",
+        "step_start threaded",
+        "workflow_end",
+        "workflow_start",
+    ]
+    assert {one.step_id: one.status for one in history("r").steps} == {
+        "bad": "failed",
+        "sibling": "cancelled",
+        "threaded": "completed",
+    }
+
+    go(flow)
+    assert {what: did.count(what) for what in did.all} == {"bad": 2, "sibling": 2, "threaded": 1}
+
+
+def test_an_attempt_ends_after_everything_inside_has(did: Effects, labels: Labels) -> None:
+    """The same for a retried step with a failed gather."""
+
+    @step
+    async def bad() -> None:
+        await asyncio.sleep(0.01)
+        if did("bad") == 1:
+            raise ValueError("bad")
+
+    @step
+    async def sibling() -> None:
+        if did("sibling") == 1:
+            await asyncio.sleep(30)
+
+    @step
+    def threaded() -> None:
+        time.sleep(0.05)
+        did("threaded")
+
+    @step(retries=1, backoff=QUICK)
+    async def outer() -> None:
+        await asyncio.gather(bad(), sibling(), asyncio.to_thread(threaded))
+
+    @workflow
+    async def flow() -> None:
+        await outer()
+
+    go(flow)
+
+    assert {what: did.count(what) for what in did.all} == {"bad": 2, "sibling": 2, "threaded": 1}
+    first = labels().index("step_fail outer")
+    assert set(labels()[2:first]) == {
+        "step_start outer/bad",
+        "step_start outer/sibling",
+        "step_start outer/threaded",
+        "step_fail outer/bad",
+        "step_fail outer/sibling",
+        "step_finish outer/threaded",
+    }
+
+
+class ApiError(Exception):
+    """As many libraries write them: an ``__init__`` that cannot be called with ``args``."""
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        super().__init__(f"api said {code}")
+        self.code = code
+        self.hint = hint
+
+
+def test_a_handled_exception_is_itself_after_resume(did: Effects) -> None:
+    """Exception class with its own __init__ and attributes, handled by e.code: same branch
+    after resume.
+    """
+
+    @step
+    def call_api() -> None:
+        did("call")
+        raise ApiError(404, hint="look elsewhere")
+
+    @step
+    def branch(code: int, hint: str) -> str:
+        did("branch")
+        return f"{code} {hint}"
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    seen: list[ApiError] = []
+
+    @workflow
+    def flow() -> str:
+        try:
+            call_api()
+        except ApiError as error:
+            seen.append(error)
+            got = branch(error.code, error.hint)
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+
+    assert go(flow) == "404 look elsewhere"
+    assert did.all == ["call", "branch"]
+    assert type(seen[0]) is ApiError
+    assert seen[0].args == ("api said 404",)
+    assert str(seen[0]) == "api said 404"
+
+
+def test_a_handled_exception_of_a_lost_class_is_a_step_failed_error(did: Effects) -> None:
+    """Raised again as its class if that is loaded, else StepFailedError."""
+    switch = SimpleNamespace(first=True)
+
+    @step
+    def call_api() -> None:
+        did("call")
+        raise type("GoneError", (Exception,), {})("what it said")
+
+    @step
+    def branch() -> None:
+        did("branch")
+        die_at("branch")
+
+    seen: list[Exception] = []
+
+    @workflow
+    def flow() -> None:
+        try:
+            call_api()
+        except Exception as error:  # noqa: BLE001 - any class
+            seen.append(error)
+        branch()
+
+    killed(lambda: go(flow), at="branch")
+    switch.first = False
+    go(flow)
+
+    (error,) = seen
+    assert isinstance(error, StepFailedError)
+    assert error.type.endswith("GoneError")
+    assert "what it said" in str(error)
+    assert did.all == ["call", "branch", "branch"]
+
+
+def test_a_handled_failure_stays_although_its_step_was_repaired(
+    did: Effects, told: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Handled failure, code of that step then repaired: raised again, with the warning."""
+    switch = SimpleNamespace(repaired=False)
+
+    @step(name="charge")
+    def broken() -> None:
+        did("charge")
+        raise ValueError("no money")
+
+    @step(name="charge")
+    def repaired() -> None:
+        did("charge")
+
+    @step
+    def refund() -> None:
+        did("refund")
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        charge = repaired if switch.repaired else broken
+        try:
+            charge()
+        except ValueError:
+            refund()
+        last()
+        return "fine"
+
+    killed(lambda: go(flow), at="last")
+    switch.repaired = True
+    with caplog.at_level(logging.WARNING, "tapps_otel"):
+        assert go(flow) == "fine"
+
+    assert did.all == ["charge", "refund"]
+    assert "charge" in told()
+    assert "charge" in caplog.text
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_an_item_inserted_before_others_runs_alone(did: Effects, told: Text) -> None:
+    """Keys: an item inserted before others: only the new item runs."""
+    items = ["b", "c"]
+
+    @step
+    def process(item: str) -> str:
+        did(item)
+        return item.upper()
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> list[str]:
+        done = [process.options(key=item)(item) for item in items]
+        last()
+        return done
+
+    killed(lambda: go(flow), at="last")
+    items.insert(0, "a")
+
+    assert go(flow) == ["A", "B", "C"]
+    assert did.all == ["b", "c", "a"]
+    assert told() == ""
+
+
+def test_the_same_inputs_under_another_key_run(did: Effects) -> None:
+    """Keys: same inputs under another key: the other key runs."""
+    keys = ["a"]
+
+    @step
+    def process(item: int) -> int:
+        return did("process")
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> list[int]:
+        done = [process.options(key=key)(7) for key in keys]
+        last()
+        return done
+
+    killed(lambda: go(flow), at="last")
+    keys.append("b")
+    assert go(flow) == [1, 2]
+
+
+def test_a_key_matches_whatever_the_inputs_are(did: Effects, now: Tick) -> None:
+    """A call with a key is matched by name and key alone, outside the guard."""
+
+    @step
+    def process(at: int) -> int:
+        did("process")
+        return at
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> int:
+        got = process.options(key="today")(now())
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+
+    assert go(flow) == 1
+    assert did.all == ["process"]
+
+
+def test_another_key_is_outside_the_guard(did: Effects) -> None:
+    """The key changed where the code came the same way: it runs, nothing is refused."""
+    switch = SimpleNamespace(key="a")
+
+    @step
+    def process(item: int) -> str:
+        did(switch.key)
+        return switch.key
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        got = process.options(key=switch.key)(1)
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+    switch.key = "b"
+
+    assert go(flow) == "b"
+
+
+# ---------------------------------------------------------------- edited code
+
+Call = tuple[str, int]
+ALPHA, BETA, GAMMA, DELTA = ("alpha", 1), ("beta", 1), ("gamma", 1), ("delta", 1)
+
+
+class Edited:
+    """A workflow whose code is the list ``plan``."""
+
+    def __init__(self, did: Effects, plan: list[Call]) -> None:
+        self.plan = plan
+
+        def named(name: str) -> Any:
+            @step(name=name)
+            def body(value: int) -> str:
+                did(f"{name} {value}")
+                return f"{name} {value}"
+
+            return body
+
+        self._steps = {name: named(name) for name in ("alpha", "beta", "gamma", "delta")}
+
+        @step
+        def last() -> None:
+            die_at("last")
+
+        def flow() -> list[str]:
+            done = [self._steps[name](value) for name, value in self.plan]
+            last()
+            return done
+
+        self.flow = workflow(name="flow")(flow)
+        self.lenient = workflow(name="flow", on_divergence="rerun")(flow)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ran", "gone"),
+    [
+        pytest.param([ALPHA, BETA], [ALPHA, GAMMA, BETA], [GAMMA], [], id="insert"),
+        pytest.param([ALPHA, BETA], [GAMMA, ALPHA, BETA], [GAMMA], [], id="insert first"),
+        pytest.param([ALPHA, BETA], [ALPHA, BETA, GAMMA], [GAMMA], [], id="append"),
+        pytest.param([ALPHA, BETA], [BETA], [], ["alpha"], id="remove"),
+        pytest.param([ALPHA, BETA], [ALPHA, DELTA], [DELTA], ["beta"], id="rename"),
+        pytest.param([ALPHA, BETA, GAMMA], [GAMMA, ALPHA, BETA], [], [], id="reorder"),
+        pytest.param([ALPHA, BETA], [ALPHA, ALPHA, BETA], [ALPHA], [], id="insert an equal call"),
+        pytest.param([ALPHA, ALPHA], [ALPHA], [], ["alpha#2"], id="remove an equal call"),
+        pytest.param(
+            [("alpha", 1), ("alpha", 2)],
+            [("alpha", 1), ("alpha", 2), ("alpha", 3)],
+            [("alpha", 3)],
+            [],
+            id="append a call of the same name",
+        ),
+        pytest.param(
+            [("alpha", 1), ("alpha", 2)],
+            [("alpha", 2), ("alpha", 1)],
+            [],
+            [],
+            id="reorder calls of one name",
+        ),
+    ],
+)
+def test_only_what_is_new_in_edited_code_runs(
+    did: Effects,
+    told: Text,
+    *,
+    before: list[Call],
+    after: list[Call],
+    ran: list[Call],
+    gone: list[str],
+) -> None:
+    """Code edits: insert, append, remove, rename, reorder steps; insert an equal call: only what
+    is new runs; what is gone is warned of.
+    """
+    code = Edited(did, before)
+    killed(lambda: go(code.flow), at="last")
+    did.forget()
+    code.plan = after
+
+    assert go(code.flow) == [f"{name} {value}" for name, value in after]
+    assert did.all == [f"{name} {value}" for name, value in ran]
+    assert bool(told()) == bool(gone)
+    for step_id in gone:
+        assert step_id in told()
+
+
+def test_a_call_inserted_before_others_of_its_name_is_refused(did: Effects) -> None:
+    """Insert a call before others of the same name: DivergenceError that names rerun; with it,
+    only the new call runs.
+    """
+    code = Edited(did, [("alpha", 1), ("alpha", 2)])
+    killed(lambda: go(code.flow), at="last")
+    did.forget()
+    code.plan.insert(0, ("alpha", 0))
+
+    with pytest.raises(DivergenceError, match='on_divergence="rerun"'):
+        go(code.flow)
+    assert did.all == []
+
+    assert go(code.lenient) == ["alpha 0", "alpha 1", "alpha 2"]
+    assert did.all == ["alpha 0"]
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_a_clock_in_gathered_calls_is_told_at_the_end(
+    did: Effects, now: Tick, told: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clock in gathered calls: all run again, told at the end."""
+
+    @step
+    async def fetch(at: int) -> None:
+        did("fetch")
+
+    @step
+    async def last() -> None:
+        die_at("last")
+
+    @workflow
+    async def flow() -> None:
+        await asyncio.gather(*(fetch(now()) for _ in range(3)))
+        await last()
+
+    killed(lambda: go(flow), at="last")
+    with caplog.at_level(logging.WARNING, "tapps_otel"):
+        go(flow)
+
+    assert did.count("fetch") == 6
+    for step_id in ("fetch", "fetch#2", "fetch#3"):
+        assert f'"{step_id}"' in told() or step_id in told()
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert len([one for one in warnings if "fetch" in one.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(("first", "second"), itertools.permutations(["plain", "task", "wait"], 2))
+def test_a_call_is_found_whatever_task_it_is_made_from(
+    did: Effects, told: Text, first: str, second: str
+) -> None:
+    """asyncio.wait_for around a step, resumed on another Python version (3.11 makes a task of
+    it, 3.12 does not): found by content.
+    """
+    switch = SimpleNamespace(how=first)
+
+    @step
+    async def fetch(value: int) -> int:
+        did("fetch")
+        return value
+
+    @step
+    async def last() -> None:
+        die_at("last")
+
+    async def call(value: int) -> int:
+        if switch.how == "task":
+            return await asyncio.create_task(fetch(value))
+        if switch.how == "wait":
+            return await asyncio.wait_for(fetch(value), 5)
+        return await fetch(value)
+
+    @workflow
+    async def flow() -> list[int]:
+        done = [await call(1), await call(2), await call(1)]
+        await last()
+        return done
+
+    killed(lambda: go(flow), at="last")
+    switch.how = second
+
+    assert go(flow) == [1, 2, 1]
+    assert did.count("fetch") == 3
+    assert told() == ""
+
+
+def test_threads_of_a_failed_run_are_waited_for(did: Effects, labels: Labels) -> None:
+    """A bound thread in the middle of a step when the workflow fails: its end is logged first."""
+    from tapps_otel import bind
+
+    began = threading.Event()
+
+    @step
+    def threaded() -> None:
+        began.set()
+        time.sleep(0.05)
+        did("threaded")
+
+    @workflow
+    def flow() -> None:
+        thread = threading.Thread(target=bind(threaded))
+        thread.start()
+        began.wait(10)
+        if did("flow") == 1:
+            raise ValueError("flow")
+        thread.join()
+
+    with pytest.raises(ValueError, match="flow"):
+        go(flow)
+    assert labels()[-2:] == ["step_finish threaded", "workflow_end"]
+
+
+def test_a_thread_that_was_waited_for_is_not_run_again(did: Effects) -> None:
+    """And what it finished is found on resume."""
+    from tapps_otel import bind
+
+    @step
+    def threaded() -> int:
+        time.sleep(0.02)
+        did("threaded")
+        return 7
+
+    @workflow
+    def flow() -> int:
+        got: list[int] = []
+        thread = threading.Thread(target=bind(lambda: got.append(threaded())))
+        thread.start()
+        while not did.count("threaded"):
+            time.sleep(0.001)
+        if did("flow") == 1:
+            raise ValueError("flow")
+        thread.join()
+        return got[0]
+
+    with pytest.raises(ValueError, match="flow"):
+        go(flow)
+
+    assert go(flow) == 7
+    assert did.count("threaded") == 1

@@ -1,0 +1,803 @@
+"""The rules of resume beyond their cases: what counts, what runs again, what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from crashing import Effects, Injected, die_at, go, killed
+from tapps_otel import Backoff, bind, events, history, step, workflow
+from tapps_otel.errors import (
+    DivergenceError,
+    InterruptedTooOftenError,
+    RunEndedError,
+    StepInterruptedError,
+)
+
+QUICK = Backoff(0.001, 1, 0.001)
+
+Text = Callable[..., str]
+Labels = Callable[..., list[str]]
+Log = Callable[..., list[dict[str, Any]]]
+
+
+# ---------------------------------------------------------------- rule 1: content first
+
+
+def test_a_stored_result_comes_without_event_span_or_body(did: Effects, labels: Labels) -> None:
+    @step
+    def work() -> str:
+        did("work")
+        return "done"
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        got = work()
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+
+    assert go(flow) == "done"
+    assert did.all == ["work"]
+    assert labels() == [
+        "workflow_start",
+        "step_start work",
+        "step_finish work",
+        "step_start last",
+        "workflow_resume",
+        "step_fail last",
+        "step_start last",
+        "step_finish last",
+        "workflow_end",
+    ]
+
+
+def test_equal_calls_take_their_records_one_by_one(did: Effects) -> None:
+    @step
+    def draw() -> int:
+        return did("draw")
+
+    @workflow
+    def flow() -> list[int]:
+        return [draw(), draw(), draw()]
+
+    killed(lambda: go(flow), after="step_finish draw#2")
+
+    assert go(flow) == [1, 2, 3]
+    assert [one.step_id for one in history("r").steps] == ["draw", "draw#2", "draw#3"]
+
+
+def test_places_are_named_by_name_number_and_scope(did: Effects) -> None:
+    @step(name="a/b#1%")
+    def inner() -> None: ...
+
+    @step
+    def outer() -> None:
+        inner()
+        inner()
+
+    @workflow
+    def flow() -> None:
+        outer()
+        outer()
+
+    go(flow)
+
+    assert [one.step_id for one in history("r").steps] == [
+        "outer",
+        "outer/a%2Fb%231%25",
+        "outer/a%2Fb%231%25#2",
+        "outer#2",
+        "outer#2/a%2Fb%231%25",
+        "outer#2/a%2Fb%231%25#2",
+    ]
+    assert history("r").steps[1].name == "a/b#1%"
+
+
+def test_an_interrupted_step_runs_as_the_next_attempt(did: Effects, log: Log) -> None:
+    @step
+    def work() -> None:
+        did("work")
+        die_at("work")
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    killed(lambda: go(flow), at="work")
+    go(flow)
+
+    (record,) = history("r").steps
+    assert [(one.number, one.execution, one.status) for one in record.attempts] == [
+        (1, 1, "interrupted"),
+        (2, 2, "completed"),
+    ]
+    (fail,) = log("step_fail")
+    assert fail["status"] == "interrupted"
+    assert fail["execution"] == 2
+
+
+def test_order_counts_the_ordered_calls_of_a_name(log: Log) -> None:
+    """``order`` n = the scope's n-th ordered call of that name; absent in tasks and threads."""
+
+    @step
+    async def a() -> None: ...
+
+    @workflow
+    async def flow() -> None:
+        await a()
+        await asyncio.gather(a(), a())
+        await a()
+
+    go(flow)
+
+    assert [one.get("order") for one in log("step_start")] == [1, None, None, 2]
+
+
+def test_code_may_be_edited_inside_a_step(did: Effects) -> None:
+    """Counters restart at each attempt of the scope, so a step's inner code may change too."""
+    plan = ["one", "two"]
+
+    @step
+    def inner(what: str) -> str:
+        did(what)
+        return what
+
+    @step
+    def outer() -> list[str]:
+        got = [inner.options(key=what)(what) for what in plan]
+        die_at("outer")
+        return got
+
+    @workflow
+    def flow() -> list[str]:
+        return outer()
+
+    killed(lambda: go(flow), at="outer")
+    plan.insert(0, "zero")
+
+    assert go(flow) == ["zero", "one", "two"]
+    assert did.all == ["one", "two", "zero"]
+
+
+# ---------------------------------------------------------------- rule 4: handled failures
+
+
+def test_caused_by_names_what_left_the_scope(log: Log) -> None:
+    @step
+    def bad() -> None:
+        raise ValueError("bad")
+
+    @step
+    def outer() -> None:
+        bad()
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    with pytest.raises(ValueError, match="bad"):
+        go(flow)
+
+    by_id = {one.get("step_id"): one for one in log() if one["event_type"] != "step_start"}
+    assert by_id["outer/bad"].get("caused_by", []) == []
+    assert by_id["outer"]["caused_by"] == ["outer/bad"]
+    assert "outer" in log("workflow_end")[0]["caused_by"]
+
+
+@pytest.mark.parametrize("how", ["cause", "context", "group"])
+def test_a_failure_behind_the_one_that_left_was_not_handled(
+    did: Effects, log: Log, how: str
+) -> None:
+    """``caused_by``: itself, its cause, a group member, its context when the scope's own code
+    raised: these run again although the workflow went on after them.
+    """
+
+    @step
+    def bad() -> None:
+        if did("bad") == 1:
+            raise ValueError("bad")
+
+    @step
+    def note() -> None:
+        did("note")
+
+    @workflow
+    def flow() -> None:
+        try:
+            bad()
+        except ValueError as error:
+            note()
+            if how == "cause":
+                raise RuntimeError("wrapped") from error
+            if how == "group":
+                raise ExceptionGroup("wrapped", [error]) from None
+            raise RuntimeError("wrapped")  # noqa: B904 - its context is the case
+
+    with pytest.raises((RuntimeError, ExceptionGroup), match="wrapped"):
+        go(flow)
+    assert log("workflow_end")[0]["caused_by"] == ["bad"]
+
+    go(flow)
+    assert did.all == ["bad", "note", "bad"]
+
+
+def test_the_context_of_another_steps_exception_was_handled(did: Effects, log: Log) -> None:
+    """Not the context of another step's exception: that one was handled, by calling it."""
+
+    @step
+    def charge() -> None:
+        did("charge")
+        raise ValueError("no money")
+
+    @step
+    def refund() -> None:
+        if did("refund") == 1:
+            raise ConnectionError("no refund")
+
+    @workflow
+    def flow() -> None:
+        try:
+            charge()
+        except ValueError:
+            refund()
+
+    with pytest.raises(ConnectionError):
+        go(flow)
+    assert log("workflow_end")[0]["caused_by"] == ["refund"]
+
+    go(flow)
+    assert did.all == ["charge", "refund", "refund"]
+
+
+def test_a_failure_raised_again_from_the_log_can_leave_the_scope(did: Effects, log: Log) -> None:
+    """``caused_by``: also one that was raised again from the log; then it runs again."""
+    switch = SimpleNamespace(handle=True)
+
+    @step
+    def charge() -> None:
+        if did("charge") == 1:
+            raise ValueError("no money")
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        try:
+            charge()
+        except ValueError:
+            if not switch.handle:
+                raise
+        last()
+        return "fine"
+
+    killed(lambda: go(flow), at="last")
+    switch.handle = False
+    with pytest.raises(ValueError, match="no money"):
+        go(flow)
+    assert did.all == ["charge"]
+    assert log("workflow_end")[0]["caused_by"] == ["charge"]
+
+    assert go(flow) == "fine"
+    assert did.all == ["charge", "charge"]
+
+
+def test_a_failure_in_a_task_is_handled_by_an_ordered_call_alone(did: Effects) -> None:
+    """An ordered call, if the failure was in a task or thread: a sibling's call shows nothing."""
+
+    @step
+    async def bad() -> None:
+        if did("bad") == 1:
+            raise ValueError("bad")
+
+    @step
+    async def other() -> None:
+        await asyncio.sleep(0.01)
+        await inner()
+
+    @step
+    async def inner() -> None:
+        die_at("inner")
+
+    async def later() -> None:
+        await asyncio.sleep(0.01)
+        await inner()
+
+    @workflow
+    async def flow() -> None:
+        await asyncio.gather(bad(), later(), return_exceptions=True)
+
+    killed(lambda: go(flow), at="inner")
+    go(flow)
+
+    assert did.count("bad") == 2
+
+
+# ---------------------------------------------------------------- rule 5: what runs again
+
+
+def test_a_failed_step_gets_a_fresh_retry_budget(did: Effects) -> None:
+    @step(retries=2, backoff=QUICK)
+    def flaky() -> int:
+        times = did("flaky")
+        if times < 6:
+            raise ValueError(f"time {times}")
+        return times
+
+    @workflow
+    def flow() -> int:
+        return flaky()
+
+    with pytest.raises(ValueError, match="time 3"):
+        go(flow)
+
+    assert go(flow) == 6
+    (record,) = history("r").steps
+    assert [one.number for one in record.attempts] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_step_killed_while_it_waits_for_its_next_try_goes_on(did: Effects) -> None:
+    @step(retries=1, backoff=QUICK)
+    def flaky() -> int:
+        if did("flaky") == 1:
+            raise ValueError("once")
+        return 7
+
+    @workflow
+    def flow() -> int:
+        return flaky()
+
+    killed(lambda: go(flow), after="step_fail flaky")
+
+    assert go(flow) == 7
+    assert did.count("flaky") == 2
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_step_that_is_interrupted_too_often_is_not_run_again(did: Effects, limit: int) -> None:
+    """At most max_interruptions times in a row."""
+
+    @step(max_interruptions=limit)
+    def deadly() -> None:
+        did("deadly")
+        die_at("deadly")
+
+    @workflow
+    def flow() -> None:
+        deadly()
+
+    for _ in range(limit + 1):
+        killed(lambda: go(flow), at="deadly")
+    for _ in range(2):
+        with pytest.raises(
+            InterruptedTooOftenError, match=r"tapps-otel resolve r deadly"
+        ) as caught:
+            go(flow)
+        assert caught.value.step_id == "deadly"
+    assert did.count("deadly") == limit + 1
+
+
+def test_an_interrupted_step_that_must_not_run_again_says_what_to_do(did: Effects) -> None:
+    @step(on_interrupted="fail")
+    def pay() -> None:
+        did("pay")
+        die_at("pay")
+
+    @step
+    def after() -> None:
+        did("after")
+
+    @workflow
+    def flow() -> None:
+        try:
+            pay()
+        except Exception:  # noqa: BLE001 - what a user writes
+            after()
+
+    killed(lambda: go(flow), at="pay")
+
+    with pytest.raises(StepInterruptedError, match=r"tapps-otel resolve r pay"):
+        go(flow)
+    assert did.all == ["pay"]
+
+
+# ---------------------------------------------------------------- rule 6: inside what runs again
+
+
+def test_after_an_attempt_that_failed_by_itself_inner_steps_run_anew(did: Effects) -> None:
+    """Its inner records do not count, and numbers count on."""
+
+    @step
+    def inner() -> int:
+        return did("inner")
+
+    @step(retries=1, backoff=QUICK)
+    def outer() -> int:
+        got = inner()
+        if got == 1:
+            raise ValueError("by itself")
+        return got
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    assert go(flow) == 2
+    assert [one.step_id for one in history("r").steps] == ["outer", "outer/inner", "outer/inner#2"]
+
+
+def test_after_a_failure_passed_through_inner_steps_count(did: Effects) -> None:
+    @step
+    def inner() -> int:
+        return did("inner")
+
+    @step
+    def flaky() -> None:
+        if did("flaky") == 1:
+            raise ValueError("inside")
+
+    @step(retries=1, backoff=QUICK)
+    def outer() -> int:
+        got = inner()
+        flaky()
+        return got
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    assert go(flow) == 1
+    assert did.all == ["inner", "flaky", "flaky"]
+
+
+def test_a_failed_attempt_still_does_not_count_in_the_next_execution(did: Effects) -> None:
+    """Killed between an attempt that failed by itself and the next one."""
+
+    @step
+    def inner() -> int:
+        return did("inner")
+
+    @step(retries=1, backoff=QUICK)
+    def outer() -> int:
+        got = inner()
+        if did("outer") == 1:
+            raise ValueError("by itself")
+        return got
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    killed(lambda: go(flow), after="step_fail outer")
+
+    assert go(flow) == 2
+
+
+def test_inner_steps_count_after_a_cancellation(did: Effects) -> None:
+    @step
+    async def inner() -> int:
+        return did("inner")
+
+    @step
+    async def outer() -> int:
+        got = await inner()
+        if did("outer") == 1:
+            await asyncio.sleep(30)
+        return got
+
+    @workflow
+    async def flow() -> int:
+        try:
+            return await asyncio.wait_for(outer(), 0.05)
+        except TimeoutError:
+            return await outer()
+
+    assert go(flow) == 1
+    assert did.all == ["inner", "outer", "outer"]
+
+
+# ---------------------------------------------------------------- rule 7: refusals
+
+
+def test_a_refusal_is_not_retried_and_stands_in_caused_by(did: Effects, log: Log) -> None:
+    @step
+    def save(at: int) -> None:
+        did("save")
+
+    @step(retries=5, backoff=QUICK)
+    def outer() -> None:
+        save(did("outer"))
+        die_at("outer")
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    killed(lambda: go(flow), at="outer")
+    with pytest.raises(DivergenceError):
+        go(flow)
+
+    end = log("workflow_end")[0]
+    assert end["status"] == "failed"
+    assert "outer" in end["caused_by"]
+    assert did.count("outer") == 2
+
+
+def test_a_refusal_in_a_task_reaches_the_workflows_end(did: Effects) -> None:
+    """Swallowed in a gather, and nothing called after it: raised all the same."""
+
+    @step
+    async def inner(at: int) -> None:
+        did("inner")
+
+    @step
+    async def outer() -> None:
+        await inner(did("outer"))
+        die_at("outer")
+
+    @workflow
+    async def flow() -> str:
+        await asyncio.gather(outer(), return_exceptions=True)
+        return "fine"
+
+    killed(lambda: go(flow), at="outer")
+
+    with pytest.raises(DivergenceError):
+        go(flow)
+    assert did.count("inner") == 1
+
+
+# ---------------------------------------------------------------- rule 8: ends wait
+
+
+def test_open_tasks_of_a_completed_run_are_ended_first(did: Effects, labels: Labels) -> None:
+    @step
+    async def background() -> None:
+        await asyncio.sleep(30)
+
+    @workflow
+    async def flow() -> str:
+        task = asyncio.create_task(background())
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        return "fine"
+
+    assert go(flow) == "fine"
+    assert labels()[-2:] == ["step_fail background", "workflow_end"]
+    assert history("r").status == "completed"
+    assert history("r").steps[0].status == "cancelled"
+
+
+async def test_leftover_code_of_a_failed_run_does_not_run(
+    did: Effects, labels: Labels, tmp_path: Any
+) -> None:
+    """Its next step call gets RunEndedError."""
+    released = asyncio.Event()
+
+    @step
+    async def work(number: int) -> None:
+        did(f"work {number}")
+
+    async def later() -> None:
+        await released.wait()
+        await work(2)
+
+    tasks = []
+
+    @workflow
+    async def flow() -> None:
+        tasks.append(asyncio.create_task(later()))
+        await asyncio.sleep(0)
+        await work(1)
+        raise ValueError("over")
+
+    with pytest.raises(ValueError, match="over"):
+        await flow.options(workflow_id="r")()
+    released.set()
+    (outcome,) = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(outcome, RunEndedError | asyncio.CancelledError)
+    assert did.all == ["work 1"]
+
+
+async def test_leftover_code_of_a_completed_run_is_plain(
+    did: Effects, labels: Labels, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a completed run a call is plain, with one warning."""
+    released = threading.Event()
+
+    @step
+    def work(number: int) -> int:
+        did(f"work {number}")
+        return number
+
+    got: list[int] = []
+
+    def later() -> None:
+        released.wait(10)
+        got.append(work(2))
+        got.append(work(3))
+
+    threads = []
+
+    @workflow
+    async def flow() -> None:
+        threads.append(threading.Thread(target=bind(later)))
+        threads[0].start()
+        work(1)
+
+    await flow.options(workflow_id="r")()
+    before = labels()
+    with caplog.at_level(logging.WARNING, "tapps_otel"):
+        released.set()
+        threads[0].join(10)
+
+    assert got == [2, 3]
+    assert labels() == before
+    assert before[-1] == "workflow_end"
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(warnings) == 1
+
+
+# ---------------------------------------------------------------- rule 9: what is said
+
+
+def test_a_changed_definition_is_told_and_its_result_kept(
+    did: Effects, told: Text, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch = SimpleNamespace(new=False)
+
+    @step(name="work")
+    def old() -> str:
+        did("work")
+        return "old"
+
+    @step(name="work")
+    def new() -> str:
+        did("work")
+        return "new"
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        got = (new if switch.new else old)()
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+    switch.new = True
+    with caplog.at_level(logging.WARNING, "tapps_otel"):
+        assert go(flow) == "old"
+
+    assert did.all == ["work"]
+    assert "work" in told()
+    assert "work" in caplog.text
+
+
+def test_another_docstring_or_comment_is_no_change(did: Effects, told: Text) -> None:
+    switch = SimpleNamespace(new=False)
+
+    @step(name="work")
+    def old() -> str:
+        """Say old things."""
+        return "same"
+
+    @step(name="work")
+    def new() -> str:
+        """Say new things."""
+        # thought about
+        return "same"
+
+    # The digest is of the function's tree; its own name is part of that.
+    new.__wrapped__.__name__ = old.__wrapped__.__name__
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        got = (new if switch.new else old)()
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+    switch.new = True
+
+    assert go(flow) == "same"
+    assert [one.status for one in history("r").steps] == ["completed", "completed"]
+
+
+def test_nothing_is_told_of_a_run_that_never_stopped(told: Text) -> None:
+    @step
+    def work() -> None: ...
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    go(flow)
+    assert told() == ""
+
+
+def test_what_nobody_asked_for_inside_a_step_is_told_too(did: Effects, told: Text) -> None:
+    """Said when a *scope* completes: also when that scope is a step."""
+    plan = ["one", "two"]
+
+    @step
+    def inner(what: str) -> None:
+        did(what)
+
+    @step
+    def outer() -> None:
+        for what in plan:
+            inner(what)
+        die_at("outer")
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    killed(lambda: go(flow), at="outer")
+    plan.remove("two")
+    go(flow)
+
+    assert "outer/inner#2" in told()
+    assert did.all == ["one", "two"]
+
+
+# ---------------------------------------------------------------- injected in process
+
+
+def test_an_exception_out_of_nowhere_leaves_a_run_that_goes_on(did: Effects) -> None:
+    @step
+    def work() -> str:
+        if did("work") == 1:
+            raise Injected
+        return "done"
+
+    @workflow
+    def flow() -> str:
+        return work()
+
+    with pytest.raises(Injected):
+        go(flow)
+    assert history("r").status == "failed"
+
+    assert go(flow) == "done"
+
+
+def test_events_of_a_resumed_run_count_on(did: Effects) -> None:
+    @step
+    def work() -> None:
+        die_at("work")
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    killed(lambda: go(flow), at="work")
+    go(flow)
+
+    seen = list(events("r"))
+    assert [one.seq for one in seen] == list(range(1, len(seen) + 1))
+    assert [one.execution for one in seen if one.event_type.startswith("workflow")] == [1, 2, 2]
+    assert seen[0].event_type == "workflow_start"
+    assert {one.workflow_id for one in seen} == {"r"}
+    assert len({one.trace_id for one in seen if one.trace_id is not None}) == 1
