@@ -32,6 +32,9 @@ class Blobs:
         try:
             with files.open_read(path) as file:
                 if sha256(file.read()).hexdigest() == name:
+                    if self._sync:  # who put it there may have been killed, or may not sync
+                        files.sync(file.fileno())
+                        files.sync_folder(self._folder)
                     return name
         except FileNotFoundError:
             pass

@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "genesis",
     "line_start",
+    "loads",
     "raw_json",
     "trailing_sha",
 ]
@@ -100,6 +101,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
 
 
 _RAW_FIELDS: Final = frozenset({"inputs", "result"})
+_COMPACT: Final[dict[str, Any]] = {"allow_nan": False, "separators": (",", ":")}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 
@@ -118,11 +120,16 @@ def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
     """Make the event's line and its ``sha``, chained to the ``previous`` line's.
 
     Floats must be finite: a NaN is written as null (the values layer refuses them earlier).
+
+    :raises TypeError: a value that JSON does not know
+    :raises ValueError: an integer of more than 4300 digits; a newline inside raw JSON
     """
     try:
         body = _encoder.encode(event)[:-1]
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
         body = _encode_escaped(event)[:-1]
+    if b"\n" in body:  # raw JSON that somebody made pretty: it would break the line in two
+        raise ValueError("an event's raw JSON holds a newline")
     sha = sha256(previous + body).hexdigest().encode()
     return body + _SHA_KEY + sha + _END, sha
 
@@ -154,12 +161,26 @@ def decode(line: bytes) -> Event:
         return _decode_escaped(line)
 
 
+def loads(line: bytes) -> dict[str, Any]:
+    """Read one line as plain Python values, unknown fields too. Slow; takes lone surrogates.
+
+    :raises ValueError: not a JSON object, nested too deep, a number out of range
+    """
+    try:
+        fields = json.loads(line.decode(), parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - the line is bad, not its type
+    return fields
+
+
 def raw_json(value: object) -> Raw:
     """Encode a JSON-native value for a ``Raw`` field; large integers stay exact."""
     try:
         return Raw(_encoder.encode(value))
     except UnicodeEncodeError:
-        return Raw(json.dumps(value, allow_nan=False, separators=(",", ":")).encode())
+        return Raw(json.dumps(_finite_only(value), **_COMPACT).encode())
 
 
 def _encode_escaped(event: Event) -> bytes:
@@ -168,7 +189,7 @@ def _encode_escaped(event: Event) -> bytes:
     for field in event.__struct_fields__:
         value = getattr(event, field)
         if value is not UNSET:
-            raw = value if isinstance(value, Raw) else json.dumps(value, separators=(",", ":"))
+            raw = value if isinstance(value, Raw) else json.dumps(_finite_only(value), **_COMPACT)
             text = raw.encode() if isinstance(raw, str) else bytes(raw)
             parts.append(b'"%b":%b' % (field.encode(), text))
     return b"{" + b",".join(parts) + b"}"
@@ -176,19 +197,23 @@ def _encode_escaped(event: Event) -> bytes:
 
 def _decode_escaped(line: bytes) -> Event:
     """Read a line with escaped lone surrogates, which the fast decoder refuses."""
-    try:
-        fields = json.loads(line, parse_constant=_refuse, parse_float=_finite)
-    except RecursionError:
-        msg = "nested too deep"
-        raise ValueError(msg) from None
-    if not isinstance(fields, dict):
-        msg = "not a JSON object"
-        raise ValueError(msg)  # noqa: TRY004 - the line is bad, not its type
+    fields = loads(line)
     raws = {name: raw_json(fields.pop(name)) for name in _RAW_FIELDS & fields.keys()}
     event = msgspec.convert(fields, Event)
     for name, raw in raws.items():
         setattr(event, name, raw)
     return event
+
+
+def _finite_only(value: Any) -> Any:
+    """Put null for what JSON has no number for, as the fast encoder does."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite_only(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_only(one) for one in value]
+    return value
 
 
 def _refuse(constant: str) -> float:

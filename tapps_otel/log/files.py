@@ -12,12 +12,12 @@ import stat
 import struct
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from tapps_otel.errors import PlatformError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 try:
@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows: importing works, opening a log does not
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Entry", "FaultyFiles", "Files", "NotRegularFileError", "system", "use"]
+__all__ = ["FaultyFiles", "Files", "NotRegularFileError", "system", "use"]
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -39,14 +39,6 @@ _APPEND: Final = os.O_RDWR | os.O_APPEND | _SAFE
 # struct flock of Linux: type, whence, start, length, pid (0, as open file description locks need).
 _FLOCK: Final = "hhqqi4x"
 _UNLOCKED: Final = getattr(fcntl, "F_UNLCK", 2)
-
-
-class Entry(NamedTuple):
-    """A file of a folder: its name, size (bytes) and time of last change (ns since 1970 UTC)."""
-
-    name: str
-    size: int
-    changed_ns: int
 
 
 class NotRegularFileError(OSError):
@@ -64,13 +56,15 @@ class Files:
         if fcntl is None:
             msg = "tapps_otel keeps logs on Linux and macOS only: this system has no file locks"
             raise PlatformError(msg)
-        with suppress(FileNotFoundError):
-            return self._regular(os.open(path, _APPEND), path)
-        if not create:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        self.make_folder(path.parent)
-        descriptor = self._regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
-        self.sync_folder(path.parent)
+        try:
+            descriptor = self._regular(os.open(path, _APPEND), path)
+        except FileNotFoundError:
+            if not create:
+                raise
+            self.make_folder(path.parent)
+            descriptor = self._regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
+        if not self.size(descriptor):  # new, or its maker was killed before this line
+            self._or_close(descriptor, lambda: self.sync_folder(path.parent))
         return descriptor
 
     def open_read(self, path: Path) -> BinaryIO:
@@ -163,15 +157,19 @@ class Files:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
 
-    def entries(self, folder: Path, suffix: str) -> Iterator[Entry]:
-        """The files of a folder whose names end so, in no order; none where there is no folder."""
+    def changes(self, folder: Path, suffix: str) -> Iterator[tuple[int, str]]:
+        """When a folder's files last changed (ns since 1970 UTC), and their names, in no order.
+
+        Only files whose names end so; nothing where there is no folder.
+        """
         with suppress(FileNotFoundError), os.scandir(folder) as found:
             for entry in found:
-                if entry.name.endswith(suffix):
-                    # A run may be pruned between the listing and the look at it.
-                    with suppress(FileNotFoundError):
-                        about = entry.stat(follow_symlinks=False)
-                        yield Entry(entry.name, about.st_size, about.st_mtime_ns)
+                name = entry.name
+                if name.endswith(suffix):
+                    try:
+                        yield entry.stat(follow_symlinks=False).st_mtime_ns, name
+                    except FileNotFoundError:  # removed since it was listed
+                        continue
 
     def lock(self, descriptor: int) -> bool:
         """Take an exclusive lock that dies with this open file, without waiting; ``False``: held.
@@ -192,7 +190,7 @@ class Files:
         return True
 
     def is_locked(self, descriptor: int) -> bool:
-        """Whether another open file holds the lock; takes nothing (with ``flock``: for a moment)."""
+        """Whether another open file holds the lock; takes nothing (``flock``: for a moment)."""
         if hasattr(fcntl, "F_OFD_GETLK"):
             wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
@@ -207,6 +205,13 @@ class Files:
         with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 20)
         return None
+
+    def _or_close(self, descriptor: int, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def _regular(self, descriptor: int, path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):

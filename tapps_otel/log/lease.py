@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import RunBusyError
@@ -29,7 +30,8 @@ class Lease:
     """
 
     def __init__(self, path: Path, workflow_id: str) -> None:
-        self._files = _files.system()
+        self._files, self._descriptor = _files.system(), -1
+        _leases.add(self)  # before there is anything that a child could inherit
         self._descriptor = self._files.open_append(path, create=True)
         try:
             if not self._files.lock(self._descriptor):
@@ -47,7 +49,7 @@ class Lease:
     def release(self) -> None:
         """Give the lease up; a second call does nothing.
 
-        In a forked child this closes the child's copy alone, and the parent goes on holding it.
+        A forked child has let go of its copy by itself, and the parent goes on holding the lease.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
@@ -78,3 +80,16 @@ def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str 
         pid if type(pid) is int else None,
         host[:255] if isinstance(host, str) else None,
     )
+
+
+# A lock belongs to the open file, which a forked child shares: it would outlive the parent in it.
+_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+def _release_all() -> None:
+    for lease in list(_leases):
+        lease.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_all)

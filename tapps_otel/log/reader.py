@@ -16,6 +16,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as _files
 from tapps_otel.log.event import (
+    EVENT_TYPES,
     MAX_LINE,
     TRAILER,
     Event,
@@ -29,10 +30,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["CheckReport", "Checker", "Region", "check", "follow", "is_ours", "lines", "read"]
+__all__ = [
+    "CheckReport",
+    "Checker",
+    "Region",
+    "check",
+    "follow",
+    "is_ours",
+    "lines",
+    "read",
+    "refuse_damage",
+]
 
 _KEY: Final = b',"sha":"'
 _VERSION: Final = re.compile(rb'\{"v":(\d{1,9}),"seq":')
+_NEWER: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
 _OURS: Final = b'{"v":1,"seq":1,'
 
 
@@ -41,7 +53,9 @@ class Region:
     """Bytes that the chain does not vouch for, from ``offset`` on.
 
     :ivar problem: what is wrong with the first line of them
-    :ivar readable: event types of the lines in it that end with a whole ``sha``
+    :ivar cut_seals: how many of its lines, from the second on, are the beginning of a repair
+    :ivar whole_lines: whether any line in it ends with a whole ``sha``
+    :ivar readable: event types of those that hold no NUL (``?`` for what is none of ours)
     :ivar terminated: whether its last byte is a newline
     """
 
@@ -49,19 +63,22 @@ class Region:
     problem: str
     length: int = 0
     lines: int = 0
+    cut_seals: int = 0
     holds_nul: bool = False
     terminated: bool = True
+    whole_lines: bool = False
     readable: set[str] = field(default_factory=set)
 
     @property
     def torn(self) -> bool:
         """Whether a write that a crash cut short can have left this, or one that is under way.
 
-        A torn line has no newline, or lost a block (NULs); a repair of one, itself cut short, can
-        leave one whole line that is no event. A line with a whole ``sha`` was written whole.
+        A torn line has no newline, or lost a block (NULs). A repair begins with the newline that
+        the torn line lacks; cut short, it leaves that line terminated and the beginning of itself,
+        and so does the repair of that. A line with a whole ``sha`` was written whole.
         """
-        return not self.readable and (
-            not self.terminated or self.holds_nul or (self.lines == 1 and self.terminated)
+        return not self.whole_lines and (
+            not self.terminated or self.holds_nul or self.lines - self.cut_seals == 1
         )
 
 
@@ -85,6 +102,19 @@ class Checker:
         self.repairs: list[tuple[int, int]] = []
         self._hash = sha256()
 
+    @classmethod
+    def behind(cls, path: Path | str, seq: int, line: bytes, end: int) -> Checker:
+        """Stand behind a line from the middle of a log, which is taken at its word.
+
+        :param line: it ends with a whole ``sha``
+        :param end: offset behind it
+        """
+        checker = cls(path, "")
+        text = line if line[-1:] == b"\n" else line + b"\n"
+        checker.seq, checker.sha, checker.end = seq, text[-67:-3], end
+        checker.whole = text is line
+        return checker
+
     def feed(self, line: bytes) -> Event | None:
         """Take the next line, or the piece of one that the file ends with.
 
@@ -92,9 +122,9 @@ class Checker:
 
         :raises LogVersionError: a newer format
         """
+        whole = line[-1:] == b"\n"
+        text = line if whole else line + b"\n"  # a record that only lacks its newline is whole
         if self.region is None:
-            whole = line[-1:] == b"\n"
-            text = line if whole else line + b"\n"  # a record that only lacks its newline is whole
             if self._is_next(text):
                 event = _decode_next(text, self.seq + 1)
                 if event is not None:
@@ -103,12 +133,14 @@ class Checker:
                     self.end += len(line)
                     self.whole = whole
                     return event
-            self._begin_region(line)
-        elif self._is_next(line):
-            event = self._repair(line)
+            self.region = self._begin_region(line)
+        elif self._is_next(text):
+            event = self._repair(text, self.region)
             if event is not None:
+                self.end += len(line)
+                self.whole = whole
                 return event
-        self._grow_region(line)
+        self._grow(self.region, line)
         return None
 
     def _is_next(self, line: bytes) -> bool:
@@ -120,28 +152,32 @@ class Checker:
             and self.whole
         )
 
-    def _begin_region(self, line: bytes) -> None:
+    def _begin_region(self, line: bytes) -> Region:
         version = _VERSION.match(line)
         if version and int(version[1]) > 1:
             raise LogVersionError(self._path, self.end, int(version[1]))
-        self.region = Region(self.end, self._explain(line))
         self._hash = sha256()
+        return Region(self.end, self._explain(line))
 
-    def _grow_region(self, line: bytes) -> None:
-        region = self.region
-        assert region is not None
+    def _grow(self, region: Region, line: bytes) -> None:
         self._hash.update(line)
         region.length += len(line)
         region.lines += 1
-        region.holds_nul = region.holds_nul or b"\0" in line
+        region.cut_seals += region.lines > 1 and self._is_cut_seal(line)
+        holds_nul = b"\0" in line
+        region.holds_nul = region.holds_nul or holds_nul
         region.terminated = line.endswith(b"\n")
         if trailing_sha(line) is not None:
-            region.readable.add(_type_of(line))
+            region.whole_lines = True
+            if not holds_nul:
+                region.readable.add(_type_of(line))
 
-    def _repair(self, line: bytes) -> Event | None:
+    def _is_cut_seal(self, line: bytes) -> bool:
+        start = line_start(self.seq + 1) + b'"event_type":"log_repair",'
+        return line.startswith(start) or start.startswith(line.removesuffix(b"\n"))
+
+    def _repair(self, line: bytes, region: Region) -> Event | None:
         """Take a good line behind a region, if it declares exactly the region."""
-        region = self.region
-        assert region is not None
         event = _decode_next(line, self.seq + 1)
         claim = [(region.offset, region.length, self._hash.hexdigest())]
         if event is None or event.event_type != "log_repair" or event.damage != claim:
@@ -150,20 +186,18 @@ class Checker:
         self.region = None
         self.seq += 1
         self.sha = line[-67:-3]
-        self.end = region.offset + region.length + len(line)
+        self.end = region.offset + region.length
         return event
 
-    def claim(self) -> list[tuple[int, int, str]]:
-        """What a repair written now has to declare, but for a newline that it adds itself."""
-        region = self.region
-        assert region is not None
+    def claim(self, region: Region) -> list[tuple[int, int, str]]:
+        """What a repair of ``region`` has to declare, with the newline that it may have to add."""
         digest, length = self._hash.copy(), region.length
         if not region.terminated:
             digest.update(b"\n")
             length += 1
         return [(region.offset, length, digest.hexdigest())]
 
-    def _explain(self, line: bytes) -> str:
+    def _explain(self, line: bytes) -> str:  # noqa: PLR0911 - a list of what can be wrong
         due = self.seq + 1
         if len(line) > MAX_LINE + TRAILER:
             return f"a line of more than {MAX_LINE} bytes"
@@ -191,15 +225,19 @@ def _decode_next(line: bytes, seq: int) -> Event | None:
 
 def _type_of(line: bytes) -> str:
     try:
-        return decode(line).event_type
+        event_type = decode(line).event_type
     except ValueError:
         return "?"
+    return event_type if event_type in EVENT_TYPES else "?"  # a hostile file may hold millions
 
 
 def is_ours(head: bytes) -> bool:
-    """Whether a file that begins so can be a log: empty, cut short, or never brought to disk."""
+    """Whether a file that begins so can be a log: empty, cut short, or never brought to disk.
+
+    One of a newer format can, too: reading it says so.
+    """
     start = head[: len(_OURS)]
-    return _OURS.startswith(start) or not start.strip(b"\0")
+    return _OURS.startswith(start) or not start.strip(b"\0") or _NEWER.match(head) is not None
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
@@ -230,10 +268,14 @@ def read(path: Path, workflow_id: str, *, checker: Checker | None = None) -> Ite
             event = checker.feed(line)
             if event is not None:
                 yield event
-    _refuse_damage(checker, path)
+    refuse_damage(checker, path)
 
 
-def _refuse_damage(checker: Checker, path: Path) -> None:
+def refuse_damage(checker: Checker, path: Path) -> None:
+    """At a file's end, tell damage from an end that a crash can have torn.
+
+    :raises LogDamagedError: damage
+    """
     region = checker.region
     if region is not None and not region.torn:
         raise LogDamagedError(path, region.offset, checker.seq + 1, region.problem)
@@ -263,20 +305,25 @@ class CheckReport:
         return self.region is None or self.region.torn
 
 
-def check(path: Path, workflow_id: str) -> CheckReport:
+def check(
+    path: Path, workflow_id: str, *, on_event: Callable[[Event], None] | None = None
+) -> CheckReport:
     """Check every byte of a log against its chain. Memory does not grow with the file.
 
     Finds any byte changed, and any line changed, moved, doubled or removed before the last one.
     Lines cut off the end leave a chain that is whole: compare ``seq`` and ``sha`` with a copy kept
     elsewhere.
 
+    :param on_event: is given every event that the chain vouches for
     :raises FileNotFoundError: no such file
     :raises LogVersionError: a newer format
     """
     checker = Checker(path, workflow_id)
     with _files.system().open_read(path) as file:
         for line in lines(file):
-            checker.feed(line)
+            event = checker.feed(line)
+            if event is not None and on_event is not None:
+                on_event(event)
     region = checker.region
     size = checker.end if region is None else region.offset + region.length
     head = checker.sha.decode() if checker.seq else ""
@@ -311,7 +358,7 @@ def follow(
             if block:
                 continue
             if stopping:
-                _refuse_damage(checker, path)
+                refuse_damage(checker, path)
                 return
             stopping = done()
             if not stopping:

@@ -1,29 +1,78 @@
-"""The folder of runs: which files belong to a run, and which runs there are."""
+"""The folder of runs: which files belong to a run, which runs there are, and how they stand."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from tapps_otel.names import check_workflow_id
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError
+from tapps_otel.log import files as _files
+from tapps_otel.log import lease as _lease
+from tapps_otel.log.event import Event, decode
+from tapps_otel.log.reader import Checker, is_ours, lines
+from tapps_otel.log.tail import event_type_of, older_lines, read_tail
+from tapps_otel.names import check_workflow_id, is_workflow_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Store"]
+__all__ = ["RunSummary", "Store"]
+
+_SUFFIX: Final = ".jsonl"
+_BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
+_HEAD: Final = 64 * 1024  # bytes in which a run's start is looked for, behind a torn first line
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run stands, from its log's first line and its end.
+
+    What a log that is empty, torn or damaged does not tell is ``None``.
+
+    :ivar workflow: the workflow's name
+    :ivar status: of the run's last end; without one ``running`` while somebody holds the lease,
+        else ``interrupted``; ``damaged`` where the log cannot be read to the end
+    :ivar started_ns: wall clock at the run's start, ns since 1970 UTC
+    :ivar last_ns: the same of the last event
+    :ivar last_step: step_id of the last step event
+    :ivar last_step_event: that event's type
+    :ivar seq: of the last event, 0 for none
+    :ivar size: of the log, bytes
+    :ivar execution: of the last event, 0 for none
+    :ivar problem: what is wrong with a damaged log
+    """
+
+    workflow_id: str
+    workflow: str | None
+    status: str
+    started_ns: int | None
+    last_ns: int | None
+    last_step: str | None
+    last_step_event: str | None
+    seq: int
+    size: int
+    execution: int
+    problem: str | None = None
 
 
 class Store:
-    """A folder of logs. Files that are not ours are left alone."""
+    """A folder of logs; one that is not there is empty. Files that are not ours are left alone.
+
+    A method that takes a workflow_id raises :class:`InvalidIdError` for one that cannot name a
+    file in this folder, before it touches the file system.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def log_path(self, workflow_id: str) -> Path:
-        """Where the run's log is, or would be.
-
-        :raises InvalidIdError: the id cannot name a file in this folder
-        """
-        return self.folder / f"{check_workflow_id(workflow_id)}.jsonl"
+        """Where the run's log is, or would be."""
+        return self.folder / f"{check_workflow_id(workflow_id)}{_SUFFIX}"
 
     def lease_path(self, workflow_id: str) -> Path:
         """Where the run's lease is, or would be."""
@@ -32,3 +81,214 @@ class Store:
     def blobs_folder(self, workflow_id: str) -> Path:
         """Where the run's large values are, or would be."""
         return self.folder / f"{check_workflow_id(workflow_id)}.blobs"
+
+    def summary(self, workflow_id: str) -> RunSummary:
+        """How one run stands, in less than a millisecond whatever the log's size.
+
+        A log that is damaged or cannot be read has the status ``damaged``.
+
+        :raises RunNotFoundError: there is no log of that name
+        """
+        try:
+            found = self._summary(check_workflow_id(workflow_id))
+        except FileNotFoundError:
+            found = None
+        if found is None:
+            raise RunNotFoundError(workflow_id, self.folder)
+        return found
+
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        workflow: str | None = None,
+        since_ns: int | None = None,
+        last: int | None = None,
+    ) -> Iterator[RunSummary]:
+        """The runs, the one written to last first; only what is given out is opened.
+
+        :param status: only runs of this status
+        :param workflow: only runs of the workflow of this name
+        :param since_ns: only runs written to at this time or later, ns since 1970 UTC
+        :param last: at most so many
+        :raises OSError: the folder cannot be listed
+        """
+        left = last
+        for name in self._newest(since_ns or 0, last):
+            if left is not None and left <= 0:
+                return
+            run = self._summary_if_there(name)
+            if run is None or (status or run.status) != run.status:
+                continue
+            if workflow is not None and run.workflow != workflow:
+                continue
+            if left is not None:
+                left -= 1
+            yield run
+
+    def last(self, workflow: str | None = None) -> RunSummary | None:
+        """The run that was written to last, of this workflow if one is named."""
+        return next(self.runs(workflow=workflow, last=1), None)
+
+    # -- names
+
+    def _newest(self, since_ns: int, last: int | None) -> Iterator[str]:
+        """Ids by the time of their file's last change, the newest first.
+
+        Where few are asked for, few are held in memory; if those do not do (they were filtered
+        out, or turned out not to be ours), the folder is listed again, whole.
+        """
+        given: set[str] = set()
+        for count in (None,) if last is None else (2 * last + 64, None):
+            changes = _files.system().changes(self.folder, _SUFFIX)
+            # A name with a plus is that of a log beside a run.
+            found = (one for one in changes if one[0] >= since_ns and "+" not in one[1])
+            newest = sorted(found, reverse=True) if count is None else heapq.nlargest(count, found)
+            for _, name in newest:
+                workflow_id = name[: -len(_SUFFIX)]
+                if workflow_id not in given and is_workflow_id(workflow_id):
+                    given.add(workflow_id)
+                    yield workflow_id
+            if count is None or len(newest) < count:
+                return
+
+    # -- one run
+
+    def _summary_if_there(self, workflow_id: str) -> RunSummary | None:
+        try:
+            return self._summary(workflow_id)
+        except FileNotFoundError:  # pruned since it was listed
+            return None
+
+    def _summary(self, workflow_id: str) -> RunSummary | None:
+        """``None`` if the file is not ours.
+
+        :raises FileNotFoundError: no such file
+        """
+        path, size = self.log_path(workflow_id), 0
+        files = _files.system()
+        try:
+            with files.open_read(path) as file:
+                size = files.size(file.fileno())
+                if not is_ours(files.read_at(file.fileno(), 64, 0)):
+                    return None
+                return self._read(file, path, workflow_id, size)
+        except FileNotFoundError:
+            raise
+        except LogError as error:
+            return _damaged(workflow_id, size, str(error))
+        except OSError as error:
+            return _damaged(workflow_id, size, f"{path}: cannot be read: {error.strerror or error}")
+
+    def _read(self, file: BinaryIO, path: Path, workflow_id: str, size: int) -> RunSummary:
+        tail = read_tail(file.fileno(), path, workflow_id)
+        region = tail.checker.region
+        if region is not None and not region.torn:
+            raise LogDamagedError(path, region.offset, tail.checker.seq + 1, region.problem)
+        start = _first(tail.events) if tail.offset == 0 else _start(file, path, workflow_id)
+        step, ending = _look_back(tail.events, older_lines(file.fileno(), tail.offset))
+        last = tail.events[-1] if tail.events else None
+        return RunSummary(
+            workflow_id=workflow_id,
+            workflow=_workflow_name(start),
+            status=self._status(ending, workflow_id),
+            started_ns=_time_ns(start),
+            last_ns=_time_ns(last),
+            last_step=_text(step.step_id) if step else None,
+            last_step_event=step.event_type if step else None,
+            seq=tail.checker.seq,
+            size=size,
+            execution=last.execution if last else 0,
+        )
+
+    def _status(self, ending: Event | None, workflow_id: str) -> str:
+        if ending is not None and ending.status is not UNSET:
+            return ending.status
+        held = _lease.holder(self.lease_path(workflow_id)) is not None
+        return "running" if held else "interrupted"
+
+
+def _damaged(workflow_id: str, size: int, problem: str) -> RunSummary:
+    return RunSummary(
+        workflow_id, None, "damaged", None, None, None, None, 0, size, 0, problem=problem
+    )
+
+
+def _start(file: BinaryIO, path: Path, workflow_id: str) -> Event | None:
+    """The run's first event: the first line, but for one that was torn and declared."""
+    checker = Checker(path, workflow_id)
+    taken = 0
+    for line in lines(file):
+        event = checker.feed(line)
+        if event is not None and event.event_type == "workflow_start":
+            return event
+        taken += len(line)
+        if taken > _HEAD:
+            break
+    region = checker.region
+    if region is not None and not region.torn:
+        raise LogDamagedError(path, region.offset, checker.seq + 1, region.problem)
+    return None
+
+
+def _first(events: list[Event]) -> Event | None:
+    return next((event for event in events if event.event_type == "workflow_start"), None)
+
+
+def _look_back(events: list[Event], older: Iterable[bytes]) -> tuple[Event | None, Event | None]:
+    """The last step event, and the end that holds; no further back than it takes to know."""
+    step = ending = None
+    decided = False
+    for event in _backwards(events, older):
+        if step is None and event.event_type.startswith("step_"):
+            step = event
+        if not decided:
+            decided = _decides(event)
+            ending = event if event.event_type == "workflow_end" else None
+        if decided and step is not None:
+            break
+    return step, ending
+
+
+def _backwards(events: list[Event], older: Iterable[bytes]) -> Iterator[Event]:
+    yield from reversed(events)
+    for line in older:
+        if event_type_of(line).startswith(("step_", "workflow_")):
+            try:
+                yield decode(line)
+            except ValueError:  # declared damage: it says nothing
+                continue
+
+
+def _decides(event: Event) -> bool:
+    """Whether, of the events so far, this one says that the run has ended, or that it has not.
+
+    No step finishes after its run has ended, so that a long run is not searched back to its
+    start. (What a run left behind may still fail there, and a late line may tell of any time.)
+    """
+    kind = event.event_type
+    return (
+        kind == "workflow_end"
+        or kind in _BEGINNINGS
+        or (kind == "step_finish" and event.late is not True)
+    )
+
+
+def _workflow_name(start: Event | None) -> str | None:
+    if start is None or start.workflow is UNSET:
+        return None
+    name = start.workflow.get("name")
+    return name if isinstance(name, str) else None
+
+
+def _time_ns(event: Event | None) -> int | None:
+    if event is None:
+        return None
+    try:
+        return clock.parse_timestamp(event.timestamp)
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

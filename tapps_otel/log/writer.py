@@ -22,7 +22,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogError, LogWriteError
 from tapps_otel.log import files as _files
 from tapps_otel.log.event import EVENT_TYPES, MAX_LINE, SYNCED, Event, encode
-from tapps_otel.log.reader import Checker, is_ours, lines
+from tapps_otel.log.reader import Checker, Region, is_ours, lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,10 @@ Durability = Literal["commit", "always", "os"]
 
 _log = logging.getLogger("tapps_otel")
 _RETRY_NS: Final = 1_000_000_000  # between two tries to open a log that fails again and again
+# Events are held in memory until they are synced; a run that writes none of the synced types for
+# long is synced all the same.
+_MOST_UNSYNCED: Final = 1024
+_LATE: Final = 32  # bytes by which a line may grow when it is written a second time
 
 
 class _ForeignWriterError(OSError):
@@ -41,6 +45,10 @@ class _ForeignWriterError(OSError):
 
     def __str__(self) -> str:
         return "another process wrote to the log without the lease"
+
+
+class _UnfitEventError(Exception):
+    """This event cannot be a line; the log itself is all right."""
 
 
 class LogWriter:
@@ -70,7 +78,7 @@ class LogWriter:
         stop: bool = False,
         limit: int = 10_000,
         accept_damage: bool = False,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.path = path
         self._id, self._durability, self._boot_id = workflow_id, durability, boot_id
@@ -87,6 +95,7 @@ class LogWriter:
         self._unsynced: list[tuple[Event, bytes]] = []
         self._waiting: deque[Event] = deque()  # never written
         self._dropped = 0
+        self._acknowledged = 0  # seq up to which the log was synced when it last failed
         self._open(on_event)
         _writers.add(self)
 
@@ -99,6 +108,11 @@ class LogWriter:
     def sha(self) -> str:
         """Of the last event in the file (64 hex)."""
         return self._sha.decode()
+
+    @property
+    def stops(self) -> bool:
+        """Whether an event that cannot be written raises."""
+        return self._stop
 
     @property
     def failure(self) -> str | None:
@@ -115,9 +129,7 @@ class LogWriter:
             be in the file all the same
         """
         durability = self._durability
-        due = durability != "os" and (
-            sync or durability == "always" or event.event_type in SYNCED
-        )
+        due = durability != "os" and (sync or durability == "always" or event.event_type in SYNCED)
         with self._lock:
             if self._descriptor < 0 and self._failure is None:
                 raise LogWriteError(self.path, "the log is closed")
@@ -133,7 +145,7 @@ class LogWriter:
         """Try once more to write what waits, then close. A second call does nothing."""
         with self._lock:
             self._retry_at_ns = 0
-            if (self._failure is not None or self._dropped) and not self._recovered():
+            if self._failure is not None and not self._recovered():
                 lost = len(self._unsynced) + len(self._waiting) + self._dropped
                 _log.error("%s: up to %d events are lost: %s", self.path, lost, self._failure)
             self._failure = None
@@ -143,6 +155,7 @@ class LogWriter:
         """Let go of the file in a forked child: the log is the parent's."""
         self._lock = threading.Lock()  # a thread that is not in this process may hold the old one
         self._failure = None
+        self._unsynced, self._waiting, self._dropped = [], deque(), 0
         self._release()
 
     def _release(self) -> None:
@@ -155,35 +168,45 @@ class LogWriter:
     def _written(self, event: Event, *, sync: bool) -> bool:
         """Write ``event``; if the log fails, recover it at once, or keep the event for later."""
         if self._failure is not None and not self._recovered():
-            self._keep(event)
+            if not self._stop:
+                self._keep(event)
             return False
         try:
             self._write(event, sync=sync)
+        except _UnfitEventError as error:
+            if self._stop:
+                raise LogWriteError(self.path, str(error)) from error
+            self._drop(error)
+            self._write_gap()
+            return False
         except OSError as error:
             self._poison(error)
             return self._recovered()  # which found the event in the file, or wrote it again
-        except (TypeError, ValueError, LogError) as error:
-            if self._stop:
-                raise LogWriteError(self.path, str(error)) from error
-            self._dropped += 1
-            _log.exception("%s: event %s cannot be written", self.path, event.event_type)
-            return False
+        except BaseException as error:  # Ctrl-C between the write and what remembers it
+            self._poison(error)
+            raise
         return True
 
     def _write(self, event: Event, *, sync: bool) -> None:
         event.seq = self._seq + 1
-        line, sha = encode(event, self._sha)
-        if len(line) > MAX_LINE:
-            raise LogWriteError(self.path, f"a line of {len(line)} bytes, of at most {MAX_LINE}")
+        try:
+            line, sha = encode(event, self._sha)
+        except Exception as error:
+            raise _UnfitEventError(f"event {event.event_type}: {error}") from error
+        if len(line) > MAX_LINE + (event.late is True and _LATE):
+            raise _UnfitEventError(
+                f"event {event.event_type}: a line of {len(line)} bytes, of at most {MAX_LINE}"
+            )
         self._unsynced.append((event, sha))
         self._files.write(self._descriptor, line)
         self._seq, self._sha = event.seq, sha
         self._end += len(line)
         if self._files.position(self._descriptor) != self._end:
             raise _ForeignWriterError
-        if sync:
+        if sync or len(self._unsynced) >= _MOST_UNSYNCED:
             self._files.sync(self._descriptor)
-        if sync or self._durability == "os":
+            self._unsynced.clear()
+        elif self._durability == "os":
             self._unsynced.clear()
 
     def _keep(self, event: Event) -> None:
@@ -191,6 +214,10 @@ class LogWriter:
             self._waiting.append(event)
         else:
             self._dropped += 1
+
+    def _drop(self, error: Exception) -> None:
+        self._dropped += 1
+        _log.error("%s: an event is left out: %s", self.path, error)
 
     def _forget(self, event: Event) -> None:
         """Do not write later what the caller was told is not written."""
@@ -200,10 +227,13 @@ class LogWriter:
 
     # -- with the lock held: failing and recovering
 
-    def _poison(self, error: Exception) -> None:
+    def _poison(self, error: BaseException) -> None:
+        reason = str(error) or type(error).__name__
         if self._failure is None:
-            _log.error("%s: cannot write to the log: %s", self.path, error)
-        self._failure = str(error)
+            _log.error("%s: cannot write to the log: %s", self.path, reason)
+            if self._durability != "os":
+                self._acknowledged = self._unsynced[0][0].seq - 1 if self._unsynced else self._seq
+        self._failure = reason
         self._release()
 
     def _recovered(self) -> bool:
@@ -215,7 +245,8 @@ class LogWriter:
         seen: set[bytes] = set()
         wanted = {sha for _, sha in self._unsynced}
         try:
-            self._open(lambda event: None, lambda sha: seen.add(sha) if sha in wanted else None)
+            self._open(lambda _: None, lambda sha: seen.add(sha) if sha in wanted else None)
+            self._acknowledged = self._seq  # this much was just read from the disk
             missing = [event for event, sha in self._unsynced if sha not in seen]
             self._unsynced.clear()
             self._waiting.extendleft(reversed(missing))
@@ -232,20 +263,32 @@ class LogWriter:
         while self._waiting:
             event = self._waiting.popleft()
             event.late = True
-            self._write(event, sync=not self._waiting and self._durability != "os")
+            try:
+                self._write(event, sync=not self._waiting and self._durability != "os")
+            except _UnfitEventError as error:
+                self._drop(error)
         if self._dropped:
-            self._write(self._own_event("log_gap", attributes={"dropped": self._dropped}), sync=True)
+            self._write(
+                self._own_event("log_gap", attributes={"dropped": self._dropped}), sync=True
+            )
             self._dropped = 0
+
+    def _write_gap(self) -> None:
+        try:
+            self._write_what_waits()
+        except OSError as error:
+            self._poison(error)
 
     def _open(
         self,
         on_event: Callable[[Event], None],
-        on_sha: Callable[[bytes], object] = lambda sha: None,
+        on_sha: Callable[[bytes], object] = lambda _: None,
     ) -> None:
         """Open, sync, evict, check, and seal a torn end."""
         files = self._files
         self._release()
-        descriptor = files.open_append(self.path, create=True)
+        # A log that was there and is not any more is not begun anew behind the run's back.
+        descriptor = files.open_append(self.path, create=self._seq == 0)
         try:
             if files.size(descriptor):
                 # What a crashed writer left may be in the page cache alone, and what a failed
@@ -275,21 +318,26 @@ class LogWriter:
                     past.note(event)
                     on_event(event)
                     on_sha(checker.sha)
+        if checker.seq < self._acknowledged:
+            raise LogDamagedError(
+                self.path,
+                checker.end,
+                checker.seq + 1,
+                f"it ends before seq {self._acknowledged}, which was safely in it",
+            )
         self._seq, self._sha, self._end = checker.seq, checker.sha, checker.end
         if checker.region is not None:
-            on_event(self._seal(descriptor, checker, past))
+            on_event(self._seal(descriptor, checker, checker.region, past))
         elif not checker.whole:  # a record that only lacks its newline
             self._files.write(descriptor, b"\n")
             self._end += 1
 
-    def _seal(self, descriptor: int, checker: Checker, past: _Past) -> Event:
+    def _seal(self, descriptor: int, checker: Checker, region: Region, past: _Past) -> Event:
         """Declare the region at the end, in one write that adds and changes nothing else."""
-        region = checker.region
-        assert region is not None
         power_cut = region.holds_nul and past.cut_by_power(self._boot_id, region.readable)
         if not (region.torn or power_cut or self._accept_damage):
             raise LogDamagedError(self.path, region.offset, checker.seq + 1, region.problem)
-        event = self._own_event("log_repair", damage=checker.claim())
+        event = self._own_event("log_repair", damage=checker.claim(region))
         event.execution = self._execution or past.execution + 1
         event.seq = checker.seq + 1
         line, sha = encode(event, checker.sha)
