@@ -1,1 +1,115 @@
-"""tapps_otel."""
+"""Durable runs for Python workflows: an audit log, resume after a crash, and OpenTelemetry spans.
+
+The names below are imported when they are first used, so that ``import tapps_otel`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tapps_otel import errors
+    from tapps_otel.log.model import WorkflowEvent
+    from tapps_otel.run.policy import Backoff
+    from tapps_otel.run.reading import (
+        events,
+        follow,
+        history,
+        last_run,
+        list_runs,
+        resume,
+        verify,
+    )
+    from tapps_otel.run.recorder import Attempt, Run
+    from tapps_otel.run.scope import bind
+    from tapps_otel.run.workflow import (
+        Step,
+        Workflow,
+        annotate,
+        current_run,
+        current_step,
+        skip,
+        step,
+        workflow,
+    )
+    from tapps_otel.settings import configure
+
+_PLACES = {
+    "Attempt": "run.recorder",
+    "Backoff": "run.policy",
+    "Run": "run.recorder",
+    "Step": "run.workflow",
+    "Workflow": "run.workflow",
+    "WorkflowEvent": "log.model",
+    "annotate": "run.workflow",
+    "bind": "run.scope",
+    "configure": "settings",
+    "current_run": "run.workflow",
+    "current_step": "run.workflow",
+    "errors": "errors",
+    "events": "run.reading",
+    "follow": "run.reading",
+    "history": "run.reading",
+    "last_run": "run.reading",
+    "list_runs": "run.reading",
+    "resume": "run.reading",
+    "skip": "run.workflow",
+    "step": "run.workflow",
+    "verify": "run.reading",
+    "workflow": "run.workflow",
+}
+
+__all__ = [  # noqa: RUF022 - sorted without regard to case, as people look names up
+    "annotate",
+    "Attempt",
+    "Backoff",
+    "bind",
+    "configure",
+    "current_run",
+    "current_step",
+    "errors",
+    "events",
+    "follow",
+    "history",
+    "last_run",
+    "list_runs",
+    "resume",
+    "Run",
+    "skip",
+    "Step",
+    "step",
+    "verify",
+    "Workflow",
+    "workflow",
+    "WorkflowEvent",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module(f"{__name__}.{_PLACES[name]}")
+    return module if name == "errors" else getattr(module, name)
+
+
+class _FrontDoor(ModuleType):
+    """Lets ``history`` be the function, although a package inside has that name too."""
+
+    @property
+    def history(self) -> Any:
+        return __getattr__("history")
+
+    @history.setter
+    def history(self, package: ModuleType) -> None:
+        """Python sets a package's name in its parent when it is imported: not here."""
+
+
+sys.modules[__name__].__class__ = _FrontDoor
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

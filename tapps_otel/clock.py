@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Clock", "monotonic_ns", "parse_timestamp", "sleep", "time_ns", "timestamp", "use"]
+__all__ = ["Clock", "monotonic_ns", "parse_timestamp", "sleep", "sleep_async", "time_ns", "timestamp", "use"]
 
 _NS = 1_000_000_000
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
@@ -56,6 +56,17 @@ def monotonic_ns() -> int:
 def sleep(seconds: float) -> None:
     """Block this thread for ``seconds``."""
     _clock.sleep(seconds)
+
+
+async def sleep_async(seconds: float) -> None:
+    """Let ``seconds`` pass for this task alone."""
+    import asyncio  # noqa: PLC0415 - who comes here has it loaded already
+
+    if isinstance(_clock, _System):
+        await asyncio.sleep(seconds)
+    else:
+        _clock.sleep(seconds)
+        await asyncio.sleep(0)
 
 
 @contextmanager

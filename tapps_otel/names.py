@@ -7,7 +7,6 @@ import re
 from random import Random
 from typing import Final
 
-from tapps_otel import clock
 from tapps_otel.errors import InvalidIdError
 
 __all__ = [
@@ -45,7 +44,12 @@ class ATTR:
     SEQ_LAST: Final = "tapps.seq.last"
     HEAD_SHA: Final = "tapps.log.sha"
     ARTIFACTS: Final = "tapps.artifacts"
+    ARTIFACT: Final = "tapps.artifact"  # the stem of an artifact's own attributes
     REASON: Final = "tapps.reason"
+    QUESTION: Final = "tapps.question"
+    NAME: Final = "tapps.annotation.name"
+    RETRY_IN: Final = "tapps.retry_in"  # seconds
+    LINK: Final = "tapps.link"  # on a link: why it is there
     ERROR_TYPE: Final = "error.type"
     EXCEPTION_TYPE: Final = "exception.type"
     EXCEPTION_MESSAGE: Final = "exception.message"
@@ -70,10 +74,13 @@ def check_workflow_id(text: object) -> str:
     return str(text)
 
 
-def new_workflow_id(name: str) -> str:
-    """Make ``<name>-<UTC time>-<8 hex>``, unique by its random end."""
+def new_workflow_id(name: str, timestamp: str) -> str:
+    """Make ``<name>-<UTC time>-<8 hex>``, unique by its random end.
+
+    :param timestamp: RFC 3339, UTC
+    """
     stem = safe_file_name(name)[:96]
-    at = clock.timestamp(clock.time_ns())[:19].replace("-", "").replace(":", "")
+    at = timestamp[:19].replace("-", "").replace(":", "")
     return f"{stem}-{at}-{os.urandom(4).hex()}"
 
 

@@ -1,0 +1,115 @@
+"""From history to resume: which records each scope offers, and where a run would go on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tapps_otel.history.fold import RunHistory, ScopeHistory, StepHistory
+
+__all__ = ["Past", "Plan", "goes_on_at", "open_steps"]
+
+
+@dataclass(slots=True)
+class Past:
+    """What an attempt of a scope finds in the log.
+
+    :ivar records: that count, in the order of their first start
+    :ivar used: how many steps of each name the scope ever had: numbers are not used twice
+    :ivar lost: interrupted records that count no more, and that nobody resolved
+    :ivar scope: what is known of the scope itself
+    """
+
+    scope: ScopeHistory
+    records: list[StepHistory] = field(default_factory=list)
+    used: dict[str, int] = field(default_factory=dict)
+    lost: list[StepHistory] = field(default_factory=list)
+
+    def due(self, record: StepHistory) -> bool:
+        """Whether the code is still expected to ask for this record."""
+        return self.scope.due(record)
+
+
+class Plan:
+    """The records of every scope of a run, kept up to date while it goes on."""
+
+    def __init__(self, history: RunHistory) -> None:
+        self._history = history
+        self._children: dict[str | None, list[StepHistory]] = {}
+        for step in history.by_id.values():
+            self.add(step)
+
+    def add(self, step: StepHistory) -> None:
+        """Take in a step that the history has come to know."""
+        self._children.setdefault(step.parent, []).append(step)
+
+    def knows(self, scope_id: str | None) -> bool:
+        """Whether the scope ever had a step."""
+        return scope_id in self._children
+
+    def past(self, scope_id: str | None) -> Past | None:
+        """What a new attempt of this scope finds; ``None`` for a scope that never had a step."""
+        children = self._children.get(scope_id)
+        if children is None:
+            return None
+        scope = self._history.scope(scope_id)
+        past = Past(scope)
+        for record in children:
+            past.used[record.name] = past.used.get(record.name, 0) + 1
+            if record.last.start_seq > scope.reset_seq:
+                past.records.append(record)
+            elif record.status == "interrupted" and not record.resolved:
+                past.lost.append(record)
+        return past
+
+    def forget(self, step_id: str) -> None:
+        """Let go of a step that ended well, and of all inside it: nobody will ask again."""
+        self._history.by_id.pop(step_id, None)
+        self._history.scopes.pop(step_id, None)
+        for child in self._children.pop(step_id, ()):
+            self.forget(child.step_id)
+
+    def forget_scope(self, scope_id: str | None) -> None:
+        """Let go of a scope's list of records, which a matcher has taken over."""
+        self._children.pop(scope_id, None)
+
+    def loss(self, record: StepHistory, *, interruptible: bool) -> str | None:
+        """What would be lost if this record were passed over; ``None``: nothing.
+
+        :param interruptible: an interruption alone loses nothing (``on_interrupted="rerun"``)
+        """
+        if record.status == "completed" and record.stored:
+            return "a stored result"
+        if record.status in {"interrupted", "running"}:
+            if self._progress(record):
+                return "finished steps inside"
+            if not interruptible:
+                return "an interruption that nobody resolved"
+        return None
+
+    def _progress(self, record: StepHistory) -> bool:
+        scope = self._history.scopes.get(record.step_id)
+        reset = 0 if scope is None else scope.reset_seq
+        return any(
+            child.last.start_seq > reset and (child.stored or self._progress(child))
+            for child in self._children.get(record.step_id, ())
+        )
+
+
+def open_steps(history: RunHistory) -> list[StepHistory]:
+    """Steps that started and never ended, innermost first."""
+    found = [step for step in history.by_id.values() if not step.last.end_seq]
+    return sorted(found, key=lambda step: -step.step_id.count("/"))
+
+
+def goes_on_at(history: RunHistory) -> list[StepHistory]:
+    """The steps at which a resume would do work that began before: open or failed, unhandled.
+
+    Empty where it goes on with a step that never started, or has nothing left to do.
+    """
+    return [
+        step
+        for step in history.by_id.values()
+        if not step.handled and step.status not in {"completed", "skipped"}
+    ]

@@ -1,0 +1,145 @@
+"""Failures: an exception as the log holds it, and the way back. Pure, but for the traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any, Final
+
+from tapps_otel.errors import StepFailedError
+from tapps_otel.run.values import to_json
+
+__all__ = ["caused_by", "describe", "mark", "rebuild"]
+
+_MARK: Final = "_tapps_left"  # on an exception: the steps that it left, as (workflow_id, step_id)
+_TEXT_LIMIT: Final = 16 * 1024  # characters of a message or a stack
+_VALUE_LIMIT: Final = 16 * 1024  # bytes of args or attributes
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as the ``error`` field: type, message, stack; args and attributes if JSON."""
+    kind = type(error)
+    described: dict[str, Any] = {
+        "type": _type_name(kind),
+        "message": _cut(_message(error)),
+        "stack": _cut("".join(traceback.format_exception(kind, error, error.__traceback__))),
+    }
+    for name, value in (("args", list(error.args)), ("attributes", _attributes(error))):
+        if value and _is_small_json(value):
+            described[name] = value
+    return described
+
+
+def rebuild(error: dict[str, Any] | None) -> Exception:
+    """The exception that a recorded failure was: its class if that is loaded, else a stand-in.
+
+    Nothing is imported, and no ``__init__`` runs: the log is not trusted to choose code.
+    """
+    error = error or {}
+    type_name, message = str(error.get("type", "?")), str(error.get("message", ""))
+    kind = _loaded_exception(type_name)
+    args, attributes = error.get("args", []), error.get("attributes", {})
+    if kind is not None and isinstance(args, list) and isinstance(attributes, dict):
+        if not args and message:
+            args = [message]
+        try:
+            rebuilt = kind.__new__(kind, *args)
+            rebuilt.args = tuple(args)
+            rebuilt.__dict__.update(attributes)
+            str(rebuilt)
+        except Exception:  # noqa: BLE001 - a class with needs of its own
+            return StepFailedError(type_name, message)
+        return rebuilt
+    return StepFailedError(type_name, message)
+
+
+def mark(error: BaseException, workflow_id: str, step_id: str) -> None:
+    """Note that ``error`` is what left this step."""
+    try:
+        left = error.__dict__.setdefault(_MARK, [])
+        left.append((workflow_id, step_id))
+    except AttributeError:  # slots without a dict: it cannot be followed
+        pass
+
+
+def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
+    """The steps of a scope whose exception left it with ``error``.
+
+    It itself, its cause, a member of a group; its context only when the scope's own code raised
+    it, for a step's exception was merely raised *while* another was handled.
+    """
+    prefix = "" if parent is None else f"{parent}/"
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left = [
+            step_id
+            for run, step_id in getattr(one, _MARK, ())
+            if run == workflow_id
+            and step_id.startswith(prefix)
+            and "/" not in step_id[len(prefix) :]
+        ]
+        found.update(dict.fromkeys(left))
+        if not left:
+            waiting += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                waiting += one.exceptions
+    return list(found)
+
+
+def _type_name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else (
+        f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__
+        return "(its message cannot be shown)"
+
+
+def _cut(text: str) -> str:
+    """Keep the head and the tail: a stack tells most at its ends."""
+    if len(text) <= _TEXT_LIMIT:
+        return text
+    half = _TEXT_LIMIT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    own = getattr(error, "__dict__", {})
+    return {
+        name: value
+        for name, value in own.items()
+        if name not in {_MARK, "__notes__"} and _is_small_json(value)
+    }
+
+
+def _is_small_json(value: object) -> bool:
+    try:
+        return len(to_json(value)) <= _VALUE_LIMIT
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _loaded_exception(type_name: str) -> type[Exception] | None:
+    """Look a class up by its module-qualified name among what is imported already."""
+    parts = type_name.split(".")
+    for split in range(len(parts) - 1, -1, -1):
+        module = sys.modules.get(".".join(parts[:split]) or "builtins")
+        if module is None:
+            continue
+        found: Any = module
+        for part in parts[split:]:
+            found = getattr(found, part, None)
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found
+        return None
+    return None

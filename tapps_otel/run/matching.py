@@ -1,0 +1,100 @@
+"""Matching: which record of the past a call takes, by the rules of resume. Pure.
+
+Content first: the first unclaimed record of the scope with the same name and inputs (or key). The
+guard then looks at calls that match nothing, and finds those that came the same way as a record
+with something to lose.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tapps_otel.history.fold import StepHistory
+    from tapps_otel.history.plan import Past
+
+__all__ = ["Matcher"]
+
+
+class Matcher:
+    """The records that one attempt of a scope may take.
+
+    A retry has no guard for what the try before asked for: such records are no longer due.
+    """
+
+    def __init__(self, past: Past | None) -> None:
+        self._past = past
+        self._used = {} if past is None else dict(past.used)
+        self._unclaimed: dict[str, StepHistory] = {}
+        self._by_content: dict[tuple[str, str | None, str | None], deque[StepHistory]] = {}
+        self._by_order: dict[tuple[str, int], list[StepHistory]] | None = None
+        for record in () if past is None else past.records:
+            self._offer(record)
+
+    def _offer(self, record: StepHistory) -> None:
+        self._unclaimed[record.step_id] = record
+        digest = None if record.key is not None else record.inputs_digest
+        self._by_content.setdefault((record.name, record.key, digest), deque()).append(
+            record
+        )
+
+    def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
+        """Take the first unclaimed record with this content; ``None`` when there is none."""
+        if not self._by_content:
+            return None
+        found = self._by_content.get((name, key, None if key is not None else digest))
+        while found:
+            record = found.popleft()
+            if self._unclaimed.pop(record.step_id, None) is not None:
+                return record
+        return None
+
+    def claim_id(self, step_id: str) -> StepHistory | None:
+        """Take the record at this place."""
+        return self._unclaimed.pop(step_id, None)
+
+    def lost(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
+        """An interrupted record with this content that counts no more and nobody resolved."""
+        for record in () if self._past is None else self._past.lost:
+            same = record.key == key if key is not None else record.inputs_digest == digest
+            if record.name == name and same:
+                return record
+        return None
+
+    def guard(
+        self, name: str, order: int, loses: Callable[[StepHistory], str | None]
+    ) -> tuple[StepHistory, str] | None:
+        """Check an ordered call without key that matched nothing.
+
+        :param loses: says what would be lost if this record were passed over, ``None`` for nothing
+        :returns: the record that came the same way, and what it has to lose
+        """
+        past = self._past
+        if past is None or not self._unclaimed:
+            return None
+        if self._by_order is None:
+            self._by_order = {}
+            for record in past.records:
+                if record.last.order is not None and record.key is None:
+                    self._by_order.setdefault((record.name, record.last.order), []).append(record)
+        for record in self._by_order.get((name, order), ()):
+            loss = loses(record) if record.step_id in self._unclaimed else None
+            if loss is not None and past.due(record):
+                return record, loss
+        return None
+
+    def next_number(self, name: str) -> int:
+        """A number that no step of this name in this scope has had."""
+        number = self._used[name] = self._used.get(name, 0) + 1
+        return number
+
+    def unasked(self) -> Iterator[StepHistory]:
+        """Completed records that are due, and that no call took."""
+        for record in self._unclaimed.values():
+            due = self._past is None or self._past.due(record)
+            if due and record.status == "completed":
+                yield record
+

@@ -1,0 +1,373 @@
+"""Opening a run: it starts, it resumes, or its log answers for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from tapps_otel import clock, settings
+from tapps_otel.errors import (
+    LogWriteError,
+    RunConflictError,
+    RunNotFoundError,
+    RunPausedError,
+    WorkflowInputError,
+)
+from tapps_otel.history.fold import Fold, RunHistory, StepHistory, collector_paused
+from tapps_otel.history.plan import open_steps
+from tapps_otel.log import files as _files
+from tapps_otel.log.blobs import INLINE_LIMIT, Blobs
+from tapps_otel.log.event import Event
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.reader import read
+from tapps_otel.log.store import Store
+from tapps_otel.log.writer import LogWriter
+from tapps_otel.names import new_trace_id, new_workflow_id
+from tapps_otel.otel.spans import SpanRef, tracing
+from tapps_otel.run.recorder import Run
+from tapps_otel.run.values import canonical, from_json, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tapps_otel.settings import Settings
+
+__all__ = ["boot_id", "load", "open_by_hand", "open_run", "store_of", "stored_inputs"]
+
+
+def store_of(log_dir: Path | str | None) -> Store:
+    """The folder of logs: the one given, else the setting's."""
+    return Store(Path(log_dir or settings.current().log_dir).absolute())
+
+
+def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
+    """Read, check and fold a run's log. Takes nothing, changes nothing.
+
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed
+    :raises LogVersionError: a newer format
+    """
+    store = store_of(log_dir)
+    return _fold(store, workflow_id).history
+
+
+def stored_inputs(name: str, workflow_id: str, log_dir: Path | str | None) -> bytes:
+    """The inputs that a run of the workflow ``name`` began with, as JSON.
+
+    :raises RunNotFoundError: there is no such run
+    :raises RunConflictError: it is a run of another workflow
+    """
+    store = store_of(log_dir)
+    history = _fold(store, workflow_id).history
+    if not history.executions:
+        raise RunNotFoundError(workflow_id, store.folder)
+    _check_name(history, name)
+    return _inputs_of(history, _blobs(store, workflow_id)) or b"{}"
+
+
+def open_run(
+    name: str,
+    *,
+    workflow_id: str | None,
+    inputs: bytes,
+    log_dir: Path | str | None = None,
+    fn: Callable[..., Any] | None = None,
+    on_divergence: str = "fail",
+) -> Run:
+    """Start or resume a run of a function, or give one that is ``done``.
+
+    :param inputs: as JSON, an object
+    :raises RunBusyError: another process carries it on
+    :raises RunConflictError: the id belongs to another workflow, or to other inputs
+    :raises RunPausedError: it waits for an answer
+    :raises LogDamagedError: its log was changed; nothing was written
+    :raises LogWriteError: the log cannot be opened
+    """
+    config = settings.current()
+    store = store_of(log_dir)
+    if workflow_id is None:
+        workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
+    elif _completed(store, workflow_id):
+        return _answer(store, name, workflow_id, inputs)
+    path = store.log_path(workflow_id)
+    lease: Lease | None = None
+    writer: LogWriter | None = None
+    try:
+        lease = Lease(store.lease_path(workflow_id), workflow_id)
+        fold = Fold(workflow_id)
+        with collector_paused():
+            writer = LogWriter(
+                path,
+                workflow_id,
+                durability=config.durability,
+                boot_id=boot_id(),
+                stop=config.on_log_failure == "stop",
+                limit=config.buffer_events,
+                on_event=fold.feed,
+            )
+        history = fold.history
+        if history.status == "completed":  # it ended between the look at it and the lease
+            writer.close()
+            lease.release()
+            return _answer(store, name, workflow_id, inputs)
+        blobs = _blobs(store, workflow_id, sync=config.durability != "os")
+        if history.executions:
+            _check_same(history, name, inputs, blobs)
+        run = Run(
+            workflow_id,
+            name,
+            fold=fold,
+            blobs=blobs,
+            execution=history.executions[-1].number + 1 if history.executions else 1,
+            lease=lease,
+            writer=writer,
+            tracing=tracing(config),
+            capture_inputs=config.capture_inputs,
+            on_divergence=on_divergence,
+        )
+        if history.executions:
+            _resume(run, history, config, fn)
+        else:
+            _start(run, config, inputs, blobs, fn)
+    except BaseException as error:
+        if writer is not None:
+            writer.close()
+        if lease is not None:
+            lease.release()
+        if isinstance(error, OSError):
+            raise LogWriteError(path, str(error)) from error
+        raise
+    _runs.add(run)
+    return run
+
+
+def open_by_hand(
+    name: str,
+    *,
+    workflow_id: str | None,
+    inputs: Mapping[str, Any] | None,
+    log_dir: Path | str | None,
+) -> Run:
+    """What ``Run.open`` does."""
+    try:
+        data = to_json(dict(inputs or {}))
+    except TypeError as error:
+        msg = f"inputs of {name!r} cannot be stored: {error}"
+        raise WorkflowInputError(msg, str(error).partition(":")[0]) from None
+    return open_run(name, workflow_id=workflow_id, inputs=data, log_dir=log_dir)
+
+
+# -- what is there
+
+
+def _fold(store: Store, workflow_id: str) -> Fold:
+    path = store.log_path(workflow_id)
+    fold = Fold(workflow_id)
+    try:
+        with collector_paused():
+            for event in read(path, workflow_id):
+                fold.feed(event)
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, store.folder) from None
+    return fold
+
+
+def _completed(store: Store, workflow_id: str) -> bool:
+    """Whether the log's end says so; the whole of it is read only if it does."""
+    try:
+        return store.summary(workflow_id).status == "completed"
+    except RunNotFoundError:
+        return False
+
+
+def _answer(store: Store, name: str, workflow_id: str, inputs: bytes) -> Run:
+    """A run that is done: its log gives its results, and no lease is taken."""
+    fold = _fold(store, workflow_id)
+    blobs = _blobs(store, workflow_id)
+    _check_same(fold.history, name, inputs, blobs)
+    return Run(workflow_id, name, fold=fold, blobs=blobs)
+
+
+def _blobs(store: Store, workflow_id: str, *, sync: bool = True) -> Blobs:
+    return Blobs(store.blobs_folder(workflow_id), sync=sync)
+
+
+def _inputs_of(history: RunHistory, blobs: Blobs) -> bytes | None:
+    return blobs.get(history.inputs_blob) if history.inputs_blob else history.inputs
+
+
+def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs) -> None:
+    """The run must be of this workflow, with these inputs, and not be waiting."""
+    _check_name(history, name)
+    stored = _inputs_of(history, blobs) or b"{}"
+    if stored != inputs and canonical(from_json(stored)) != canonical(from_json(inputs)):
+        msg = (
+            f"run {history.workflow_id!r} began with other inputs:\n"
+            f"  then: {_shown(stored)}\n  now:  {_shown(inputs)}\n"
+            f"Go on with the inputs it has by `tapps-otel resume {history.workflow_id}`, or give "
+            "these a run of their own under another id"
+        )
+        raise RunConflictError(msg)
+    if history.status == "paused":
+        raise RunPausedError(history.workflow_id, None)
+
+
+def _check_name(history: RunHistory, name: str) -> None:
+    if history.name != name:
+        msg = (
+            f"run {history.workflow_id!r} is one of workflow {history.name!r}, not of {name!r}: "
+            "choose another id"
+        )
+        raise RunConflictError(msg)
+
+
+def _shown(data: bytes) -> str:
+    text = data.decode(errors="replace")
+    return text if len(text) <= 500 else f"{text[:500]}... ({len(data)} bytes)"
+
+
+# -- how an execution begins
+
+
+def _start(
+    run: Run, config: Settings, inputs: bytes, blobs: Blobs, fn: Callable[..., Any] | None
+) -> None:
+    run.trace_id = new_trace_id()
+    event = _execution_event(run, "workflow_start", config, fn)
+    if len(inputs) <= INLINE_LIMIT:
+        event.inputs = Raw(inputs)
+    else:
+        event.inputs_blob = blobs.put(inputs)
+    run.begin_execution(event)
+
+
+def _resume(
+    run: Run, history: RunHistory, config: Settings, fn: Callable[..., Any] | None
+) -> None:
+    before = history.executions[0]
+    run.trace_id = history.trace_id or new_trace_id()
+    first = SpanRef(run.trace_id, before.span_id) if before.span_id else None
+    last_ns, last = _last_moment(history), history.last_timestamp
+    interrupted = open_steps(history)
+    links = tuple(
+        SpanRef(run.trace_id, step.last.span_id)
+        for step in interrupted
+        if step.last.span_id is not None
+    )
+    event = _execution_event(run, "workflow_resume", config, fn)
+    ends = [_interruption(run, step, last, last_ns) for step in interrupted]
+    run.begin_execution(event, ends, first=first, links=links)
+
+
+def _last_moment(history: RunHistory) -> int:
+    """When the execution that was cut short last wrote, ns since 1970."""
+    try:
+        return clock.parse_timestamp(history.last_timestamp)
+    except ValueError:
+        return 0
+
+
+def _interruption(run: Run, step: StepHistory, last: str, last_ns: int) -> Event:
+    """What the dead process could not write: that this step never ended."""
+    attempt = step.last
+    event = Event(
+        event_type="step_fail",
+        workflow_id=run.workflow_id,
+        timestamp=max(last, attempt.timestamp),
+        trace_id=run.trace_id,
+        execution=run.execution,
+        step_id=step.step_id,
+        step=step.name,
+        agent=step.agent,
+        action=step.action,
+        attempt=attempt.number,
+        status="interrupted",
+        error={
+            "type": "interrupted",
+            "message": f"execution {attempt.execution} ended without ending this step",
+            "stack": None,
+        },
+        duration_ns=max(0, last_ns - attempt.started_ns),
+        late=True,
+    )
+    if attempt.span_id is not None:
+        event.span_id = attempt.span_id
+    return event
+
+
+def _execution_event(
+    run: Run, event_type: str, config: Settings, fn: Callable[..., Any] | None
+) -> Event:
+    return Event(
+        event_type=event_type,
+        workflow_id=run.workflow_id,
+        timestamp=clock.timestamp(run.started_ns),
+        execution=run.execution,
+        status="running",
+        workflow={"name": run.name, **_import_path(fn)},
+        process=_process(config.durability),
+    )
+
+
+def _import_path(fn: Callable[..., Any] | None) -> dict[str, str]:
+    """Where ``tapps-otel resume`` finds the workflow: a module, or a file that was run."""
+    if fn is None:
+        return {}
+    module, name = fn.__module__, fn.__qualname__
+    if module != "__main__":
+        return {"path": f"{module}:{name}"}
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return {"path": f"{spec.name}:{name}"}
+    file = getattr(main, "__file__", None)
+    return {"path": f"{os.path.abspath(file)}:{name}"} if file else {}  # noqa: PTH100 - no I/O
+
+
+@cache
+def boot_id() -> str | None:
+    """Names this boot of the machine, where the system tells (Linux)."""
+    text = _files.system().read_text("/proc/sys/kernel/random/boot_id")
+    return text.strip() if text else None
+
+
+def _process(durability: str) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "boot_id": boot_id(),
+        "durability": durability,
+        "python": platform.python_version(),
+        "tapps_otel": _version(),
+    }
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - once a process
+
+    try:
+        return version("tapps_otel")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+# A forked child must not go on with its parent's runs: it would carry them on twice.
+_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _detach_all() -> None:
+    for run in list(_runs):
+        run.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_detach_all)

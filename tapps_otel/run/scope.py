@@ -1,0 +1,207 @@
+"""Scopes: where steps are called from, and what is open inside them.
+
+The current scope travels in a context variable: tasks and ``asyncio.to_thread`` inherit it by
+themselves, thread pools through :func:`bind`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar, copy_context
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapps_otel.otel.spans import LiveSpan
+    from tapps_otel.run.matching import Matcher
+    from tapps_otel.run.recorder import Attempt, Run
+
+__all__ = [
+    "CLOSING",
+    "COMPLETED",
+    "FAILED",
+    "OPEN",
+    "Scope",
+    "bind",
+    "current_scope",
+    "running_task",
+]
+
+OPEN: Final = "open"
+CLOSING: Final = "closing"  # its code has returned or raised; what is open inside still ends
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
+
+
+class Scope:
+    """The workflow, or an attempt of a step.
+
+    :ivar step_id: of the step; ``None`` for the workflow
+    :ivar counts: ordered calls so far, by name
+    :ivar open: attempts inside that have not ended
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_matcher",
+        "_waiter",
+        "changed",
+        "counts",
+        "open",
+        "run",
+        "span",
+        "span_id",
+        "state",
+        "step_id",
+        "task",
+        "thread",
+    )
+
+    def __init__(
+        self, run: Run, step_id: str | None, thread: int, task: asyncio.Task[Any] | None
+    ) -> None:
+        self.run = run
+        self.step_id = step_id
+        self.thread, self.task = thread, task
+        self.state = OPEN
+        self.span: LiveSpan | None = None
+        self.span_id = ""
+        self.counts: dict[str, int] | None = None
+        self.open: set[Attempt] | None = None
+        self.changed: dict[str, None] | None = None
+        self._matcher: Matcher | None = None
+        self._waiter: Callable[[], object] | None = None
+
+    @property
+    def matcher(self) -> Matcher:
+        """The records that calls of this scope may take; found when the first call comes."""
+        found = self._matcher
+        if found is None:
+            found = self._matcher = self.run.new_matcher(self.step_id)
+        return found
+
+    @property
+    def called(self) -> bool:
+        """Whether a step was called in it."""
+        return self._matcher is not None
+
+    def order_of_call(self, name: str, thread: int, task: asyncio.Task[Any] | None) -> int | None:
+        """Count a call made from the scope's own task and thread; ``None`` for any other."""
+        if thread != self.thread or task is not self.task:
+            return None
+        counts = self.counts
+        if counts is None:
+            counts = self.counts = {}
+        order = counts[name] = counts.get(name, 0) + 1
+        return order
+
+    def enclose(self, attempt: Attempt) -> None:
+        """Note that ``attempt`` is open inside. With the run's lock held."""
+        if self.open is None:
+            self.open = set()
+        self.open.add(attempt)
+
+    def release(self, attempt: Attempt) -> None:
+        """Note that ``attempt`` has ended. With the run's lock held."""
+        if self.open is not None:
+            self.open.discard(attempt)
+            if not self.open and self._waiter is not None:
+                self._waiter()
+
+    def drain(self) -> None:
+        """Wait until nothing is open inside. For code without an event loop.
+
+        Tasks are cancelled, threads are waited for.
+        """
+        while self._begin_wait(blocking=True):
+            done = threading.Event()
+            with self.run.lock:
+                if not self.open:
+                    break
+                self._waiter = done.set
+            try:
+                done.wait()
+            except BaseException:  # Ctrl-C while a thread is busy: the log is not to hang on it
+                for attempt in list(self.open or ()):
+                    attempt.abandon()
+                raise
+        self._waiter = None
+
+    async def drain_async(self) -> None:
+        """The same without blocking the event loop, and not to be cancelled itself."""
+        cancelled: asyncio.CancelledError | None = None
+        loop = asyncio.get_running_loop()
+        while self._begin_wait(blocking=False):
+            done = asyncio.Event()
+            with self.run.lock:
+                if not self.open:
+                    break
+                self._waiter = lambda done=done: loop.call_soon_threadsafe(done.set)  # type: ignore[misc]
+            while not done.is_set():
+                try:
+                    await done.wait()
+                except asyncio.CancelledError as error:
+                    cancelled = error
+        self._waiter = None
+        if cancelled is not None:
+            raise cancelled
+
+    def _begin_wait(self, *, blocking: bool) -> bool:
+        """Cancel what can be cancelled; ``False`` when nothing is left to wait for.
+
+        What nobody can end any more is abandoned: it was begun by hand, or its task cannot run
+        before this very code returns.
+        """
+        own, loop = running_task(), asyncio._get_running_loop()  # noqa: SLF001
+        with self.run.lock:
+            inside = list(self.open or ())
+        for attempt in inside:
+            task = attempt.task
+            if task is not None and task is not own:
+                _cancel(task, loop)
+            stuck = task is not None and (
+                task is own or (blocking and task.get_loop() is loop)
+            )
+            if attempt.by_hand or stuck:
+                attempt.abandon()
+        with self.run.lock:
+            return bool(self.open)
+
+
+def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) -> None:
+    loop = task.get_loop()
+    if loop is running:
+        task.cancel()
+    elif loop.is_running():
+        loop.call_soon_threadsafe(task.cancel)
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """The asyncio task that runs in this thread, if one does."""
+    # The public get_running_loop() costs an exception where there is no loop: most steps.
+    loop = asyncio._get_running_loop()  # noqa: SLF001
+    return None if loop is None else asyncio.current_task(loop)
+
+
+def bind(fn: Callable[P, R]) -> Callable[P, R]:
+    """Let ``fn`` call steps of the current scope when a thread pool runs it.
+
+    ``pool.submit(bind(fn), ...)``. Not for process pools: a step called in another process is a
+    plain call.
+    """
+    context = copy_context()
+
+    @wraps(fn)
+    def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A context can be entered once at a time, and a pool runs many calls.
+        return context.copy().run(fn, *args, **kwargs)
+
+    return bound
