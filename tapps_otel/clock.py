@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Clock", "monotonic_ns", "parse_timestamp", "sleep", "sleep_async", "time_ns", "timestamp", "use"]
+__all__ = [
+    "Clock",
+    "monotonic_ns",
+    "parse_timestamp",
+    "sleep",
+    "sleep_async",
+    "time_ns",
+    "timestamp",
+    "use",
+]
 
 _NS = 1_000_000_000
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
@@ -60,7 +69,7 @@ def sleep(seconds: float) -> None:
 
 async def sleep_async(seconds: float) -> None:
     """Let ``seconds`` pass for this task alone."""
-    import asyncio  # noqa: PLC0415 - who comes here has it loaded already
+    import asyncio
 
     if isinstance(_clock, _System):
         await asyncio.sleep(seconds)

@@ -55,6 +55,7 @@ class ATTR:
     EXCEPTION_MESSAGE: Final = "exception.message"
     EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
     FUNCTION: Final = "code.function.name"
+    FILE: Final = "code.file.path"
 
 
 def is_workflow_id(text: object) -> bool:
@@ -108,7 +109,7 @@ def parent_of(step_id: str) -> str | None:
 
 # Ids need to be unique, not secret; a generator of our own costs half of a system call and is not
 # disturbed by programs that seed the global one. A forked child must not repeat its parent's.
-_random = Random(os.urandom(32))
+_random = Random(os.urandom(32))  # noqa: S311 - not a secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
 

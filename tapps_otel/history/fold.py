@@ -238,7 +238,7 @@ class Fold:
         history = self.history
         history.seq = event.seq
         history.last_timestamp = event.timestamp
-        handler = _HANDLERS.get(event.event_type)
+        handler = self._HANDLERS.get(event.event_type)
         if handler is not None:
             handler(self, event)
 
@@ -283,8 +283,7 @@ class Fold:
         history.scope(None).pending.clear()
 
     def _on_step_start(self, event: Event) -> None:
-        step_id = event.step_id
-        assert step_id is not UNSET
+        step_id = str(event.step_id)
         history = self.history
         order = None if event.order is UNSET else event.order
         parent = parent_of(step_id) if "/" in step_id else None
@@ -321,9 +320,7 @@ class Fold:
 
     def _on_step_end(self, event: Event) -> None:
         step = self._ended(event)
-        step.attempts[-1].status = (
-            "completed" if event.event_type == "step_finish" else "skipped"
-        )
+        step.attempts[-1].status = "completed" if event.event_type == "step_finish" else "skipped"
         if event.result is not UNSET:
             step.result = bytes(event.result)
         elif event.result_blob is not UNSET:
@@ -357,8 +354,7 @@ class Fold:
 
     def _ended(self, event: Event) -> StepHistory:
         """Note what every end of an attempt says."""
-        step_id = event.step_id
-        assert step_id is not UNSET
+        step_id = str(event.step_id)
         step = self.history.by_id.get(step_id)
         if step is None:
             step = self.history.by_id[step_id] = _new_step(event)
@@ -393,26 +389,26 @@ class Fold:
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )
 
-    def _on_repair(self, event: Event) -> None:
+    def _on_repair(self, _: Event) -> None:
         self.history.repairs += 1
 
     def _on_gap(self, event: Event) -> None:
         dropped = _or(event.attributes, {}).get("dropped")
         self.history.dropped += dropped if isinstance(dropped, int) else 0
 
-
-_HANDLERS: Final[dict[str, Callable[[Fold, Event], None]]] = {
-    "workflow_start": Fold._on_execution,
-    "workflow_resume": Fold._on_execution,
-    "workflow_end": Fold._on_workflow_end,
-    "step_start": Fold._on_step_start,
-    "step_finish": Fold._on_step_end,
-    "step_fail": Fold._on_step_fail,
-    "step_skip": Fold._on_step_end,
-    "annotation": Fold._on_annotation,
-    "log_repair": Fold._on_repair,
-    "log_gap": Fold._on_gap,
-}
+    # Functions, not bound methods: a fold that referred to itself would outlive its use.
+    _HANDLERS: Final[dict[str, Callable[[Fold, Event], None]]] = {
+        "workflow_start": _on_execution,
+        "workflow_resume": _on_execution,
+        "workflow_end": _on_workflow_end,
+        "step_start": _on_step_start,
+        "step_finish": _on_step_end,
+        "step_fail": _on_step_fail,
+        "step_skip": _on_step_end,
+        "annotation": _on_annotation,
+        "log_repair": _on_repair,
+        "log_gap": _on_gap,
+    }
 
 
 def fold(workflow_id: str, events: Iterable[Event]) -> RunHistory:

@@ -1,1 +1,1 @@
-"""run"""
+"""Runs: workflows and steps being carried out, recorded, and gone on with."""

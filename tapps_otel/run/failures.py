@@ -9,7 +9,7 @@ from typing import Any, Final
 from tapps_otel.errors import StepFailedError
 from tapps_otel.run.values import to_json
 
-__all__ = ["caused_by", "describe", "mark", "rebuild"]
+__all__ = ["caused_by", "describe", "left_a_step", "mark", "rebuild"]
 
 _MARK: Final = "_tapps_left"  # on an exception: the steps that it left, as (workflow_id, step_id)
 _TEXT_LIMIT: Final = 16 * 1024  # characters of a message or a stack
@@ -24,13 +24,12 @@ def describe(error: BaseException) -> dict[str, Any]:
         "message": _cut(_message(error)),
         "stack": _cut("".join(traceback.format_exception(kind, error, error.__traceback__))),
     }
-    for name, value in (("args", list(error.args)), ("attributes", _attributes(error))):
-        if value and _is_small_json(value):
-            described[name] = value
-    return described
+    more = {"args": list(error.args), "attributes": _attributes(error)}
+    kept = {name: value for name, value in more.items() if value and _is_small_json(value)}
+    return {**described, **kept}
 
 
-def rebuild(error: dict[str, Any] | None) -> Exception:
+def rebuild(error: dict[str, Any] | None) -> BaseException:
     """The exception that a recorded failure was: its class if that is loaded, else a stand-in.
 
     Nothing is imported, and no ``__init__`` runs: the log is not trusted to choose code.
@@ -60,6 +59,11 @@ def mark(error: BaseException, workflow_id: str, step_id: str) -> None:
         left.append((workflow_id, step_id))
     except AttributeError:  # slots without a dict: it cannot be followed
         pass
+
+
+def left_a_step(error: BaseException, workflow_id: str) -> bool:
+    """Whether ``error`` left a step of this run before."""
+    return any(run == workflow_id for run, _ in getattr(error, _MARK, ()))
 
 
 def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
@@ -93,8 +97,10 @@ def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> lis
 
 
 def _type_name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else (
-        f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
     )
 
 
@@ -129,7 +135,7 @@ def _is_small_json(value: object) -> bool:
         return False
 
 
-def _loaded_exception(type_name: str) -> type[Exception] | None:
+def _loaded_exception(type_name: str) -> type[BaseException] | None:
     """Look a class up by its module-qualified name among what is imported already."""
     parts = type_name.split(".")
     for split in range(len(parts) - 1, -1, -1):
@@ -139,7 +145,7 @@ def _loaded_exception(type_name: str) -> type[Exception] | None:
         found: Any = module
         for part in parts[split:]:
             found = getattr(found, part, None)
-        if isinstance(found, type) and issubclass(found, Exception):
+        if isinstance(found, type) and issubclass(found, BaseException):
             return found
         return None
     return None

@@ -37,9 +37,7 @@ class Matcher:
     def _offer(self, record: StepHistory) -> None:
         self._unclaimed[record.step_id] = record
         digest = None if record.key is not None else record.inputs_digest
-        self._by_content.setdefault((record.name, record.key, digest), deque()).append(
-            record
-        )
+        self._by_content.setdefault((record.name, record.key, digest), deque()).append(record)
 
     def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """Take the first unclaimed record with this content; ``None`` when there is none."""
@@ -97,4 +95,3 @@ class Matcher:
             due = self._past is None or self._past.due(record)
             if due and record.status == "completed":
                 yield record
-

@@ -249,9 +249,7 @@ def _start(
     run.begin_execution(event)
 
 
-def _resume(
-    run: Run, history: RunHistory, config: Settings, fn: Callable[..., Any] | None
-) -> None:
+def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., Any] | None) -> None:
     before = history.executions[0]
     run.trace_id = history.trace_id or new_trace_id()
     first = SpanRef(run.trace_id, before.span_id) if before.span_id else None
@@ -352,7 +350,7 @@ def _process(durability: str) -> dict[str, Any]:
 
 @cache
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - once a process
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("tapps_otel")

@@ -6,10 +6,11 @@ a step. How a run is opened, and what it finds there, is :mod:`tapps_otel.run.op
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Union
 
 from msgspec import UNSET, Raw
 
@@ -25,6 +26,7 @@ from tapps_otel.errors import (
     StepTimeoutError,
 )
 from tapps_otel.history.plan import Plan
+from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, new_span_id
@@ -44,8 +46,8 @@ from tapps_otel.run.values import definition_of, from_json, to_json
 from tapps_otel.run.values import digest as digest_of
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tapps_otel.history.fold import Fold, StepHistory
@@ -55,13 +57,15 @@ if TYPE_CHECKING:
     from tapps_otel.otel.spans import SpanRef, Tracing
     from tapps_otel.run.values import Signature
 
+Artifact = Union["Path", str, "Mapping[str, Any]"]
+
 __all__ = ["Attempt", "Call", "Run", "Skipped", "Stored", "status_of"]
 
 _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a remark
 
 
-class Skipped(BaseException):  # noqa: N818 - not an error: how skip() leaves a step
+class Skipped(BaseException):
     """Raised by ``skip()``; no ``except Exception`` of the user's catches it."""
 
     def __init__(self, reason: str, result: object) -> None:
@@ -187,7 +191,7 @@ class Run:
         :raises WorkflowInputError: the inputs cannot be stored
         :raises LogDamagedError: its log was changed
         """
-        from tapps_otel.run.opening import open_by_hand  # noqa: PLC0415 - it builds Runs itself
+        from tapps_otel.run.opening import open_by_hand
 
         return open_by_hand(name, workflow_id=workflow_id, inputs=inputs, log_dir=log_dir)
 
@@ -241,7 +245,7 @@ class Run:
 
         :raises StepResultError: the result cannot be stored
         """
-        from tapps_otel.run.workflow import Step  # noqa: PLC0415 - a step is made of runs
+        from tapps_otel.run.workflow import Step
 
         return Step(fn, name=name, agent=agent, action=action, key=key).call_in(self, args, kwargs)
 
@@ -257,7 +261,7 @@ class Run:
         **kwargs: Any,
     ) -> Any:
         """The same for a coroutine function."""
-        from tapps_otel.run.workflow import Step  # noqa: PLC0415 - a step is made of runs
+        from tapps_otel.run.workflow import Step
 
         step = Step(fn, name=name, agent=agent, action=action, key=key)
         return await step.call_in(self, args, kwargs)
@@ -295,7 +299,9 @@ class Run:
         attempt.by_hand = True
         return attempt
 
-    def annotate(self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None) -> None:
+    def annotate(
+        self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
+    ) -> None:
         """Write an event of the user's own into the log and onto the span."""
         at = clock.time_ns()
         where = scope or self.root
@@ -329,7 +335,7 @@ class Run:
             self.root.span.detach(self._span_token)
         current_scope.reset(self._token)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         self.enter_root()
         return self
 
@@ -382,7 +388,8 @@ class Run:
             if self._refusal is not None:
                 raise self._refusal
             if scope.state is not OPEN:
-                return self._outlived(scope, call.name)
+                self._check_outlived(scope, call.name)
+                return None
             order = scope.order_of_call(call.name, thread, task)
             matcher = scope.matcher
             if step_id is None:
@@ -397,12 +404,14 @@ class Run:
                 if record.handled:
                     self._raise_again(record)
                 if self.done:
-                    return self._outlived(scope, call.name)
+                    self._check_outlived(scope, call.name)
+                    return None
                 self._check_interruptions(call, record)
                 number, step_id = record.last.number + 1, record.step_id
             else:
                 if self.done:
-                    return self._outlived(scope, call.name)
+                    self._check_outlived(scope, call.name)
+                    return None
                 self._check_new(scope, call, digest, key, order)
                 ordinal = matcher.next_number(call.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, call.escaped, ordinal)
@@ -412,7 +421,7 @@ class Run:
             scope.enclose(attempt)
             return attempt
 
-    def _outlived(self, scope: Scope, name: str) -> None:
+    def _check_outlived(self, scope: Scope, name: str) -> None:
         """A call from code that outlived its scope: plain if that completed, else an error."""
         if scope.state is COMPLETED or self.done:
             self.warn_once(
@@ -423,6 +432,7 @@ class Run:
         raise RunEndedError(name, self.scope_name(scope))
 
     def scope_name(self, scope: Scope) -> str:
+        """How a message calls a scope."""
         own = f"run {self.workflow_id!r}"
         return own if scope.step_id is None else f"step {scope.step_id!r} of {own}"
 
@@ -438,16 +448,23 @@ class Run:
         error = failures.rebuild(record.last.error)
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
-        error.add_note(f"raised again from the log of run {self.workflow_id}: it was handled before")
+        error.add_note(
+            f"raised again from the log of run {self.workflow_id}: it was handled before"
+        )
         failures.mark(error, self.workflow_id, record.step_id)
         raise error
 
     def _note_change(self, scope: Scope, call: Call, record: StepHistory) -> None:
         reused = record.stored or record.handled
-        if reused and call.definition is not None and record.definition not in {
-            None,
-            call.definition,
-        }:
+        if (
+            reused
+            and call.definition is not None
+            and record.definition
+            not in {
+                None,
+                call.definition,
+            }
+        ):
             if scope.changed is None:
                 scope.changed = {}
             scope.changed[record.step_id] = None
@@ -559,7 +576,7 @@ class Run:
         except OSError as error:
             if self._writer is not None and self._writer.stops:
                 raise LogWriteError(self._writer.path, f"a large result: {error}") from error
-            _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)  # noqa: TRY400 - the cause is the disk
+            _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)
             event.result_omitted = f"it could not be stored: {error}"
 
     def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
@@ -653,7 +670,7 @@ class Run:
 
     def _write_failed(self, error: BaseException) -> None:
         cause = self._refusal or error
-        event = self._end_event(status_of(cause))
+        event = self._end_event(status_of(cause, self.workflow_id))
         event.error = failures.describe(cause)
         blamed = {
             step_id: None
@@ -662,11 +679,13 @@ class Run:
         }
         if blamed:
             event.caused_by = list(blamed)
-        cause.add_note(f"to go on with this run: tapps-otel resume {self.workflow_id}")
+        note = f"to go on with this run: tapps-otel resume {self.workflow_id}"
+        if note not in getattr(cause, "__notes__", ()):
+            cause.add_note(note)
         try:
             self._end(event, FAILED)
         except LogWriteError as failure:
-            _log.error("%s", failure)  # noqa: TRY400 - the run's own error is what matters
+            _log.error("%s", failure)
         finally:
             self._close()
 
@@ -703,7 +722,10 @@ class Run:
         self._remark(scope, "tapps.unasked", "completed before, and not asked for now", unasked)
         changed = scope.changed or ()
         self._remark(
-            scope, "tapps.definition_changed", "taken from the log, though its code changed", changed
+            scope,
+            "tapps.definition_changed",
+            "taken from the log, though its code changed",
+            changed,
         )
 
     def _remark(self, scope: Scope, name: str, text: str, step_ids: Iterable[str]) -> None:
@@ -887,10 +909,11 @@ class Attempt(Scope):
             self.state = CLOSING
             return bool(self.open)
 
-    def finish(self, result: Any = None, artifacts: Iterable[Mapping[str, Any]] = ()) -> None:
+    def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
         """End the step with its result.
 
-        :param artifacts: summaries: ``{"name", "path", "sha256", "bytes", "media_type"}``
+        :param artifacts: files that it made, by their paths (they are hashed now), or summaries:
+            ``{"name", "path", "sha256", "bytes", "media_type"}``
         :raises StepResultError: the result cannot be stored; the step has failed then
         """
         if self._is_over():
@@ -903,22 +926,20 @@ class Attempt(Scope):
             raise
         self.finish_drained(result, artifacts)
 
-    def finish_drained(self, result: Any, artifacts: Iterable[Mapping[str, Any]] = ()) -> None:
+    def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
         """The same, when nothing is open inside any more."""
         run, call = self.run, self.call
         event = self._end_event("step_finish", "completed")
         try:
-            data = call.write_result(result)
-            if not call.policy.persist:
-                event.result_omitted = "persist=False"
+            if call.policy.persist:
+                run.store(event, call.write_result(result))
             else:
-                run.store(event, data)
+                event.result_omitted = "persist=False"
+            if artifacts:
+                event.artifacts = [summarize(one) for one in artifacts]
         except Exception as error:
             self.fail_drained(error)
             raise
-        summaries = [dict(one) for one in artifacts]
-        if summaries:
-            event.artifacts = summaries
         run.remark(self)
         self.result = result
         self._end(event, COMPLETED)
@@ -945,7 +966,7 @@ class Attempt(Scope):
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
         """The same, when nothing is open inside any more."""
         run = self.run
-        event = self._end_event("step_fail", status_of(error))
+        event = self._end_event("step_fail", status_of(error, run.workflow_id))
         event.error = failures.describe(error)
         wait = None
         if failures_so_far is not None and not run.refused:
@@ -1060,7 +1081,7 @@ class Attempt(Scope):
         """A context in which this attempt is the current scope, and its span the current one."""
         return _Current(self)
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> Self:
         self._token = current_scope.set(self)
         return self
 
@@ -1110,7 +1131,7 @@ def _divergence(record: StepHistory, loss: str, order: int, digest: str | None) 
         f"{order} of that name). The log has {record.step_id!r} there, with {loss} that would be "
         f"passed over:\n  then: {then}\n  now:  {digest}\nNothing was run. If a clock or a random "
         "id is among the inputs, make it a step of its own, or give the call a key. If the change "
-        "is meant, @workflow(on_divergence=\"rerun\") runs it as a new step. (Digests are shown; "
+        'is meant, @workflow(on_divergence="rerun") runs it as a new step. (Digests are shown; '
         "TAPPS_OTEL_CAPTURE_INPUTS=1 keeps the inputs themselves.)",
         record.step_id,
     )
@@ -1125,14 +1146,15 @@ def raw_result(call: Call, result: Any) -> bytes:
     return b"null" if result is None else call.write_result(result)
 
 
-def status_of(error: BaseException) -> str:
-    """The status that an exception gives what it ends."""
-    if isinstance(error, StepTimeoutError):
+def status_of(error: BaseException, workflow_id: str) -> str:
+    """The status that an exception gives what it leaves.
+
+    ``timeout`` is a step's own: what encloses the step fails.
+    """
+    if isinstance(error, StepTimeoutError) and not failures.left_a_step(error, workflow_id):
         return "timeout"
-    if isinstance(error, RunEndedError):
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "interrupted"
+    if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
         return "cancelled"
-    if isinstance(error, Exception):
-        return "failed"
-    if type(error).__name__ == "CancelledError":  # asyncio's, and those of its relatives
-        return "cancelled"
-    return "interrupted"
+    return "failed"

@@ -144,7 +144,7 @@ class Scope:
             with self.run.lock:
                 if not self.open:
                     break
-                self._waiter = lambda done=done: loop.call_soon_threadsafe(done.set)  # type: ignore[misc]
+                self._waiter = lambda done=done: loop.call_soon_threadsafe(done.set)
             while not done.is_set():
                 try:
                     await done.wait()
@@ -167,9 +167,7 @@ class Scope:
             task = attempt.task
             if task is not None and task is not own:
                 _cancel(task, loop)
-            stuck = task is not None and (
-                task is own or (blocking and task.get_loop() is loop)
-            )
+            stuck = task is not None and (task is own or (blocking and task.get_loop() is loop))
             if attempt.by_hand or stuck:
                 attempt.abandon()
         with self.run.lock:

@@ -12,8 +12,10 @@ import inspect
 import json
 import math
 import textwrap
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import msgspec
@@ -29,8 +31,21 @@ __all__ = ["Signature", "canonical", "definition_of", "digest", "from_json", "to
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_NATIVE: Final = _SCALARS | {float, list, dict, Any, object, None}
-_REMEDY: Final = "annotate it with a type that pydantic can write as JSON, or give back what is JSON"
+_FREE: Final = frozenset({Any, object, inspect.Parameter.empty})  # annotations that say nothing
+# Annotations that JSON itself can keep, each with the types that it admits.
+_PLAIN: Final[dict[Any, frozenset[type]]] = {
+    None: frozenset({type(None)}),
+    type(None): frozenset({type(None)}),
+    bool: frozenset({bool}),
+    int: frozenset({int, bool}),
+    float: frozenset({float, int}),
+    str: frozenset({str}),
+    list: frozenset({list}),
+    dict: frozenset({dict}),
+}
+_REMEDY: Final = (
+    "annotate it with a type that pydantic can write as JSON, or give back what is JSON"
+)
 
 
 class _NotNativeError(TypeError):
@@ -88,7 +103,7 @@ def _check_native(value: object, path: str, depth: int) -> None:
             for key, item in value.items():  # type: ignore[attr-defined]
                 _check_native(item, f"{path}.{key}", depth - 1)
     else:
-        raise _NotNativeError(path, f"{kind.__module__}.{kind.__qualname__}")
+        raise _NotNativeError(path, _kind_name(kind))
 
 
 # -- canonical form and digest
@@ -134,7 +149,7 @@ _adapters: dict[Any, Any] = {}
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - heavy, and plain JSON never needs it
+    from pydantic import TypeAdapter  # heavy, and plain JSON never needs it
 
     try:
         return _adapters[annotation]  # type: ignore[no-any-return]
@@ -163,6 +178,43 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             tree.body = tree.body[1:] or [ast.Pass()]
     return sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+class _Codec:
+    """Writes and reads the values of one annotation."""
+
+    def __init__(self, annotation: Any) -> None:
+        self._adapter = None
+        self._admits: frozenset[type] | None = None
+        if _is_free(annotation):
+            return
+        plain = _PLAIN.get(annotation) if annotation.__hash__ is not None else None
+        if plain is None:
+            self._adapter = _adapter(annotation)
+        else:
+            self._admits = plain
+
+    @property
+    def plain(self) -> bool:
+        """Whether its values are JSON's own."""
+        return self._adapter is None
+
+    def write(self, value: object) -> bytes:
+        """:raises TypeError, ValueError: it cannot be stored, or is not what the annotation says"""
+        if self._adapter is None:
+            if self._admits is not None and type(value) not in self._admits:
+                raise _NotNativeError(
+                    "$", f"{type(value).__name__} is not what its annotation says"
+                )
+            return to_json(value)
+        data = self._adapter.dump_json(value, warnings="error")
+        if b"null" in data:  # pydantic writes a NaN so
+            _refuse_nan(self._adapter.dump_python(value, mode="python", warnings="none"))
+        return data
+
+    def read(self, data: bytes) -> Any:
+        """:raises ValueError: it is not what the annotation says"""
+        return from_json(data) if self._adapter is None else self._adapter.validate_json(data)
 
 
 class Signature:
@@ -204,13 +256,21 @@ class Signature:
         return frozenset(
             name
             for name in self._names
-            if _says_more(self._hints.get(name)) and name not in self._ignored
+            if name not in self._ignored and not self._codec_of(name).plain
         )
 
     @cached_property
-    def _result(self) -> TypeAdapter[Any] | None:
-        annotation = self._hints.get("return")
-        return _adapter(annotation) if _says_more(annotation) else None
+    def _result(self) -> _Codec:
+        return _codec(self._hints.get("return", Any))
+
+    def _codec_of(self, name: str) -> _Codec:
+        hint = self._hints.get(name, Any)
+        kind = self._parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return _codec(list if _is_free(hint) else GenericAlias(list, (hint,)))
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            return _codec(dict if _is_free(hint) else GenericAlias(dict, (str, hint)))
+        return _codec(hint)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by parameter name, defaults included.
@@ -250,7 +310,7 @@ class Signature:
             raise StepInputError(msg, path) from None
 
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> msgspec.Raw:
-        """A call's inputs as JSON, for the log; only what has a canonical form, which digests had."""
+        """A call's inputs as JSON, for the log; they have a digest already."""
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
@@ -259,11 +319,10 @@ class Signature:
 
     def _through_annotations(self, bound: dict[str, Any]) -> None:
         for name in self._typed:
-            try:
+            # Where the value is not what the annotation says, it speaks for itself.
+            with suppress(Exception):
                 adapter = _adapter(self._hints[name])
                 bound[name] = adapter.dump_python(bound[name], mode="python", warnings="none")
-            except Exception:  # noqa: BLE001, PERF203 - an odd annotation: the value speaks for itself
-                continue
 
     def result_json(self, value: object) -> bytes:
         """Write a result.
@@ -271,24 +330,22 @@ class Signature:
         :raises StepResultError: it cannot be stored, or is not what its annotation says
         """
         try:
-            if self._result is None:
-                return to_json(value)
-            data = self._result.dump_json(value, warnings="error")
-            if b"null" in data:  # pydantic writes a NaN so
-                _refuse_nan(self._result.dump_python(value, mode="python", warnings="none"))
-            return data
+            return self._result.write(value)
         except (TypeError, ValueError, RecursionError) as error:
-            raise StepResultError(*self._refusal("result", value, error, self._result)) from None
+            path, problem = _place(value, error)
+            msg = (
+                f"result of {self._name} cannot be stored: {path}: {problem}; {_REMEDY}, or mark "
+                "the step @step(persist=False)"
+            )
+            raise StepResultError(msg, path) from None
 
     def result_from_json(self, data: bytes) -> Any:
         """Read a stored result back.
 
         :raises StepResultError: it does not fit the annotation (any more)
         """
-        if self._result is None:
-            return from_json(data)
         try:
-            return self._result.validate_json(data)
+            return self._result.read(data)
         except ValueError as error:
             msg = (
                 f"the stored result of {self._name} does not fit its annotation (any more): "
@@ -304,19 +361,15 @@ class Signature:
         """
         parts = []
         for name, value in self.bind(args, kwargs).items():
-            hint = self._hints.get(name)
-            adapter = _adapter(hint) if _says_more(hint) and not self._variadic(name) else None
-            given = list(value) if type(value) is tuple and self._variadic(name) else value
+            rest = self._parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            given = list(value) if rest else value
             try:
-                if adapter is None:
-                    data = to_json(given)
-                else:
-                    data = adapter.dump_json(given, warnings="error")
-                    if b"null" in data:
-                        _refuse_nan(adapter.dump_python(given, mode="python", warnings="none"))
+                data = self._codec_of(name).write(given)
             except (TypeError, ValueError, RecursionError) as error:
-                what = f"input {name!r}"
-                raise WorkflowInputError(*self._refusal(what, value, error, adapter)) from None
+                place, problem = _place(given, error)
+                path = f"$.{name}{place[1:]}"
+                msg = f"inputs of {self._name} cannot be stored: {path}: {problem}; {_REMEDY}"
+                raise WorkflowInputError(msg, path) from None
             parts.append(b"%b:%b" % (json.dumps(name).encode(), data))
         return b"{" + b",".join(parts) + b"}"
 
@@ -332,7 +385,7 @@ class Signature:
             for name, parameter in self._parameters.items():
                 if name not in stored:
                     continue
-                value = self._read_input(name, stored[name])
+                value = self._codec_of(name).read(to_json(stored[name]))
                 if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                     args.extend(value)
                 elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -341,46 +394,44 @@ class Signature:
                     kwargs[name] = value
                 else:
                     args.append(value)
+            unknown = stored.keys() - self._parameters.keys()
+            if unknown:
+                raise TypeError(f"it has no parameter {sorted(unknown)}")
             self._signature.bind(*args, **kwargs)
         except (TypeError, ValueError) as error:
             msg = f"the stored inputs do not fit {self._name} (any more): {error}"
             raise WorkflowInputError(msg, "$") from None
         return tuple(args), kwargs
 
-    def _read_input(self, name: str, value: object) -> Any:
-        hint = self._hints.get(name)
-        if not _says_more(hint) or self._variadic(name):
-            return value
-        return _adapter(hint).validate_json(to_json(value))
 
-    def _variadic(self, name: str) -> bool:
-        return self._parameters[name].kind in {
-            inspect.Parameter.VAR_POSITIONAL,
-            inspect.Parameter.VAR_KEYWORD,
-        }
-
-    def _refusal(
-        self, what: str, value: object, error: Exception, adapter: TypeAdapter[Any] | None
-    ) -> tuple[str, str]:
-        if isinstance(error, _NotNativeError):
-            path, problem = error.path, error.problem
-        elif adapter is not None and "UnexpectedValue" in str(error):
-            path, problem = "$", f"it is not what its annotation says: {error}"
-        else:
-            path, problem = find_unstorable(value) or ("$", str(error))
-        return (
-            f"{what} of {self._name} cannot be stored: {path}: {problem}; {_REMEDY}"
-            + (", or mark the step @step(persist=False)" if what == "result" else ""),
-            path,
-        )
-
-
-def _says_more(annotation: Any) -> bool:
-    """Whether an annotation can hold what JSON's own types cannot."""
+def _is_free(annotation: Any) -> bool:
+    """Whether an annotation says nothing, so that a value must speak for itself."""
     try:
-        return annotation is not None and annotation not in _NATIVE
-    except TypeError:
-        return True
+        return annotation in _FREE
+    except TypeError:  # one that cannot be hashed says something
+        return False
+
+
+_codecs: dict[Any, _Codec] = {}
+
+
+def _codec(annotation: Any) -> _Codec:
+    try:
+        return _codecs[annotation]
+    except KeyError:
+        found = _codecs[annotation] = _Codec(annotation)
+        return found
+    except TypeError:  # an annotation that cannot be a key
+        return _Codec(annotation)
+
+
+def _place(value: object, error: Exception) -> tuple[str, str]:
+    """Where in ``value`` the trouble is, and what it is."""
+    if isinstance(error, _NotNativeError):
+        return error.path, error.problem
+    if "UnexpectedValue" in str(error):
+        return "$", f"it is not what its annotation says: {error}"
+    return find_unstorable(value) or ("$", str(error))
 
 
 def _refuse_nan(value: object, path: str = "$") -> None:
@@ -390,7 +441,9 @@ def _refuse_nan(value: object, path: str = "$") -> None:
         _refuse_nan(item, path + step)
 
 
-def find_unstorable(value: object, path: str = "$", depth: int = MAX_DEPTH) -> tuple[str, str] | None:
+def find_unstorable(
+    value: object, path: str = "$", depth: int = MAX_DEPTH
+) -> tuple[str, str] | None:
     """The first place inside ``value`` that pydantic cannot write as JSON: ``(path, type)``."""
     if isinstance(value, float) and not math.isfinite(value):
         return path, f"{value} has no place in JSON"
@@ -403,11 +456,13 @@ def find_unstorable(value: object, path: str = "$", depth: int = MAX_DEPTH) -> t
     try:
         _any_adapter().dump_json(value)
     except Exception:  # noqa: BLE001 - whatever it is, this is the place
-        kind = type(value)
-        return path, kind.__qualname__ if kind.__module__ == "builtins" else (
-            f"{kind.__module__}.{kind.__qualname__}"
-        )
+        return path, _kind_name(type(value))
     return None
+
+
+def _kind_name(kind: type) -> str:
+    own = kind.__qualname__
+    return own if kind.__module__ in {"builtins", own} else f"{kind.__module__}.{own}"
 
 
 def _items(value: object) -> list[tuple[str, object]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
@@ -85,23 +87,23 @@ class Step(Generic[P, R]):
         :param key: names this call; it is then matched on resume by name and key, not by inputs
         """
         policy = self._call.policy
-        given = {
-            "retries": policy.retries if retries is None else retries,
-            "timeout": policy.timeout if timeout is None else timeout,
-        }
-        kept = {name: getattr(policy, name) for name in Policy.__slots__ if name not in given}
+        changed = dataclasses.replace(
+            policy,
+            retries=policy.retries if retries is None else retries,
+            timeout=policy.timeout if timeout is None else timeout,
+        )
         return Step(
             self._fn,
             name=self._call.name,
             agent=self._call.agent,
             action=self._call.action,
             ignore=self._ignore,
-            policy=Policy(**kept, **given),
+            policy=changed,
             key=self._key if key is None else key,
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the step; a coroutine, where the function is one."""
@@ -109,7 +111,7 @@ class Step(Generic[P, R]):
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
         if scope is None or _is_detached(scope):
-            return _plain(self._fn, args, kwargs)
+            return cast("R", _plain(self._fn, args, kwargs))
         return cast("R", self._call_sync(scope, args, kwargs))
 
     def call_in(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -206,8 +208,9 @@ class Step(Generic[P, R]):
         limit = self._call.policy.timeout
         if limit is None:
             return await fn(*args, **kwargs)
+        window = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as window:
+            async with window:
                 return await fn(*args, **kwargs)
         except TimeoutError as error:
             if not window.expired():
@@ -259,8 +262,8 @@ class Workflow(Generic[P, R]):
             self._fn,
             name=self.name,
             on_divergence=self.on_divergence,
-            workflow_id=workflow_id or self._workflow_id,
-            log_dir=log_dir or self._log_dir,
+            workflow_id=self._workflow_id if workflow_id is None else workflow_id,
+            log_dir=self._log_dir if log_dir is None else log_dir,
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -273,14 +276,7 @@ class Workflow(Generic[P, R]):
         :raises RefusalError: going on might do something twice
         :raises LogDamagedError: the run's log was changed
         """
-        if self._async:
-            return cast("R", self._run_async(args, kwargs))
-        scope = current_scope.get()
-        if scope is not None and not _is_detached(scope):
-            return self._as_step(*args, **kwargs)
-        if not settings.current().enabled:
-            return self._fn(*args, **kwargs)
-        return cast("R", self._run_sync(args, kwargs))
+        return cast("R", self._carry_out(args, kwargs))
 
     def resume(self, workflow_id: str) -> R:
         """Go on with a run of this workflow, with the inputs that it began with.
@@ -288,31 +284,54 @@ class Workflow(Generic[P, R]):
         :raises RunNotFoundError: there is no such run
         :raises RunConflictError: it is a run of another workflow
         """
-        from tapps_otel.run.opening import stored_inputs  # noqa: PLC0415 - it opens Runs
+        from tapps_otel.run.opening import stored_inputs
 
         inputs = stored_inputs(self.name, workflow_id, self._log_dir)
         args, kwargs = self.signature.call_with(inputs)
-        # The stored inputs stand in for the arguments: they were made from them.
-        return cast("Any", self.options(workflow_id=workflow_id))(*args, **kwargs)
+        return cast("R", self.options(workflow_id=workflow_id)._carry_out(args, kwargs, inputs))
+
+    def _carry_out(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None = None
+    ) -> Any:
+        """Call it: as a run, as a step of the run around it, or plainly with the switch off.
+
+        :param inputs: the arguments as the log has them, if they come from there
+        """
+        if self._async:
+            return self._carry_out_async(args, kwargs, inputs)
+        if _is_inside_a_run():
+            return self._as_step(*args, **kwargs)
+        if not settings.current().enabled:
+            return self._fn(*args, **kwargs)
+        return self._run_sync(args, kwargs, inputs)
+
+    async def _carry_out_async(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None
+    ) -> Any:
+        if _is_inside_a_run():
+            return await cast("Awaitable[Any]", self._as_step(*args, **kwargs))
+        if not settings.current().enabled:
+            return await cast("Awaitable[Any]", self._fn(*args, **kwargs))
+        return await self._run_async(args, kwargs, inputs)
 
     @functools.cached_property
     def _as_step(self) -> Step[P, R]:
         return Step(self._fn, name=self.name)
 
-    def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-        from tapps_otel.run.opening import open_run  # noqa: PLC0415 - it opens Runs
+    def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None) -> Run:
+        from tapps_otel.run.opening import open_run
 
         return open_run(
             self.name,
             workflow_id=self._workflow_id,
-            inputs=self.signature.inputs_json(args, kwargs),
+            inputs=self.signature.inputs_json(args, kwargs) if inputs is None else inputs,
             log_dir=self._log_dir,
             fn=self._fn,
             on_divergence=self.on_divergence,
         )
 
-    def _run_sync(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = self._open(args, kwargs)
+    def _run_sync(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None) -> Any:
+        run = self._open(args, kwargs, inputs)
         if run.done:
             return self.signature.result_from_json(run.result_json)
         run.enter_root()
@@ -328,14 +347,11 @@ class Workflow(Generic[P, R]):
         run.complete(lambda: self.signature.result_json(result))
         return result
 
-    async def _run_async(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _run_async(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None
+    ) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._fn)
-        scope = current_scope.get()
-        if scope is not None and not _is_detached(scope):
-            return await cast("Awaitable[Any]", self._as_step(*args, **kwargs))
-        if not settings.current().enabled:
-            return await fn(*args, **kwargs)
-        run = self._open(args, kwargs)
+        run = self._open(args, kwargs, inputs)
         if run.done:
             return self.signature.result_from_json(run.result_json)
         run.enter_root()
@@ -471,10 +487,10 @@ def current_step() -> Attempt:
     :raises LookupError: none is
     """
     scope = current_scope.get()
-    if not isinstance(scope, Attempt):
-        msg = "no step here: this is called inside a step of a running workflow"
-        raise LookupError(msg)
-    return scope
+    if isinstance(scope, Attempt):
+        return scope
+    msg = "no step here: this is called inside a step of a running workflow"
+    raise LookupError(msg)
 
 
 def skip(reason: str, result: Any = None) -> NoReturn:
@@ -524,6 +540,12 @@ def _is_async(fn: Callable[..., Any]) -> bool:
 
 def _name_of(fn: Callable[..., Any]) -> str:
     return getattr(fn, "__name__", None) or type(fn).__name__
+
+
+def _is_inside_a_run() -> bool:
+    """Whether a run of this process is being carried out here."""
+    scope = current_scope.get()
+    return scope is not None and not scope.run.detached
 
 
 def _is_detached(scope: Scope) -> bool:
