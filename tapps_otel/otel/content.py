@@ -86,9 +86,23 @@ def start_attributes(event: Event, workflow: str | None) -> Attributes:
         attributes[ATTR.WORKFLOW_NAME] = text(workflow)
     if event.step_id is not UNSET:
         _add_step(attributes, event)
+    elif event.workflow is not UNSET:
+        _add_code(attributes, str(event.workflow.get("path", "")))
     if event.attributes is not UNSET:
         _add_users(attributes, event.attributes)
     return attributes
+
+
+def _add_code(attributes: Attributes, path: str) -> None:
+    """Where the workflow's function is: ``package.module:name``, or ``/folder/file.py:name``."""
+    place, colon, function = path.rpartition(":")
+    if not colon:
+        return
+    if "/" in place or "\\" in place:
+        attributes[ATTR.FILE] = text(place)
+        attributes[ATTR.FUNCTION] = text(function)
+    else:
+        attributes[ATTR.FUNCTION] = text(f"{place}.{function}")
 
 
 def _add_step(attributes: Attributes, event: Event) -> None:
