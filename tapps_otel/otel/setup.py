@@ -84,7 +84,7 @@ def _install(deliveries: list[_Delivery], timeout: float) -> trace.TracerProvide
     if trace.get_tracer_provider() is not provider:  # the program was faster
         provider.shutdown()
         return trace.get_tracer_provider()
-    _Exit(provider, deliveries, timeout)
+    _Exit(provider, deliveries, timeout).register()
     return provider
 
 
@@ -254,6 +254,9 @@ class _Exit:
         self._deliveries = deliveries
         self._timeout = timeout
         self._start()
+
+    def register(self) -> None:
+        """Let the interpreter call this when it shuts down, and when it forks."""
         atexit.register(self._leave)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)

@@ -1,0 +1,239 @@
+"""What the environment asks for, read as the SDK's own configurator reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import (
+    ConsoleSpanExporter,
+    SpanExporter,
+    SpanExportResult,
+)
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
+
+from tapps_otel.otel import setup, spans
+from tapps_otel.settings import Settings
+
+GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[setup._Exit]]:
+    """A process that nobody has set up; what would happen at its exit is kept."""
+    kept: list[setup._Exit] = []
+
+    def keep(leaving: setup._Exit) -> None:
+        kept.append(leaving)
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(setup, "_tried", False)
+    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(setup._Exit, "register", keep)
+    yield kept
+    for one in kept:
+        one._asked.set()
+
+
+@pytest.mark.parametrize(
+    ("env", "names"),
+    [
+        ({}, [GRPC]),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, [HTTP]),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+            },
+            [GRPC],
+        ),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, ["console", GRPC]),
+        ({"OTEL_TRACES_EXPORTER": "otlp_proto_http"}, [HTTP]),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "carrier/pigeon"}, ["carrier/pigeon"]),
+    ],
+)
+def test_exporters_are_those_that_the_variables_name(
+    env: dict[str, str], names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert setup._exporter_names() == names
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_exporter_of_the_protocol_is_made(
+    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[setup._Exit]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    made = setup.ensure_provider(Settings())
+    (leaving,) = fresh
+    module = type(leaving._deliveries[0].exporter._exporter).__module__
+
+    assert isinstance(made, TracerProvider)
+    assert trace.get_tracer_provider() is made
+    assert ("grpc" in module) is (protocol == "grpc")
+    assert setup.ensure_provider(Settings()) is made  # not built twice
+
+
+def test_standard_exporters_sampler_and_ids_are_respected(
+    monkeypatch: pytest.MonkeyPatch, fresh: list[setup._Exit]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    monkeypatch.setenv("OTEL_PYTHON_ID_GENERATOR", "random")
+    made = setup.ensure_provider(Settings())
+    (leaving,) = fresh
+
+    assert isinstance(made, TracerProvider)
+    assert made.sampler.get_description() == "AlwaysOffSampler"
+    assert isinstance(leaving._deliveries[0].exporter._exporter, ConsoleSpanExporter)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "pigeon"}, "no installed package offers 'pigeon'"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "x"}, "offers 'x'"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "max_queue_size"),
+    ],
+)
+def test_what_cannot_be_had_is_said_once(
+    env: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh: list[setup._Exit],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+
+    assert setup.ensure_provider(Settings()) is None
+    assert setup.ensure_provider(Settings()) is None
+    assert said in caplog.text
+    assert len([r for r in caplog.records if r.name.startswith("tapps_otel")]) == 1
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def test_nothing_is_built_where_nobody_asks(fresh: list[setup._Exit]) -> None:
+    assert setup.ensure_provider(Settings()) is None
+    assert not fresh
+
+
+def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
+    made = setup._resource().attributes
+
+    assert made["service.name"] == "build"
+    assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
+
+
+def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
+    made = setup._resource().attributes
+
+    assert [made[name] for name in ("service.name", "host.name", "team")] == [
+        "shop",
+        "over-there",
+        "red",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["/srv/build.py"], "build"),
+        (["/usr/bin/tapps-otel", "run"], "tapps-otel"),
+        (["/lib/tool/__main__.py"], "tool"),
+        (["-c"], "tapps_otel"),
+        ([""], "tapps_otel"),
+        ([], "tapps_otel"),
+    ],
+)
+def test_the_service_is_named_after_the_program(
+    argv: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+
+    assert setup._program() == name
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "target"),
+    [
+        ("http://user:secret@collector:4318/v1/traces?token=t", "collector:4318"),
+        ("collector:4317", "collector:4317"),
+        ("", "the collector on this host"),
+    ],
+)
+def test_the_target_is_told_without_secrets(
+    endpoint: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+
+    assert setup._target(GRPC) == target
+    assert setup._target("console") == "console"
+
+
+# ---------------------------------------------------------------- sending
+
+
+class Refusing(InMemorySpanExporter):
+    def export(self, spans: Any) -> SpanExportResult:
+        super().export(spans)
+        return SpanExportResult.FAILURE
+
+
+def leave(
+    make: type[SpanExporter], spans: int, caplog: pytest.LogCaptureFixture
+) -> tuple[setup._Exit, str]:
+    """A process that makes this many spans and ends."""
+    delivery = setup._Delivery(setup._Exporter("memory", make))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(delivery)
+    leaving = setup._Exit(provider, [delivery], timeout=10)
+    for _ in range(spans):
+        provider.get_tracer("t").start_span("s").end()
+    leaving._leave()
+    return leaving, caplog.text
+
+
+def test_at_exit_what_waits_is_sent(caplog: pytest.LogCaptureFixture) -> None:
+    leaving, said = leave(InMemorySpanExporter, 3, caplog)
+
+    assert len(leaving._deliveries[0].exporter._exporter.get_finished_spans()) == 3  # type: ignore[attr-defined]
+    assert said == ""
+
+
+def test_what_was_not_sent_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _, said = leave(Refusing, 3, caplog)
+
+    assert "3 of 3 spans were not sent to memory; the log has them." in said
+    assert len(caplog.records) == 1
+
+
+def test_a_forked_child_counts_anew_and_connects_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delivery = setup._Delivery(setup._Exporter("memory", Refusing))
+    provider = TracerProvider(resource=setup._resource(), shutdown_on_exit=False)
+    provider.add_span_processor(delivery)
+    leaving = setup._Exit(provider, [delivery], timeout=10)
+    provider.get_tracer("t").start_span("the parent's").end()
+    parents = delivery.exporter._exporter
+    monkeypatch.setattr(os, "getpid", lambda: 424242)
+    leaving._after_fork()
+    provider.force_flush()
+
+    assert delivery.unsent == 0
+    assert delivery.exporter._exporter is not parents
+    assert provider.resource.attributes["process.pid"] == 424242
