@@ -93,6 +93,9 @@ def open_run(
     """
     config = settings.current()
     store = store_of(log_dir)
+    if not config.enabled:
+        name_of_run = workflow_id or name
+        return Run(name_of_run, name, fold=Fold(name_of_run), blobs=Blobs(store.folder), off=True)
     if workflow_id is None:
         workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
     elif _completed(store, workflow_id):
@@ -145,6 +148,8 @@ def open_run(
         if isinstance(error, OSError):
             raise LogWriteError(path, str(error)) from error
         raise
+    if config.handle_sigterm:
+        run.handle_sigterm()
     _runs.add(run)
     return run
 

@@ -18,6 +18,7 @@ from tapps_otel import clock
 from tapps_otel.errors import (
     DivergenceError,
     InterruptedTooOftenError,
+    LogError,
     LogWriteError,
     RefusalError,
     RunEndedError,
@@ -42,6 +43,7 @@ from tapps_otel.run.scope import (
     current_scope,
     running_task,
 )
+from tapps_otel.run.signals import SigtermHandler
 from tapps_otel.run.values import definition_of, from_json, to_json
 from tapps_otel.run.values import digest as digest_of
 
@@ -157,11 +159,15 @@ class Run:
         tracing: Tracing | None = None,
         capture_inputs: bool = False,
         on_divergence: str = "fail",
+        off: bool = False,
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
         self.lock = threading.RLock()
         self.trace_id = ""
-        self.detached = False
+        # Not carried on by this process: switched off, or a forked child's copy of its parent's.
+        self.detached, self._off = off, off
+        self._sigterm: SigtermHandler | None = None
+        self._terminated = False
         self._fold, self._plan = fold, Plan(fold.history)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
         self._capture_inputs, self._on_divergence = capture_inputs, on_divergence
@@ -328,6 +334,24 @@ class Run:
         self._token = current_scope.set(self.root)
         if self.root.span is not None:
             self._span_token = self.root.span.attach()
+
+    async def __aenter__(self) -> Self:
+        self.enter_root()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+        if error is None:
+            await self.complete_async(lambda: b"null")
+            return
+        raised = await self.fail_async(error)
+        if raised is not error:
+            raise raised from error
 
     def leave(self) -> None:
         """Undo :meth:`enter_root`."""
@@ -513,6 +537,15 @@ class Run:
         self._refusal = error
         raise error
 
+    def is_detached(self) -> bool:
+        """Whether steps are plain calls here; in a forked child that is said once."""
+        if self.detached and not self._off:
+            self.warn_once(
+                f"run {self.workflow_id} belongs to the parent process: steps called in a forked "
+                "child are plain calls, without a log"
+            )
+        return self.detached
+
     def warn_once(self, text: str) -> None:
         """Say something once a run, through the logger ``tapps_otel``."""
         if text not in self._warned:
@@ -557,7 +590,7 @@ class Run:
                 self.follow(enclosing, enclosing.start_event, enclosing.start_event.seq)
                 known = len(history.by_id)
             self._fold.feed(event)
-            if len(history.by_id) > known:
+            if len(history.by_id) > known and attempt.scope.step_id is not None:
                 self._plan.add(history.by_id[str(attempt.step_id)])
             if forget and attempt.scope.step_id is None:
                 self._plan.forget(str(attempt.step_id))
@@ -568,7 +601,7 @@ class Run:
 
     def store(self, event: Event, data: bytes) -> None:
         """Put a result into its event, or into a blob if it is large."""
-        if len(data) <= INLINE_LIMIT:
+        if len(data) <= INLINE_LIMIT or self.detached:
             event.result = Raw(data)
             return
         try:
@@ -670,7 +703,8 @@ class Run:
 
     def _write_failed(self, error: BaseException) -> None:
         cause = self._refusal or error
-        event = self._end_event(status_of(cause, self.workflow_id))
+        status = "interrupted" if self._terminated else status_of(cause, self.workflow_id)
+        event = self._end_event(status)
         event.error = failures.describe(cause)
         blamed = {
             step_id: None
@@ -679,15 +713,20 @@ class Run:
         }
         if blamed:
             event.caused_by = list(blamed)
-        note = f"to go on with this run: tapps-otel resume {self.workflow_id}"
-        if note not in getattr(cause, "__notes__", ()):
-            cause.add_note(note)
+        self._advise(cause)
         try:
             self._end(event, FAILED)
         except LogWriteError as failure:
             _log.error("%s", failure)
         finally:
             self._close()
+
+    def _advise(self, error: BaseException) -> None:
+        if self._off:
+            return
+        note = f"to go on with this run: tapps-otel resume {self.workflow_id}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
     def _end_event(self, status: str) -> Event:
         duration = clock.monotonic_ns() - self._started_monotonic
@@ -736,7 +775,16 @@ class Run:
         _log.warning("%s: %s: %s", self.scope_name(scope), text, ", ".join(shown))
         self.annotate(name, {"steps": shown, "count": len(found)}, scope)
 
+    def handle_sigterm(self) -> None:
+        """Record SIGTERM as an interruption, until the run ends."""
+        self._sigterm = SigtermHandler(self._note_sigterm)
+
+    def _note_sigterm(self) -> None:
+        self._terminated = True
+
     def _close(self) -> None:
+        if self._sigterm is not None:
+            self._sigterm.restore()
         if self._writer is not None:
             self._writer.close()
         if self._lease is not None:
@@ -875,8 +923,11 @@ class Attempt(Scope):
                 seq = run.write_synced(event)
             else:
                 seq = run.write(event)
-        except BaseException:
-            self._close(FAILED)
+        except BaseException as error:
+            if event.seq and not isinstance(error, LogError):
+                self.fail_drained(error)  # Ctrl-C at that very moment: it stands in the log
+            else:
+                self._close(FAILED)
             raise
         if run.follows(self):
             run.follow(self, event, seq)
@@ -1061,8 +1112,11 @@ class Attempt(Scope):
             span.hold(event)
         try:
             seq = run.write(event)
-        except BaseException:
-            self._close(FAILED)
+        except BaseException as error:
+            if event.seq or isinstance(error, LogError):
+                self._close(FAILED)
+            else:  # Ctrl-C just before: it has to end in the log all the same
+                self.fail_drained(error)
             raise
         if run.follows(self):
             run.follow(self, event, seq, forget=state is COMPLETED)

@@ -110,7 +110,7 @@ class Step(Generic[P, R]):
         if self._async:
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
-        if scope is None or _is_detached(scope):
+        if scope is None or scope.run.is_detached():
             return cast("R", _plain(self._fn, args, kwargs))
         return cast("R", self._call_sync(scope, args, kwargs))
 
@@ -119,7 +119,7 @@ class Step(Generic[P, R]):
         scope = run.scope_here()
         if self._async:
             return self._call_async(args, kwargs, scope)
-        if _is_detached(scope):
+        if scope.run.is_detached():
             return _plain(self._fn, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
@@ -169,7 +169,7 @@ class Step(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None = None
     ) -> Any:
         scope = scope or current_scope.get()
-        if scope is None or _is_detached(scope):
+        if scope is None or scope.run.is_detached():
             return await _plain_async(self._fn, args, kwargs)
         entered = self._enter(scope, args, kwargs)
         if not isinstance(entered, Attempt):
@@ -288,7 +288,8 @@ class Workflow(Generic[P, R]):
 
         inputs = stored_inputs(self.name, workflow_id, self._log_dir)
         args, kwargs = self.signature.call_with(inputs)
-        return cast("R", self.options(workflow_id=workflow_id)._carry_out(args, kwargs, inputs))
+        named = self.options(workflow_id=workflow_id)
+        return cast("R", named._carry_out(args, kwargs, inputs))  # noqa: SLF001 - another self
 
     def _carry_out(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None = None
@@ -546,17 +547,6 @@ def _is_inside_a_run() -> bool:
     """Whether a run of this process is being carried out here."""
     scope = current_scope.get()
     return scope is not None and not scope.run.detached
-
-
-def _is_detached(scope: Scope) -> bool:
-    """Whether this is a forked child, to which its parent's run does not belong."""
-    run = scope.run
-    if run.detached:
-        run.warn_once(
-            f"run {run.workflow_id} belongs to the parent process: steps called in a forked child "
-            "are plain calls, without a log"
-        )
-    return run.detached
 
 
 def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
