@@ -248,7 +248,6 @@ def test_a_sync_step_cannot_have_a_time_out() -> None:
         def slow() -> None: ...
 
     assert "async" in str(caught.value)
-    assert "to_thread" in str(caught.value)
 
 
 def test_nor_by_its_options() -> None:
@@ -478,7 +477,7 @@ def test_decorated_functions_keep_their_names() -> None:
     def flow() -> None:
         """Do all of it."""
 
-    assert work.__name__ == "work"
+    assert work.__name__ == "work"  # type: ignore[attr-defined]
     assert work.__doc__ == "Do it."
     assert flow.__doc__ == "Do all of it."
 
@@ -501,7 +500,7 @@ def test_steps_can_be_methods(did: Effects) -> None:
 
     @workflow
     def flow() -> str:
-        got = Client(str(did("client"))).fetch(7)
+        got = str(Client(str(did("client"))).fetch(7))
         last()
         return got
 

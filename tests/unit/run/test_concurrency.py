@@ -202,9 +202,8 @@ def test_two_runs_at_once_do_not_mix() -> None:
         return [await work(name), await work(name)]
 
     async def both() -> list[list[str]]:
-        return await asyncio.gather(
-            flow.options(workflow_id="a")("x"), flow.options(workflow_id="b")("y")
-        )
+        named = [flow.options(workflow_id=one) for one in ("a", "b")]
+        return list(await asyncio.gather(named[0]("x"), named[1]("y")))
 
     assert asyncio.run(both()) == [["x a", "x a"], ["y b", "y b"]]
     assert ids("a") == ids("b") == {"work", "work#2"}

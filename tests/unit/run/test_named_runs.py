@@ -74,7 +74,7 @@ def test_an_absent_run_starts(log_dir: Path) -> None:
     assert (log_dir / "r.jsonl").exists()
     assert history("r").status == "completed"
     assert history("r").name == "article"
-    assert verify("r").raise_if_bad() is None
+    verify("r").raise_if_bad()
 
 
 def test_a_run_without_a_name_gets_one(log_dir: Path) -> None:
@@ -294,7 +294,7 @@ def test_another_workflow_under_a_known_id_is_refused(labels: Labels) -> None:
     with pytest.raises(RunConflictError, match="article"):
         go(later_article, Page("abc"))
     with pytest.raises(RunConflictError, match="article"):
-        later_article.resume("r")
+        _ = later_article.resume("r")
     assert labels() == before
 
 

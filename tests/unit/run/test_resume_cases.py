@@ -820,6 +820,7 @@ def test_a_handled_exception_is_itself_after_resume(did: Effects) -> None:
 
     @workflow
     def flow() -> str:
+        got = "nothing"
         try:
             call_api()
         except ApiError as error:
@@ -999,7 +1000,7 @@ def test_another_key_is_outside_the_guard(did: Effects) -> None:
     @step
     def process(item: int) -> str:
         did(switch.key)
-        return switch.key
+        return str(switch.key)
 
     @step
     def last() -> None:
@@ -1152,7 +1153,9 @@ def test_a_clock_in_gathered_calls_is_told_at_the_end(
     assert len([one for one in warnings if "fetch" in one.getMessage()]) == 1
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.permutations(["plain", "task", "wait"], 2))
+@pytest.mark.parametrize(
+    ("first", "second"), list(itertools.permutations(["plain", "task", "wait"], 2))
+)
 def test_a_call_is_found_whatever_task_it_is_made_from(
     did: Effects, told: Text, first: str, second: str
 ) -> None:
@@ -1230,7 +1233,11 @@ def test_a_thread_that_was_waited_for_is_not_run_again(did: Effects) -> None:
     @workflow
     def flow() -> int:
         got: list[int] = []
-        thread = threading.Thread(target=bind(lambda: got.append(threaded())))
+
+        def run() -> None:
+            got.append(threaded())
+
+        thread = threading.Thread(target=bind(run))
         thread.start()
         while not did.count("threaded"):
             time.sleep(0.001)
