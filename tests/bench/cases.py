@@ -48,6 +48,8 @@ RESUMED = Size(10_000, 1_000)
 EVENTS = Size(1_000_000, 20_000)
 FEW_EVENTS = Size(100_000, 2_000)
 FILES = Size(100_000, 5_000)
+RUNS = Size(100_000, 2_000)
+MANY_STEPS = Size(100_000, 10_000)
 GOES = Size(7, 3)
 
 
@@ -56,6 +58,7 @@ def _resume(name: str, env: str) -> Fixture:
 
 
 LOG = Fixture("own-log", "made_logs", OWN, EVENTS, copied=False)
+CRASHED_RUN = Fixture("own-crashed", "own_resume", OWN, RESUMED)
 SMALL_LOG = Fixture("own-small-log", "made_logs", OWN, FEW_EVENTS, copied=False)
 
 FLOORS = (
@@ -87,6 +90,15 @@ FLOORS = (
         EVENTS,
         env="orjson",
         fixture=LOG,
+    ),
+    Case(
+        "floor.orjson_resume",
+        "resume",
+        "orjson.loads of every line of the log that own.resume resumes",
+        "read_orjson",
+        RESUMED,
+        env="orjson",
+        fixture=CRASHED_RUN,
     ),
     Case("floor.python", "start", "the interpreter alone", "spawn", GOES, option="-c pass"),
     Case(
@@ -149,6 +161,65 @@ PEERS = (
 )
 
 OWN_CASES = (
+    Case("own.step", "durable", "a step", "own_steps", STEPS, option="commit"),
+    Case("own.step_os", "unsynced", "a step without sync", "own_steps", FAST_STEPS, option="os"),
+    Case(
+        "own.span",
+        "span",
+        "a step without sync, with the SDK's span and without",
+        "own_span",
+        FAST_STEPS,
+        needs=("opentelemetry.sdk",),
+    ),
+    Case(
+        "own.resume",
+        "resume",
+        "from the call to the first new step",
+        "own_resume",
+        RESUMED,
+        fixture=CRASHED_RUN,
+    ),
+    Case(
+        "own.memory",
+        "memory",
+        "what a long run holds for each step",
+        "own_steps",
+        MANY_STEPS,
+        option="memory",
+    ),
+    Case(
+        "own.list",
+        "list",
+        "the last 20 runs of a folder",
+        "own_list",
+        RUNS,
+        fixture=Fixture("own-runs", "made_logs", OWN, RUNS, option="runs", copied=False),
+    ),
+    Case(
+        "own.last_step",
+        "read",
+        "the last step, from the log's end",
+        "own_read",
+        EVENTS,
+        option="last_step",
+        fixture=LOG,
+    ),
+    Case(
+        "own.import",
+        "start",
+        "import tapps_otel",
+        "spawn",
+        GOES,
+        option="-c 'import tapps_otel'",
+    ),
+    Case(
+        "own.import_names",
+        "start",
+        "from tapps_otel import step, workflow",
+        "spawn",
+        GOES,
+        option="-c 'from tapps_otel import step, workflow'",
+    ),
     Case("own.check", "read", "check of a log", "own_read", EVENTS, option="check", fixture=LOG),
     Case(
         "own.check_small",

@@ -7,6 +7,7 @@ and its memory is that of a history with every step and result in it.
 
 from __future__ import annotations
 
+import statistics
 import time
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 from tapps_otel.history.fold import Fold, collector_paused, fold
 from tapps_otel.log import reader
 from tapps_otel.log.event import Event, decode
+from tapps_otel.log.store import Store
 
 from .common import Arguments, answer, arguments, peak_rss_mb, rss_mb
 
 BATCH = 10_000
+LOOKS = 100
 
 
 def measure_check(path: Path) -> dict[str, float]:
@@ -67,7 +70,24 @@ def feed(folded: Fold, batch: list[Event]) -> None:
         take(event)
 
 
-MEASURES = {"check": measure_check, "fold": measure_fold, "history": measure_history}
+def measure_last_step(path: Path) -> dict[str, float]:
+    """The last step from the log's end: the first look of a process, and the median of more."""
+    store, times = Store(path.parent), []
+    for _ in range(LOOKS):
+        began = time.perf_counter()
+        last_step = store.summary("bench").last_step
+        times.append((time.perf_counter() - began) * 1e3)
+        if last_step is None or not last_step.startswith("work#"):
+            raise RuntimeError(f"the last step is not {last_step}")
+    return {"last_step_ms": statistics.median(times), "first_look_ms": times[0]}
+
+
+MEASURES = {
+    "check": measure_check,
+    "fold": measure_fold,
+    "history": measure_history,
+    "last_step": measure_last_step,
+}
 
 
 def measure(args: Arguments) -> dict[str, float]:
