@@ -338,7 +338,8 @@ def _import_path(fn: Callable[..., Any] | None) -> dict[str, str]:
 @cache
 def boot_id() -> str | None:
     """Names this boot of the machine, where the system tells (Linux)."""
-    text = _files.system().read_text("/proc/sys/kernel/random/boot_id")
+    files = _files.system()
+    text = files.read_text("/proc/sys/kernel/random/boot_id")
     return text.strip() if text else None
 
 
