@@ -1,0 +1,287 @@
+"""A real collector: rotel on loopback, gRPC and HTTP, and what it passed on.
+
+The collector receives what the program under test sends, and forwards it to a small OTLP server in
+the test, so that a test sees each span as the collector understood it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from capabilities import CAPABILITIES, Capability
+
+PATIENCE = 30  # seconds, for things that take a fraction of one
+
+
+# ---------------------------------------------------------------- the part
+
+
+def agent() -> Path | None:
+    """The collector's program, which stands in the wheel of that name."""
+    spec = find_spec("rotel")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "rotel-agent"
+
+
+def agent_env() -> dict[str, str]:
+    """In wheels for 3.12 and newer the agent links to libpython, and must be told where that is."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ROTEL_")}
+    library = sysconfig.get_config_var("LIBDIR")
+    known = env.get("LD_LIBRARY_PATH")
+    return env | {"LD_LIBRARY_PATH": f"{library}:{known}" if known else str(library)}
+
+
+def agent_runs() -> bool:
+    program = agent()
+    if program is None or not program.exists():
+        return False
+    done = subprocess.run(
+        [program, "--help"], env=agent_env(), capture_output=True, timeout=20, check=False
+    )
+    return done.returncode == 0
+
+
+CAPABILITIES.setdefault(
+    "rotel", Capability(agent_runs, "pip install rotel (it needs glibc 2.34 or newer)")
+)
+
+
+# ---------------------------------------------------------------- what arrives
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A span as it came out of the collector. ``raw`` is the same as OTLP bytes."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    start_ns: int
+    end_ns: int
+    status: int
+    message: str
+    attributes: dict[str, Any]
+    events: list[tuple[str, int, dict[str, Any]]]
+    links: list[tuple[str, str, dict[str, Any]]]
+    resource: dict[str, Any]
+    scope: tuple[str, str]
+    raw: bytes = field(repr=False)
+
+
+def plain(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [plain(one) for one in value.array_value.values]
+    if kind == "kvlist_value":
+        return mapping(value.kvlist_value.values)
+    return None if kind is None else getattr(value, kind)
+
+
+def mapping(pairs: Any) -> dict[str, Any]:
+    def one(pair: KeyValue) -> tuple[str, Any]:
+        return pair.key, plain(pair.value)
+
+    return dict(map(one, pairs))
+
+
+def collected(span: Span, resource: dict[str, Any], scope: tuple[str, str]) -> Collected:
+    return Collected(
+        name=span.name,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_span_id=span.parent_span_id.hex(),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        status=span.status.code,
+        message=span.status.message,
+        attributes=mapping(span.attributes),
+        events=[(e.name, e.time_unix_nano, mapping(e.attributes)) for e in span.events],
+        links=[
+            (link.trace_id.hex(), link.span_id.hex(), mapping(link.attributes))
+            for link in span.links
+        ],
+        resource=resource,
+        scope=scope,
+        raw=span.SerializeToString(deterministic=True),
+    )
+
+
+class Sink(ThreadingHTTPServer):
+    """Takes OTLP over HTTP from the collector, and keeps the spans in the order they come."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Request)
+        self.came = threading.Condition()
+        self.spans: list[Collected] = []
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        with self.came:
+            for of_resource in request.resource_spans:
+                resource = mapping(of_resource.resource.attributes)
+                for of_scope in of_resource.scope_spans:
+                    scope = of_scope.scope.name, of_scope.scope.version
+                    self.spans += [collected(one, resource, scope) for one in of_scope.spans]
+            self.came.notify_all()
+
+
+class Request(BaseHTTPRequestHandler):
+    server: Sink
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.take(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+# ---------------------------------------------------------------- the collector
+
+
+@dataclass
+class Collector:
+    """A running collector.
+
+    :ivar grpc: its address for programs that speak gRPC
+    :ivar http: the same for HTTP
+    """
+
+    grpc: str
+    http: str
+    sink: Sink
+    output: Path
+
+    def env(self, protocol: str = "grpc") -> dict[str, str]:
+        """The standard variables that send a program's spans here."""
+        return {
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.grpc if protocol == "grpc" else self.http,
+        }
+
+    def spans(self, number: int) -> list[Collected]:
+        """The spans, as soon as there are so many.
+
+        After a program's end all its spans are on their way; one more than expected is seen too.
+        """
+        with self.sink.came:
+            if not self.sink.came.wait_for(lambda: len(self.sink.spans) >= number, PATIENCE):
+                pytest.fail(
+                    f"{len(self.sink.spans)} of {number} spans came: "
+                    f"{[span.name for span in self.sink.spans]}\n{self.output.read_text()}"
+                )
+        self._settle()
+        return [span for span in self.sink.spans if span.scope[0] != "settle"]
+
+    def _settle(self) -> None:
+        """Send a span of our own and wait for it: what was sent before it has come too."""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(
+            SimpleSpanProcessor(OTLPSpanExporter(endpoint=f"{self.http}/v1/traces"))
+        )
+        span = provider.get_tracer("settle").start_span("settle")
+        span.end()
+        wanted = f"{span.get_span_context().span_id:016x}"
+        with self.sink.came:
+            assert self.sink.came.wait_for(
+                lambda: any(one.span_id == wanted for one in self.sink.spans), PATIENCE
+            )
+        provider.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def start_agent(folder: Path, sink: Sink) -> tuple[subprocess.Popen[bytes], Collector]:
+    """Start it and wait until it listens; a port that somebody else took is tried anew."""
+    output = folder / "output"
+    for _ in range(5):
+        grpc, http = free_port(), free_port()
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [
+                    str(agent()), "start", "--exporter", "otlp", "--disable-batching",
+                    "--otlp-exporter-endpoint", f"http://127.0.0.1:{sink.server_port}",
+                    "--otlp-exporter-protocol", "http",
+                    "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}",
+                    "--otlp-http-endpoint", f"127.0.0.1:{http}",
+                    "--pid-file", str(folder / "pid"), "--log-file", str(folder / "log"),
+                    "--debug-log", "traces",
+                ],
+                env=agent_env(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        if listens(process, grpc, http):
+            return process, Collector(
+                f"http://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}", sink, output
+            )
+        process.kill()
+        process.wait()
+    pytest.fail(f"the collector does not start:\n{output.read_text()}")
+
+
+def listens(process: subprocess.Popen[bytes], *ports: int) -> bool:
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        if all(answers(port) for port in ports):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# ---------------------------------------------------------------- programs
+
+
+@dataclass
+class Ended:
+    """A program that has ended: its exit code, what it wrote, and how long it took."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+Program = Callable[..., Ended]
+KILLED = -signal.SIGKILL

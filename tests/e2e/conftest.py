@@ -1,0 +1,81 @@
+"""Fixtures of whole programs: a collector for what they send, and one that hangs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from capabilities import need
+from collecting import Collector, Ended, Program, Sink, start_agent
+
+
+@pytest.fixture
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    """A collector of this test's own."""
+    need("rotel")
+    folder = tmp_path_factory.mktemp("collector")  # not the test's folder, whose files are watched
+    sink = Sink()
+    serving = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.05})
+    serving.start()
+    process, made = start_agent(folder, sink)
+    try:
+        yield made
+    finally:
+        process.kill()
+        process.wait()
+        sink.shutdown()
+        sink.server_close()
+        serving.join()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Run a Python program in the test's folder, with these variables."""
+    path = tmp_path / "program.py"
+
+    def run(source: str, *arguments: str, **env: str) -> Ended:
+        path.write_text(source, "utf-8")
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, str(path), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+    return run
+
+
+@pytest.fixture
+def hole() -> Iterator[tuple[str, list[socket.socket]]]:
+    """A server that accepts and never answers: its address, and who has come."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    came: list[socket.socket] = []
+
+    def accept() -> None:
+        try:
+            while True:
+                came.append(listening.accept()[0])
+        except OSError:  # closed: the test is over
+            pass
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}", came
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join()
+    for one in came:
+        one.close()
