@@ -15,15 +15,15 @@ from collecting import KILLED, Collected, Collector, Ended, Program
 from tapps_otel import WorkflowEvent
 
 ORDER = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys
 from pathlib import Path
-from tapps_otel import annotate, bind, step, workflow
+from tapps_otel import Backoff, annotate, step, workflow
 
 @step
 def fetch(n: int) -> list[int]:
     return list(range(n))
 
-@step(retries=2)
+@step(retries=2, backoff=Backoff(0.01, 1, 0.01))
 def flaky(n: int) -> int:
     done = Path(f"tried-{n}")
     if not done.exists():
