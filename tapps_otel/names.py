@@ -18,6 +18,7 @@ __all__ = [
     "new_span_id",
     "new_trace_id",
     "new_workflow_id",
+    "number_in",
     "parent_of",
     "safe_file_name",
 ]
@@ -99,6 +100,12 @@ def join_step_id(parent: str | None, escaped: str, number: int) -> str:
     """Name a place: ``draft``, ``draft#2``, ``outer/inner#3``."""
     own = escaped if number == 1 else f"{escaped}#{number}"
     return own if parent is None else f"{parent}/{own}"
+
+
+def number_in(step_id: str) -> int:
+    """The number that :func:`join_step_id` gave."""
+    _, hash_sign, number = step_id.rpartition("#")
+    return int(number) if hash_sign and number.isdecimal() else 1
 
 
 def parent_of(step_id: str) -> str | None:

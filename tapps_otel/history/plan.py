@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tapps_otel.names import number_in
+
 if TYPE_CHECKING:
     from tapps_otel.history.fold import RunHistory, ScopeHistory, StepHistory
 
@@ -16,7 +18,7 @@ class Past:
     """What an attempt of a scope finds in the log.
 
     :ivar records: that count, in the order of their first start
-    :ivar used: how many steps of each name the scope ever had: numbers are not used twice
+    :ivar used: the highest number of each name: numbers are not used twice
     :ivar lost: interrupted records that count no more, and that nobody resolved
     :ivar scope: what is known of the scope itself
     """
@@ -56,7 +58,10 @@ class Plan:
         scope = self._history.scope(scope_id)
         past = Past(scope)
         for record in children:
-            past.used[record.name] = past.used.get(record.name, 0) + 1
+            # Not a count: a start that the crash kept out of the log leaves a gap.
+            number = number_in(record.step_id)
+            if number > past.used.get(record.name, 0):
+                past.used[record.name] = number
             if record.last.start_seq > scope.reset_seq:
                 past.records.append(record)
             elif record.status == "interrupted" and not record.resolved:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from tapps_otel.errors import StepFailedError
@@ -12,6 +13,7 @@ from tapps_otel.run.values import to_json
 __all__ = ["caused_by", "describe", "left_a_step", "mark", "rebuild"]
 
 _MARK: Final = "_tapps_left"  # on an exception: the steps that it left, as (workflow_id, step_id)
+_FIELDS: Final = (MemberDescriptorType, GetSetDescriptorType)
 _TEXT_LIMIT: Final = 16 * 1024  # characters of a message or a stack
 _VALUE_LIMIT: Final = 16 * 1024  # bytes of args or attributes
 
@@ -39,16 +41,15 @@ def rebuild(error: dict[str, Any] | None) -> BaseException:
     kind = _loaded_exception(type_name)
     args, attributes = error.get("args", []), error.get("attributes", {})
     if kind is not None and isinstance(args, list) and isinstance(attributes, dict):
-        if not args and message:
-            args = [message]
         try:
             rebuilt = kind.__new__(kind, *args)
             rebuilt.args = tuple(args)
-            rebuilt.__dict__.update(attributes)
-            str(rebuilt)
-        except Exception:  # noqa: BLE001 - a class with needs of its own
-            return StepFailedError(type_name, message)
-        return rebuilt
+            for name, value in attributes.items():
+                setattr(rebuilt, name, value)
+            if str(rebuilt) == message:  # else it needs what JSON could not keep
+                return rebuilt
+        except Exception:  # noqa: BLE001, S110 - a class with needs of its own
+            pass
     return StepFailedError(type_name, message)
 
 
@@ -120,10 +121,19 @@ def _cut(text: str) -> str:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    own = getattr(error, "__dict__", {})
+    """What the exception carries beside its args: in its dict, in slots, in fields of C."""
+    carried = dict(getattr(error, "__dict__", {}))
+    for base in type(error).__mro__:
+        if base is BaseException:
+            break
+        for name, field in vars(base).items():
+            if isinstance(field, _FIELDS) and not name.startswith("__"):
+                value = getattr(error, name, None)
+                if value is not None:
+                    carried[name] = value
     return {
         name: value
-        for name, value in own.items()
+        for name, value in carried.items()
         if name not in {_MARK, "__notes__"} and _is_small_json(value)
     }
 
