@@ -31,6 +31,7 @@ __all__ = ["Signature", "canonical", "definition_of", "digest", "from_json", "to
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
+_STRINGS: Final = frozenset({str})
 _FREE: Final = frozenset({Any, object, inspect.Parameter.empty})  # annotations that say nothing
 # Annotations that JSON itself can keep, each with the types that it admits.
 _PLAIN: Final[dict[Any, frozenset[type]]] = {
@@ -42,6 +43,13 @@ _PLAIN: Final[dict[Any, frozenset[type]]] = {
     str: frozenset({str}),
     list: frozenset({list}),
     dict: frozenset({dict}),
+}
+# Annotations of containers that may hold anything, with the type of the container.
+_OPEN: Final[dict[Any, type]] = {
+    list[Any]: list,
+    list[object]: list,
+    dict[str, Any]: dict,
+    dict[str, object]: dict,
 }
 _REMEDY: Final = (
     "annotate it with a type that pydantic can write as JSON, or give back what is JSON"
@@ -91,16 +99,16 @@ def _check_native(value: object, path: str, depth: int) -> None:
     elif depth == 0:
         raise _NotNativeError(path[:80], f"nested deeper than {MAX_DEPTH} levels")
     elif kind is list:
-        # Most lists hold scalars alone: the set of their types is found in C.
-        if not set(map(type, value)) <= _SCALARS:  # type: ignore[call-overload]
+        # Most lists hold scalars alone: their types are looked at in C.
+        if not _SCALARS.issuperset(map(type, value)):  # type: ignore[call-overload]
             for index, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
                 _check_native(item, f"{path}[{index}]", depth - 1)
     elif kind is dict:
-        if not set(map(type, value)) <= {str}:  # type: ignore[call-overload]
+        if not _STRINGS.issuperset(map(type, value)):  # type: ignore[call-overload]
             odd = next(key for key in value if type(key) is not str)  # type: ignore[attr-defined]
             raise _NotNativeError(path, f"the key {odd!r:.80} is not a string")
-        if not set(map(type, value.values())) <= _SCALARS:  # type: ignore[attr-defined]
-            for key, item in value.items():  # type: ignore[attr-defined]
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(item) not in _SCALARS:
                 _check_native(item, f"{path}.{key}", depth - 1)
     else:
         raise _NotNativeError(path, _kind_name(kind))
@@ -124,6 +132,15 @@ def canonical(value: object) -> bytes:
 def digest(value: object) -> str:
     """SHA-256 of the canonical form, 64 hex."""
     return sha256(_canonical.encode(value).encode()).hexdigest()
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_SCALAR_FORMS: Final[dict[type, Callable[[Any], str]]] = {
+    str: _quoted,
+    int: int.__repr__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): lambda _: "null",
+}
 
 
 def _other(value: object) -> object:
@@ -186,9 +203,12 @@ class _Codec:
     def __init__(self, annotation: Any) -> None:
         self._adapter = None
         self._admits: frozenset[type] | None = None
+        self._open: type | None = None
         if _is_free(annotation):
             return
-        plain = _PLAIN.get(annotation) if annotation.__hash__ is not None else None
+        plain = None
+        with suppress(TypeError):  # one that cannot be a key
+            plain, self._open = _PLAIN.get(annotation), _OPEN.get(annotation)
         if plain is None:
             self._adapter = _adapter(annotation)
         else:
@@ -207,6 +227,11 @@ class _Codec:
                     "$", f"{type(value).__name__} is not what its annotation says"
                 )
             return to_json(value)
+        if type(value) is self._open:
+            try:
+                return to_json(value)
+            except _NotNativeError:
+                pass  # pydantic may know how to write what is inside
         data = self._adapter.dump_json(value, warnings="error")
         if b"null" in data:  # pydantic writes a NaN so
             _refuse_nan(self._adapter.dump_python(value, mode="python", warnings="none"))
@@ -260,6 +285,11 @@ class Signature:
         )
 
     @cached_property
+    def _labels(self) -> list[tuple[str, str]]:
+        """Names of parameters that count, sorted, each with its key in the canonical form."""
+        return [(name, f"{_quoted(name)}:") for name in sorted({*self._names} - self._ignored)]
+
+    @cached_property
     def _result(self) -> _Codec:
         return _codec(self._hints.get("return", Any))
 
@@ -277,6 +307,8 @@ class Signature:
 
         :raises TypeError: they do not fit, as the call itself would say
         """
+        if self._simple and not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
         if self._simple and len(args) + len(kwargs) <= len(self._names):
             bound = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             if len(bound) == len(self._names) and (
@@ -299,7 +331,7 @@ class Signature:
         try:
             if self._typed:
                 self._through_annotations(bound)
-            return sha256(_canonical.encode(bound).encode()).hexdigest()
+            return sha256(self._form(bound).encode()).hexdigest()
         except (TypeError, ValueError, RecursionError) as error:
             path, problem = find_unstorable(bound) or ("$", str(error))
             msg = (
@@ -308,6 +340,17 @@ class Signature:
                 f"{_REMEDY}"
             )
             raise StepInputError(msg, path) from None
+
+    def _form(self, bound: dict[str, Any]) -> str:
+        """The canonical form; that of scalars, the commonest, is put together by hand."""
+        try:
+            parts = [
+                label + _SCALAR_FORMS[type(bound[name])](bound[name])
+                for name, label in self._labels
+            ]
+        except KeyError:
+            return _canonical.encode(bound)
+        return "{" + ",".join(parts) + "}"
 
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> msgspec.Raw:
         """A call's inputs as JSON, for the log; they have a digest already."""
