@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.log.model import WorkflowEvent
+    from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.reading import (
         events,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         resume,
         verify,
     )
-    from tapps_otel.run.recorder import Attempt, Run
+    from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
     from tapps_otel.run.workflow import (
         Step,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tapps_otel.settings import configure
 
 _PLACES = {
-    "Attempt": "run.recorder",
+    "Attempt": "run.attempt",
     "Backoff": "run.policy",
     "Run": "run.recorder",
     "Step": "run.workflow",

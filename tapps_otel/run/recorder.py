@@ -6,34 +6,24 @@ a step. How a run is opened, and what it finds there, is :mod:`tapps_otel.run.op
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Union
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
 from tapps_otel import clock
 from tapps_otel.errors import (
-    DivergenceError,
-    InterruptedTooOftenError,
-    LogError,
     LogWriteError,
-    RefusalError,
     RunEndedError,
-    StepInterruptedError,
-    StepResultError,
-    StepTimeoutError,
 )
-from tapps_otel.history.plan import Plan
-from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, new_span_id
 from tapps_otel.run import failures
-from tapps_otel.run.matching import Matcher
-from tapps_otel.run.policy import Policy
+from tapps_otel.run.attempt import Attempt, status_of
+from tapps_otel.run.call import Call, Stored
+from tapps_otel.run.memory import Memory
 from tapps_otel.run.scope import (
     CLOSING,
     COMPLETED,
@@ -44,89 +34,23 @@ from tapps_otel.run.scope import (
     running_task,
 )
 from tapps_otel.run.signals import SigtermHandler
-from tapps_otel.run.values import definition_of, from_json, to_json
 from tapps_otel.run.values import digest as digest_of
+from tapps_otel.run.values import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
     from types import TracebackType
 
-    from tapps_otel.history.fold import Fold, StepHistory
+    from tapps_otel.history.fold import Fold
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.spans import SpanRef, Tracing
-    from tapps_otel.run.values import Signature
 
-Artifact = Union["Path", str, "Mapping[str, Any]"]
-
-__all__ = ["Attempt", "Call", "Run", "Skipped", "Stored", "status_of"]
+__all__ = ["Run"]
 
 _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a remark
-
-
-class Skipped(BaseException):
-    """Raised by ``skip()``; no ``except Exception`` of the user's catches it."""
-
-    def __init__(self, reason: str, result: object) -> None:
-        self.reason, self.result = reason, result
-        super().__init__(reason)
-
-
-class Call:
-    """What is fixed about the calls of one step: made once, used by every call."""
-
-    __slots__ = ("_definition", "_fn", "action", "agent", "escaped", "name", "policy", "signature")
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        agent: str | None = None,
-        action: str | None = None,
-        policy: Policy = Policy(),  # noqa: B008 - frozen
-        signature: Signature | None = None,
-        fn: Callable[..., Any] | None = None,
-    ) -> None:
-        self.name, self.escaped = name, escape(name)
-        self.agent, self.action, self.policy = agent, action, policy
-        self.signature, self._fn = signature, fn
-        self._definition: str | None = None
-
-    @property
-    def definition(self) -> str | None:
-        """Digest of the function's code, found at the first call: reading source takes a while."""
-        if self._fn is not None:
-            self._definition, self._fn = definition_of(self._fn), None
-        return self._definition
-
-    def write_result(self, value: object) -> bytes:
-        """A result as JSON.
-
-        :raises StepResultError: it cannot be stored
-        """
-        if self.signature is not None:
-            return self.signature.result_json(value)
-        try:
-            return to_json(value)
-        except TypeError as error:
-            msg = f"result of step {self.name!r} cannot be stored: {error}"
-            raise StepResultError(msg, str(error).partition(":")[0]) from None
-
-    def read_result(self, data: bytes) -> Any:
-        """A stored result as the function gave it back."""
-        return from_json(data) if self.signature is None else self.signature.result_from_json(data)
-
-
-class Stored:
-    """The outcome that the log already has for a call."""
-
-    __slots__ = ("result", "step_id")
-
-    def __init__(self, step_id: str, result: Any) -> None:
-        self.step_id, self.result = step_id, result
 
 
 class Run:
@@ -168,10 +92,9 @@ class Run:
         self.detached, self._off = off, off
         self._sigterm: SigtermHandler | None = None
         self._terminated = False
-        self._fold, self._plan = fold, Plan(fold.history)
+        self.memory = Memory(workflow_id, fold, blobs, on_divergence)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
-        self._capture_inputs, self._on_divergence = capture_inputs, on_divergence
-        self._refusal: RefusalError | None = None
+        self._capture_inputs = capture_inputs
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
@@ -216,7 +139,7 @@ class Run:
     @property
     def result_json(self) -> bytes:
         """The same as JSON bytes."""
-        history = self._fold.history
+        history = self.memory.history
         if history.result_blob is not None:
             return self._blobs.get(history.result_blob)
         return history.result_json or b"null"
@@ -224,7 +147,7 @@ class Run:
     @property
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
-        return self._refusal is not None
+        return self.memory.refusal is not None
 
     @property
     def captures_inputs(self) -> bool:
@@ -330,7 +253,7 @@ class Run:
 
     def enter_root(self) -> None:
         """Make the workflow the current scope; ordered calls come from this thread and task."""
-        self.root.thread, self.root.task = _here()
+        self.root.thread, self.root.task = threading.get_ident(), running_task()
         self._token = current_scope.set(self.root)
         if self.root.span is not None:
             self._span_token = self.root.span.attach()
@@ -384,13 +307,6 @@ class Run:
         scope = current_scope.get()
         return scope if scope is not None and scope.run is self else self.root
 
-    def new_matcher(self, step_id: str | None) -> Matcher:
-        """What an attempt of this scope may take from the log."""
-        matcher = Matcher(self._plan.past(step_id))
-        if step_id is None:
-            self._plan.forget_scope(None)
-        return matcher
-
     def enter(
         self,
         scope: Scope,
@@ -407,10 +323,10 @@ class Run:
         :raises RefusalError: going on might do something twice
         :raises RunEndedError: the scope is over and did not complete
         """
-        thread, task = _here()
+        thread, task, memory = threading.get_ident(), running_task(), self.memory
         with self.lock:
-            if self._refusal is not None:
-                raise self._refusal
+            if memory.refusal is not None:
+                raise memory.refusal
             if scope.state is not OPEN:
                 self._check_outlived(scope, call.name)
                 return None
@@ -421,22 +337,17 @@ class Run:
             else:
                 step_id = join_step_id(scope.step_id, escape(step_id), 1)
                 record = matcher.claim_id(step_id)
+            stored = None if record is None else memory.answer(scope, call, record)
+            if stored is not None:
+                return stored
+            if self.done:
+                self._check_outlived(scope, call.name)
+                return None
             if record is not None:
-                self._note_change(scope, call, record)
-                if record.stored:
-                    return Stored(record.step_id, self._stored_result(call, record))
-                if record.handled:
-                    self._raise_again(record)
-                if self.done:
-                    self._check_outlived(scope, call.name)
-                    return None
-                self._check_interruptions(call, record)
+                memory.check_rerun(call, record)
                 number, step_id = record.last.number + 1, record.step_id
             else:
-                if self.done:
-                    self._check_outlived(scope, call.name)
-                    return None
-                self._check_new(scope, call, digest, key, order)
+                memory.check_new(scope, call, digest, key, order)
                 ordinal = matcher.next_number(call.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, call.escaped, ordinal)
             attempt = Attempt(self, scope, call, step_id, number)
@@ -459,83 +370,6 @@ class Run:
         """How a message calls a scope."""
         own = f"run {self.workflow_id!r}"
         return own if scope.step_id is None else f"step {scope.step_id!r} of {own}"
-
-    def _stored_result(self, call: Call, record: StepHistory) -> Any:
-        data = record.result
-        if record.result_blob is not None:
-            data = self._blobs.get(record.result_blob)
-        if record.parent is None:  # nobody asks twice, and large runs have many
-            self._plan.forget(record.step_id)
-        return None if data is None else call.read_result(data)
-
-    def _raise_again(self, record: StepHistory) -> NoReturn:
-        error = failures.rebuild(record.last.error)
-        if record.status == "timeout" and not isinstance(error, StepTimeoutError):
-            error = StepTimeoutError(str(error))
-        error.add_note(
-            f"raised again from the log of run {self.workflow_id}: it was handled before"
-        )
-        failures.mark(error, self.workflow_id, record.step_id)
-        raise error
-
-    def _note_change(self, scope: Scope, call: Call, record: StepHistory) -> None:
-        reused = record.stored or record.handled
-        if (
-            reused
-            and call.definition is not None
-            and record.definition
-            not in {
-                None,
-                call.definition,
-            }
-        ):
-            if scope.changed is None:
-                scope.changed = {}
-            scope.changed[record.step_id] = None
-
-    def _check_interruptions(self, call: Call, record: StepHistory) -> None:
-        policy = call.policy
-        if record.status != "interrupted" or record.resolved:
-            return
-        if policy.on_interrupted == "fail":
-            self._refuse_interrupted(record)
-        if record.interruptions > policy.max_interruptions:
-            msg = (
-                f"step {record.step_id!r} was interrupted {record.interruptions} times in a row, "
-                f"more than max_interruptions={policy.max_interruptions}: does it kill its "
-                f"process? `tapps-otel resolve {self.workflow_id} {record.step_id} --rerun` lets "
-                "it run again, --result JSON says what it gave"
-            )
-            self._refuse(InterruptedTooOftenError(msg, record.step_id))
-
-    def _check_new(
-        self, scope: Scope, call: Call, digest: str | None, key: str | None, order: int | None
-    ) -> None:
-        """A call that no record fits: new, unless the guard knows where it came from."""
-        once = call.policy.on_interrupted == "fail"
-        lost = scope.matcher.lost(call.name, digest, key) if once else None
-        if lost is not None:
-            self._refuse_interrupted(lost)
-        if order is None or key is not None or self._on_divergence == "rerun":
-            return
-        found = scope.matcher.guard(
-            call.name, order, lambda record: self._plan.loss(record, interruptible=not once)
-        )
-        if found is not None:
-            self._refuse(_divergence(*found, order, digest))
-
-    def _refuse_interrupted(self, record: StepHistory) -> NoReturn:
-        msg = (
-            f"step {record.step_id!r} was interrupted, and is not run again by itself "
-            "(on_interrupted='fail'): find out what it did, then "
-            f"`tapps-otel resolve {self.workflow_id} {record.step_id} --result JSON`, or --rerun"
-        )
-        self._refuse(StepInterruptedError(msg, record.step_id))
-
-    def _refuse(self, error: RefusalError) -> NoReturn:
-        failures.mark(error, self.workflow_id, error.step_id)
-        self._refusal = error
-        raise error
 
     def is_detached(self) -> bool:
         """Whether steps are plain calls here; in a forked child that is said once."""
@@ -570,34 +404,6 @@ class Run:
         if writer is None or self.detached:
             return None
         return writer.append(event, sync=True)
-
-    def follow(
-        self, attempt: Attempt, event: Event, seq: int | None, *, forget: bool = False
-    ) -> None:
-        """Keep the history of what may be tried again in this execution up to date.
-
-        That is: steps inside steps, what encloses them, and what the log knew before. A step of
-        the workflow itself that encloses nothing is not kept: a long run would grow.
-
-        :param forget: it ended well: nobody will ask for it again
-        """
-        with self.lock:
-            history = self._fold.history
-            event.seq = seq if seq is not None else history.seq + 1
-            known = len(history.by_id)
-            enclosing = attempt.scope
-            if isinstance(enclosing, Attempt) and enclosing.step_id not in history.by_id:
-                self.follow(enclosing, enclosing.start_event, enclosing.start_event.seq)
-                known = len(history.by_id)
-            self._fold.feed(event)
-            if len(history.by_id) > known and attempt.scope.step_id is not None:
-                self._plan.add(history.by_id[str(attempt.step_id)])
-            if forget and attempt.scope.step_id is None:
-                self._plan.forget(str(attempt.step_id))
-
-    def follows(self, attempt: Attempt) -> bool:
-        """Whether the history of this step is kept."""
-        return attempt.scope.step_id is not None or attempt.step_id in self._fold.history.by_id
 
     def store(self, event: Event, data: bytes) -> None:
         """Put a result into its event, or into a blob if it is large."""
@@ -668,7 +474,7 @@ class Run:
             self.root.drain()
         finally:
             self._write_failed(error)
-        return self._refusal or error
+        return self.memory.refusal or error
 
     async def fail_async(self, error: BaseException) -> BaseException:
         """The same from a coroutine."""
@@ -679,7 +485,7 @@ class Run:
             await self.root.drain_async()
         finally:
             self._write_failed(error)
-        return self._refusal or error
+        return self.memory.refusal or error
 
     def _begin_end(self) -> None:
         """From here on, code that is left over cannot begin steps."""
@@ -689,8 +495,8 @@ class Run:
     def _write_completed(self, result_json: Callable[[], bytes]) -> None:
         event = self._end_event("completed")
         try:
-            if self._refusal is not None:
-                raise self._refusal
+            if self.memory.refusal is not None:
+                raise self.memory.refusal
             self.store(event, result_json())
             self.remark(self.root)
         except BaseException as error:
@@ -702,7 +508,7 @@ class Run:
             self._close()
 
     def _write_failed(self, error: BaseException) -> None:
-        cause = self._refusal or error
+        cause = self.memory.refusal or error
         status = "interrupted" if self._terminated else status_of(cause, self.workflow_id)
         event = self._end_event(status)
         event.error = failures.describe(cause)
@@ -755,7 +561,7 @@ class Run:
 
     def remark(self, scope: Scope) -> None:
         """Say, when a scope completes, what of its past nobody asked for, or was changed."""
-        if not scope.called and not self._plan.knows(scope.step_id):
+        if not scope.called and not self.memory.knows(scope.step_id):
             return
         unasked = [record.step_id for record in scope.matcher.unasked()]
         self._remark(scope, "tapps.unasked", "completed before, and not asked for now", unasked)
@@ -821,9 +627,7 @@ class Run:
         if root.span is not None:
             root.span.record(event)
         for end in interrupted:
-            seq = self.write(end)
-            end.seq = self._fold.history.seq + 1 if seq is None else seq
-            self._fold.feed(end)
+            self.memory.feed(end, self.write(end))
 
     @property
     def started_ns(self) -> int:
@@ -839,376 +643,3 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}, execution {self.execution}>"
-
-
-class Attempt(Scope):
-    """One try of a step; the scope of what it calls.
-
-    :ivar done: whether the log had the outcome already; then nothing is written
-    :ivar result: the outcome, once there is one
-    """
-
-    __slots__ = (
-        "_monotonic",
-        "_started_ns",
-        "_token",
-        "by_hand",
-        "call",
-        "digest",
-        "inputs",
-        "key",
-        "number",
-        "order",
-        "result",
-        "scope",
-        "start_event",
-    )
-
-    start_event: Event
-
-    def __init__(self, run: Run, scope: Scope, call: Call, step_id: str, number: int) -> None:
-        super().__init__(run, step_id, 0, None)
-        self.scope, self.call, self.number = scope, call, number
-        self.order: int | None = None
-        self.key: str | None = None
-        self.digest: str | None = None
-        self.inputs: Any = UNSET
-        self.by_hand = False
-        self.result: Any = None
-        self._token: Any = None
-        self._started_ns = self._monotonic = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the step has its outcome: from the log, or since ``finish``."""
-        return self.state is COMPLETED
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same in every attempt and execution of this step: 64 hex.
-
-        For services that take such a key, so that a step that ran again is not charged twice.
-        """
-        return sha256(f"{self.run.workflow_id}\0{self.step_id}".encode()).hexdigest()
-
-    def start(self) -> None:
-        """Write that the try begins.
-
-        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
-        """
-        run, call = self.run, self.call
-        self._started_ns = started = clock.time_ns()
-        self._monotonic = clock.monotonic_ns()
-        event = Event(
-            event_type="step_start",
-            workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(started),
-            execution=run.execution,
-            step_id=self.step_id,  # type: ignore[arg-type]
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
-            attempt=self.number,
-            status="running",
-            order=UNSET if self.order is None else self.order,
-            key=UNSET if self.key is None else self.key,
-            inputs_digest=UNSET if self.digest is None else self.digest,
-            definition=UNSET if call.definition is None else call.definition,
-            inputs=self.inputs,
-        )
-        run.start_span(self, event, started, self.scope)
-        self.start_event = event
-        try:
-            if call.policy.on_interrupted == "fail":
-                seq = run.write_synced(event)
-            else:
-                seq = run.write(event)
-        except BaseException as error:
-            if event.seq and not isinstance(error, LogError):
-                self.fail_drained(error)  # Ctrl-C at that very moment: it stands in the log
-            else:
-                self._close(FAILED)
-            raise
-        if run.follows(self):
-            run.follow(self, event, seq)
-        if self.span is not None:
-            self.span.record(event)
-
-    def again(self) -> Attempt:
-        """The next try of the same step.
-
-        :raises RunEndedError: the scope has ended meanwhile
-        """
-        run, scope = self.run, self.scope
-        following = Attempt(run, scope, self.call, str(self.step_id), self.number + 1)
-        following.thread, following.task = self.thread, self.task
-        following.order, following.key, following.digest = self.order, self.key, self.digest
-        following.inputs = self.inputs
-        with run.lock:
-            if scope.state is not OPEN:
-                scope.release(self)
-                raise RunEndedError(self.call.name, run.scope_name(scope))
-            scope.enclose(following)
-            scope.release(self)
-        return following
-
-    # -- ends: what is open inside first
-
-    def begin_end(self) -> bool:
-        """From here on, code that is left over cannot begin steps inside; whether any is open."""
-        with self.run.lock:
-            self.state = CLOSING
-            return bool(self.open)
-
-    def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
-        """End the step with its result.
-
-        :param artifacts: files that it made, by their paths (they are hashed now), or summaries:
-            ``{"name", "path", "sha256", "bytes", "media_type"}``
-        :raises StepResultError: the result cannot be stored; the step has failed then
-        """
-        if self._is_over():
-            return
-        try:
-            if self.begin_end():
-                self.drain()
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
-        self.finish_drained(result, artifacts)
-
-    def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
-        """The same, when nothing is open inside any more."""
-        run, call = self.run, self.call
-        event = self._end_event("step_finish", "completed")
-        try:
-            if call.policy.persist:
-                run.store(event, call.write_result(result))
-            else:
-                event.result_omitted = "persist=False"
-            if artifacts:
-                event.artifacts = [summarize(one) for one in artifacts]
-        except Exception as error:
-            self.fail_drained(error)
-            raise
-        run.remark(self)
-        self.result = result
-        self._end(event, COMPLETED)
-
-    def fail(self, error: BaseException) -> None:
-        """End the step by an exception, which is recorded as what it is."""
-        self.fail_or_retry(error, None)
-
-    def fail_or_retry(self, error: BaseException, failures_so_far: int | None) -> int | None:
-        """End the try by an exception.
-
-        :param failures_so_far: of this call, this one included; ``None``: no other try
-        :returns: how long to wait before the next try, ns; ``None``: there is none
-        """
-        if self._is_over():
-            return None
-        try:
-            if self.begin_end():
-                self.drain()
-        finally:
-            wait = self.fail_drained(error, failures_so_far)
-        return wait
-
-    def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
-        """The same, when nothing is open inside any more."""
-        run = self.run
-        event = self._end_event("step_fail", status_of(error, run.workflow_id))
-        event.error = failures.describe(error)
-        wait = None
-        if failures_so_far is not None and not run.refused:
-            wait = self.call.policy.retry_in_ns(error, failures_so_far)
-        if wait is not None:
-            event.retry_in_ns = wait
-        left = failures.caused_by(error, run.workflow_id, self.step_id)
-        if left:
-            event.caused_by = left
-        failures.mark(error, run.workflow_id, str(self.step_id))
-        self._end(event, FAILED, release=wait is None)
-        return wait
-
-    def skip(self, reason: str, result: Any = None) -> None:
-        """End the step as skipped; on resume it stays so, with this result.
-
-        :raises StepResultError: the result cannot be stored; the step has failed then
-        """
-        if self._is_over():
-            return
-        try:
-            if self.begin_end():
-                self.drain()
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
-        self.skip_drained(reason, result)
-
-    def skip_drained(self, reason: str, result: Any) -> None:
-        """The same, when nothing is open inside any more."""
-        event = self._end_event("step_skip", "skipped")
-        event.reason = reason
-        try:
-            self.run.store(event, raw_result(self.call, result))
-        except Exception as error:
-            self.fail_drained(error)
-            raise
-        self.result = result
-        self._end(event, COMPLETED)
-
-    def abandon(self) -> None:
-        """End it for a scope that ends while nobody is left who could end it."""
-        if self.state is OPEN:
-            self.begin_end()
-            self.fail_drained(RunEndedError(self.call.name, "the code that began it"))
-        self.release_self()
-
-    async def drained(self) -> None:
-        """Wait, without blocking the event loop, until nothing is open inside."""
-        if self.begin_end():
-            try:
-                await self.drain_async()
-            except BaseException as error:
-                self.fail_drained(error)
-                raise
-
-    def release_self(self) -> None:
-        """Let the enclosing scope end: no other try follows."""
-        with self.run.lock:
-            self.scope.release(self)
-
-    def _is_over(self) -> bool:
-        """An end after the end changes nothing."""
-        if self.state is OPEN:
-            return False
-        self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
-        return True
-
-    def _end_event(self, event_type: str, status: str) -> Event:
-        run, call = self.run, self.call
-        duration = clock.monotonic_ns() - self._monotonic
-        return Event(
-            event_type=event_type,
-            workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(self._started_ns + duration),
-            trace_id=self.start_event.trace_id,
-            span_id=self.start_event.span_id,
-            parent_span_id=self.start_event.parent_span_id,
-            execution=run.execution,
-            step_id=self.step_id,  # type: ignore[arg-type]
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
-            attempt=self.number,
-            status=status,
-            duration_ns=duration,
-        )
-
-    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        run, span = self.run, self.span
-        if span is not None:
-            span.hold(event)
-        try:
-            seq = run.write(event)
-        except BaseException as error:
-            if event.seq or isinstance(error, LogError):
-                self._close(FAILED)
-            else:  # Ctrl-C just before: it has to end in the log all the same
-                self.fail_drained(error)
-            raise
-        if run.follows(self):
-            run.follow(self, event, seq, forget=state is COMPLETED)
-        # Only now may the enclosing scope end: its own end stands behind this one in the log.
-        self._close(state, release=release)
-        if span is not None:
-            span.end(event)
-
-    def _close(self, state: str, *, release: bool = True) -> None:
-        with self.run.lock:
-            self.state = state
-            if release:
-                self.scope.release(self)
-
-    def current(self) -> _Current:
-        """A context in which this attempt is the current scope, and its span the current one."""
-        return _Current(self)
-
-    def __enter__(self) -> Self:
-        self._token = current_scope.set(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        current_scope.reset(self._token)
-        if self.state is not OPEN:
-            return False
-        if isinstance(error, Skipped):
-            self.skip(error.reason, error.result)
-            return True
-        if error is None:
-            self.finish()
-        else:
-            self.fail(error)
-        return False
-
-
-class _Current:
-    """Sets and resets what is current; a class, for a generator would cost each step more."""
-
-    __slots__ = ("_attempt", "_span_token", "_token")
-
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-
-    def __enter__(self) -> None:
-        self._token = current_scope.set(self._attempt)
-        span = self._attempt.span
-        self._span_token = None if span is None else span.attach()
-
-    def __exit__(self, *exc: object) -> None:
-        span = self._attempt.span
-        if span is not None:
-            span.detach(self._span_token)
-        current_scope.reset(self._token)
-
-
-def _divergence(record: StepHistory, loss: str, order: int, digest: str | None) -> DivergenceError:
-    then = record.inputs.decode(errors="replace") if record.inputs else record.inputs_digest
-    return DivergenceError(
-        f"step {record.name!r} was called with other inputs than before, in the same place (call "
-        f"{order} of that name). The log has {record.step_id!r} there, with {loss} that would be "
-        f"passed over:\n  then: {then}\n  now:  {digest}\nNothing was run. If a clock or a random "
-        "id is among the inputs, make it a step of its own, or give the call a key. If the change "
-        'is meant, @workflow(on_divergence="rerun") runs it as a new step. (Digests are shown; '
-        "TAPPS_OTEL_CAPTURE_INPUTS=1 keeps the inputs themselves.)",
-        record.step_id,
-    )
-
-
-def _here() -> tuple[int, asyncio.Task[Any] | None]:
-    return threading.get_ident(), running_task()
-
-
-def raw_result(call: Call, result: Any) -> bytes:
-    """A skip's result: ``None`` is one whatever the annotation says."""
-    return b"null" if result is None else call.write_result(result)
-
-
-def status_of(error: BaseException, workflow_id: str) -> str:
-    """The status that an exception gives what it leaves.
-
-    ``timeout`` is a step's own: what encloses the step fails.
-    """
-    if isinstance(error, StepTimeoutError) and not failures.left_a_step(error, workflow_id):
-        return "timeout"
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return "interrupted"
-    if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
-        return "cancelled"
-    return "failed"

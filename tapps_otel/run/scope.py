@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapps_otel.otel.spans import LiveSpan
+    from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.matching import Matcher
-    from tapps_otel.run.recorder import Attempt, Run
+    from tapps_otel.run.recorder import Run
 
 __all__ = [
     "CLOSING",
@@ -85,7 +86,7 @@ class Scope:
         """The records that calls of this scope may take; found when the first call comes."""
         found = self._matcher
         if found is None:
-            found = self._matcher = self.run.new_matcher(self.step_id)
+            found = self._matcher = self.run.memory.new_matcher(self.step_id)
         return found
 
     @property

@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import StepTimeoutError
+from tapps_otel.run.attempt import Attempt
+from tapps_otel.run.call import Call, Skipped
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
-from tapps_otel.run.recorder import Attempt, Call, Run, Skipped, Stored
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.values import Signature, to_json
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from tapps_otel.run.call import Stored
+    from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import Scope
 
 __all__ = [

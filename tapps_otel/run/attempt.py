@@ -1,0 +1,386 @@
+"""One try of a step, from its start event to the event that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self, Union
+
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.errors import LogError, RunEndedError, StepTimeoutError
+from tapps_otel.log.artifacts import summarize
+from tapps_otel.log.event import Event
+from tapps_otel.run import failures
+from tapps_otel.run.call import Call, Skipped
+from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from tapps_otel.run.recorder import Run
+
+__all__ = ["Artifact", "Attempt", "status_of"]
+
+Artifact = Union["Path", str, "Mapping[str, Any]"]
+
+
+class Attempt(Scope):
+    """One try of a step; the scope of what it calls.
+
+    :ivar done: whether the log had the outcome already; then nothing is written
+    :ivar result: the outcome, once there is one
+    """
+
+    __slots__ = (
+        "_monotonic",
+        "_started_ns",
+        "_token",
+        "by_hand",
+        "call",
+        "digest",
+        "inputs",
+        "key",
+        "number",
+        "order",
+        "result",
+        "scope",
+        "start_event",
+    )
+
+    start_event: Event
+
+    def __init__(self, run: Run, scope: Scope, call: Call, step_id: str, number: int) -> None:
+        super().__init__(run, step_id, 0, None)
+        self.scope, self.call, self.number = scope, call, number
+        self.order: int | None = None
+        self.key: str | None = None
+        self.digest: str | None = None
+        self.inputs: Any = UNSET
+        self.by_hand = False
+        self.result: Any = None
+        self._token: Any = None
+        self._started_ns = self._monotonic = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the step has its outcome: from the log, or since ``finish``."""
+        return self.state is COMPLETED
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every attempt and execution of this step: 64 hex.
+
+        For services that take such a key, so that a step that ran again is not charged twice.
+        """
+        return sha256(f"{self.run.workflow_id}\0{self.step_id}".encode()).hexdigest()
+
+    def start(self) -> None:
+        """Write that the try begins.
+
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        run, call = self.run, self.call
+        self._started_ns = started = clock.time_ns()
+        self._monotonic = clock.monotonic_ns()
+        event = Event(
+            event_type="step_start",
+            workflow_id=run.workflow_id,
+            timestamp=clock.timestamp(started),
+            execution=run.execution,
+            step_id=self.step_id,  # type: ignore[arg-type]
+            step=call.name,
+            agent=call.agent,
+            action=call.action,
+            attempt=self.number,
+            status="running",
+            order=UNSET if self.order is None else self.order,
+            key=UNSET if self.key is None else self.key,
+            inputs_digest=UNSET if self.digest is None else self.digest,
+            definition=UNSET if call.definition is None else call.definition,
+            inputs=self.inputs,
+        )
+        run.start_span(self, event, started, self.scope)
+        self.start_event = event
+        try:
+            if call.policy.on_interrupted == "fail":
+                seq = run.write_synced(event)
+            else:
+                seq = run.write(event)
+        except BaseException as error:
+            if event.seq and not isinstance(error, LogError):
+                self.fail_drained(error)  # Ctrl-C at that very moment: it stands in the log
+            else:
+                self._close(FAILED)
+            raise
+        if run.memory.follows(self):
+            with run.lock:
+                run.memory.follow(self, event, seq)
+        if self.span is not None:
+            self.span.record(event)
+
+    def again(self) -> Attempt:
+        """The next try of the same step.
+
+        :raises RunEndedError: the scope has ended meanwhile
+        """
+        run, scope = self.run, self.scope
+        following = Attempt(run, scope, self.call, str(self.step_id), self.number + 1)
+        following.thread, following.task = self.thread, self.task
+        following.order, following.key, following.digest = self.order, self.key, self.digest
+        following.inputs = self.inputs
+        with run.lock:
+            if scope.state is not OPEN:
+                scope.release(self)
+                raise RunEndedError(self.call.name, run.scope_name(scope))
+            scope.enclose(following)
+            scope.release(self)
+        return following
+
+    # -- ends: what is open inside first
+
+    def begin_end(self) -> bool:
+        """From here on, code that is left over cannot begin steps inside; whether any is open."""
+        with self.run.lock:
+            self.state = CLOSING
+            return bool(self.open)
+
+    def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
+        """End the step with its result.
+
+        :param artifacts: files that it made, by their paths (they are hashed now), or summaries:
+            ``{"name", "path", "sha256", "bytes", "media_type"}``
+        :raises StepResultError: the result cannot be stored; the step has failed then
+        """
+        if self._is_over():
+            return
+        try:
+            if self.begin_end():
+                self.drain()
+        except BaseException as error:
+            self.fail_drained(error)
+            raise
+        self.finish_drained(result, artifacts)
+
+    def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
+        """The same, when nothing is open inside any more."""
+        run, call = self.run, self.call
+        event = self._end_event("step_finish", "completed")
+        try:
+            if call.policy.persist:
+                run.store(event, call.write_result(result))
+            else:
+                event.result_omitted = "persist=False"
+            if artifacts:
+                event.artifacts = [summarize(one) for one in artifacts]
+        except Exception as error:
+            self.fail_drained(error)
+            raise
+        run.remark(self)
+        self.result = result
+        self._end(event, COMPLETED)
+
+    def fail(self, error: BaseException) -> None:
+        """End the step by an exception, which is recorded as what it is."""
+        self.fail_or_retry(error, None)
+
+    def fail_or_retry(self, error: BaseException, failures_so_far: int | None) -> int | None:
+        """End the try by an exception.
+
+        :param failures_so_far: of this call, this one included; ``None``: no other try
+        :returns: how long to wait before the next try, ns; ``None``: there is none
+        """
+        if self._is_over():
+            return None
+        try:
+            if self.begin_end():
+                self.drain()
+        finally:
+            wait = self.fail_drained(error, failures_so_far)
+        return wait
+
+    def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
+        """The same, when nothing is open inside any more."""
+        run = self.run
+        event = self._end_event("step_fail", status_of(error, run.workflow_id))
+        event.error = failures.describe(error)
+        wait = None
+        if failures_so_far is not None and not run.refused:
+            wait = self.call.policy.retry_in_ns(error, failures_so_far)
+        if wait is not None:
+            event.retry_in_ns = wait
+        left = failures.caused_by(error, run.workflow_id, self.step_id)
+        if left:
+            event.caused_by = left
+        failures.mark(error, run.workflow_id, str(self.step_id))
+        self._end(event, FAILED, release=wait is None)
+        return wait
+
+    def skip(self, reason: str, result: Any = None) -> None:
+        """End the step as skipped; on resume it stays so, with this result.
+
+        :raises StepResultError: the result cannot be stored; the step has failed then
+        """
+        if self._is_over():
+            return
+        try:
+            if self.begin_end():
+                self.drain()
+        except BaseException as error:
+            self.fail_drained(error)
+            raise
+        self.skip_drained(reason, result)
+
+    def skip_drained(self, reason: str, result: Any) -> None:
+        """The same, when nothing is open inside any more."""
+        event = self._end_event("step_skip", "skipped")
+        event.reason = reason
+        try:
+            self.run.store(event, _skip_result(self.call, result))
+        except Exception as error:
+            self.fail_drained(error)
+            raise
+        self.result = result
+        self._end(event, COMPLETED)
+
+    def abandon(self) -> None:
+        """End it for a scope that ends while nobody is left who could end it."""
+        if self.state is OPEN:
+            self.begin_end()
+            self.fail_drained(RunEndedError(self.call.name, "the code that began it"))
+        self.release_self()
+
+    async def drained(self) -> None:
+        """Wait, without blocking the event loop, until nothing is open inside."""
+        if self.begin_end():
+            try:
+                await self.drain_async()
+            except BaseException as error:
+                self.fail_drained(error)
+                raise
+
+    def release_self(self) -> None:
+        """Let the enclosing scope end: no other try follows."""
+        with self.run.lock:
+            self.scope.release(self)
+
+    def _is_over(self) -> bool:
+        """An end after the end changes nothing."""
+        if self.state is OPEN:
+            return False
+        self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
+        return True
+
+    def _end_event(self, event_type: str, status: str) -> Event:
+        run, call = self.run, self.call
+        duration = clock.monotonic_ns() - self._monotonic
+        return Event(
+            event_type=event_type,
+            workflow_id=run.workflow_id,
+            timestamp=clock.timestamp(self._started_ns + duration),
+            trace_id=self.start_event.trace_id,
+            span_id=self.start_event.span_id,
+            parent_span_id=self.start_event.parent_span_id,
+            execution=run.execution,
+            step_id=self.step_id,  # type: ignore[arg-type]
+            step=call.name,
+            agent=call.agent,
+            action=call.action,
+            attempt=self.number,
+            status=status,
+            duration_ns=duration,
+        )
+
+    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
+        run, span = self.run, self.span
+        if span is not None:
+            span.hold(event)
+        try:
+            seq = run.write(event)
+        except BaseException as error:
+            if event.seq or isinstance(error, LogError):
+                self._close(FAILED)
+            else:  # Ctrl-C just before: it has to end in the log all the same
+                self.fail_drained(error)
+            raise
+        if run.memory.follows(self):
+            with run.lock:
+                run.memory.follow(self, event, seq, forget=state is COMPLETED)
+        # Only now may the enclosing scope end: its own end stands behind this one in the log.
+        self._close(state, release=release)
+        if span is not None:
+            span.end(event)
+
+    def _close(self, state: str, *, release: bool = True) -> None:
+        with self.run.lock:
+            self.state = state
+            if release:
+                self.scope.release(self)
+
+    def current(self) -> _Current:
+        """A context in which this attempt is the current scope, and its span the current one."""
+        return _Current(self)
+
+    def __enter__(self) -> Self:
+        self._token = current_scope.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        current_scope.reset(self._token)
+        if self.state is not OPEN:
+            return False
+        if isinstance(error, Skipped):
+            self.skip(error.reason, error.result)
+            return True
+        if error is None:
+            self.finish()
+        else:
+            self.fail(error)
+        return False
+
+
+class _Current:
+    """Sets and resets what is current; a class, for a generator would cost each step more."""
+
+    __slots__ = ("_attempt", "_span_token", "_token")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        self._token = current_scope.set(self._attempt)
+        span = self._attempt.span
+        self._span_token = None if span is None else span.attach()
+
+    def __exit__(self, *exc: object) -> None:
+        span = self._attempt.span
+        if span is not None:
+            span.detach(self._span_token)
+        current_scope.reset(self._token)
+
+
+def _skip_result(call: Call, result: Any) -> bytes:
+    """A skip's result: ``None`` is one whatever the annotation says."""
+    return b"null" if result is None else call.write_result(result)
+
+
+def status_of(error: BaseException, workflow_id: str) -> str:
+    """The status that an exception gives what it leaves.
+
+    ``timeout`` is a step's own: what encloses the step fails.
+    """
+    if isinstance(error, StepTimeoutError) and not failures.left_a_step(error, workflow_id):
+        return "timeout"
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "interrupted"
+    if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
+        return "cancelled"
+    return "failed"

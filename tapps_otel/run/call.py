@@ -1,0 +1,79 @@
+"""What is fixed about the calls of a step, and what a call can come to without running. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel.errors import StepResultError
+from tapps_otel.names import escape
+from tapps_otel.run.policy import Policy
+from tapps_otel.run.values import definition_of, from_json, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapps_otel.run.values import Signature
+
+__all__ = ["Call", "Skipped", "Stored"]
+
+
+class Skipped(BaseException):
+    """Raised by ``skip()``; no ``except Exception`` of the user's catches it."""
+
+    def __init__(self, reason: str, result: object) -> None:
+        self.reason, self.result = reason, result
+        super().__init__(reason)
+
+
+class Call:
+    """What is fixed about the calls of one step: made once, used by every call."""
+
+    __slots__ = ("_definition", "_fn", "action", "agent", "escaped", "name", "policy", "signature")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        agent: str | None = None,
+        action: str | None = None,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+        signature: Signature | None = None,
+        fn: Callable[..., Any] | None = None,
+    ) -> None:
+        self.name, self.escaped = name, escape(name)
+        self.agent, self.action, self.policy = agent, action, policy
+        self.signature, self._fn = signature, fn
+        self._definition: str | None = None
+
+    @property
+    def definition(self) -> str | None:
+        """Digest of the function's code, found at the first call: reading source takes a while."""
+        if self._fn is not None:
+            self._definition, self._fn = definition_of(self._fn), None
+        return self._definition
+
+    def write_result(self, value: object) -> bytes:
+        """A result as JSON.
+
+        :raises StepResultError: it cannot be stored
+        """
+        if self.signature is not None:
+            return self.signature.result_json(value)
+        try:
+            return to_json(value)
+        except TypeError as error:
+            msg = f"result of step {self.name!r} cannot be stored: {error}"
+            raise StepResultError(msg, str(error).partition(":")[0]) from None
+
+    def read_result(self, data: bytes) -> Any:
+        """A stored result as the function gave it back."""
+        return from_json(data) if self.signature is None else self.signature.result_from_json(data)
+
+
+class Stored:
+    """The outcome that the log already has for a call."""
+
+    __slots__ = ("result", "step_id")
+
+    def __init__(self, step_id: str, result: Any) -> None:
+        self.step_id, self.result = step_id, result
