@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.log.model import WorkflowEvent
     from tapps_otel.run.attempt import Attempt
+    from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.reading import (
         events,
@@ -26,30 +27,22 @@ if TYPE_CHECKING:
     )
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
-    from tapps_otel.run.workflow import (
-        Step,
-        Workflow,
-        annotate,
-        current_run,
-        current_step,
-        skip,
-        step,
-        workflow,
-    )
+    from tapps_otel.run.step import Step, step
+    from tapps_otel.run.workflow import Workflow, workflow
     from tapps_otel.settings import configure
 
 _PLACES = {
     "Attempt": "run.attempt",
     "Backoff": "run.policy",
     "Run": "run.recorder",
-    "Step": "run.workflow",
+    "Step": "run.step",
     "Workflow": "run.workflow",
     "WorkflowEvent": "log.model",
-    "annotate": "run.workflow",
+    "annotate": "run.current",
     "bind": "run.scope",
     "configure": "settings",
-    "current_run": "run.workflow",
-    "current_step": "run.workflow",
+    "current_run": "run.current",
+    "current_step": "run.current",
     "errors": "errors",
     "events": "run.reading",
     "follow": "run.reading",
@@ -57,8 +50,8 @@ _PLACES = {
     "last_run": "run.reading",
     "list_runs": "run.reading",
     "resume": "run.reading",
-    "skip": "run.workflow",
-    "step": "run.workflow",
+    "skip": "run.current",
+    "step": "run.step",
     "verify": "run.reading",
     "workflow": "run.workflow",
 }

@@ -174,7 +174,7 @@ class Run:
 
         :raises StepResultError: the result cannot be stored
         """
-        from tapps_otel.run.workflow import Step
+        from tapps_otel.run.step import Step
 
         return Step(fn, name=name, agent=agent, action=action, key=key).call_in(self, args, kwargs)
 
@@ -190,7 +190,7 @@ class Run:
         **kwargs: Any,
     ) -> Any:
         """The same for a coroutine function."""
-        from tapps_otel.run.workflow import Step
+        from tapps_otel.run.step import Step
 
         step = Step(fn, name=name, agent=agent, action=action, key=key)
         return await step.call_in(self, args, kwargs)

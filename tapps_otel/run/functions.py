@@ -1,0 +1,51 @@
+"""What is to know of the functions that users decorate."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from tapps_otel.run.values import Signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["is_async", "name_of", "signature_of"]
+
+# Functions live as long as their module; what is known of them is found once.
+_signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, ...], Signature]]
+_signatures = WeakKeyDictionary()
+
+
+def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signature:
+    """How its arguments and result become JSON.
+
+    :raises TypeError: ``ignore`` names no parameter
+    """
+    try:
+        known = _signatures.setdefault(fn, {})
+    except TypeError:  # a callable that cannot be referred to weakly: builtins, bound methods
+        return Signature(fn, ignore)
+    if ignore not in known:
+        known[ignore] = Signature(fn, ignore)
+    return known[ignore]
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether its calls are awaited.
+
+    :raises TypeError: it is a generator
+    """
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        msg = (
+            f"{name_of(fn)} is a generator: its values come one by one, and cannot be stored as "
+            "a result. Give back a list"
+        )
+        raise TypeError(msg)
+    return inspect.iscoroutinefunction(fn)
+
+
+def name_of(fn: Callable[..., Any]) -> str:
+    """What to call it in the log."""
+    return getattr(fn, "__name__", None) or type(fn).__name__

@@ -1,0 +1,302 @@
+"""``@step``: plain functions, sync or async, as steps."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import inspect
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from tapps_otel import clock
+from tapps_otel.errors import StepTimeoutError
+from tapps_otel.run.attempt import Attempt
+from tapps_otel.run.call import Call, Skipped
+from tapps_otel.run.functions import is_async, name_of, signature_of
+from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
+from tapps_otel.run.scope import current_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tapps_otel.run.call import Stored
+    from tapps_otel.run.recorder import Run
+    from tapps_otel.run.scope import Scope
+
+__all__ = ["Step", "step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DEFAULT = Backoff()
+
+
+class Step(Generic[P, R]):
+    """A function whose calls inside a workflow are steps; made by :func:`step`.
+
+    Outside a workflow it is the plain function.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        agent: str | None = None,
+        action: str | None = None,
+        ignore: tuple[str, ...] = (),
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+        key: str | None = None,
+    ) -> None:
+        self._fn, self._ignore, self._key = fn, ignore, key
+        self._async = is_async(fn)
+        if policy.timeout is not None and not self._async:
+            msg = (
+                f"timeout= on {name_of(fn)}: code that does not await cannot be stopped from "
+                "outside. Make the step async, or give the time limit to what it calls "
+                "(a socket, a subprocess, a request)"
+            )
+            raise TypeError(msg)
+        self._signature = signature = signature_of(fn, ignore)
+        self._call = Call(
+            name or name_of(fn),
+            agent=agent,
+            action=action,
+            policy=policy,
+            signature=signature,
+            fn=fn,
+        )
+        functools.update_wrapper(self, fn)
+        if self._async and hasattr(inspect, "markcoroutinefunction"):
+            inspect.markcoroutinefunction(self)
+
+    def options(
+        self, *, key: str | None = None, retries: int | None = None, timeout: float | None = None
+    ) -> Step[P, R]:
+        """The same step with other settings for this call.
+
+        :param key: names this call; it is then matched on resume by name and key, not by inputs
+        """
+        policy = self._call.policy
+        changed = dataclasses.replace(
+            policy,
+            retries=policy.retries if retries is None else retries,
+            timeout=policy.timeout if timeout is None else timeout,
+        )
+        return Step(
+            self._fn,
+            name=self._call.name,
+            agent=self._call.agent,
+            action=self._call.action,
+            ignore=self._ignore,
+            policy=changed,
+            key=self._key if key is None else key,
+        )
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the step; a coroutine, where the function is one."""
+        if self._async:
+            return cast("R", self._call_async(args, kwargs))
+        scope = current_scope.get()
+        if scope is None or scope.run.is_detached():
+            return cast("R", _plain(self._fn, args, kwargs))
+        return cast("R", self._call_sync(scope, args, kwargs))
+
+    def call_in(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call it as a step of ``run``, whatever the current scope is."""
+        scope = run.scope_here()
+        if self._async:
+            return self._call_async(args, kwargs, scope)
+        if scope.run.is_detached():
+            return _plain(self._fn, args, kwargs)
+        return self._call_sync(scope, args, kwargs)
+
+    def _enter(
+        self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Attempt | Stored | None:
+        call = self._call
+        key = self._key
+        if key is None and call.policy.key is not None:
+            made = call.policy.key
+            key = made if isinstance(made, str) else made(*args, **kwargs)
+        digest = None if key is not None else self._signature.digest(args, kwargs)
+        entered = scope.run.enter(scope, call, digest, key)
+        if scope.run.captures_inputs and isinstance(entered, Attempt):
+            entered.inputs = self._signature.captured(args, kwargs)
+        return entered
+
+    def _call_sync(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        entered = self._enter(scope, args, kwargs)
+        if not isinstance(entered, Attempt):
+            return _plain(self._fn, args, kwargs) if entered is None else entered.result
+        attempt, failures = entered, 0
+        while True:
+            attempt.start()
+            try:
+                with attempt.current():
+                    result = self._fn(*args, **kwargs)
+            except Skipped as skipped:
+                attempt.skip(skipped.reason, skipped.result)
+                return skipped.result
+            except BaseException as error:
+                failures += 1
+                wait_ns = attempt.fail_or_retry(error, failures)
+                if wait_ns is None:
+                    raise
+            else:
+                attempt.finish(result)
+                return result
+            try:
+                clock.sleep(wait_ns / 1e9)
+            except BaseException:
+                attempt.release_self()
+                raise
+            attempt = attempt.again()
+
+    async def _call_async(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None = None
+    ) -> Any:
+        scope = scope or current_scope.get()
+        if scope is None or scope.run.is_detached():
+            return await _plain_async(self._fn, args, kwargs)
+        entered = self._enter(scope, args, kwargs)
+        if not isinstance(entered, Attempt):
+            if entered is None:
+                return await _plain_async(self._fn, args, kwargs)
+            return entered.result
+        attempt, failures = entered, 0
+        while True:
+            attempt.start()
+            try:
+                with attempt.current():
+                    result = await self._await_body(args, kwargs)
+            except Skipped as skipped:
+                await attempt.drained()
+                attempt.skip_drained(skipped.reason, skipped.result)
+                return skipped.result
+            except BaseException as error:
+                failures += 1
+                await attempt.drained()
+                wait_ns = attempt.fail_drained(error, failures)
+                if wait_ns is None:
+                    raise
+            else:
+                await attempt.drained()
+                attempt.finish_drained(result)
+                return result
+            try:
+                await clock.sleep_async(wait_ns / 1e9)
+            except BaseException:
+                attempt.release_self()
+                raise
+            attempt = attempt.again()
+
+    async def _await_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        fn = cast("Callable[..., Awaitable[Any]]", self._fn)
+        limit = self._call.policy.timeout
+        if limit is None:
+            return await fn(*args, **kwargs)
+        window = asyncio.timeout(limit)
+        try:
+            async with window:
+                return await fn(*args, **kwargs)
+        except TimeoutError as error:
+            if not window.expired():
+                raise  # the body's own
+            msg = f"step {self._call.name!r} took longer than its timeout of {limit} s"
+            raise StepTimeoutError(msg) from error
+
+    def __repr__(self) -> str:
+        return f"<step {self._call.name!r}>"
+
+
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    agent: str | None = None,
+    action: str | None = None,
+    retries: int = 0,
+    backoff: Backoff = ...,
+    retry_on: tuple[type[BaseException], ...] = ...,
+    timeout: float | None = None,
+    key: str | Callable[..., str] | None = None,
+    ignore: tuple[str, ...] = (),
+    persist: bool = True,
+    on_interrupted: OnInterrupted = "rerun",
+    max_interruptions: int = 3,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    agent: str | None = None,
+    action: str | None = None,
+    retries: int = 0,
+    backoff: Backoff = _DEFAULT,
+    retry_on: tuple[type[BaseException], ...] = (Exception,),
+    timeout: float | None = None,
+    key: str | Callable[..., str] | None = None,
+    ignore: tuple[str, ...] = (),
+    persist: bool = True,
+    on_interrupted: OnInterrupted = "rerun",
+    max_interruptions: int = 3,
+) -> Any:
+    """Make a function, sync or async, a step: inside a workflow its result is stored.
+
+    A step runs at least once: if its process dies inside it, it runs again on resume, with the
+    same ``current_step().idempotency_key``.
+
+    :param name: in the log, in place of the function's
+    :param agent: who does it, for the log and the span
+    :param action: what is done, for the log and the span; few different words
+    :param retries: tries after the first
+    :param backoff: waits between tries
+    :param retry_on: exceptions that are worth another try
+    :param timeout: of one try, seconds; async functions only
+    :param key: names the calls, in place of their inputs; a callable is given the arguments
+    :param ignore: parameters that do not tell one call from another (a connection, a logger)
+    :param persist: ``False``: the result is not stored, and the step runs again on resume
+    :param on_interrupted: ``fail``: after a crash inside it, a person says what became of it
+    :param max_interruptions: how often in a row it runs again after its process died in it
+    :raises TypeError: ``timeout`` on a function that is not async, an unknown name in ``ignore``
+    :raises ValueError: a number that cannot be
+    """
+    policy = Policy(
+        retries=retries,
+        backoff=backoff,
+        retry_on=retry_on,
+        timeout=timeout,
+        key=key,
+        persist=persist,
+        on_interrupted=on_interrupted,
+        max_interruptions=max_interruptions,
+    )
+
+    def decorate(fn: Callable[P, R]) -> Step[P, R]:
+        return Step(fn, name=name, agent=agent, action=action, ignore=ignore, policy=policy)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return fn(*args, **kwargs)
+    except Skipped as skipped:
+        return skipped.result
+
+
+async def _plain_async(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    try:
+        return await fn(*args, **kwargs)
+    except Skipped as skipped:
+        return skipped.result
