@@ -9,7 +9,7 @@ import sys
 import weakref
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["boot_id", "load", "open_by_hand", "open_run", "store_of", "stored_inputs"]
+__all__ = ["FROM_FILE", "boot_id", "load", "open_by_hand", "open_run", "store_of", "stored_inputs"]
+
+# On a module that was loaded by the path of its file: that path, for it has no other name.
+FROM_FILE: Final = "__tapps_otel_file__"
 
 
 def store_of(log_dir: Path | str | None) -> Store:
@@ -325,6 +328,9 @@ def _import_path(fn: Callable[..., Any] | None) -> dict[str, str]:
     if fn is None:
         return {}
     module, name = fn.__module__, fn.__qualname__
+    loaded_from = getattr(sys.modules.get(module), FROM_FILE, None)
+    if loaded_from is not None:
+        return {"path": f"{loaded_from}:{name}"}
     if module != "__main__":
         return {"path": f"{module}:{name}"}
     main = sys.modules["__main__"]

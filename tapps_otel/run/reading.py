@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tapps_otel.errors import LogDamagedError, LogError, RunConflictError, RunNo
 from tapps_otel.log import lease, reader
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.model import WorkflowEvent, read_model
-from tapps_otel.run.opening import load, store_of
+from tapps_otel.run.opening import FROM_FILE, load, store_of
 from tapps_otel.run.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -146,16 +147,29 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
 def _import(name: str) -> Any:
     if not name.endswith(".py"):
         return importlib.import_module(name)
+    path = Path(name).absolute()
     main = sys.modules.get("__main__")
-    if Path(getattr(main, "__file__", None) or "").absolute() == Path(name).absolute():
+    if Path(getattr(main, "__file__", None) or "").absolute() == path:
         return main
-    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, FROM_FILE, None) == str(path):
+        return known  # carried out once, as an import is
+    # A file may have the name of a module that others need: that one stays where it is.
+    module_name = (
+        path.stem if known is None else f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
+    )
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         msg = f"{name} is not a Python file"
         raise ImportError(msg)
     module = importlib.util.module_from_spec(spec)
+    setattr(module, FROM_FILE, str(path))
     sys.modules[spec.name] = module  # dataclasses and pickling look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
 
 

@@ -424,17 +424,19 @@ class Signature:
         stored = from_json(inputs)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
+        left_out = False
         try:
             for name, parameter in self._parameters.items():
                 if name not in stored:
+                    left_out = True
                     continue
                 value = self._codec_of(name).read(to_json(stored[name]))
                 if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                     args.extend(value)
                 elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     kwargs.update(value)
-                elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                    kwargs[name] = value
+                elif parameter.kind is inspect.Parameter.KEYWORD_ONLY or left_out:
+                    kwargs[name] = value  # behind one that is left out, places do not count
                 else:
                     args.append(value)
             unknown = stored.keys() - self._parameters.keys()

@@ -1,0 +1,254 @@
+"""The commands: their arguments and their help. What they do stands in the modules beside this."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tapps_otel.cli.codes import MEANINGS, finish
+
+__all__ = ["app"]
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in MEANINGS.items())
+
+app = typer.Typer(
+    name="tapps-otel",
+    help="Run workflows with a durable log, look at their runs, and resume them.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help is quick, and fits a small terminal
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)]
+LogDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-dir",
+        metavar="DIR",
+        help="Folder of the logs.",
+        show_default=False,
+        rich_help_panel=None,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+
+class Status(StrEnum):
+    """What ``list --status`` can ask for."""
+
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+    interrupted = "interrupted"
+    paused = "paused"
+    damaged = "damaged"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tapps-otel {version('tapps_otel')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:FUNC",
+            help="The workflow: package.module:function, or file.py:function.",
+            show_default=False,
+        ),
+    ],
+    inputs: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="JSON",
+            help="Arguments: an object by name or a list; @FILE reads a file, - standard input.",
+        ),
+    ] = "{}",
+    workflow_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="RUN",
+            help="Name of the run; one that is there goes on, or gives its result.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Run a workflow; its progress goes to standard error, its result to standard output."""
+    from tapps_otel.cli import running
+
+    finish(lambda: running.run(workflow, inputs, workflow_id, log_dir=log_dir, quiet=quiet))
+
+
+@app.command()
+def resume(
+    workflow_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False),
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Go on with a run that was interrupted or failed; what has finished does not run again."""
+    from tapps_otel.cli import running
+
+    if (workflow_id is None) is not last:
+        raise typer.BadParameter("give the id of a run, or --last")
+    finish(lambda: running.resume(workflow_id, log_dir=log_dir, quiet=quiet))
+
+
+@app.command("list")
+def list_(  # noqa: PLR0917 - typer gives them by name
+    status: Annotated[
+        Status | None, typer.Option(help="Only runs of this status.", show_default=False)
+    ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only runs of this workflow.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only runs written to since then: 90s, 15m, 2h, 3d, or a day or time (UTC).",
+            show_default=False,
+        ),
+    ] = None,
+    last: Annotated[
+        int, typer.Option("--last", "-n", metavar="N", min=0, help="At most so many; 0: all.")
+    ] = 20,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """The runs, the one written to last first."""
+    from tapps_otel.cli import reading
+
+    filters: dict[str, Any] = {
+        "status": status and status.value,
+        "workflow": workflow,
+        "since_ns": None if since is None else reading.moment(since),
+    }
+    finish(lambda: reading.list_runs(filters, last, as_json=as_json, log_dir=log_dir))
+
+
+@app.command()
+def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) -> None:
+    """A run's history: what ran, when, how long, what failed, where it would go on."""
+    from tapps_otel.cli import reading
+
+    finish(lambda: reading.show(workflow_id, as_json=as_json, log_dir=log_dir))
+
+
+@app.command()
+def verify(
+    workflow_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False),
+    ] = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Check every byte of a log against its chain, and say what its end is."""
+    from tapps_otel.cli import reading
+
+    if (workflow_id is None) is not all_runs:
+        raise typer.BadParameter("give the id of a run, or --all")
+    finish(lambda: reading.verify(workflow_id, as_json=as_json, log_dir=log_dir))
+
+
+@app.command()
+def repair(
+    workflow_id: RunId,
+    accept_damage: Annotated[
+        bool,
+        typer.Option("--accept-damage", help="Needed: you have looked at it (verify, show)."),
+    ] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Declare the damage at a log's end in the log itself, so that the run can go on.
+
+    Nothing is removed or rewritten: one line is added that names the damaged bytes. What stood in
+    them is lost to the run; steps whose end was there run again.
+    """
+    from tapps_otel.cli import mending
+
+    if not accept_damage:
+        raise typer.BadParameter("a person decides: say --accept-damage")
+    finish(lambda: mending.repair(workflow_id, log_dir=log_dir))
+
+
+@app.command()
+def resolve(
+    workflow_id: RunId,
+    step_id: Annotated[
+        str, typer.Argument(metavar="STEP", help="Step id, as show writes it.", show_default=False)
+    ],
+    result: Annotated[
+        str | None,
+        typer.Option(
+            "--result",
+            metavar="JSON",
+            help="It did its work: this is its result.",
+            show_default=False,
+        ),
+    ] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="It may run again.")] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Say what became of a step that was interrupted, where resume will not decide that itself."""
+    from tapps_otel.cli import mending
+
+    if (result is None) is not rerun:
+        raise typer.BadParameter("give --result JSON or --rerun")
+    finish(lambda: mending.resolve(workflow_id, step_id, result, log_dir=log_dir))
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of one line of a log."""
+    from tapps_otel.cli import reading
+
+    finish(reading.schema)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
+    """Check the log folder, its disk and locks, the settings, and whether a collector answers."""
+    from tapps_otel.cli import checking
+
+    finish(lambda: checking.doctor(as_json=as_json, log_dir=log_dir))
+
+
+@app.command()
+def demo(log_dir: LogDir = None) -> None:
+    """A workflow of real work, killed in the middle and resumed, in about ten seconds."""
+    from tapps_otel.cli import showing
+
+    finish(lambda: showing.demo(log_dir=log_dir))

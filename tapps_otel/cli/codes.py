@@ -1,0 +1,86 @@
+"""Exit codes, and what each error of the library means for them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final, NoReturn
+
+import typer
+
+from tapps_otel import errors
+from tapps_otel.cli.terminal import say_error, silence
+
+__all__ = ["MEANINGS", "Code", "code_of", "finish"]
+
+
+class Code(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    BUSY = 4
+    REFUSED = 5
+    LOG = 6
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+MEANINGS: Final[dict[Code, str]] = {
+    Code.OK: "done; a workflow completed, a check found nothing",
+    Code.FAILED: "the workflow failed, or a check found damage or a problem",
+    Code.USAGE: "wrong usage: arguments, an id, a setting, a workflow that cannot be imported",
+    Code.NOT_FOUND: "there is no such run",
+    Code.BUSY: "another process carries the run on",
+    Code.REFUSED: "refused: other inputs or workflow, divergence, interrupted step, paused",
+    Code.LOG: "the log is damaged, of a newer format, or cannot be written",
+    Code.INTERRUPTED: "interrupted (Ctrl-C); the run can be resumed",
+    Code.BROKEN_PIPE: "nobody reads the output any more",
+    Code.TERMINATED: "terminated (SIGTERM); the run can be resumed",
+}
+
+# The first class that fits counts.
+_CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
+    (errors.RunNotFoundError, Code.NOT_FOUND),
+    (errors.RunBusyError, Code.BUSY),
+    (errors.RunConflictError, Code.REFUSED),
+    (errors.RunPausedError, Code.REFUSED),
+    (errors.RefusalError, Code.REFUSED),
+    (errors.LogError, Code.LOG),
+    (errors.PlatformError, Code.LOG),
+    (errors.InvalidIdError, Code.USAGE),
+    (errors.SettingsError, Code.USAGE),
+    (errors.WorkflowInputError, Code.USAGE),
+    (errors.TappsError, Code.FAILED),
+)
+
+
+def code_of(error: errors.TappsError) -> Code:
+    """The exit code for an error of the library."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def finish(action: Callable[[], Code]) -> NoReturn:
+    """Do what a command does, and exit with its code; an error becomes its own line and code."""
+    try:
+        code = action()
+    except errors.TappsError as error:
+        say_error(str(error))
+        code = code_of(error)
+    except KeyboardInterrupt:
+        code = Code.INTERRUPTED
+    except BrokenPipeError:
+        code = Code.BROKEN_PIPE
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            code = Code.BROKEN_PIPE
+        else:
+            say_error(str(error))
+            code = Code.LOG
+    if code is Code.BROKEN_PIPE:
+        silence()
+    raise typer.Exit(code)

@@ -1,0 +1,138 @@
+"""The progress of a run in this process, read from the run's own log as it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from tapps_otel import clock
+from tapps_otel.cli.terminal import err, out, styled
+from tapps_otel.report.lines import Line, took
+from tapps_otel.report.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.text import Text
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["Watch"]
+
+_POLL: Final = 0.05  # seconds
+_MOST_LINES: Final = 20  # of steps in one second; a quick run's are counted, not listed
+
+
+class Watch:
+    """Shows what is written to a log behind ``seen``, until the block is left.
+
+    It follows the file in a thread of its own, takes no lock and never disturbs the run. On a
+    terminal the last line shows what is open at this moment.
+
+    :param seen: seq of the last event that is not news
+    :ivar began: whether any news came
+    """
+
+    def __init__(self, path: Path, workflow_id: str, *, seen: int, quiet: bool) -> None:
+        self.progress = Progress()
+        self.began = False
+        self._path, self._workflow_id, self._seen, self._quiet = path, workflow_id, seen, quiet
+        self._terminal = err()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tapps-otel-watch", daemon=True)
+        self._live: Live | None = None
+        self._started_ns = clock.monotonic_ns()
+        self._second, self._lines, self._hidden = 0, 0, 0
+
+    def __enter__(self) -> Self:
+        if not self._quiet and self._terminal.is_terminal:
+            self._live = self._make_live()
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def elapsed(self) -> str:
+        """Since the watch began."""
+        return took(clock.monotonic_ns() - self._started_ns)
+
+    def _make_live(self) -> Live:
+        from rich.live import Live
+
+        # What the workflow prints goes above the line, where both are the same terminal.
+        return Live(
+            get_renderable=self._now,
+            console=self._terminal.console,
+            refresh_per_second=5,
+            transient=True,
+            redirect_stdout=out().is_terminal,
+        )
+
+    def _now(self) -> Text:
+        width = self._terminal.width or 80
+        text = styled(Line.of(("… ", "strong"), self.progress.now, (f"  {self.elapsed}", "dim")))
+        text.truncate(width - 1, overflow="ellipsis")
+        return text
+
+    # -- in the thread
+
+    def _follow(self) -> None:
+        from tapps_otel.errors import LogError
+
+        with contextlib.suppress(LogError, OSError):  # whoever runs it says what is wrong
+            for event in self._events():
+                self._take(event)
+        self._flush_hidden()
+
+    def _events(self) -> Iterator[Event]:
+        """The log's events, once there is a log."""
+        from tapps_otel.log.reader import follow
+
+        while True:
+            try:
+                yield from follow(self._path, self._workflow_id, done=self._stop.is_set, poll=_POLL)
+            except FileNotFoundError:
+                if self._stop.wait(_POLL):
+                    return
+            else:
+                return
+
+    def _take(self, event: Event) -> None:
+        line = self.progress.feed(event)
+        if event.seq <= self._seen:
+            return
+        self.began = True
+        if line is not None and not self._quiet:
+            self._say(line)
+
+    def _say(self, line: Line) -> None:
+        second = clock.monotonic_ns() // 1_000_000_000
+        if second != self._second:
+            self._flush_hidden()
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > _MOST_LINES and self._terminal.is_terminal:
+            self._hidden += 1
+            return
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it: the run goes on
+            self._terminal.say(line)
+
+    def _flush_hidden(self) -> None:
+        hidden, self._hidden = self._hidden, 0
+        if hidden and not self._quiet:
+            with contextlib.suppress(OSError, ValueError):
+                self._terminal.say(Line.of((f"  … and {hidden} more steps", "dim")))

@@ -1,0 +1,223 @@
+"""Commands that only look: ``list``, ``show``, ``verify``, ``schema``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from tapps_otel import clock
+from tapps_otel.cli.codes import Code
+from tapps_otel.cli.terminal import command, err, out, say_error, write_json
+from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.report import history as report
+from tapps_otel.report.lines import Line, Piece, columns, day_time
+from tapps_otel.report.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.history.fold import RunHistory
+    from tapps_otel.log.store import RunSummary
+    from tapps_otel.run.reading import VerifyReport
+
+__all__ = ["list_runs", "moment", "schema", "show", "verify"]
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def moment(text: str) -> int:
+    """``2h`` ago, or a day or time, as ns since 1970 UTC."""
+    span = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip())
+    if span:
+        return clock.time_ns() - int(span[1]) * _UNITS[span[2]] * 1_000_000_000
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{plain(text)!r} is no time: 90s, 15m, 2h, 3d, 2026-11-24 or 2026-11-24T13:30"
+        ) from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000
+
+
+# -- list
+
+
+def list_runs(filters: dict[str, Any], last: int, *, as_json: bool, log_dir: Path | None) -> Code:
+    """``list``: the runs, newest first."""
+    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.reading import list_runs
+
+    found = list(list_runs(**filters, last=last + 1 if last else None, log_dir=log_dir))
+    more = bool(last) and len(found) > last
+    found = found[:last] if more else found
+    if as_json:
+        write_json([asdict(one) for one in found])
+        return Code.OK
+    if not found:
+        err().say(f"no runs in {plain(str(store_of(log_dir).folder))}")
+        return Code.OK
+    terminal = out()
+    terminal.say(*columns(_list_rows(found)))
+    if more:
+        err().say(Line.of((f"the last {last}; more by --last N, all by --last 0", "dim")))
+    return Code.OK
+
+
+def _list_rows(found: list[RunSummary]) -> Iterator[list[Line | Piece]]:
+    titles = ("  RUN", "STATUS", "LAST WRITTEN (UTC)", "WORKFLOW", "LAST STEP")
+    yield [Piece(title, "dim") for title in titles]
+    for one in found:
+        yield [
+            Line([report.mark(one.status), Piece(f" {plain(one.workflow_id)}", "strong")]),
+            Piece(plain(one.status), report.mark(one.status).style),
+            Piece(day_time(one.last_ns) if one.last_ns is not None else "-"),
+            Piece(plain(one.workflow or "-")),
+            Piece(plain(one.problem or one.last_step or "-"), "dim"),
+        ]
+
+
+# -- show
+
+
+def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
+    """``show``: a run's history, as far as its log can be read."""
+    from tapps_otel.log import lease
+    from tapps_otel.run.opening import store_of
+
+    store = store_of(log_dir)
+    history, damage = _look(store.log_path(workflow_id), workflow_id, store.folder)
+    holder = lease.holder(store.lease_path(workflow_id))
+    if history.status == "running" and holder is None and history.executions:
+        history.status = history.executions[-1].status = "interrupted"
+    if as_json:
+        log = {"path": str(store.log_path(workflow_id)), "problem": damage and str(damage)}
+        held = holder and {"pid": holder[0], "host": holder[1]}
+        write_json({**report.as_json(history), "holder": held, "log": log})
+    else:
+        _write_history(history, store.log_path(workflow_id), holder, log_dir)
+    if damage is None:
+        return Code.OK
+    say_error(str(damage))
+    return Code.FAILED
+
+
+def _look(
+    path: Path, workflow_id: str, folder: Path
+) -> tuple[RunHistory, LogDamagedError | LogVersionError | None]:
+    """Fold the log up to the first damage in it."""
+    from tapps_otel.history.fold import Fold, collector_paused
+    from tapps_otel.log.reader import read
+
+    fold = Fold(workflow_id)
+    try:
+        with collector_paused():
+            for event in read(path, workflow_id):
+                fold.feed(event)
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, folder) from None
+    except (LogDamagedError, LogVersionError) as error:
+        return fold.history, error
+    return fold.history, None
+
+
+def _write_history(
+    history: RunHistory,
+    path: Path,
+    holder: tuple[int | None, str | None] | None,
+    log_dir: Path | None,
+) -> None:
+    terminal = out()
+    label = "log       "
+    terminal.say(
+        *report.header(history, columns_wide=terminal.width),
+        Line(),
+        *report.step_lines(history),
+        Line(),
+        *report.remarks(history),
+        *report.outlook(history, holder),
+        Line.of((label, "dim"), f"{plain(str(path))}, {history.seq} events"),
+    )
+    following = report.next_step(history)
+    if following is not None and holder is None:
+        terminal.say(Line.of(("next      ", "dim"), plain(command(following, log_dir))))
+
+
+# -- verify
+
+
+def verify(workflow_id: str | None, *, as_json: bool, log_dir: Path | None) -> Code:
+    """``verify``: one run, or all of the folder."""
+    if workflow_id is not None:
+        return _verify([workflow_id], single=True, as_json=as_json, log_dir=log_dir)
+    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.reading import list_runs
+
+    names = [one.workflow_id for one in list_runs(log_dir=log_dir)]
+    if not names and not as_json:
+        err().say(f"no runs in {plain(str(store_of(log_dir).folder))}")
+    return _verify(names, single=False, as_json=as_json, log_dir=log_dir)
+
+
+def _verify(names: list[str], *, single: bool, as_json: bool, log_dir: Path | None) -> Code:
+    from tapps_otel.run import reading
+
+    code, values = Code.OK, []
+    for name in names:
+        try:
+            found = reading.verify(name, log_dir=log_dir)
+        except (LogVersionError, OSError) as error:
+            if single:
+                raise
+            code = Code.FAILED
+            values.append({"workflow_id": name, "ok": False, "problems": [str(error)]})
+            if not as_json:
+                _say_verified(name, [str(error)], [], "")
+            continue
+        code = code if found.ok else Code.FAILED
+        values.append(_verified_json(found))
+        if not as_json:
+            head = f"{found.log.seq} events, head {found.log.sha or '-'}"
+            _say_verified(name, found.problems, found.notes, head)
+    if as_json:
+        write_json(values[0] if single else values)
+    return code
+
+
+def _say_verified(name: str, problems: Any, notes: Any, head: str) -> None:
+    word = ("damaged", "bad") if problems else ("ok", "good")
+    terminal = out()
+    terminal.say(Line.of((f"{word[0]:<8}", word[1]), (plain(name), "strong"), f"  {head}"))
+    for text in problems:
+        terminal.say(Line.of("        ", (plain(text), "bad")))
+    for text in notes:
+        terminal.say(Line.of("        ", (plain(text), "warn")))
+
+
+def _verified_json(found: VerifyReport) -> dict[str, Any]:
+    return {
+        "workflow_id": found.workflow_id,
+        "ok": found.ok,
+        "path": str(found.log.path),
+        "seq": found.log.seq,
+        "sha": found.log.sha,
+        "size": found.log.size,
+        "problems": list(found.problems),
+        "notes": list(found.notes),
+        "declared_damage": [list(one) for one in found.log.repairs],
+    }
+
+
+# -- schema
+
+
+def schema() -> Code:
+    """``schema``: the JSON Schema of an event."""
+    from tapps_otel.log.model import json_schema
+
+    write_json(json_schema())
+    return Code.OK

@@ -1,0 +1,291 @@
+"""Commands that carry a run out: ``run`` and ``resume``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from tapps_otel import clock, settings
+from tapps_otel.cli.codes import Code, code_of
+from tapps_otel.cli.progress import Watch
+from tapps_otel.cli.terminal import command, err, out, say_error
+from tapps_otel.errors import (
+    LogError,
+    RefusalError,
+    RunConflictError,
+    RunNotFoundError,
+    TappsError,
+    WorkflowInputError,
+)
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import block, json_text, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapps_otel.run.workflow import Workflow
+
+__all__ = ["resume", "run"]
+
+_PACKAGE: Final = str(Path(__file__).parents[1])
+_FRAMES: Final = 5  # of a traceback: where it happened, and how the workflow came there
+
+
+def run(
+    target: str, inputs: str, workflow_id: str | None, *, log_dir: Path | None, quiet: bool
+) -> Code:
+    """``run``: a new run, or the named one."""
+    from tapps_otel.names import check_workflow_id, new_workflow_id
+    from tapps_otel.run.reading import find_workflow
+
+    if workflow_id is not None:
+        check_workflow_id(workflow_id)
+    data = _read_inputs(inputs)
+    _find_modules_here(target)
+    try:
+        flow = find_workflow(target)
+    except RunConflictError as error:
+        _say_import_failure(error)
+        return Code.USAGE
+    args, kwargs = _arguments(flow, data)
+    name = workflow_id or new_workflow_id(flow.name, clock.timestamp(clock.time_ns()))
+    return _carry_out(
+        lambda folder: flow.options(workflow_id=name, log_dir=folder)(*args, **kwargs),
+        name,
+        log_dir=log_dir,
+        quiet=quiet,
+    )
+
+
+def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Code:
+    """``resume``: the run of that id, or the last one."""
+    from tapps_otel.run import reading
+    from tapps_otel.run.opening import load, store_of
+
+    store = store_of(log_dir)
+    if workflow_id is None:
+        last = store.last()
+        if last is None:
+            say_error(f"no runs in {store.folder}")
+            return Code.NOT_FOUND
+        workflow_id = last.workflow_id
+    name = workflow_id
+    path = str(load(name, log_dir).workflow.get("path", ""))
+    _find_modules_here(path)
+    try:
+        flow = reading.find_workflow(path, name)
+    except RunConflictError as error:
+        _say_import_failure(error)
+        return Code.REFUSED
+    return _carry_out(
+        lambda folder: flow.options(log_dir=folder).resume(name),
+        name,
+        log_dir=log_dir,
+        quiet=quiet,
+    )
+
+
+# -- what to run, and with what
+
+
+def _read_inputs(text: str) -> Any:
+    import json
+
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        text = _read_file(text[1:])
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(
+            f"the input is not JSON: {error}. An object of arguments, as "
+            """'{"page": 3}', or a list of them"""
+        ) from None
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _read_file(name: str) -> str:
+    from tapps_otel.log import files
+
+    try:
+        with files.system().open_read(Path(name)) as file:
+            return file.read().decode()
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"cannot read the input: {error}") from None
+
+
+def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn JSON into the workflow's arguments, by its annotations."""
+    from tapps_otel.run.values import to_json
+
+    if isinstance(data, list):
+        names = list(inspect.signature(flow).parameters)
+        if len(data) > len(names):
+            raise WorkflowInputError(
+                f"{flow.name} takes {len(names)} arguments ({', '.join(names)}), not {len(data)}",
+                "$",
+            )
+        data = dict(zip(names, data, strict=False))
+    if not isinstance(data, dict):
+        raise typer.BadParameter("the input is an object of arguments, or a list of them")
+    try:
+        return flow.signature.call_with(to_json(data))
+    except WorkflowInputError as error:
+        message = str(error).replace("the stored inputs do not fit", "the input does not fit")
+        raise WorkflowInputError(message.replace(" (any more)", ""), error.path) from None
+
+
+def _find_modules_here(target: str) -> None:
+    """Let modules be found as ``python -m`` and ``python file.py`` find them."""
+    module = target.rpartition(":")[0]
+    for folder in (str(Path(module).parent.absolute()) if module.endswith(".py") else "", ""):
+        here = folder or str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+
+
+def _say_import_failure(error: RunConflictError) -> None:
+    say_error(str(error))
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, (ModuleNotFoundError, AttributeError)):
+        for line in _frames(cause):
+            err().say(line)
+
+
+# -- carrying out
+
+
+def _carry_out(
+    call: Callable[[Path], Any], workflow_id: str, *, log_dir: Path | None, quiet: bool
+) -> Code:
+    from tapps_otel.run.opening import store_of
+
+    config = settings.configure(handle_sigterm=True)  # after the workflow's own configure()
+    store = store_of(log_dir or config.log_dir)
+    try:
+        seen = store.summary(workflow_id).seq
+    except RunNotFoundError:
+        seen = 0
+    watch = Watch(store.log_path(workflow_id), workflow_id, seen=seen, quiet=quiet)
+    try:
+        with watch:
+            result = _await(call(store.folder))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return _interrupted(Code.INTERRUPTED, workflow_id, log_dir)
+    except SystemExit as error:
+        if error.code == Code.TERMINATED:
+            return _interrupted(Code.TERMINATED, workflow_id, log_dir)
+        return _failed(error, watch, workflow_id, log_dir)
+    except Exception as error:  # noqa: BLE001 - of the user's workflow
+        began = watch.began and not isinstance(error, (RefusalError, LogError))
+        if isinstance(error, TappsError) and not began:
+            say_error(str(error))
+            return code_of(error)
+        return _failed(error, watch, workflow_id, log_dir)
+    _say_done(watch, workflow_id, quiet=quiet)
+    _write_result(workflow_id, store.folder, result)
+    return Code.OK
+
+
+def _await(made: Any) -> Any:
+    if not inspect.iscoroutine(made):
+        return made
+    return asyncio.run(made)
+
+
+def _interrupted(code: Code, workflow_id: str, log_dir: Path | None) -> Code:
+    word = "interrupted" if code is Code.INTERRUPTED else "terminated"
+    err().say(Line.of(("! ", "warn"), (plain(workflow_id), "strong"), f" {word}"))
+    _say_resume(workflow_id, log_dir)
+    return code
+
+
+def _failed(error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None) -> Code:
+    terminal = err()
+    for line in _frames(error):
+        terminal.say(line)
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else _qualified(kind)
+    first, *rest = block(f"{name}: {_message(error)}")
+    head = Line.of(
+        ("✗ ", "bad"), (plain(workflow_id), "strong"), f" failed after {watch.elapsed}: "
+    )
+    terminal.say(Line([*head, *Line.of((first, "bad"))]), *rest)
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, str) and not note.startswith("to go on with this run:"):
+            terminal.say(*block(note))
+    _say_resume(workflow_id, log_dir)
+    return Code.FAILED
+
+
+def _qualified(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__
+        return "(its message cannot be shown)"
+
+
+def _frames(error: BaseException) -> list[Line]:
+    """The last places in the user's code that the exception came through."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_PACKAGE, "<frozen")) or "demo" in frame.filename
+    ][-_FRAMES:]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames = []
+    return [
+        Line.of((text, "dim")) for part in traceback.format_list(frames) for text in block(part)
+    ]
+
+
+def _say_resume(workflow_id: str, log_dir: Path | None) -> None:
+    text = plain(command(f"resume {workflow_id}", log_dir))
+    err().say(Line.of(("  go on: ", "dim"), text))
+
+
+def _say_done(watch: Watch, workflow_id: str, *, quiet: bool) -> None:
+    if quiet:
+        return
+    if not watch.began:
+        words = "had completed: its stored result"
+    else:
+        words = f"completed in {watch.elapsed}, {watch.progress.finished} steps"
+    err().say(Line.of(("✓ ", "good"), (plain(workflow_id), "strong"), f" {words}"))
+
+
+def _write_result(workflow_id: str, folder: Path, result: Any) -> None:
+    """The result as the log has it; without a log (the switch is off) as it can be shown."""
+    import json
+
+    from tapps_otel.log.blobs import Blobs
+    from tapps_otel.log.store import Store
+    from tapps_otel.run.opening import load
+
+    try:
+        history = load(workflow_id, folder)
+    except RunNotFoundError:
+        err().say("no log was written: the switch is off (TAPPS_OTEL_ENABLED)")
+        out().say(*block(repr(result)))
+        return
+    data = history.result_json
+    if history.result_blob is not None:
+        data = Blobs(Store(folder).blobs_folder(workflow_id)).get(history.result_blob)
+    if data is not None and data != b"null":
+        terminal = out()
+        indent = 2 if terminal.is_terminal else None
+        terminal.say(*json_text(json.loads(data), indent=indent).split("\n"))

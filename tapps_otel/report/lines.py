@@ -1,0 +1,101 @@
+"""Lines of a report: pieces of safe text, each with a style that says what it means. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tapps_otel.clock import timestamp
+from tapps_otel.report.text import width
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["MARKS", "STYLES", "Line", "Piece", "clock_time", "columns", "day_time", "took"]
+
+STYLES: Final = ("", "good", "bad", "warn", "dim", "strong")
+
+# What a status looks like: a mark, and the style of it.
+MARKS: Final[dict[str, tuple[str, str]]] = {
+    "completed": ("✓", "good"),
+    "skipped": ("-", "dim"),
+    "failed": ("✗", "bad"),
+    "timeout": ("✗", "bad"),
+    "cancelled": ("✗", "warn"),
+    "interrupted": ("!", "warn"),
+    "paused": ("?", "warn"),
+    "running": ("…", "strong"),
+    "damaged": ("✗", "bad"),
+}
+
+
+class Piece(NamedTuple):
+    """Text of one style; the text is safe to show."""
+
+    text: str
+    style: str = ""
+
+
+class Line(tuple[Piece, ...]):
+    """One line of a report."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, *pieces: str | tuple[str, str]) -> Line:
+        """Make a line of texts, some of them with a style."""
+        return cls(Piece(one) if isinstance(one, str) else Piece(*one) for one in pieces)
+
+    @property
+    def text(self) -> str:
+        """The line without its styles."""
+        return "".join(piece.text for piece in self)
+
+
+def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int = 2) -> list[Line]:
+    """Align rows of cells; the last cell of a row may be as long as it likes."""
+    table = [[cell if isinstance(cell, Line) else Line((cell,)) for cell in row] for row in rows]
+    for row in table:
+        while row and not row[-1].text:
+            row.pop()
+    count = max((len(row) for row in table), default=0)
+    widths = [
+        max((width(row[at].text) for row in table if at < len(row) - 1), default=0)
+        for at in range(count)
+    ]
+    lines = []
+    for row in table:
+        pieces = [Piece(" " * indent)] if indent else []
+        for at, cell in enumerate(row):
+            pieces += cell
+            if at < len(row) - 1:
+                pieces.append(Piece(" " * (widths[at] - width(cell.text) + gap)))
+        lines.append(Line(pieces))
+    return lines
+
+
+def took(duration_ns: int | None) -> str:
+    """A duration as people say it."""
+    if duration_ns is None:
+        return ""
+    seconds = duration_ns / 1e9
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def day_time(ns: int | None) -> str:
+    """Day and time, UTC, to the second."""
+    return "?" if ns is None else timestamp(max(0, ns))[:19].replace("T", " ")
+
+
+def clock_time(ns: int | None) -> str:
+    """Time of day, UTC, to the millisecond."""
+    return "?" if ns is None else timestamp(max(0, ns))[11:23]

@@ -1,0 +1,100 @@
+"""Untrusted text made safe to show: the one way from a log to a terminal or a page. Pure.
+
+A step's name, a result or an exception's message may hold anything: escape sequences that clear the
+screen or set its title, marks that turn the direction of writing, halves of characters. What
+``str.isprintable`` does not vouch for is written as an escape, as ``repr`` does.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["block", "few", "fit", "json_text", "plain", "shorten", "width"]
+
+_SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_WIDE: Final = frozenset("WF")
+
+
+def plain(text: object) -> str:
+    """``text`` on one line, every character that is not printable escaped."""
+    shown = text if isinstance(text, str) else str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else _escape(char) for char in shown)
+
+
+def block(text: str) -> list[str]:
+    """The lines of ``text``, split at newlines alone, each made safe; tabs become spaces."""
+    return [plain(line.expandtabs(4)) for line in text.rstrip("\n").split("\n")]
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that any reader takes and any terminal can show: what is not printable is escaped.
+
+    Unlike ASCII JSON, it leaves letters of all languages as they are.
+    """
+    separators = None if indent else (",", ":")
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else _escape_json(char) for char in text
+    )
+
+
+def width(text: str) -> int:
+    """Columns that ``text``, made safe before, takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns, text))
+
+
+def shorten(text: str, columns: int) -> str:
+    """At most so many columns of ``text``; where some had to go, it ends with an ellipsis."""
+    if width(text) <= columns:
+        return text
+    taken, used = [], 1
+    for char in text:
+        used += _columns(char)
+        if used > columns:
+            break
+        taken.append(char)
+    return "".join(taken) + "…" if columns > 0 else ""
+
+
+def fit(text: str, columns: int) -> str:
+    """Exactly so many columns of ``text``."""
+    short = shorten(text, columns)
+    return short + " " * (columns - width(short))
+
+
+def few(texts: Iterable[str], most: int = 6) -> str:
+    """The first few of ``texts`` with commas, and how many more there are."""
+    rest = list(texts)
+    shown = ", ".join(islice(rest, most))
+    return shown if len(rest) <= most else f"{shown} and {len(rest) - most} more"
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in _WIDE else 1
+
+
+def _escape(char: str) -> str:
+    if char in _SHORT:
+        return _SHORT[char]
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escape_json(char: str) -> str:
+    return json.dumps(char)[1:-1]  # ASCII, with surrogate pairs where it takes them

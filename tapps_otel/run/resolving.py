@@ -1,0 +1,232 @@
+"""What a person decides about a run: accept the damage of its log, settle an interrupted step.
+
+Both take the lease, so that nobody carries the run on meanwhile, and only add to the log. What
+they add belongs to the execution that will follow, as the seal of a torn end does.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Raw
+
+from tapps_otel import clock, settings
+from tapps_otel.errors import LogWriteError, RunConflictError, RunNotFoundError
+from tapps_otel.history.fold import RESOLVED, Fold, collector_paused
+from tapps_otel.log.blobs import INLINE_LIMIT, Blobs
+from tapps_otel.log.event import Event
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.reader import check
+from tapps_otel.log.writer import LogWriter
+from tapps_otel.names import new_span_id
+from tapps_otel.run.opening import boot_id, store_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tapps_otel.history.fold import RunHistory, StepHistory
+    from tapps_otel.log.store import Store
+
+__all__ = ["repair", "resolve"]
+
+
+def repair(workflow_id: str, *, log_dir: Path | str | None = None) -> tuple[int, int, int] | None:
+    """Declare whatever stands behind the last good line as damaged, because a person said so.
+
+    Nothing is removed or rewritten: a ``log_repair`` is added, synced.
+
+    :returns: offset and length of what was declared, and the seq of the declaration; ``None``
+        where the log needs none
+    :raises RunNotFoundError: there is no such run
+    :raises RunBusyError: a process carries it on
+    :raises LogDamagedError: the file is not a log of ours
+    :raises LogVersionError: a newer format
+    :raises LogWriteError: it cannot be written
+    """
+    store = store_of(log_dir)
+    store.summary(workflow_id)  # a run that is not there gets no lease
+    with _leased(store, workflow_id):
+        region = check(store.log_path(workflow_id), workflow_id).region
+        if region is None:
+            return None
+        with _writing(store, workflow_id, accept_damage=True) as (_, writer):
+            return region.offset, region.length, writer.seq
+
+
+def resolve(
+    workflow_id: str,
+    step_id: str,
+    *,
+    result: bytes | None = None,
+    log_dir: Path | str | None = None,
+) -> None:
+    """Say what became of an interrupted step.
+
+    :param result: what it gave back, as compact JSON: the step is completed, and is not run
+        again; ``None``: it did not do its work, and runs again on resume
+    :raises RunNotFoundError: there is no such run
+    :raises RunBusyError: a process carries it on
+    :raises RunConflictError: the run has completed; no such step; a step that is not interrupted
+    :raises LogDamagedError: the log was changed; nothing was written
+    :raises LogWriteError: it cannot be written
+    """
+    store = store_of(log_dir)
+    store.summary(workflow_id)
+    with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
+        step = _find(fold.history, step_id)
+        settlement = _Settlement(fold.history, step)
+        if result is not None:
+            for event in settlement.finish(store, result):
+                writer.append(event, sync=True)
+        # After the result: were it alone in the log, the step would run again.
+        writer.append(settlement.remark("rerun" if result is None else "result"), sync=True)
+
+
+def _find(history: RunHistory, step_id: str) -> StepHistory:
+    name = history.workflow_id
+    if history.status == "completed":
+        raise RunConflictError(f"run {name!r} has completed: there is nothing to resolve")
+    step = history.by_id.get(step_id)
+    if step is None:
+        waiting = [one.step_id for one in history.steps if _is_interrupted(one)]
+        raise RunConflictError(
+            f"run {name!r} has no step {step_id!r}. Interrupted are: "
+            f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` shows all"
+        )
+    if not _is_interrupted(step):
+        runs = (
+            "resume takes its result from the log"
+            if step.stored
+            else "resume raises it again, for it was handled"
+            if step.handled
+            else "resume runs it again by itself"
+        )
+        raise RunConflictError(
+            f"step {step_id!r} of run {name!r} was not interrupted, it is {step.status}: {runs}"
+        )
+    return step
+
+
+def _is_interrupted(step: StepHistory) -> bool:
+    """Whether its last attempt never ended; the next execution may have said so already."""
+    return not step.last.end_seq or step.status == "interrupted"
+
+
+class _Settlement:
+    """The events by which a step is settled, before the execution that goes on with the run."""
+
+    def __init__(self, history: RunHistory, step: StepHistory) -> None:
+        self._history, self._step = history, step
+        self._execution = history.executions[-1].number + 1 if history.executions else 1
+
+    def finish(self, store: Store, result: bytes) -> Iterator[Event]:
+        """End the open attempt with a result; if that is closed, a new one of no length."""
+        step, last, history = self._step, self._step.last, self._history
+        at, number, span_id, started = history.last_timestamp, last.number, last.span_id, last
+        duration = max(0, _ns(at) - started.started_ns)
+        if last.end_seq:
+            number, span_id, duration = number + 1, new_span_id(), 0
+            begin = self._event("step_start", at, number, span_id)
+            begin.status = "running"
+            for field in ("inputs_digest", "key", "definition"):
+                value = getattr(step, field)
+                if value is not None:
+                    setattr(begin, field, value)
+            if last.order is not None:
+                begin.order = last.order
+            yield begin
+        event = self._event("step_finish", max(at, last.timestamp), number, span_id)
+        event.status, event.duration_ns = "completed", duration
+        if len(result) <= INLINE_LIMIT:
+            event.result = Raw(result)
+        else:
+            event.result_blob = Blobs(store.blobs_folder(history.workflow_id)).put(result)
+        yield event
+
+    def remark(self, by: str) -> Event:
+        """The decision itself, at the time it was made."""
+        return Event(
+            event_type="annotation",
+            workflow_id=self._history.workflow_id,
+            timestamp=clock.timestamp(clock.time_ns()),
+            execution=self._execution,
+            step_id=self._step.step_id,
+            name=RESOLVED,
+            attributes={"by": by},
+        )
+
+    def _event(self, event_type: str, at: str, number: int, span_id: str | None) -> Event:
+        step, history = self._step, self._history
+        return Event(
+            event_type=event_type,
+            workflow_id=history.workflow_id,
+            timestamp=at,
+            trace_id=history.trace_id or UNSET,
+            span_id=span_id or UNSET,
+            parent_span_id=self._parent_span_id() or UNSET,
+            execution=self._execution,
+            step_id=step.step_id,
+            step=step.name,
+            agent=step.agent,
+            action=step.action,
+            attempt=number,
+            late=True,
+        )
+
+    def _parent_span_id(self) -> str | None:
+        """Of the scope's last attempt, or of the execution in which the step was interrupted."""
+        outer = self._history.by_id.get(self._step.parent or "")
+        if outer is not None:
+            return outer.last.span_id
+        number = self._step.last.execution
+        executions = [one for one in self._history.executions if one.number == number]
+        return executions[0].span_id if executions else None
+
+
+@contextmanager
+def _leased(store: Store, workflow_id: str) -> Iterator[None]:
+    path = store.lease_path(workflow_id)
+    try:
+        lease = Lease(path, workflow_id)
+    except OSError as error:
+        raise LogWriteError(path, str(error)) from error
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@contextmanager
+def _writing(
+    store: Store, workflow_id: str, *, accept_damage: bool = False
+) -> Iterator[tuple[Fold, LogWriter]]:
+    """Open the log for appending, as a resume does; it is folded on the way."""
+    path, fold = store.log_path(workflow_id), Fold(workflow_id)
+    try:
+        with collector_paused():
+            writer = LogWriter(
+                path,
+                workflow_id,
+                durability=settings.current().durability,
+                boot_id=boot_id(),
+                stop=True,  # whoever decided is there to be told
+                accept_damage=accept_damage,
+                on_event=fold.feed,
+            )
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, store.folder) from None
+    except OSError as error:
+        raise LogWriteError(path, str(error)) from error
+    try:
+        yield fold, writer
+    finally:
+        writer.close()
+
+
+def _ns(timestamp: str) -> int:
+    try:
+        return clock.parse_timestamp(timestamp)
+    except ValueError:
+        return 0
