@@ -36,7 +36,7 @@ VERSION: Final = 1
 MAX_LINE: Final = 1 << 20  # bytes; a longer line is not ours, and is never held in memory whole
 TRAILER: Final = 75  # bytes: ,"sha":"  + 64 hex + "} + newline
 _SHA_KEY: Final = b',"sha":"'
-_END: Final = b'"}\n'
+_NEWLINE: Final = 10  # the byte: looked for quicker than b"\n"
 
 # Synced before they are acknowledged, at durability `commit`. What stands before them in the file
 # is covered by the same sync.
@@ -128,10 +128,10 @@ def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
         body = _encoder.encode(event)[:-1]
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
         body = _encode_escaped(event)[:-1]
-    if b"\n" in body:  # raw JSON that somebody made pretty: it would break the line in two
+    if _NEWLINE in body:  # raw JSON that somebody made pretty: it would break the line in two
         raise ValueError("an event's raw JSON holds a newline")
     sha = sha256(previous + body).hexdigest().encode()
-    return body + _SHA_KEY + sha + _END, sha
+    return b'%b,"sha":"%b"}\n' % (body, sha), sha
 
 
 def trailing_sha(line: bytes) -> bytes | None:

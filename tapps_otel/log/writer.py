@@ -134,7 +134,7 @@ class LogWriter:
             if self._descriptor < 0 and self._failure is None:
                 raise LogWriteError(self.path, "the log is closed")
             self._execution = event.execution
-            if self._written(event, sync=due):
+            if self._written(event, due):
                 return event.seq
             if self._stop:
                 self._forget(event)
@@ -165,14 +165,14 @@ class LogWriter:
 
     # -- with the lock held: one event
 
-    def _written(self, event: Event, *, sync: bool) -> bool:
+    def _written(self, event: Event, sync: bool) -> bool:  # noqa: FBT001 - every event comes here
         """Write ``event``; if the log fails, recover it at once, or keep the event for later."""
         if self._failure is not None and not self._recovered():
             if not self._stop:
                 self._keep(event)
             return False
         try:
-            self._write(event, sync=sync)
+            self._write(event, sync)
         except _UnfitEventError as error:
             if self._stop:
                 raise LogWriteError(self.path, str(error)) from error
@@ -187,27 +187,29 @@ class LogWriter:
             raise
         return True
 
-    def _write(self, event: Event, *, sync: bool) -> None:
-        event.seq = self._seq + 1
+    def _write(self, event: Event, sync: bool) -> None:  # noqa: FBT001 - every event comes here
+        event.seq = seq = self._seq + 1
         try:
             line, sha = encode(event, self._sha)
         except Exception as error:
             raise _UnfitEventError(f"event {event.event_type}: {error}") from error
-        if len(line) > MAX_LINE + (event.late is True and _LATE):
+        length = len(line)
+        if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE):
             raise _UnfitEventError(
-                f"event {event.event_type}: a line of {len(line)} bytes, of at most {MAX_LINE}"
+                f"event {event.event_type}: a line of {length} bytes, of at most {MAX_LINE}"
             )
-        self._unsynced.append((event, sha))
-        self._files.write(self._descriptor, line)
-        self._seq, self._sha = event.seq, sha
-        self._end += len(line)
-        if self._files.position(self._descriptor) != self._end:
+        files, descriptor, unsynced = self._files, self._descriptor, self._unsynced
+        unsynced.append((event, sha))
+        files.write(descriptor, line)
+        self._seq, self._sha = seq, sha
+        self._end = end = self._end + length
+        if files.position(descriptor) != end:
             raise _ForeignWriterError
-        if sync or len(self._unsynced) >= _MOST_UNSYNCED:
-            self._files.sync(self._descriptor)
-            self._unsynced.clear()
+        if sync or len(unsynced) >= _MOST_UNSYNCED:
+            files.sync(descriptor)
+            unsynced.clear()
         elif self._durability == "os":
-            self._unsynced.clear()
+            unsynced.clear()
 
     def _keep(self, event: Event) -> None:
         if len(self._waiting) < self._limit:

@@ -308,7 +308,7 @@ class Signature:
         :raises TypeError: they do not fit, as the call itself would say
         """
         if self._simple and not kwargs and len(args) == len(self._names):
-            return dict(zip(self._names, args, strict=True))
+            return dict(zip(self._names, args))  # noqa: B905 - they are as many, and it is quicker
         if self._simple and len(args) + len(kwargs) <= len(self._names):
             bound = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             if len(bound) == len(self._names) and (
