@@ -2,8 +2,19 @@
 
 The live span and the span that is rebuilt from the log get their content here, so that both are
 the same to the byte. What a live span holds beyond that (put there by the user's code, a sampler,
-a processor, or cut by a limit) is in the ``otel`` field of its events, packed as JSON by
-:func:`pack`.
+a processor, or cut by a limit) is in the ``otel`` field of its events, values packed as JSON by
+:func:`pack`; what is not there is as given here in brackets.
+
+- Of the event that starts a span: ``flags``, W3C trace flags, null if no SDK made the span, and
+  ``trace_state`` (both: as the scope's span; without a scope null and empty); ``parent_is_remote``
+  (false); ``links`` (none).
+- Of an execution's first event also: ``scope``, the instrumentation scope; ``limits`` of the
+  provider (the SDK's defaults); ``resource_schema`` (none).
+- Of the event that ends a span, as the span was just before: ``attributes`` in their order (those
+  of :func:`start_attributes`); ``events`` (the log's; a number is the ``seq`` of one of them,
+  a list is name, time, attributes and perhaps the number of dropped attributes of another);
+  ``links`` (as at the start); ``name``; ``status``, code and description (unset); ``end_time``
+  if the user's code ended it then and there (else the event ends it); ``dropped`` counts (0).
 
 A collector takes a batch whole or not at all, and one text that is no UTF-8 or one number beyond
 64 bits spoils it. So every value goes through :func:`attribute` or :func:`text`.
@@ -165,7 +176,7 @@ def time_of(event: Event) -> int:
 
 
 def end_events(event: Event) -> Iterator[tuple[str, Attributes]]:
-    """Name and attributes of the span's last events, all at the ending event's time."""
+    """Name and attributes of the span's last events, all at :func:`end_ns`."""
     if event.artifacts is not UNSET:
         yield from (("tapps.artifact", _artifact(one)) for one in event.artifacts[:_ARTIFACTS])
     if event.error is not UNSET:
@@ -183,8 +194,9 @@ def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attr
     attributes: Attributes = {}
     if event.status is not UNSET:
         attributes[ATTR.STATUS] = text(event.status)
-    attributes[ATTR.SEQ_FIRST] = first_seq
-    attributes[ATTR.SEQ_LAST] = event.seq
+    if event.step_id is UNSET:  # a step's two are those of its events
+        attributes[ATTR.SEQ_FIRST] = first_seq
+        attributes[ATTR.SEQ_LAST] = event.seq
     if event.status in _BAD:
         attributes[ATTR.ERROR_TYPE] = _error_type(event)
     if event.reason is not UNSET:

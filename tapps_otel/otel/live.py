@@ -123,7 +123,7 @@ class _Tracing(Tracing):
     ) -> LiveSpan:
         try:
             return self._start(event, start_ns, parent, links)
-        except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
+        except Exception as error:  # noqa: BLE001 - ids that are none, a context of the user's
             warn_once("start", error)
         if isinstance(parent, LiveSpan | SpanRef):
             ids = LiveSpan(parent.trace_id, names.new_span_id(), parent.span_id)
@@ -140,31 +140,35 @@ class _Tracing(Tracing):
         links: Sequence[SpanRef],
     ) -> LiveSpan:
         current = above = trace.get_current_span()
-        within = None  # the current context, where its span is the parent
-        if isinstance(parent, _Span):
-            above = parent.span
+        scope = parent if isinstance(parent, _Span) else None
+        if scope is not None:
+            above = scope.span
         elif parent is not None:
             above = NonRecordingSpan(_context_of(parent))
         linked = [_link(ref, event) for ref in links]
+        within = None  # the current context, where its span is the parent
         if above is not current:
             within = trace.set_span_in_context(above)
             linked += _link_between(current)
-        workflow = workflow_name(event)
-        if workflow is None and isinstance(parent, _Span):
-            workflow = parent.workflow
-        name = span_name(event)
-        attributes = start_attributes(event, workflow)
-        over = above.get_span_context()
+        workflow = scope.workflow if scope is not None else workflow_name(event)
+        name, attributes = span_name(event), start_attributes(event, workflow)
+        over = above.get_span_context() if scope is None else scope.context
         made = self._make(name, attributes, linked, within, start_ns)
-        # Without an SDK the API hands out the parent's own context, or none.
         context = made.get_span_context()
-        own = not context.is_valid or context.span_id == over.span_id
+        # Without an SDK the API hands out the parent's own context, or none.
+        own = context.span_id == over.span_id or not context.is_valid
         if own:
-            made = NonRecordingSpan(_own_context(over))
-        live = _Span(made, over, name, attributes, links=len(linked), start_ns=start_ns)
-        live.workflow = workflow
+            context = _own_context(over)
+            made = NonRecordingSpan(context)
+        live = _Span(made, context, scope, over)
+        live.fill(name, attributes, workflow, len(linked), start_ns)
+        live.flags = None if own else context.trace_flags
         _put_ids(event, live)
-        event.otel = self._note(event, made.get_span_context(), over, linked, own=own)
+        note = _note(live, scope, over, linked)
+        if scope is None:
+            note |= {"scope": self._scope, **self._limits()}
+        if note:
+            event.otel = note
         return live
 
     def _make(
@@ -182,28 +186,6 @@ class _Tracing(Tracing):
         except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
             warn_once("start", error)
             return trace.INVALID_SPAN
-
-    def _note(
-        self,
-        event: Event,
-        made: SpanContext,
-        above: SpanContext,
-        links: Sequence[Link],
-        *,
-        own: bool,
-    ) -> dict[str, Any]:
-        """What the start event's ``otel`` field says; no ``flags``: no SDK made this span."""
-        note: dict[str, Any] = {} if own else {"flags": int(made.trace_flags)}
-        if made.trace_state:
-            note["trace_state"] = made.trace_state.to_header()
-        if above.is_valid and above.is_remote:
-            note["parent_is_remote"] = True
-        if links:
-            note["links"] = [_packed_link(link) for link in links]
-        if event.event_type != "step_start":
-            note["scope"] = self._scope
-            note |= self._limits()
-        return note
 
     def _limits(self) -> dict[str, Any]:
         """Limits of the provider that are not the default, and its resource's schema."""
@@ -231,33 +213,42 @@ class _Span(LiveSpan):
         "_name",
         "_recording",
         "_start_ns",
+        "context",
+        "flags",
         "span",
         "workflow",
     )
 
     def __init__(
+        self, span: trace.Span, context: SpanContext, scope: _Span | None, above: SpanContext
+    ) -> None:
+        if scope is not None and context.trace_id == above.trace_id:
+            self.trace_id, self.parent_span_id = scope.trace_id, scope.span_id
+        else:
+            self.trace_id = f"{context.trace_id:032x}"
+            self.parent_span_id = f"{above.span_id:016x}" if above.is_valid else None
+        self.span_id = f"{context.span_id:016x}"
+        self.span = span
+        self.context = context
+        self.flags: int | None = None
+        self._recording = span.is_recording()
+
+    def fill(
         self,
-        span: trace.Span,
-        above: SpanContext,
         name: str,
         attributes: Attributes,
-        *,
+        workflow: str | None,
         links: int,
         start_ns: int,
     ) -> None:
-        context = span.get_span_context()
-        self.trace_id = f"{context.trace_id:032x}"
-        self.span_id = f"{context.span_id:016x}"
-        self.parent_span_id = f"{above.span_id:016x}" if above.is_valid else None
-        self.span = span
-        self.workflow: str | None = None
-        self._recording = span.is_recording()
+        """Remember what the span was made with, to see later what others changed."""
         self._name = name
         self._attributes = attributes
+        self.workflow = workflow
         self._links = links
         self._start_ns = start_ns
-        self._events = 0
-        self._first_seq = self._last_seq = 0
+        self._events = self._last_seq = 0
+        self._first_seq: int | None = None
 
     def attach(self) -> object:
         try:
@@ -278,18 +269,18 @@ class _Span(LiveSpan):
             warn_once("detach", error)
 
     def record(self, event: Event) -> None:
-        if not self._first_seq:
-            self._first_seq = event.seq
+        if not self._recording:
+            return
         try:
-            if self._recording and self.span.is_recording():
-                self._add(event.event_type, event_attributes(event), event)
+            if self._first_seq is None:
+                self._first_seq, at = event.seq, self._start_ns
+            else:
+                at = time_of(event)
+            self.span.add_event(event.event_type, event_attributes(event), at)
         except Exception as error:  # noqa: BLE001 - of the SDK
             warn_once("event", error)
-
-    def _add(self, name: str, attributes: Attributes, event: Event) -> None:
-        self.span.add_event(name, attributes, time_of(event))
-        # Events of several threads may come out of order, and a broken log gives no numbers:
-        # then this span's events are not those that the log tells, and the count never fits.
+        # Events of several threads may come out of order, and a broken log gives no numbers: then
+        # this span's events are not those that the log tells, and the count never fits.
         self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
         self._last_seq = event.seq
 
@@ -297,49 +288,69 @@ class _Span(LiveSpan):
         if not self._recording:
             return
         try:
-            span: Any = self.span
-            held = span.attributes.copy()
-            if (
-                held != self._attributes
-                or list(held) != list(self._attributes)
-                or len(span.events) != self._events
-                or len(span.links) != self._links
-                or span.name != self._name
-                or span.status.status_code is not StatusCode.UNSET
-                or not span.is_recording()
-            ):
-                event.otel = self._differences(held)
-        except Exception as error:  # noqa: BLE001 - of another SDK, whose spans tell nothing
+            if not self._untouched() and (note := self._differences()):
+                event.otel = note
+        except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
             warn_once("hold", error)
 
     def end(self, event: Event, *, sha: str | None = None) -> None:
         if not self._recording:
             return
         self._recording = False
+        at = None
         try:
-            if self.span.is_recording():
-                self._finish(event, sha)
+            if not self.span.is_recording():  # ended by the user's code
+                return
+            at = end_ns(event, self._start_ns)
+            self._finish(event, at, sha)
         except Exception as error:  # noqa: BLE001 - of the SDK
             warn_once("end", error)
         try:
-            if self.span.is_recording():
-                self.span.end(end_ns(event, self._start_ns))
+            self.span.end(at)
         except Exception as error:  # noqa: BLE001 - of a processor
             warn_once("end", error)
 
-    def _finish(self, event: Event, sha: str | None) -> None:
-        at = time_of(event)
+    def _finish(self, event: Event, at: int, sha: str | None) -> None:
+        span = self.span
         for name, attributes in end_events(event):
-            self.span.add_event(name, attributes, at)
-        self.span.set_attributes(end_attributes(event, self._first_seq, sha))
+            span.add_event(name, attributes, at)
+        ending = end_attributes(event, self._first_seq or 0, sha)
+        if len(ending) == 1:  # the usual step; one costs the SDK a third of several
+            span.set_attribute(*ending.popitem())
+        else:
+            span.set_attributes(ending)
         code, description = status_of(event)
         if code:
-            self.span.set_status(StatusCode(code), description)
+            span.set_status(StatusCode(code), description)
 
-    def _differences(self, held: dict[str, Any]) -> dict[str, Any]:
+    def _untouched(self) -> bool:
+        """Whether the span holds what we put there and nothing else.
+
+        Looked up where the SDK keeps it: the public views copy all that they show, and every step
+        pays. Where the SDK has it elsewhere, the answer is no, and the public views are asked.
+        """
+        span: Any = self.span
+        try:
+            held = span._attributes._dict  # noqa: SLF001
+            return (
+                held == self._attributes
+                and list(held) == list(self._attributes)
+                and len(span._events) == self._events  # noqa: SLF001
+                and len(span._links) == self._links  # noqa: SLF001
+                and span._name == self._name  # noqa: SLF001
+                and span._status.status_code is StatusCode.UNSET  # noqa: SLF001
+                and span._end_time is None  # noqa: SLF001
+            )
+        except AttributeError:
+            return False
+
+    def _differences(self) -> dict[str, Any]:
         """What a rebuilt span needs beyond the log, before the ending event is added."""
         span: Any = self.span
         note: dict[str, Any] = {}
+        if getattr(span, "attributes", None) is None:  # another SDK's, which tells nothing
+            return note
+        held = dict(span.attributes)
         if list(held.items()) != list(self._attributes.items()):
             note["attributes"] = {name: pack(value) for name, value in held.items()}
         if len(span.events) != self._events:
@@ -371,6 +382,25 @@ def _put_ids(event: Event, span: LiveSpan) -> None:
     event.span_id = span.span_id
     if span.parent_span_id is not None:
         event.parent_span_id = span.parent_span_id
+
+
+def _note(
+    live: _Span, scope: _Span | None, above: SpanContext, links: Sequence[Link]
+) -> dict[str, Any]:
+    """What the start event's ``otel`` field says; see ``content.py``."""
+    note: dict[str, Any] = {}
+    state = live.context.trace_state
+    if live.flags != (None if scope is None else scope.flags):
+        note["flags"] = None if live.flags is None else int(live.flags)
+    if state is not above.trace_state or scope is None:
+        header = state.to_header()
+        if header != ("" if scope is None else above.trace_state.to_header()):
+            note["trace_state"] = header
+    if scope is None and above.is_valid and above.is_remote:
+        note["parent_is_remote"] = True
+    if links:
+        note["links"] = [_packed_link(link) for link in links]
+    return note
 
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:

@@ -295,7 +295,7 @@ def test_without_spans_the_log_has_ids_and_resume_works(
     assert {e.trace_id for e in events if e.span_id} == {first.trace_id}
     assert len({e.span_id for e in starts}) == len(starts)
     assert second.parent_span_id == first.span_id
-    flags = {(e.otel or {}).get("flags") for e in starts}
+    flags = {(e.otel or {}).get("flags") for e in (first, second)}
     assert {None if flag is None else bool(flag & 1) for flag in flags} == {sampled}
     assert collector.spans(0) == []
 

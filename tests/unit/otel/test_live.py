@@ -188,8 +188,6 @@ def test_what_a_completed_run_holds(driver: Driver, exporter: InMemorySpanExport
         "tapps.step.id": "draft",
         "tapps.step.name": "draft",
         "tapps.status": "completed",
-        "tapps.seq.first": 2,
-        "tapps.seq.last": 3,
         "tapps.artifacts": 1,
     }
     assert [(e.name, dict(e.attributes or {})) for e in of_step.events] == [
@@ -250,7 +248,7 @@ def test_the_start_event_says_what_a_rebuild_needs(driver: Driver) -> None:
     version = live._version()
 
     assert start.otel == {"flags": 3, "scope": {"name": "tapps_otel", "version": version}}
-    assert step.otel == {"flags": 3}
+    assert step.otel is UNSET  # all as the scope's
     assert driver.tracing.resource == {"service.name": "test", "host.name": "here"}
 
 
@@ -402,7 +400,8 @@ def test_without_an_sdk_that_works_the_ids_are_our_own(
     assert int(run.trace_id, 16)
     assert {step.trace_id for step in steps} == {run.trace_id}
     assert {step.parent_span_id for step in steps} == {run.span_id}
-    assert [e.otel for e in driver.lines if e.event_type == "step_start"] == [{}, {}]
+    assert [e.otel for e in driver.lines if e.event_type == "step_start"] == [UNSET, UNSET]
+    assert "flags" not in (driver.lines[0].otel or {})
     assert end.otel is UNSET
     said = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert len(said) == (1 if warned else 0)  # once, not at every span
@@ -427,7 +426,8 @@ def test_an_unsampled_run_has_the_sdks_ids(exporter: InMemorySpanExporter) -> No
 
     assert step.trace_id == run.trace_id
     assert step.parent_span_id == run.span_id
-    assert driver.lines[1].otel == {"flags": 2}  # random, not sampled
+    assert isinstance(driver.lines[0].otel, dict)
+    assert driver.lines[0].otel["flags"] == 2  # random, not sampled
     assert end.otel is UNSET
     assert exporter.get_finished_spans() == ()
 
@@ -510,7 +510,7 @@ def rebuilt(lines: list[Event], span_id: str, resource: dict[str, Any]) -> Reada
     """The span again, from its lines alone, by an SDK that nothing else touches."""
     from tapps_otel.otel import content
 
-    first = next(e for e in lines if e.otel is not UNSET and "scope" in e.otel)
+    first = next(e for e in lines if e.otel is not UNSET and "scope" in (e.otel or {}))
     (start,) = [
         e for e in lines if e.span_id == span_id and e.event_type.endswith(("_start", "_resume"))
     ]
@@ -527,7 +527,7 @@ def rebuilt(lines: list[Event], span_id: str, resource: dict[str, Any]) -> Reada
     provider = TracerProvider(
         resource=Resource(resource),
         id_generator=Fixed(start),
-        sampler=Says(TraceState.from_header([opened.get("trace_state", "")])),
+        sampler=Says(TraceState.from_header([state_of(lines, start)])),
         span_limits=SpanLimits(**limits),
         shutdown_on_exit=False,
     )
@@ -583,7 +583,7 @@ def rebuilt(lines: list[Event], span_id: str, resource: dict[str, Any]) -> Reada
         span.end(closed["end_time"])
         return kept[0]
     for name, attributes in content.end_events(end):
-        span.add_event(name, attributes, time_of(end))
+        span.add_event(name, attributes, end_ns(end, time_of(start)))
     sha = SHA if end.event_type == "workflow_end" else None
     span.set_attributes(content.end_attributes(end, start.seq, sha))
     code, description = content.status_of(end)
@@ -591,6 +591,16 @@ def rebuilt(lines: list[Event], span_id: str, resource: dict[str, Any]) -> Reada
         span.set_status(StatusCode(code), description)
     span.end(end_ns(end, time_of(start)))
     return kept[0]
+
+
+def state_of(lines: list[Event], start: Event) -> str:
+    """The trace state, which a step has from its scope if it says nothing else."""
+    if start.otel is not UNSET and "trace_state" in start.otel:
+        return str(start.otel["trace_state"])
+    if start.event_type != "step_start":
+        return ""
+    starts = [e for e in lines if e.event_type.endswith(("_start", "_resume"))]
+    return state_of(lines, next(e for e in starts if e.span_id == start.parent_span_id))
 
 
 def link_of(packed: dict[str, Any]) -> Link:
