@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from tapps_otel.errors import PlatformError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 try:
@@ -63,8 +63,12 @@ class Files:
                 raise
             self.make_folder(path.parent)
             descriptor = self._regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
-        if not self.size(descriptor):  # new, or its maker was killed before this line
-            self._or_close(descriptor, lambda: self.sync_folder(path.parent))
+        try:
+            if not self.size(descriptor):  # new, or its maker was killed before this line
+                self.sync_folder(path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def open_read(self, path: Path) -> BinaryIO:
@@ -205,13 +209,6 @@ class Files:
         with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 20)
         return None
-
-    def _or_close(self, descriptor: int, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except BaseException:
-            os.close(descriptor)
-            raise
 
     def _regular(self, descriptor: int, path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):

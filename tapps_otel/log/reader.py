@@ -174,7 +174,8 @@ class Checker:
 
     def _is_cut_seal(self, line: bytes) -> bool:
         start = line_start(self.seq + 1) + b'"event_type":"log_repair",'
-        return line.startswith(start) or start.startswith(line.removesuffix(b"\n"))
+        begun = line.removesuffix(b"\n")
+        return begun.startswith(start) or (begun != b"" and start.startswith(begun))
 
     def _repair(self, line: bytes, region: Region) -> Event | None:
         """Take a good line behind a region, if it declares exactly the region."""
@@ -236,8 +237,14 @@ def is_ours(head: bytes) -> bool:
 
     One of a newer format can, too: reading it says so.
     """
-    start = head[: len(_OURS)]
-    return _OURS.startswith(start) or not start.strip(b"\0") or _NEWER.match(head) is not None
+    if _NEWER.match(head):
+        return True
+    first, newline, rest = head.partition(b"\n")
+    start = first[: len(_OURS)]
+    if start.strip(b"\0") and not _OURS.startswith(start):
+        return False
+    # A first line that was cut before it said whose it is, and sealed: the next one says it.
+    return len(first) >= len(_OURS) or not newline or (first != b"" and is_ours(rest))
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
@@ -358,6 +365,10 @@ def follow(
             if block:
                 continue
             if stopping:
+                # A record that only lacks its newline is whole; before, it may be half written.
+                event = checker.feed(rest) if rest else None
+                if event is not None:
+                    yield event
                 refuse_damage(checker, path)
                 return
             stopping = done()

@@ -1,0 +1,317 @@
+"""Disks that fail: what was acknowledged is there, nothing is there twice, and the chain holds."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import outside_checker
+from logs import ID, Settable, event, marks, start, writing
+from tapps_otel import clock
+from tapps_otel.errors import LogWriteError
+from tapps_otel.log import files as log_files
+from tapps_otel.log.files import FaultyFiles, Files
+from tapps_otel.log.writer import LogWriter
+
+CALLS = [
+    "write", "sync", "position", "open_append", "evict", "size", "read_at", "reader",
+    "sync_folder", "make_folder",
+]  # fmt: skip
+KINDS = ["step_start", "annotation", "step_finish", "step_start", "step_fail", "workflow_end"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / f"{ID}.jsonl"
+
+
+@contextmanager
+def failing(files: Files) -> Iterator[Settable]:
+    """The disk is so, and time passes only when the test says so."""
+    now = Settable()
+    with log_files.use(files), clock.use(now):
+        yield now
+
+
+def carry_out(path: Path, now: Settable, **options: Any) -> tuple[list[int], list[int]]:
+    """A run on a failing disk; which marks were acknowledged, and which came to nothing."""
+    acknowledged, raised = [], []
+    try:
+        writer = LogWriter(path, ID, **options)
+    except OSError:
+        return [], list(range(len(KINDS)))
+    for mark, kind in enumerate(KINDS):
+        try:
+            if writer.append(event(kind, mark)) is not None:
+                acknowledged.append(mark)
+        except LogWriteError as error:
+            assert str(path) in str(error)  # noqa: PT017 - it may pass, too
+            raised.append(mark)
+        now.now += 2_000_000_000
+    writer.close()
+    return acknowledged, raised
+
+
+def audit(path: Path) -> tuple[list[int], list[dict[str, Any]]]:
+    """Go on with what the failing disk left, then look at it from outside."""
+    with writing(path) as writer:
+        writer.append(event("workflow_resume", execution=2))
+    events = outside_checker.check(path)
+    found = [one["attributes"]["mark"] for one in events if "mark" in one.get("attributes", {})]
+    assert len(found) == len(set(found)), "something is there twice"
+    assert found == sorted(found), "the order was not kept"
+    return found, events
+
+
+FAULTS = [
+    (call, nth, times, keep)
+    for call, nth, times in product(CALLS, range(1, 9), (1, 2, None))
+    for keep in ((0, 1, 40, 10_000) if call == "write" else (0,))
+]
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["continue", "stop"])
+@pytest.mark.parametrize("call", CALLS)
+def test_whatever_fails_whenever_what_was_acknowledged_is_there(
+    tmp_path: Path, call: str, stop: bool
+) -> None:
+    for number, (_, nth, times, keep) in enumerate(one for one in FAULTS if one[0] == call):
+        path = tmp_path / str(number) / f"{ID}.jsonl"
+        with failing(FaultyFiles(call, nth, times=times, keep=keep)) as now:
+            acknowledged, raised = carry_out(path, now, stop=stop)
+        found, _ = audit(path)
+        case = (call, nth, times, keep, acknowledged, raised, found)
+
+        assert set(acknowledged) <= set(found), case
+        if times is not None and not stop and not raised:  # it worked again: nothing is missing
+            assert found == list(range(len(KINDS))), case
+        if not stop:
+            assert not raised or raised == list(range(len(KINDS))), case
+
+
+def test_an_event_that_failed_once_is_written_again_late(path: Path) -> None:
+    for keep in (0, 50, 10_000):
+        path.unlink(missing_ok=True)
+        with failing(FaultyFiles("write", 2, times=1, keep=keep)), writing(path) as writer:
+            assert writer.append(start()) == 1
+            assert writer.append(event("step_finish", 1)) is not None
+            assert writer.failure is None
+        found = [one for one in outside_checker.check(path) if one["event_type"] == "step_finish"]
+
+        assert len(found) == 1
+        # Whole in the file before the error: found there by its sha, and not written again.
+        assert found[0].get("late") == (None if keep == 10_000 else True)
+
+
+def test_an_event_whose_sync_failed_is_not_written_twice(path: Path) -> None:
+    with failing(FaultyFiles("sync", 2, times=1)), writing(path) as writer:
+        writer.append(start())
+        assert writer.append(event("step_finish", 1)) == 2
+    assert marks(path) == [1]
+
+
+def test_what_fails_is_said_once_and_so_is_that_it_works_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "tapps_otel")
+    with failing(FaultyFiles("write", 2, times=3)) as now, writing(path) as writer:
+        for n in range(6):
+            writer.append(event("annotation", n))
+            now.now += 2_000_000_000
+    said = [one.message for one in caplog.records]
+
+    assert said == [
+        f"{path}: cannot write to the log: [Errno 28] No space left on device",
+        f"{path}: the log can be written again",
+    ]
+    assert marks(path) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_log_that_fails_for_good_says_how_much_is_lost(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with failing(FaultyFiles("write", 2)), writing(path) as writer:
+        for n in range(4):
+            writer.append(event("annotation", n))
+        assert writer.failure == "[Errno 28] No space left on device"
+    assert f"{path}: up to 3 events are lost: [Errno 28] No space left on device" in caplog.text
+    assert marks(path) == [0]
+
+
+def test_what_did_not_fit_into_memory_is_counted_in_the_log(path: Path) -> None:
+    with failing(FaultyFiles("write", 2, times=2)) as now, writing(path, limit=3) as writer:
+        for n in range(10):
+            if n == 9:
+                now.now += 2_000_000_000  # it is tried again now, and works
+            seq = writer.append(event("annotation", n))
+            assert (seq is None) == (0 < n < 9)
+    events = outside_checker.check(path)
+    gaps = [one["attributes"] for one in events if one["event_type"] == "log_gap"]
+
+    # The first that failed may be in the file, and is remembered apart from the three.
+    assert gaps == [{"dropped": 4}]
+    assert marks(path) == [0, 1, 2, 3, 4, 9]
+    assert [one["attributes"]["mark"] for one in events if one.get("late")] == [1, 2, 3, 4]
+
+
+def test_a_failing_log_is_tried_once_a_second_not_at_each_event(path: Path) -> None:
+    files = FaultyFiles("write", 2)
+    with failing(files) as now, writing(path) as writer:
+        writer.append(event("annotation", 0))
+        for n in range(1000):
+            writer.append(event("annotation", n))
+        assert files.calls < 5
+        now.now += 1_000_000_000
+        writer.append(event("annotation", 1000))
+        assert 3 < files.calls < 7
+
+
+def test_with_stop_an_error_comes_before_the_step_and_is_no_event_later(path: Path) -> None:
+    with failing(FaultyFiles("write", 2, times=2)) as now, writing(path, stop=True) as writer:
+        writer.append(start())
+        with pytest.raises(LogWriteError) as caught:
+            writer.append(event("step_start", 1))
+        now.now += 2_000_000_000
+        writer.append(event("step_start", 2))
+    said = str(caught.value)
+
+    assert str(path) in said
+    assert "No space left on device" in said
+    assert "run the workflow again under the same id. `tapps-otel doctor`" in said
+    assert marks(path) == [2]
+
+
+def test_with_stop_a_failed_sync_that_fails_again_loses_no_later_event(path: Path) -> None:
+    with failing(FaultyFiles("sync", 2, times=3)) as now, writing(path, stop=True) as writer:
+        writer.append(start())
+        for _ in range(2):
+            with pytest.raises(LogWriteError):
+                writer.append(event("step_finish", 1))
+            now.now += 2_000_000_000
+        assert writer.append(event("step_finish", 2)) is not None
+    assert 2 in marks(path)
+    outside_checker.check(path)
+
+
+@pytest.mark.parametrize("call", ["open_append", "sync", "evict", "reader", "write"])
+def test_a_log_that_cannot_be_opened_is_an_error_and_is_left_as_it_is(
+    path: Path, call: str
+) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+    left = path.read_bytes()[:-5]
+    path.write_bytes(left)
+    with failing(FaultyFiles(call, error=errno.EIO)), pytest.raises(OSError, match="Input/output"):
+        LogWriter(path, ID)
+
+    assert path.read_bytes() == left
+
+
+# ---------------------------------------------------------------- failed syncs, and what they lose
+
+
+class Disk(Files):
+    """A disk behind a page cache, of which a failing sync loses what it was to bring there.
+
+    As on Linux: the lost pages are marked clean, the cache still shows them, the next sync says
+    that all is well; only once they are evicted does a reader see what the disk holds.
+
+    :param evicts: whether evicting works; without it nobody ever learns
+    """
+
+    def __init__(self, path: Path, *, evicts: bool = True, syncs: bool = True) -> None:
+        self._path, self._evicts, self._syncs = path, evicts, syncs
+        self.on_disk = b""
+        self._dirty = 0  # what is behind this offset has not been brought to the disk
+        self.fail_next = False
+
+    def sync(self, descriptor: int) -> None:
+        if not self._syncs:
+            return
+        cached = self._path.read_bytes()
+        failed, self.fail_next = self.fail_next, False
+        new = cached[self._dirty :]
+        self.on_disk = self.on_disk[: self._dirty] + (b"\0" * len(new) if failed else new)
+        self._dirty = len(cached)
+        if failed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def evict(self, descriptor: int) -> None:
+        if self._evicts:
+            dirty = self._path.read_bytes()[self._dirty :]
+            self._path.write_bytes(self.on_disk + dirty)
+
+    def lose_power(self) -> None:
+        """Leave the file as the disk holds it."""
+        self._path.write_bytes(self.on_disk)
+
+
+def syncing_fails(path: Path, disk: Disk) -> tuple[list[int], list[int]]:
+    """A run with one failing sync, then a power cut: what was acknowledged, and what is there."""
+    acknowledged = []
+    with log_files.use(disk), writing(path) as writer:
+        for n in range(6):
+            disk.fail_next = n == 3
+            if writer.append(event("step_finish", n)):
+                acknowledged.append(n)
+    disk.lose_power()
+    with writing(path, accept_damage=True):
+        pass
+    return acknowledged, marks(path)
+
+
+def test_a_failed_sync_is_never_taken_for_success_later(path: Path) -> None:
+    acknowledged, found = syncing_fails(path, Disk(path))
+
+    assert acknowledged == found == [0, 1, 2, 3, 4, 5]
+    outside_checker.check(path)
+
+
+def test_without_eviction_the_lost_record_would_be_taken_for_there(path: Path) -> None:
+    acknowledged, found = syncing_fails(path, Disk(path, evicts=False))
+
+    assert 3 in acknowledged
+    assert 3 not in found
+
+
+def test_without_syncs_a_power_cut_takes_everything(path: Path) -> None:
+    acknowledged, found = syncing_fails(path, Disk(path, syncs=False))
+
+    assert len(acknowledged) == 6
+    assert found == []
+
+
+def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on(
+    path: Path,
+) -> None:
+    disk = Disk(path)
+    with log_files.use(disk):
+        writer = LogWriter(path, ID)
+        writer.append(start())
+        writer.append(event("step_start", 1))  # in the page cache alone
+        writer.detach()  # killed
+        with writing(path) as again:
+            again.append(event("step_finish", 2))
+    disk.lose_power()
+
+    assert marks(path) == [1, 2]
+    assert len(outside_checker.check(path)) == 3
+
+
+def test_a_disk_that_loses_what_it_had_synced_is_not_gone_on_with(path: Path) -> None:
+    disk = Disk(path)
+    with log_files.use(disk), writing(path) as writer:
+        writer.append(start())
+        writer.append(event("step_finish", 1))
+        disk.on_disk = disk.on_disk[:300]
+        path.write_bytes(disk.on_disk)
+        assert writer.append(event("step_finish", 2)) is None
+        assert "ends before seq 2, which was safely in it" in str(writer.failure)

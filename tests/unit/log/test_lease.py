@@ -1,0 +1,216 @@
+"""The lease: one process at a time, freed by death alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from capabilities import need
+from crashing import Forked, in_child
+from tapps_otel.errors import RunBusyError
+from tapps_otel.log import files as log_files
+from tapps_otel.log import lease as lease_module
+from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.lease import Lease, holder
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / "r.lease"
+
+
+def test_a_second_taker_in_this_process_is_told_who_holds_it(path: Path) -> None:
+    first = Lease(path, "r")
+    with pytest.raises(RunBusyError) as caught:
+        Lease(path, "r")
+    first.release()
+
+    assert (caught.value.pid, caught.value.host) == (os.getpid(), socket.gethostname())
+    assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
+
+
+def test_a_loser_does_not_overwrite_the_holders_name(path: Path) -> None:
+    first = Lease(path, "r")
+    label = path.read_bytes()
+    with pytest.raises(RunBusyError):
+        Lease(path, "r")
+
+    assert path.read_bytes() == label
+    first.release()
+
+
+def test_a_released_lease_can_be_taken_and_released_twice(path: Path) -> None:
+    first = Lease(path, "r")
+    first.release()
+    first.release()
+    second = Lease(path, "r")
+    first.release()
+
+    assert holder(path) is not None
+    second.release()
+    assert holder(path) is None
+
+
+def test_asking_who_holds_it_takes_nothing(path: Path) -> None:
+    assert holder(path) is None
+    lease = Lease(path, "r")
+    for _ in range(3):
+        assert holder(path) == (os.getpid(), socket.gethostname())
+    lease.release()
+    assert holder(path) is None
+    Lease(path, "r").release()
+
+
+@contextmanager
+def held_elsewhere(path: Path) -> Iterator[Forked]:
+    """Another process holds the lease."""
+    reading, writing = os.pipe()
+
+    def hold() -> None:
+        lease = Lease(path, "r")
+        os.write(writing, b"held")
+        signal.pause()
+        lease.release()
+
+    child = Forked(hold)
+    try:
+        assert os.read(reading, 4) == b"held"
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_taker_in_another_process_is_told_who_holds_it(path: Path) -> None:
+    need("fork")
+    with held_elsewhere(path) as child:
+        with pytest.raises(RunBusyError) as caught:
+            Lease(path, "r")
+        assert caught.value.pid == child.pid
+        assert holder(path) == (child.pid, socket.gethostname())
+
+
+def test_a_dead_holder_frees_it_by_itself(path: Path) -> None:
+    need("fork")
+    with held_elsewhere(path) as child:
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert holder(path) is None
+        Lease(path, "r").release()
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests
+        return os.fork()
+
+
+def left_by_a_dead_parent(path: Path) -> bool:
+    """Whether a forked child keeps the lease of a parent that is dead."""
+    reading, writing = os.pipe()
+    alive, dead = os.pipe()
+
+    parent = _fork()
+    if parent == 0:
+        lease = Lease(path, "r")
+        if _fork() == 0:
+            os.close(dead)
+            os.write(writing, b"here")
+            os.read(alive, 1)  # until the test closes its end
+        os._exit(lease._descriptor < 0)
+    assert os.waitpid(parent, 0)[1] == 0
+    assert os.read(reading, 4) == b"here"
+    kept = holder(path) is not None
+    for one in (reading, writing, alive, dead):
+        os.close(one)
+    return kept
+
+
+def test_a_forked_child_does_not_keep_its_parents_lease(path: Path) -> None:
+    need("fork")
+
+    assert not left_by_a_dead_parent(path)
+
+
+def test_without_letting_go_at_fork_it_would_keep_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("fork")
+    monkeypatch.setattr(lease_module, "_leases", [])
+    monkeypatch.setattr(Lease, "__init__", _without_register)
+
+    assert left_by_a_dead_parent(path)
+
+
+def _without_register(self: Lease, path: Path, workflow_id: str) -> None:
+    self._files = log_files.system()
+    self._descriptor = self._files.open_append(path, create=True)
+    assert self._files.lock(self._descriptor)
+
+
+def test_a_child_cannot_take_what_its_parent_still_holds(path: Path) -> None:
+    need("fork")
+    lease = Lease(path, "r")
+
+    def child() -> str:
+        try:
+            Lease(path, "r")
+        except RunBusyError as error:
+            return f"busy {error.pid}"
+        return "taken"
+
+    assert in_child(child).value == f"busy {os.getpid()}"
+    assert holder(path) is not None
+    lease.release()
+
+
+@pytest.mark.parametrize(
+    "label", [b"", b"{", b"[]", b"null", b'{"pid":true,"host":1}', b"\xff\xfe", b"[" * 2000]
+)
+def test_a_label_that_says_nothing_names_nobody(path: Path, label: bytes) -> None:
+    lease = Lease(path, "r")
+    path.write_bytes(label)
+
+    assert holder(path) == (None, None)
+    with pytest.raises(RunBusyError, match=r"by process \? on \?"):
+        Lease(path, "r")
+    lease.release()
+
+
+def test_a_long_host_is_cut(path: Path) -> None:
+    lease = Lease(path, "r")
+    path.write_bytes(json.dumps({"pid": 1, "host": "h" * 900}).encode())
+
+    assert holder(path) == (1, "h" * 255)
+    lease.release()
+
+
+@pytest.mark.parametrize("call", ["open_append", "lock", "replace_content"])
+def test_a_lease_that_cannot_be_taken_leaves_nothing_held(path: Path, call: str) -> None:
+    with log_files.use(FaultyFiles(call)), pytest.raises(OSError, match="No space left"):
+        Lease(path, "r")
+
+    Lease(path, "r").release()
+
+
+def test_without_open_file_locks_flock_does(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fcntl, "F_OFD_SETLK", raising=False)
+    monkeypatch.delattr(fcntl, "F_OFD_GETLK", raising=False)
+    lease = Lease(path, "r")
+
+    assert holder(path) == (os.getpid(), socket.gethostname())
+    with pytest.raises(RunBusyError):
+        Lease(path, "r")
+    lease.release()
+    assert holder(path) is None

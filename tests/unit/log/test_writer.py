@@ -1,0 +1,259 @@
+"""Writing: seq, durability, what a caller is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+import outside_checker
+from logs import ID, event, marks, start, story, write, writing
+from tapps_otel.errors import LogDamagedError, LogWriteError
+from tapps_otel.log import files as log_files
+from tapps_otel.log.event import MAX_LINE, Event
+from tapps_otel.log.files import FaultyFiles, Files
+from tapps_otel.log.reader import check
+from tapps_otel.log.writer import LogWriter
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / f"{ID}.jsonl"
+
+
+class Counting(Files):
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def sync(self, descriptor: int) -> None:
+        self.calls["sync"] += 1
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        self.calls["write"] += 1
+        super().write(descriptor, data)
+
+
+def test_seq_counts_from_one_and_goes_on_in_the_next_execution(path: Path) -> None:
+    with writing(path) as writer:
+        assert [writer.append(one) for one in story()] == [1, 2, 3, 4, 5, 6, 7]
+    with writing(path) as writer:
+        assert writer.append(event("workflow_resume", execution=2)) == 8
+        assert (writer.seq, writer.sha) == (8, check(path, ID).sha)
+    assert len(outside_checker.check(path)) == 8
+
+
+def test_files_and_folders_are_private(path: Path) -> None:
+    write(path, [start()])
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_opening_gives_the_events_that_are_there(path: Path) -> None:
+    write(path, story())
+    seen: list[Event] = []
+
+    with writing(path, on_event=seen.append):
+        pass
+    assert [one.seq for one in seen] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_every_event_is_one_write(path: Path) -> None:
+    files = Counting()
+    with log_files.use(files):
+        write(path, story())
+
+    assert files.calls["write"] == 7
+
+
+@pytest.mark.parametrize(
+    ("durability", "syncs"),
+    [("commit", 4), ("always", 7), ("os", 0)],  # start, finish, fail and end of the story's seven
+)
+def test_syncs_are_those_that_the_durability_promises(
+    path: Path, durability: Any, syncs: int
+) -> None:
+    files = Counting()
+    with log_files.use(files):
+        write(path, story(), durability=durability)
+
+    assert files.calls["sync"] == syncs
+
+
+def test_a_sync_can_be_asked_for_one_event(path: Path) -> None:
+    files = Counting()
+    with log_files.use(files), writing(path) as writer:
+        writer.append(event("step_start", 1), sync=True)
+
+    assert files.calls["sync"] == 1
+
+
+def test_a_run_that_syncs_nothing_for_long_is_synced_all_the_same(path: Path) -> None:
+    files = Counting()
+    with log_files.use(files), writing(path) as writer:
+        for _ in range(5000):
+            writer.append(event("annotation"))
+
+    assert 2 <= files.calls["sync"] <= 5
+
+
+def test_threads_share_one_order(path: Path) -> None:
+    with writing(path, durability="os") as writer:
+
+        def work(name: int) -> None:
+            for number in range(200):
+                writer.append(event("annotation", [name, number]))
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    found = [(one["attributes"]["mark"]) for one in outside_checker.check(path)]
+
+    assert len(found) == 1200
+    for name in range(6):
+        assert [number for who, number in found if who == name] == list(range(200))
+
+
+def test_a_closed_writer_says_so(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+    writer.close()
+
+    with pytest.raises(LogWriteError, match=r"r\.jsonl: cannot write to the log: the log is clos"):
+        writer.append(start())
+
+
+UNFIT: dict[str, tuple[dict[str, Any], str]] = {
+    "not JSON": ({"attributes": {"a": object()}}, "object"),
+    "endless digits": ({"attributes": {"a": 10**5000}}, "4300 digits"),
+    "pretty raw JSON": ({"result": Raw(b"[\n]")}, "newline"),
+    "too long": ({"result": Raw(b'"%b"' % (b"x" * MAX_LINE))}, f"at most {MAX_LINE}"),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), UNFIT.values(), ids=UNFIT)
+def test_an_event_that_cannot_be_a_line_is_left_out_and_counted(
+    path: Path, fields: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writing(path) as writer, caplog.at_level(logging.ERROR, "tapps_otel"):
+        writer.append(start())
+        assert writer.append(event("annotation", **fields)) is None
+        assert writer.append(event("annotation", "next")) == 3
+        assert writer.failure is None
+    events = outside_checker.check(path)
+
+    assert [one["event_type"] for one in events] == ["workflow_start", "log_gap", "annotation"]
+    assert events[1]["attributes"] == {"dropped": 1}
+    assert said in caplog.text
+    assert str(path) in caplog.text
+
+
+@pytest.mark.parametrize(("fields", "said"), UNFIT.values(), ids=UNFIT)
+def test_with_stop_it_is_an_error_and_the_log_goes_on(
+    path: Path, fields: dict[str, Any], said: str
+) -> None:
+    with writing(path, stop=True) as writer:
+        writer.append(start())
+        with pytest.raises(LogWriteError, match=said):
+            writer.append(event("annotation", **fields))
+        writer.append(event("annotation", "next"))
+    assert marks(path) == ["next"]
+    assert len(outside_checker.check(path)) == 2
+
+
+def test_an_unfit_event_that_waited_is_counted_when_the_log_works_again(path: Path) -> None:
+    with log_files.use(FaultyFiles("write", 2, times=2)), writing(path) as writer:
+        writer.append(start())
+        writer.append(event("annotation", "a"))  # fails twice, and waits
+        writer.append(event("annotation", attributes={"a": object()}))
+        writer.append(event("annotation", "b"))
+    events = outside_checker.check(path)
+
+    assert marks(path) == ["a", "b"]
+    assert [one["attributes"] for one in events if one["event_type"] == "log_gap"] == [
+        {"dropped": 1}
+    ]
+
+
+def test_a_write_of_somebody_else_is_noticed_and_nothing_more_is_written(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+        with path.open("ab") as file:
+            file.write(b'{"not":"ours"}\n')
+        assert writer.append(event("annotation", "a")) is None
+        size = path.stat().st_size
+        assert writer.append(event("annotation", "b")) is None
+        assert path.stat().st_size == size
+    assert "another process wrote to the log without the lease" in caplog.text
+    assert not check(path, ID).ok
+
+
+@pytest.mark.parametrize("what", ["removed", "cut"])
+def test_a_log_that_lost_what_was_synced_is_not_gone_on_with(path: Path, what: str) -> None:
+    with log_files.use(FaultyFiles("write", 4, times=1)), writing(path) as writer:
+        for one in story()[:3]:
+            writer.append(one)
+        if what == "removed":
+            path.unlink()
+        else:
+            path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
+        size = path.stat().st_size if path.exists() else None
+        assert writer.append(event("annotation")) is None
+        assert writer.failure is not None
+        assert ("No such file" if what == "removed" else "ends before seq 3") in writer.failure
+    assert (path.stat().st_size if path.exists() else None) == size
+
+
+def test_ctrl_c_inside_an_append_leaves_a_log_that_goes_on(path: Path) -> None:
+    class Interrupted(Files):
+        armed = False
+
+        def write(self, descriptor: int, data: bytes) -> None:
+            super().write(descriptor, data)
+            if self.armed:
+                self.armed = False
+                raise KeyboardInterrupt
+
+    files = Interrupted()
+    with log_files.use(files), writing(path) as writer:
+        writer.append(start())
+        files.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            writer.append(event("step_finish", 1))
+        writer.append(event("workflow_end", 2))
+    assert marks(path) == [1, 2]
+    assert len(outside_checker.check(path)) == 3
+
+
+def test_what_is_not_ours_is_not_touched(path: Path) -> None:
+    path.parent.mkdir()
+    for data in (b'{"type":"workflow_start"}\n', b"hello", b'{"v":1,"seq":2,', b"\xef\xbb\xbf{"):
+        path.write_bytes(data)
+        for accept_damage in (False, True):
+            with pytest.raises(LogDamagedError, match="this is not a log of tapps_otel"):
+                LogWriter(path, ID, accept_damage=accept_damage)
+        assert path.read_bytes() == data
+
+
+def test_damage_that_a_person_accepts_is_declared_and_the_log_goes_on(path: Path) -> None:
+    data = write(path, story())
+    broken = data[:500] + b"#" + data[501:]
+    path.write_bytes(broken)
+
+    with pytest.raises(LogDamagedError):
+        LogWriter(path, ID)
+    with writing(path, accept_damage=True) as writer:
+        writer.append(event("workflow_resume", "on", execution=2))
+    assert path.read_bytes().startswith(broken)
+    assert "on" in marks(path)
+    assert check(path, ID).repairs
+    outside_checker.check(path)
