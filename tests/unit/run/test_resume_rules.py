@@ -879,6 +879,37 @@ def test_an_exception_in_the_middle_of_an_event_leaves_no_step_open(
     assert did.count("work") == (2 if (at, when) == ("step_finish work", "before") else 1)
 
 
+def test_what_was_written_is_remembered_whatever_was_raised_just_then(did: Effects) -> None:
+    """An exception right after a step's finish was written, swallowed; then a retry in the same
+    execution: the step is done, and not run again.
+    """
+
+    @step
+    def inner() -> int:
+        return did("inner")
+
+    @step(timeout=0.05, retries=1, backoff=QUICK)
+    async def outer() -> None:
+        try:
+            inner()
+        except Injected:
+            await asyncio.sleep(30)
+
+    @workflow
+    async def flow() -> None:
+        await outer()
+
+    def thrown(number: int, event: Any) -> None:
+        if label(event) == "step_finish outer/inner":
+            raise Injected
+
+    with appends(after=thrown):
+        go(flow)
+
+    assert did.all == ["inner"]
+    assert [one.status for one in history("r").steps] == ["completed", "completed"]
+
+
 def test_events_of_a_resumed_run_count_on(did: Effects) -> None:
     @step
     def work() -> None:
