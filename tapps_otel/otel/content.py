@@ -15,6 +15,7 @@ a processor, or cut by a limit) is in the ``otel`` field of its events, values p
   a list is name, time, attributes and perhaps the number of dropped attributes of another);
   ``links`` (as at the start); ``name``; ``status``, code and description (unset); ``end_time``
   if the user's code ended it then and there (else the event ends it); ``dropped`` counts (0).
+  Above 64 KiB all of it is in the blob that ``otel_blob`` names; ``omitted`` says that it is lost.
 
 A collector takes a batch whole or not at all, and one text that is no UTF-8 or one number beyond
 64 bits spoils it. So every value goes through :func:`attribute` or :func:`text`.

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from msgspec import UNSET
 from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.trace import (
@@ -24,7 +25,8 @@ from opentelemetry.trace import (
 )
 
 from tapps_otel import names
-from tapps_otel.log.event import EVENT_TYPES
+from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.event import EVENT_TYPES, raw_json
 from tapps_otel.names import ATTR
 from tapps_otel.otel.content import (
     Attributes,
@@ -42,7 +44,7 @@ from tapps_otel.otel.content import (
 from tapps_otel.otel.spans import LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.trace import TracerProvider
 
@@ -284,12 +286,12 @@ class _Span(LiveSpan):
         self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
         self._last_seq = event.seq
 
-    def hold(self, event: Event) -> None:
+    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
         if not self._recording:
             return
         try:
             if not self._untouched() and (note := self._differences()):
-                event.otel = note
+                _keep(note, event, put)
         except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
             warn_once("hold", error)
 
@@ -401,6 +403,18 @@ def _note(
     if links:
         note["links"] = [_packed_link(link) for link in links]
     return note
+
+
+def _keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None) -> None:
+    """Put a note into its event, or a large one into a blob: users put whole prompts on spans."""
+    data = bytes(raw_json(note))
+    if len(data) <= INLINE_LIMIT:
+        event.otel = note
+        return
+    event.otel = {"omitted": f"{len(data)} bytes"}  # also if the blob cannot be written
+    if put is not None:
+        event.otel_blob = put(data)
+        event.otel = UNSET
 
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:

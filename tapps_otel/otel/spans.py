@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
@@ -67,8 +67,12 @@ class LiveSpan:
     def record(self, event: Event) -> None:
         """Add an event whose line is written; also the event that started the span."""
 
-    def hold(self, event: Event) -> None:
-        """Note in the ending event, before its line, what the span holds that others put there."""
+    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
+        """Note in the ending event, before its line, what the span holds that others put there.
+
+        :param put: keeps what is too large for a line, and gives its name for ``otel_blob``;
+            without it that is left out, and the event says so
+        """
 
     def end(self, event: Event, *, sha: str | None = None) -> None:
         """Add the ending event, whose line is written, and end the span.

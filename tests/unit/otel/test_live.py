@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -672,6 +673,32 @@ def test_nothing_is_held_where_nobody_touched_the_span(driver: Driver) -> None:
 
     assert driver.end(step).otel is UNSET
     assert driver.end(run, "workflow_end").otel is UNSET
+
+
+def test_what_is_too_large_for_a_line_goes_into_a_blob(driver: Driver) -> None:
+    blobs: list[bytes] = []
+
+    def put(data: bytes) -> str:
+        blobs.append(data)
+        return "digest"
+
+    def full() -> str:
+        raise OSError("disk full")
+
+    ends = []
+    for keep in (put, None, lambda _: full()):
+        step = driver.step(driver.workflow())
+        step.span.set_attribute("prompt", "x" * 100_000)  # type: ignore[attr-defined]
+        ends.append(driver.event("step_finish", status="completed"))
+        step.hold(ends[-1], keep)
+    lost = {"omitted": f"{len(blobs[0])} bytes"}
+
+    assert [(end.otel_blob, end.otel) for end in ends] == [
+        ("digest", UNSET),
+        (UNSET, lost),
+        (UNSET, lost),
+    ]
+    assert json.loads(blobs[0])["attributes"]["prompt"] == "x" * 100_000
 
 
 def test_events_that_come_out_of_order_are_held(
