@@ -66,7 +66,7 @@ def run(
 def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Code:
     """``resume``: the run of that id, or the last one."""
     from tapps_otel.run import reading
-    from tapps_otel.run.opening import load, store_of
+    from tapps_otel.run.opening import beginning, store_of
 
     store = store_of(log_dir)
     if workflow_id is None:
@@ -76,7 +76,7 @@ def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Cod
             return Code.NOT_FOUND
         workflow_id = last.workflow_id
     name = workflow_id
-    path = str(load(name, log_dir).workflow.get("path", ""))
+    path = str(beginning(name, log_dir).workflow.get("path", ""))
     _find_modules_here(path)
     try:
         flow = reading.find_workflow(path, name)

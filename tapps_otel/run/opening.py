@@ -40,7 +40,16 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["FROM_FILE", "boot_id", "load", "open_by_hand", "open_run", "store_of", "stored_inputs"]
+__all__ = [
+    "FROM_FILE",
+    "beginning",
+    "boot_id",
+    "load",
+    "open_by_hand",
+    "open_run",
+    "store_of",
+    "stored_inputs",
+]
 
 # On a module that was loaded by the path of its file: that path, for it has no other name.
 FROM_FILE: Final = "__tapps_otel_file__"
@@ -62,18 +71,29 @@ def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
     return _fold(store, workflow_id).history
 
 
+def beginning(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
+    """The same, read no further than the run's start: which workflow it is of, and its inputs.
+
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed before the run's start
+    :raises LogVersionError: a newer format
+    """
+    store = store_of(log_dir)
+    history = _fold(store, workflow_id, last="workflow_start").history
+    if not history.executions:
+        raise RunNotFoundError(workflow_id, store.folder)
+    return history
+
+
 def stored_inputs(name: str, workflow_id: str, log_dir: Path | str | None) -> bytes:
     """The inputs that a run of the workflow ``name`` began with, as JSON.
 
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: it is a run of another workflow
     """
-    store = store_of(log_dir)
-    history = _fold(store, workflow_id).history
-    if not history.executions:
-        raise RunNotFoundError(workflow_id, store.folder)
+    history = beginning(workflow_id, log_dir)
     _check_name(history, name)
-    return _inputs_of(history, _blobs(store, workflow_id)) or b"{}"
+    return _inputs_of(history, _blobs(store_of(log_dir), workflow_id)) or b"{}"
 
 
 def open_run(
@@ -176,13 +196,15 @@ def open_by_hand(
 # -- what is there
 
 
-def _fold(store: Store, workflow_id: str) -> Fold:
+def _fold(store: Store, workflow_id: str, *, last: str | None = None) -> Fold:
     path = store.log_path(workflow_id)
     fold = Fold(workflow_id)
     try:
         with collector_paused():
             for event in read(path, workflow_id):
                 fold.feed(event)
+                if event.event_type == last:
+                    break
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None
     return fold

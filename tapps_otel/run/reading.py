@@ -14,7 +14,7 @@ from tapps_otel.errors import LogDamagedError, LogError, RunConflictError, RunNo
 from tapps_otel.log import lease, reader
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.model import WorkflowEvent, read_model
-from tapps_otel.run.opening import FROM_FILE, load, store_of
+from tapps_otel.run.opening import FROM_FILE, beginning, load, store_of
 from tapps_otel.run.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def resume(workflow_id: str, *, log_dir: Path | str | None = None) -> Any:
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    found = load(workflow_id, log_dir)
+    found = beginning(workflow_id, log_dir)
     flow = find_workflow(str(found.workflow.get("path", "")), workflow_id)
     return flow.options(log_dir=log_dir).resume(workflow_id)
 
