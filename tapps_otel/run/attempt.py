@@ -112,13 +112,12 @@ class Attempt(Scope):
                 seq = run.write(event)
         except BaseException as error:
             if event.seq and not isinstance(error, LogError):
-                self.fail_drained(error)  # Ctrl-C at that very moment: it stands in the log
+                self._remember(event, event.seq)  # Ctrl-C at that very moment: it is in the log
+                self.fail_drained(error)
             else:
                 self._close(FAILED)
             raise
-        if run.memory.follows(self):
-            with run.lock:
-                run.memory.follow(self, event, seq)
+        self._remember(event, seq)
         if self.span is not None:
             self.span.record(event)
 
@@ -301,18 +300,25 @@ class Attempt(Scope):
         try:
             seq = run.write(event)
         except BaseException as error:
-            if event.seq or isinstance(error, LogError):
+            if isinstance(error, LogError):
                 self._close(FAILED)
+            elif event.seq:  # Ctrl-C just after: what the log says holds
+                self._remember(event, event.seq, forget=state is COMPLETED)
+                self._close(state)
             else:  # Ctrl-C just before: it has to end in the log all the same
                 self.fail_drained(error)
             raise
-        if run.memory.follows(self):
-            with run.lock:
-                run.memory.follow(self, event, seq, forget=state is COMPLETED)
+        self._remember(event, seq, forget=state is COMPLETED)
         # Only now may the enclosing scope end: its own end stands behind this one in the log.
         self._close(state, release=release)
         if span is not None:
             span.end(event)
+
+    def _remember(self, event: Event, seq: int | None, *, forget: bool = False) -> None:
+        run = self.run
+        if run.memory.follows(self):
+            with run.lock:
+                run.memory.follow(self, event, seq, forget=forget)
 
     def _close(self, state: str, *, release: bool = True) -> None:
         with self.run.lock:

@@ -131,11 +131,19 @@ def _attributes(error: BaseException) -> dict[str, Any]:
                 value = getattr(error, name, None)
                 if value is not None:
                     carried[name] = value
-    return {
-        name: value
+    plain = {
+        name: _as_scalar(value)
         for name, value in carried.items()
-        if name not in {_MARK, "__notes__"} and _is_small_json(value)
+        if name not in {_MARK, "__notes__"}
     }
+    return {name: value for name, value in plain.items() if _is_small_json(value)}
+
+
+def _as_scalar(value: Any) -> Any:
+    """An ``HTTPStatus`` is an int, and compares as one: better that than nothing."""
+    if isinstance(value, int) and type(value) is not bool:
+        return int(value)
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def _is_small_json(value: object) -> bool:
