@@ -1,0 +1,406 @@
+"""The demo: a workflow of real work on files, and what it takes to kill and resume it.
+
+:func:`survey` reads a folder of Python sources and writes a report about them. Nothing in it knows
+that it will be killed: it is what a workflow looks like. :class:`Demo` carries it out in a child
+process by the command line, kills that child in the middle of a step, and lets another go on.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+import tokenize
+from collections import Counter
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tapps_otel import clock, current_run, step, workflow
+from tapps_otel.errors import TappsError
+from tapps_otel.log.reader import follow
+from tapps_otel.log.store import Store
+from tapps_otel.names import new_workflow_id
+from tapps_otel.run.reading import history, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.history.fold import RunHistory
+    from tapps_otel.log.event import Event
+    from tapps_otel.run.reading import VerifyReport
+
+__all__ = ["SOURCES", "Demo", "DemoError", "Outcome", "survey"]
+
+SOURCES: Final = Path(__file__).with_name("demo_sources")
+_PACE: Final = 0.02  # seconds a file: quick work is slowed down, so that it can be watched
+_SHARES: Final = (1, 2, 3)  # of the comparisons, for three threads that do not end together
+_KEYWORDS: Final = frozenset(["self", "cls", "return", "for", "in", "if", "else", "not", "def"])
+
+
+# ---------------------------------------------------------------- the workflow
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function in a file."""
+
+    where: str
+    lines: int
+    documented: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files, and how alike they are (0 to 1)."""
+
+    names: list[str]
+    ratio: float
+
+
+@step(action="read")
+def scan(folder: str) -> list[Source]:
+    """List the sources, each with the digest of what it holds."""
+    found: list[Source] = []
+    for path in sorted(Path(folder).glob("*.py")):
+        data = path.read_bytes()
+        found.append(Source(path.name, sha256(data).hexdigest(), len(data)))
+        time.sleep(_PACE)
+    return found
+
+
+@step(action="parse")
+def parse(folder: str, sources: list[Source]) -> list[Function]:
+    """Parse every file and find its functions."""
+    found: list[Function] = []
+    for source in sources:
+        tree = ast.parse(_text(Path(folder, source.name)))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                documented = ast.get_docstring(node) is not None
+                found.append(Function(f"{source.name}:{node.name}", lines, documented))
+        time.sleep(_PACE)
+    return found
+
+
+@step(action="count")
+async def count_lines(folder: str, sources: list[Source]) -> dict[str, int]:
+    """Lines of code, of comments, and empty ones, over all files."""
+    counted: Counter[str] = Counter()
+    for source in sources:
+        for line in _text(Path(folder, source.name)).splitlines():
+            text = line.strip()
+            counted["comment" if text.startswith("#") else "code" if text else "empty"] += 1
+        await asyncio.sleep(_PACE)
+    return dict(counted)
+
+
+@step(action="rank")
+async def longest_functions(functions: list[Function]) -> list[Function]:
+    """The five longest functions."""
+    await asyncio.sleep(5 * _PACE)
+    return sorted(functions, key=lambda one: -one.lines)[:5]
+
+
+@step(action="rank")
+async def rank_names(folder: str, sources: list[Source]) -> list[tuple[str, int]]:
+    """The ten names that are used most."""
+    counted: Counter[str] = Counter()
+    for source in sources:
+        counted.update(
+            word
+            for word in _words(Path(folder, source.name))
+            if word.isidentifier() and word not in _KEYWORDS
+        )
+        await asyncio.sleep(_PACE / 2)
+    return counted.most_common(10)
+
+
+@step(action="check")
+async def find_undocumented(functions: list[Function]) -> list[str]:
+    """Public functions without a docstring."""
+    await asyncio.sleep(8 * _PACE)
+    return [
+        one.where
+        for one in functions
+        if not one.documented and not one.where.partition(":")[2].startswith("_")
+    ]
+
+
+@step(action="compare")
+def compare(folder: str, pairs: list[tuple[str, str]]) -> list[Pair]:
+    """How alike the files of each pair are: word by word, which takes a while."""
+    words = {name: _words(Path(folder, name)) for pair in pairs for name in pair}
+    found: list[Pair] = []
+    for one, other in pairs:
+        ratio = SequenceMatcher(None, words[one], words[other], autojunk=False).ratio()
+        found.append(Pair([one, other], round(ratio, 3)))
+        time.sleep(1.5 * _PACE)
+    return found
+
+
+@step(action="group")
+def group(pairs: list[Pair]) -> list[list[str]]:
+    """Files that are more alike than most, put together."""
+    limit = sorted(pair.ratio for pair in pairs)[-max(1, len(pairs) // 10)]
+    groups: list[set[str]] = []
+    for pair in pairs:
+        if pair.ratio >= limit:
+            touched = [one for one in groups if one & set(pair.names)]
+            groups = [one for one in groups if one not in touched]
+            groups.append(set(pair.names).union(*touched))
+    return sorted(sorted(one) for one in groups)
+
+
+@workflow
+async def survey(folder: str, report: str) -> dict[str, Any]:
+    """Read the sources in ``folder`` and write a report about them."""
+    sources = scan(folder)
+    functions = parse(folder, sources)
+    lines, longest, names, undocumented = await asyncio.gather(
+        count_lines(folder, sources),
+        longest_functions(functions),
+        rank_names(folder, sources),
+        find_undocumented(functions),
+    )
+    # Work that does not await goes to threads; each share is a step of its own.
+    shares = await asyncio.gather(
+        *(asyncio.to_thread(compare, folder, share) for share in _shares(sources))
+    )
+    pairs = [pair for share in shares for pair in share]
+    alike = group(pairs)
+
+    text = _render(sources, functions, lines, longest, names, undocumented, pairs, alike)
+    # A step by hand: its artifact, a file, is in the log with its digest.
+    with current_run().begin("render", inputs={"sha256": _digest(text), "to": report}) as attempt:
+        if not attempt.done:
+            _write(Path(report), text)
+            attempt.finish(len(text), artifacts=[Path(report)])
+    return {
+        "files": len(sources),
+        "functions": len(functions),
+        "lines": lines,
+        "most_used": names[0][0],
+        "report": report,
+    }
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def _words(path: Path) -> list[str]:
+    source = io.BytesIO(path.read_bytes())
+    return [token.string for token in tokenize.tokenize(source.readline) if token.string.strip()]
+
+
+def _shares(sources: list[Source]) -> list[list[tuple[str, str]]]:
+    """Every pair of files, dealt out in unequal shares."""
+    pairs = list(itertools.combinations((one.name for one in sources), 2))
+    deal = [at for at, times in enumerate(_SHARES) for _ in range(times)]
+    shares: list[list[tuple[str, str]]] = [[] for _ in _SHARES]
+    for at, pair in enumerate(pairs):
+        shares[deal[at % len(deal)]].append(pair)
+    return shares
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _render(  # noqa: PLR0917 - one for each part of the report
+    sources: list[Source],
+    functions: list[Function],
+    lines: dict[str, int],
+    longest: list[Function],
+    names: list[tuple[str, int]],
+    undocumented: list[str],
+    pairs: list[Pair],
+    alike: list[list[str]],
+) -> str:
+    closest = sorted(pairs, key=lambda pair: -pair.ratio)[:5]
+    size = sum(one.bytes for one in sources)
+    kinds = ", ".join(f"{number} lines {kind}" for kind, number in sorted(lines.items()))
+    chapters = {
+        "Longest functions": [f"{one.where}: {one.lines} lines" for one in longest],
+        "Names used most": [f"{name}: {number}" for name, number in names],
+        f"Public functions without a docstring: {len(undocumented)}": undocumented,
+        "Most alike": [f"{' and '.join(one.names)}: {one.ratio:.0%}" for one in closest],
+        "Groups": [", ".join(one) for one in alike],
+    }
+    parts = ["# A survey of Python sources\n"]
+    parts.append(f"{len(sources)} files, {size} bytes, {len(functions)} functions; {kinds}\n")
+    for title, points in chapters.items():
+        parts += [f"## {title}\n", *(f"- {point}" for point in points), ""]
+    return "\n".join(parts)
+
+
+# ---------------------------------------------------------------- killing and resuming it
+
+
+class DemoError(TappsError):
+    """A child process of the demo did not do what it was started for."""
+
+
+class Outcome(NamedTuple):
+    """What is in the log in the end.
+
+    :ivar finished: steps that had finished when the first process was killed
+    :ivar cut: steps that were open then
+    :ivar again: finished steps that ran again all the same: there must be none
+    """
+
+    history: RunHistory
+    verified: VerifyReport
+    finished: list[str]
+    cut: list[str]
+    again: list[str]
+    report: Path
+    log: Path
+
+
+class Demo:
+    """One demonstration, in a folder of logs.
+
+    :ivar workflow_id: of its run
+    :ivar cut: steps that were open when it was killed
+    """
+
+    def __init__(self, log_dir: Path) -> None:
+        now = clock.timestamp(clock.time_ns())
+        self.log_dir = log_dir
+        self.workflow_id = new_workflow_id("survey", now)
+        self.report = log_dir / f"{self.workflow_id}.md"
+        self._path = Store(log_dir).log_path(self.workflow_id)
+        self._seen = 0
+        self._finished: dict[str, None] = {}
+        self._open: dict[str, None] = {}
+        self.cut: list[str] = []
+
+    def begin(self) -> Iterator[Event]:
+        """Start the workflow; its events until it is killed, in the middle of a step.
+
+        :raises DemoError: it ended before that
+        """
+        inputs = json.dumps({"folder": str(SOURCES), "report": str(self.report)})
+        child = self._start("run", "tapps_otel.demo:survey", "--id", self.workflow_id, "-i", inputs)
+        try:
+            for event in self._events(child):
+                yield event
+                # One of three parallel steps has just finished: the others are in the middle.
+                if event.event_type == "step_finish" and event.step == "compare" and self._open:
+                    child.kill()
+        finally:
+            said = _end(child)
+        if child.returncode != -9:
+            raise DemoError(f"the workflow ended before it could be killed\n{said}")
+        self.cut = list(self._open)
+
+    def go_on(self) -> Iterator[Event]:
+        """Resume it in another process; its events to the end.
+
+        :raises DemoError: it did not complete
+        """
+        child = self._start("resume", self.workflow_id)
+        try:
+            yield from self._events(child)
+        finally:
+            said = _end(child)
+        if child.returncode != 0:
+            raise DemoError(f"resume ended with exit code {child.returncode}\n{said}")
+
+    def outcome(self) -> Outcome:
+        """What the log says now."""
+        found = history(self.workflow_id, log_dir=self.log_dir)
+        finished = [step_id for step_id in self._finished if self._ended_in_first(found, step_id)]
+        again = [
+            step_id
+            for step_id in finished
+            if any(attempt.execution > 1 for attempt in found.by_id[step_id].attempts)
+        ]
+        return Outcome(
+            history=found,
+            verified=verify(self.workflow_id, log_dir=self.log_dir),
+            finished=finished,
+            cut=self.cut,
+            again=again,
+            report=self.report,
+            log=self._path,
+        )
+
+    @staticmethod
+    def _ended_in_first(found: RunHistory, step_id: str) -> bool:
+        attempts = found.by_id[step_id].attempts
+        return any(one.execution == 1 and one.status == "completed" for one in attempts)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        # -P: a folder of this name where the user happens to be is not what is meant.
+        command = [sys.executable, "-P", "-m", "tapps_otel", *arguments]
+        return subprocess.Popen(
+            [*command, "--quiet", "--log-dir", str(self.log_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != _SWITCH},
+        )
+
+    def _events(self, child: subprocess.Popen[bytes]) -> Iterator[Event]:
+        """What the child writes into the log, until it is dead."""
+        while not self._path.exists():
+            if child.poll() is not None:
+                return
+            time.sleep(_PACE)
+        for event in follow(
+            self._path, self.workflow_id, done=lambda: child.poll() is not None, poll=_PACE
+        ):
+            self._note(event)
+            if event.seq > self._seen:
+                self._seen = event.seq
+                yield event
+
+    def _note(self, event: Event) -> None:
+        step_id = str(event.step_id)
+        if event.event_type == "step_start":
+            self._open[step_id] = None
+        elif event.event_type == "step_finish":
+            self._open.pop(step_id, None)
+            self._finished[step_id] = None
+        elif event.event_type in {"step_fail", "step_skip"}:
+            self._open.pop(step_id, None)
+
+
+_SWITCH: Final = "TAPPS_OTEL_ENABLED"  # a demo of what is switched off would show nothing
+
+
+def _end(child: subprocess.Popen[bytes]) -> str:
+    """Make sure that no child is left; what it said."""
+    if child.poll() is None:
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    _, said = child.communicate()
+    return said.decode(errors="replace")
