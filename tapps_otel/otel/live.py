@@ -166,11 +166,10 @@ class _Tracing(Tracing):
         live.fill(name, attributes, workflow, len(linked), start_ns)
         live.flags = None if own else context.trace_flags
         _put_ids(event, live)
-        note = _note(live, scope, over, linked)
         if scope is None:
-            note |= {"scope": self._scope, **self._limits()}
-        if note:
-            event.otel = note
+            event.otel = {**_note(live, None, over, linked), "scope": self._scope, **self._limits()}
+        elif linked or live.flags != scope.flags or context.trace_state is not over.trace_state:
+            event.otel = _note(live, scope, over, linked) or UNSET
         return live
 
     def _make(
@@ -394,10 +393,9 @@ def _note(
     state = live.context.trace_state
     if live.flags != (None if scope is None else scope.flags):
         note["flags"] = None if live.flags is None else int(live.flags)
-    if state is not above.trace_state or scope is None:
-        header = state.to_header()
-        if header != ("" if scope is None else above.trace_state.to_header()):
-            note["trace_state"] = header
+    header = state.to_header()
+    if header != ("" if scope is None else above.trace_state.to_header()):
+        note["trace_state"] = header
     if scope is None and above.is_valid and above.is_remote:
         note["parent_is_remote"] = True
     if links:
