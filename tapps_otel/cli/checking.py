@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from tapps_otel.cli.codes import Code
+from tapps_otel.cli.terminal import out, write_json
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import plain
 
 __all__ = ["doctor"]
 
+_SIGNS: Final = {
+    "ok": ("✓", "good"),
+    "warn": ("!", "warn"),
+    "fail": ("✗", "bad"),
+    "info": ("·", "dim"),
+}
+
 
 def doctor(*, as_json: bool, log_dir: Path | None) -> Code:
-    """Not there yet."""
-    raise NotImplementedError
+    """``doctor``: a line for each check, as soon as it is done."""
+    from tapps_otel.doctor import examine
+
+    terminal = out()
+    found = []
+    for one in examine(log_dir):
+        found.append(one)
+        if as_json:
+            continue
+        sign = _SIGNS[one.state]
+        style = sign[1] if one.state in {"warn", "fail"} else ""
+        terminal.say(Line.of(sign, f" {one.name:<12} ", (plain(one.text), style)))
+        if one.hint:
+            terminal.say(Line.of((f"{'':15}{plain(one.hint)}", "dim")))
+    bad = any(one.state == "fail" for one in found)
+    if as_json:
+        write_json({"ok": not bad, "checks": [asdict(one) for one in found]})
+    return Code.FAILED if bad else Code.OK

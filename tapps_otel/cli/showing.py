@@ -68,7 +68,7 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
     name = plain(history.workflow_id)
     follow_up = {
         f"show {name}": "its history",
-        f"verify {name}": "check every byte of its log",
+        f"verify {name}": "its log, checked",
         f"resume {name}": "its result, now stored",
         "list": "all runs",
     }
@@ -86,8 +86,7 @@ def _headline(outcome: Outcome) -> str:
         return f"Finished steps ran again: {few(outcome.again)}. That must not be."
     done, cut = len(outcome.finished), len(outcome.cut)
     return (
-        f"Killed and resumed: {done} finished steps came from the log, "
-        f"{cut} that were cut short ran again."
+        f"Killed and resumed: {done} finished steps came from the log, {cut} cut short ran again."
     )
 
 

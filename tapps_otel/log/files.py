@@ -210,6 +210,19 @@ class Files:
             return file.read(1 << 20)
         return None
 
+    def is_folder(self, path: Path) -> bool:
+        """Whether there is a folder."""
+        return path.is_dir()
+
+    def free_bytes(self, folder: Path) -> int:
+        """What is left on the disk for users who are not root."""
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize
+
+    def remove(self, path: Path) -> None:
+        """Remove a file that was made to try something out; never a log."""
+        os.unlink(path)
+
     def _regular(self, descriptor: int, path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor

@@ -1,0 +1,273 @@
+"""Whether this machine can do what a log promises: tried out, not looked up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import statistics
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from tapps_otel import clock, settings
+from tapps_otel.errors import RunBusyError, SettingsError, TappsError
+from tapps_otel.log import files as _files
+from tapps_otel.log.lease import Lease
+from tapps_otel.otel.spans import wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Finding", "examine", "mounted_type"]
+
+State = Literal["ok", "warn", "fail", "info"]
+
+_PREFIX: Final = "TAPPS_OTEL_"
+_REMOTE: Final = frozenset(
+    {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
+    | {"prl_fs", "vboxsf"}  # folders that a virtual machine shares with its host
+)
+_FLEETING: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+_SYNCS: Final = 25
+_SLOW_US: Final = 20_000  # microseconds: a spinning disk takes about ten thousand
+_LITTLE: Final = 100 * 1024 * 1024  # bytes
+_WAIT: Final = 1.0  # seconds for a collector to take a connection
+_PACKAGES: Final = (
+    "tapps_otel",
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-grpc",
+    "opentelemetry-exporter-otlp-proto-http",
+    "pydantic",
+    "msgspec",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    :ivar state: ``fail``: runs cannot be logged, or not as promised; ``warn``: look at it
+    :ivar hint: what to do
+    :ivar data: the same for programs
+    """
+
+    name: str
+    state: State
+    text: str
+    hint: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
+    """Check everything, one finding after the other. What is tried out is removed again."""
+    found = _settings()
+    yield from found
+    bad_settings = any(one.state == "fail" for one in found)
+    chosen = log_dir or (settings.DEFAULT_LOG_DIR if bad_settings else settings.current().log_dir)
+    folder = Path(chosen).absolute()
+    yield from _folder(folder)
+    yield from _collector()
+    yield _versions()
+
+
+# -- settings
+
+
+def _settings() -> list[Finding]:
+    try:
+        current = settings.current()
+    except SettingsError as error:
+        return [Finding("settings", "fail", str(error))]
+    known = {f"{_PREFIX}{name.upper()}" for name in settings.Settings.model_fields}
+    given = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
+    left_over = [name for name in given if name not in known]
+    changed = {
+        name: getattr(current, name)
+        for name, one in settings.Settings.model_fields.items()
+        if getattr(current, name) != one.default
+    }
+    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "all as by default"
+    data = {"changed": {name: str(value) for name, value in changed.items()}, "unknown": left_over}
+    found = [Finding("settings", "ok", text, data=data)]
+    if not current.enabled:
+        hint = "unset TAPPS_OTEL_ENABLED, or configure(enabled=True)"
+        found.append(Finding("switch", "warn", "off: no run is logged", hint))
+    if left_over:
+        text = f"no setting has this name: {', '.join(left_over)}"
+        meant = {one for name in left_over for one in get_close_matches(name, known, 1)}
+        hint = f"is {' or '.join(sorted(meant))} meant?" if meant else "the README lists them"
+        found.append(Finding("environment", "warn", text, hint))
+    return found
+
+
+# -- the folder and its disk
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    files = _files.system()
+    there = folder
+    while not files.is_folder(there) and there != there.parent:
+        there = there.parent
+    text = f"{folder}" + ("" if there == folder else f" (the first run makes it in {there})")
+    probe = there / f".tapps-otel-doctor-{os.getpid()}"
+    try:
+        descriptor = files.open_append(probe, create=True)
+    except (OSError, TappsError) as error:
+        hint = "give another by --log-dir or TAPPS_OTEL_LOG_DIR, or make it writable"
+        yield Finding("log folder", "fail", f"{text}: {error}", hint, {"path": str(folder)})
+        yield _file_system(there)
+        return
+    try:
+        yield Finding("log folder", "ok", text, data={"path": str(folder)})
+        yield _file_system(there)
+        yield _guarded("free space", lambda: _space(files, there))
+        yield _guarded("sync", lambda: _sync_cost(files, descriptor))
+        yield _guarded("lock", lambda: _lock(probe))
+    finally:
+        files.close(descriptor)
+        files.remove(probe)
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except (OSError, TappsError) as error:
+        return Finding(name, "fail", str(error))
+
+
+def _file_system(folder: Path) -> Finding:
+    """The type of what is mounted there; Linux tells, other systems do not."""
+    table = _files.system().read_text("/proc/self/mountinfo")
+    kind = None if table is None else mounted_type(table, str(folder.resolve()))
+    if kind is None:
+        return Finding("file system", "info", "this system does not tell its type")
+    data = {"type": kind}
+    if kind in _REMOTE or kind.startswith("fuse"):
+        text = f"{kind}: locks and appends are not sure there, a log may be damaged"
+        hint = "keep the logs on a local disk (--log-dir, TAPPS_OTEL_LOG_DIR)"
+        return Finding("file system", "warn", text, hint, data)
+    if kind in _FLEETING:
+        text = f"{kind}: it is memory, and gone after a restart"
+        return Finding("file system", "warn", text, "keep logs that matter on a disk", data)
+    return Finding("file system", "ok", kind, data=data)
+
+
+def mounted_type(table: str, path: str) -> str | None:
+    """The type of the file system that holds ``path``, by the lines of ``mountinfo``."""
+    best, kind = "", None
+    for line in table.splitlines():
+        before, dash, after = line.partition(" - ")
+        fields = before.split(" ")
+        if not dash or len(fields) < 5:
+            continue
+        point = _unescape(fields[4])
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):  # of two at one place, the later hides the other
+            best, kind = point, after.split(" ", 1)[0]
+    return kind
+
+
+def _unescape(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def _space(files: _files.Files, folder: Path) -> Finding:
+    free = files.free_bytes(folder)
+    data = {"free_bytes": free}
+    if free < _LITTLE:
+        text = f"{free // 1024} KiB are left"
+        return Finding("free space", "warn", text, "a full disk stops the log", data)
+    return Finding("free space", "ok", f"{free / 1024**3:.1f} GiB", data=data)
+
+
+def _sync_cost(files: _files.Files, descriptor: int) -> Finding:
+    line = b"x" * 489 + b"\n"  # as long as an event is
+    taken = []
+    for _ in range(_SYNCS):
+        begin = clock.monotonic_ns()
+        files.write(descriptor, line)
+        files.sync(descriptor)
+        taken.append((clock.monotonic_ns() - begin) / 1e3)
+    cost = statistics.median(taken)
+    text = f"{cost:.0f} us (median of {_SYNCS}): what a finished step costs at least"
+    data = {"median_us": round(cost, 1)}
+    if cost > _SLOW_US:
+        hint = "TAPPS_OTEL_DURABILITY=os does not sync: it survives kill -9, not a power cut"
+        return Finding("sync", "warn", text, hint, data)
+    return Finding("sync", "ok", text, data=data)
+
+
+def _lock(probe: Path) -> Finding:
+    first = Lease(probe, "doctor")
+    try:
+        Lease(probe, "doctor").release()
+    except RunBusyError:
+        return Finding("lock", "ok", "works: a second taker is refused", data={"works": True})
+    finally:
+        first.release()
+    text = "two processes can hold it: a run could be carried on twice"
+    return Finding("lock", "fail", text, "keep the logs on a local disk", {"works": False})
+
+
+# -- OpenTelemetry
+
+
+def _collector() -> Iterator[Finding]:
+    if not wanted():
+        text = "no spans are sent: no variable names an endpoint"
+        hint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them"
+        yield Finding("collector", "info", text, hint, {"endpoint": None})
+        return
+    host, port = _address()
+    shown = f"{host}:{port}"
+    data: dict[str, Any] = {"endpoint": shown, "reachable": True}
+    try:
+        socket.create_connection((host, port), timeout=_WAIT).close()
+    except OSError as error:
+        text = f"{shown} does not answer: {error}"
+        hint = "runs go on without it, and their logs are complete"
+        yield Finding("collector", "warn", text, hint, {**data, "reachable": False})
+        return
+    yield Finding("collector", "ok", f"{shown} takes connections", data=data)
+
+
+def _address() -> tuple[str, int]:
+    """Host and port that the standard variables name; theirs are the defaults too."""
+    own = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    endpoint = own or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    protocol = (
+        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "").strip()
+        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
+        or "grpc"
+    )
+    default = 4317 if protocol == "grpc" else 4318
+    parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if port is None and endpoint:
+        port = {"http": 80, "https": 443}.get(parts.scheme) if protocol != "grpc" else default
+    return parts.hostname or "localhost", port or default
+
+
+# -- versions
+
+
+def _versions() -> Finding:
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    shown = ("python", "tapps_otel", "opentelemetry-sdk")
+    text = ", ".join(f"{name} {found[name]}" for name in shown)
+    return Finding("versions", "info", text, data=found)
