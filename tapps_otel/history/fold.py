@@ -145,7 +145,8 @@ class Execution(Struct):
 
     :ivar status: of its end; ``interrupted`` where it has none and a later execution began;
         ``running`` where it is the last and has none
-    :ivar last_timestamp: of its last event
+    :ivar flags: W3C trace flags of its span, where an SDK made that
+    :ivar last_timestamp: of its last event; of the run's last execution, :class:`RunHistory` has it
     """
 
     number: int
@@ -154,6 +155,7 @@ class Execution(Struct):
     process: dict[str, Any]
     trace_id: str | None = None
     span_id: str | None = None
+    flags: int | None = None
     status: str = "running"
     end_seq: int = 0
     last_timestamp: str = ""
@@ -235,17 +237,18 @@ class Fold:
 
     def feed(self, event: Event) -> None:
         """Take the next event."""
-        history = self.history
-        history.seq = event.seq
-        history.last_timestamp = event.timestamp
         handler = self._HANDLERS.get(event.event_type)
         if handler is not None:
             handler(self, event)
+        history = self.history
+        history.seq = event.seq
+        history.last_timestamp = event.timestamp
 
     def _on_execution(self, event: Event) -> None:
         history = self.history
         if history.executions:
             before = history.executions[-1]
+            before.last_timestamp = history.last_timestamp
             if before.status == "running":
                 before.status = "interrupted"
         for scope in history.scopes.values():
@@ -265,7 +268,7 @@ class Fold:
                 process=_or(event.process, {}),
                 trace_id=_or(event.trace_id, None),
                 span_id=_or(event.span_id, None),
-                last_timestamp=event.timestamp,
+                flags=_flags(event),
             )
         )
 
@@ -459,6 +462,11 @@ def _new_step(event: Event) -> StepHistory:
 
 def _or(value: Any, default: Any) -> Any:
     return default if value is UNSET or value is None else value
+
+
+def _flags(event: Event) -> int | None:
+    flags = _or(event.otel, {}).get("flags")
+    return flags if type(flags) is int else None
 
 
 def _bytes(raw: Any) -> bytes | None:

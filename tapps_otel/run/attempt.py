@@ -36,9 +36,9 @@ class Attempt(Scope):
     """
 
     __slots__ = (
+        "_entered",
         "_monotonic",
         "_started_ns",
-        "_token",
         "by_hand",
         "call",
         "digest",
@@ -62,7 +62,7 @@ class Attempt(Scope):
         self.inputs: Any = UNSET
         self.by_hand = False
         self.result: Any = None
-        self._token: Any = None
+        self._entered: _Current | None = None
         self._started_ns = self._monotonic = 0
 
     @property
@@ -296,7 +296,7 @@ class Attempt(Scope):
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
         run, span = self.run, self.span
         if span is not None:
-            span.hold(event)
+            span.hold(event, run.put_blob)
         try:
             seq = run.write(event)
         except BaseException as error:
@@ -331,7 +331,8 @@ class Attempt(Scope):
         return _Current(self)
 
     def __enter__(self) -> Self:
-        self._token = current_scope.set(self)
+        self._entered = self.current()
+        self._entered.__enter__()
         return self
 
     def __exit__(
@@ -340,7 +341,8 @@ class Attempt(Scope):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        current_scope.reset(self._token)
+        if self._entered is not None:
+            self._entered.__exit__()
         if self.state is not OPEN:
             return False
         if isinstance(error, Skipped):

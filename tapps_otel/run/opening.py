@@ -282,11 +282,12 @@ def _start(
 def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., Any] | None) -> None:
     before = history.executions[0]
     run.trace_id = history.trace_id or new_trace_id()
-    first = SpanRef(run.trace_id, before.span_id) if before.span_id else None
+    flags = 1 if before.flags is None else before.flags
+    first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
     last_ns, last = _last_moment(history), history.last_timestamp
     interrupted = open_steps(history)
     links = tuple(
-        SpanRef(run.trace_id, step.last.span_id)
+        SpanRef(run.trace_id, step.last.span_id, flags)
         for step in interrupted
         if step.last.span_id is not None
     )

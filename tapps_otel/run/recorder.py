@@ -405,13 +405,20 @@ class Run:
             return None
         return writer.append(event, sync=True)
 
+    def put_blob(self, data: bytes) -> str:
+        """Keep what is too large for a line; gives its name.
+
+        :raises OSError: it cannot be stored
+        """
+        return self._blobs.put(data)
+
     def store(self, event: Event, data: bytes) -> None:
         """Put a result into its event, or into a blob if it is large."""
         if len(data) <= INLINE_LIMIT or self.detached:
             event.result = Raw(data)
             return
         try:
-            event.result_blob = self._blobs.put(data)
+            event.result_blob = self.put_blob(data)
         except OSError as error:
             if self._writer is not None and self._writer.stops:
                 raise LogWriteError(self._writer.path, f"a large result: {error}") from error
@@ -550,7 +557,7 @@ class Run:
     def _end(self, event: Event, state: str) -> None:
         span = self.root.span
         if span is not None:
-            span.hold(event)
+            span.hold(event, self.put_blob)
         try:
             self.write(event)
         finally:
