@@ -156,12 +156,7 @@ class Attempt(Scope):
         """
         if self._is_over():
             return
-        try:
-            if self.begin_end():
-                self.drain()
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
+        self._settle()
         self.finish_drained(result, artifacts)
 
     def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
@@ -225,12 +220,7 @@ class Attempt(Scope):
         """
         if self._is_over():
             return
-        try:
-            if self.begin_end():
-                self.drain()
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
+        self._settle()
         self.skip_drained(reason, result)
 
     def skip_drained(self, reason: str, result: Any) -> None:
@@ -265,6 +255,15 @@ class Attempt(Scope):
         """Let the enclosing scope end: no other try follows."""
         with self.run.lock:
             self.scope.release(self)
+
+    def _settle(self) -> None:
+        """Wait for what is open inside; where that fails, the step does."""
+        try:
+            if self.begin_end():
+                self.drain()
+        except BaseException as error:
+            self.fail_drained(error)
+            raise
 
     def _is_over(self) -> bool:
         """An end after the end changes nothing."""
