@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -42,7 +43,6 @@ __all__ = [
     "refuse_damage",
 ]
 
-_KEY: Final = b',"sha":"'
 _VERSION: Final = re.compile(rb'\{"v":(\d{1,9}),"seq":')
 _NEWER: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
 _OURS: Final = b'{"v":1,"seq":1,'
@@ -146,9 +146,8 @@ class Checker:
     def _is_next(self, line: bytes) -> bool:
         return (
             line.startswith(b'{"v":1,"seq":%d,' % (self.seq + 1))
-            and line[-TRAILER:-67] == _KEY
-            and line[-3:] == b'"}\n'
-            and sha256(self.sha + line[:-TRAILER]).hexdigest().encode() == line[-67:-3]
+            and line[-TRAILER:]
+            == b',"sha":"%b"}\n' % sha256(self.sha + line[:-TRAILER]).hexdigest().encode()
             and self.whole
         )
 
@@ -253,7 +252,7 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
     Ends at the first line without a newline: what a writer adds meanwhile is not its next line.
     """
     limit = MAX_LINE + TRAILER + 1
-    while line := file.readline(limit):
+    for line in iter(partial(file.readline, limit), b""):
         yield line
         if len(line) < limit and line[-1:] != b"\n":
             return

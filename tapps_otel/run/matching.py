@@ -7,7 +7,6 @@ with something to lose.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,16 +27,14 @@ class Matcher:
     def __init__(self, past: Past | None) -> None:
         self._past = past
         self._used = {} if past is None else dict(past.used)
-        self._unclaimed: dict[str, StepHistory] = {}
-        self._by_content: dict[tuple[str, str | None, str | None], deque[StepHistory]] = {}
+        records = [] if past is None else past.records
+        self._unclaimed = {record.step_id: record for record in records}
+        # The last record first: they are taken from the end.
+        self._by_content: dict[tuple[str, str | None, str | None], list[StepHistory]] = {}
         self._by_order: dict[tuple[str, int], list[StepHistory]] | None = None
-        for record in () if past is None else past.records:
-            self._offer(record)
-
-    def _offer(self, record: StepHistory) -> None:
-        self._unclaimed[record.step_id] = record
-        digest = None if record.key is not None else record.inputs_digest
-        self._by_content.setdefault((record.name, record.key, digest), deque()).append(record)
+        for record in reversed(records):
+            digest = None if record.key is not None else record.inputs_digest
+            self._by_content.setdefault((record.name, record.key, digest), []).append(record)
 
     def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """Take the first unclaimed record with this content; ``None`` when there is none."""
@@ -45,7 +42,7 @@ class Matcher:
             return None
         found = self._by_content.get((name, key, None if key is not None else digest))
         while found:
-            record = found.popleft()
+            record = found.pop()
             if self._unclaimed.pop(record.step_id, None) is not None:
                 return record
         return None

@@ -239,7 +239,11 @@ class _Codec:
 
     def read(self, data: bytes) -> Any:
         """:raises ValueError: it is not what the annotation says"""
-        return from_json(data) if self._adapter is None else self._adapter.validate_json(data)
+        if self._adapter is None:
+            return from_json(data)
+        if self._open is not None and type(value := from_json(data)) is self._open:
+            return value
+        return self._adapter.validate_json(data)
 
 
 class Signature:
