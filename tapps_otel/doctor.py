@@ -142,7 +142,8 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 
 def _file_system(folder: Path) -> Finding:
     """The type of what is mounted there; Linux tells, other systems do not."""
-    table = _files.system().read_text("/proc/self/mountinfo")
+    files = _files.system()
+    table = files.read_text("/proc/self/mountinfo")
     kind = None if table is None else mounted_type(table, str(folder.resolve()))
     if kind is None:
         return Finding("file system", "info", "this system does not tell its type")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tapps_otel.cli.codes import MEANINGS, finish
+from tapps_otel.cli.codes import MEANINGS, finish, refuse_usage
 
 __all__ = ["app"]
 
@@ -99,7 +99,10 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Run a workflow; its progress goes to standard error, its result to standard output."""
+    """Run a workflow, or go on with a named run.
+
+    Progress goes to standard error, the result to standard output.
+    """
     from tapps_otel.cli import running
 
     finish(lambda: running.run(workflow, inputs, workflow_id, log_dir=log_dir, quiet=quiet))
@@ -109,17 +112,20 @@ def run(
 def resume(
     workflow_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False),
+        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
     ] = None,
     last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Go on with a run that was interrupted or failed; what has finished does not run again."""
+    """Go on with a run that was interrupted or failed.
+
+    Its workflow and its inputs are those in its log. What has finished does not run again.
+    """
     from tapps_otel.cli import running
 
     if (workflow_id is None) is not last:
-        raise typer.BadParameter("give the id of a run, or --last")
+        refuse_usage("give the id of a run, or --last")
     finish(lambda: running.resume(workflow_id, log_dir=log_dir, quiet=quiet))
 
 
@@ -146,7 +152,7 @@ def list_(  # noqa: PLR0917 - typer gives them by name
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
-    """The runs, the one written to last first."""
+    """List the runs, the one written to last first."""
     from tapps_otel.cli import reading
 
     filters: dict[str, Any] = {
@@ -159,7 +165,10 @@ def list_(  # noqa: PLR0917 - typer gives them by name
 
 @app.command()
 def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) -> None:
-    """A run's history: what ran, when, how long, what failed, where it would go on."""
+    """Show a run's history.
+
+    What ran, when, how long, what failed, what is open, and where it would go on. Times are UTC.
+    """
     from tapps_otel.cli import reading
 
     finish(lambda: reading.show(workflow_id, as_json=as_json, log_dir=log_dir))
@@ -169,17 +178,20 @@ def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) ->
 def verify(
     workflow_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False),
+        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Check every byte of a log against its chain, and say what its end is."""
+    """Check every byte of a log against its chain.
+
+    Lines cut off the end do not show: compare the head that is printed with one kept elsewhere.
+    """
     from tapps_otel.cli import reading
 
     if (workflow_id is None) is not all_runs:
-        raise typer.BadParameter("give the id of a run, or --all")
+        refuse_usage("give the id of a run, or --all")
     finish(lambda: reading.verify(workflow_id, as_json=as_json, log_dir=log_dir))
 
 
@@ -192,15 +204,15 @@ def repair(
     ] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Declare the damage at a log's end in the log itself, so that the run can go on.
+    """Accept a log's damage, so that the run can go on.
 
-    Nothing is removed or rewritten: one line is added that names the damaged bytes. What stood in
-    them is lost to the run; steps whose end was there run again.
+    Nothing is removed or rewritten: one line is added that declares everything behind the last
+    good line. What stood there is lost to the run; steps whose end was there run again.
     """
     from tapps_otel.cli import mending
 
     if not accept_damage:
-        raise typer.BadParameter("a person decides: say --accept-damage")
+        refuse_usage("a person decides: say --accept-damage")
     finish(lambda: mending.repair(workflow_id, log_dir=log_dir))
 
 
@@ -222,17 +234,21 @@ def resolve(
     rerun: Annotated[bool, typer.Option("--rerun", help="It may run again.")] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Say what became of a step that was interrupted, where resume will not decide that itself."""
+    """Say what became of an interrupted step.
+
+    For steps that resume does not run again by itself: those with on_interrupted="fail", and
+    those that were interrupted too often.
+    """
     from tapps_otel.cli import mending
 
     if (result is None) is not rerun:
-        raise typer.BadParameter("give --result JSON or --rerun")
+        refuse_usage("give --result JSON or --rerun")
     finish(lambda: mending.resolve(workflow_id, step_id, result, log_dir=log_dir))
 
 
 @app.command()
 def schema() -> None:
-    """The JSON Schema of one line of a log."""
+    """Write the JSON Schema of a line of a log."""
     from tapps_otel.cli import reading
 
     finish(reading.schema)
@@ -240,7 +256,10 @@ def schema() -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
-    """Check the log folder, its disk and locks, the settings, and whether a collector answers."""
+    """Check folder, disk, locks, settings, collector.
+
+    Everything is tried out, and removed again.
+    """
     from tapps_otel.cli import checking
 
     finish(lambda: checking.doctor(as_json=as_json, log_dir=log_dir))
@@ -248,7 +267,11 @@ def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
 
 @app.command()
 def demo(log_dir: LogDir = None) -> None:
-    """A workflow of real work, killed in the middle and resumed, in about ten seconds."""
+    """Watch a workflow be killed and resumed.
+
+    It does real work on files, in a process that is killed in the middle of a step. It takes
+    less than ten seconds.
+    """
     from tapps_otel.cli import showing
 
     finish(lambda: showing.demo(log_dir=log_dir))

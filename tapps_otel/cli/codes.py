@@ -12,7 +12,7 @@ import typer
 from tapps_otel import errors
 from tapps_otel.cli.terminal import say_error, silence
 
-__all__ = ["MEANINGS", "Code", "code_of", "finish"]
+__all__ = ["MEANINGS", "Code", "code_of", "finish", "refuse_usage"]
 
 
 class Code(IntEnum):
@@ -64,6 +64,12 @@ def code_of(error: errors.TappsError) -> Code:
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
+def refuse_usage(text: str) -> NoReturn:
+    """Say what is wrong with the arguments, and exit."""
+    say_error(text)
+    raise typer.Exit(Code.USAGE)
+
+
 def finish(action: Callable[[], Code]) -> NoReturn:
     """Do what a command does, and exit with its code; an error becomes its own line and code."""
     try:
@@ -79,7 +85,8 @@ def finish(action: Callable[[], Code]) -> NoReturn:
         if error.errno == errno.EPIPE:
             code = Code.BROKEN_PIPE
         else:
-            say_error(str(error))
+            where = "" if error.filename is None else f"{error.filename}: "
+            say_error(f"{where}{error.strerror or error}")
             code = Code.LOG
     if code is Code.BROKEN_PIPE:
         silence()

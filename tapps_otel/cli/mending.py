@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
-from tapps_otel.cli.codes import Code
+from tapps_otel.cli.codes import Code, refuse_usage
 from tapps_otel.cli.terminal import command, out
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -50,9 +48,7 @@ def _json(text: str) -> bytes:
     try:
         return to_json(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
-        raise typer.BadParameter(
-            f"""--result is not JSON: {error}. A text needs its quotes: '"done"'"""
-        ) from None
+        refuse_usage(f"""--result is not JSON: {error}. A text needs its quotes: '"done"'""")
 
 
 def _say_next(workflow_id: str, log_dir: Path | None) -> None:

@@ -102,12 +102,14 @@ class Watch:
         """The log's events, once there is a log."""
         from tapps_otel.log.reader import follow
 
+        stopping = False
         while True:
             try:
                 yield from follow(self._path, self._workflow_id, done=self._stop.is_set, poll=_POLL)
             except FileNotFoundError:
-                if self._stop.wait(_POLL):
+                if stopping:  # looked for once more after the run was over
                     return
+                stopping = self._stop.wait(_POLL)
             else:
                 return
 

@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from tapps_otel import clock
-from tapps_otel.cli.codes import Code
+from tapps_otel.cli.codes import Code, refuse_usage
 from tapps_otel.cli.terminal import command, err, out, say_error, write_json
 from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
 from tapps_otel.report import history as report
@@ -38,9 +36,7 @@ def moment(text: str) -> int:
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise typer.BadParameter(
-            f"{plain(text)!r} is no time: 90s, 15m, 2h, 3d, 2026-11-24 or 2026-11-24T13:30"
-        ) from None
+        refuse_usage(f"{text!r} is no time: 90s, 15m, 2h, 3d, 2026-11-24 or 2026-11-24T13:30")
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 1_000_000_000
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import sys
+import sysconfig
 import traceback
+from collections.abc import Coroutine, Generator
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from tapps_otel import clock, settings
-from tapps_otel.cli.codes import Code, code_of
+from tapps_otel.cli.codes import Code, code_of, refuse_usage
 from tapps_otel.cli.progress import Watch
 from tapps_otel.cli.terminal import command, err, out, say_error
 from tapps_otel.errors import (
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["resume", "run"]
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
+_DEMO: Final = str(Path(_PACKAGE, "demo.py"))
+_STANDARD: Final = sysconfig.get_path("stdlib")
 _FRAMES: Final = 5  # of a traceback: where it happened, and how the workflow came there
 
 
@@ -104,10 +108,10 @@ def _read_inputs(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(
+        refuse_usage(
             f"the input is not JSON: {error}. An object of arguments, as "
             """'{"page": 3}', or a list of them"""
-        ) from None
+        )
 
 
 def _refuse(constant: str) -> float:
@@ -121,7 +125,7 @@ def _read_file(name: str) -> str:
         with files.system().open_read(Path(name)) as file:
             return file.read().decode()
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"cannot read the input: {error}") from None
+        refuse_usage(f"cannot read the input: {error}")
 
 
 def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -137,7 +141,7 @@ def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], di
             )
         data = dict(zip(names, data, strict=False))
     if not isinstance(data, dict):
-        raise typer.BadParameter("the input is an object of arguments, or a list of them")
+        refuse_usage("the input is an object of arguments, or a list of them")
     try:
         return flow.signature.call_with(to_json(data))
     except WorkflowInputError as error:
@@ -200,7 +204,50 @@ def _carry_out(
 def _await(made: Any) -> Any:
     if not inspect.iscoroutine(made):
         return made
-    return asyncio.run(made)
+    carried = _Interruptible(made)
+    before = signal.signal(signal.SIGINT, carried.interrupt)
+    try:
+        return asyncio.run(carried)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Interruptible(Coroutine[Any, Any, Any]):
+    """A coroutine that sees Ctrl-C as what it is, where asyncio would show it a cancellation.
+
+    A second Ctrl-C ends at once, whatever the workflow is waiting for.
+    """
+
+    def __init__(self, inner: Coroutine[Any, Any, Any]) -> None:
+        self._inner = inner
+        self._task: asyncio.Task[Any] | None = None
+        self._pressed = self._told = False
+
+    def interrupt(self, *_: object) -> None:
+        """Handle the signal."""
+        if self._pressed or self._task is None:
+            raise KeyboardInterrupt
+        self._pressed = True
+        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        self._task = self._task or asyncio.current_task()
+        return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an exception."""
+        if self._pressed and not self._told and isinstance(error[0], asyncio.CancelledError):
+            self._told = True
+            return self._inner.throw(KeyboardInterrupt())
+        return self._inner.throw(*error)
+
+    def close(self) -> None:
+        """Give up."""
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._inner.__await__()
 
 
 def _interrupted(code: Code, workflow_id: str, log_dir: Path | None) -> Code:
@@ -241,16 +288,20 @@ def _message(error: BaseException) -> str:
 
 def _frames(error: BaseException) -> list[Line]:
     """The last places in the user's code that the exception came through."""
+    if isinstance(error, SyntaxError):  # it names its own place
+        return []
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_PACKAGE, "<frozen")) or "demo" in frame.filename
-    ][-_FRAMES:]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames = []
-    return [
-        Line.of((text, "dim")) for part in traceback.format_list(frames) for text in block(part)
+        if not frame.filename.startswith((_PACKAGE, "<frozen")) or frame.filename == _DEMO
     ]
+    frames = list(dropwhile(_is_standard, frames))[-_FRAMES:]
+    texts = [text for part in traceback.format_list(frames) for text in block(part)]
+    return [Line.of((text, "dim")) for text in texts]
+
+
+def _is_standard(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_STANDARD) and "site-packages" not in frame.filename
 
 
 def _say_resume(workflow_id: str, log_dir: Path | None) -> None:

@@ -146,7 +146,7 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
     if step.status != "completed":
         notes.append("open" if not last.end_seq else plain(step.status))
     if step.resolved:
-        notes.append("resolved: will run again")
+        notes.append("result given by a person" if step.stored else "will run again, a person said")
     if step.handled:
         notes.append("handled")
     if last.reason:
@@ -154,7 +154,7 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
     if step.result_omitted:
         notes.append(f"no result kept: {plain(step.result_omitted)}")
     notes += [f"made {plain(one.get('path') or one.get('name'))}" for one in last.artifacts]
-    if len(step.attempts) == 1 and last.error is not None:
+    if len(step.attempts) == 1 and last.error is not None and last.status != "interrupted":
         notes.append(error_text(last.error))
     return ", ".join(notes), mark(step.status).style if step.status != "completed" else "dim"
 

@@ -55,6 +55,9 @@ class Progress:
         self.finished += kind != "step_fail"
         self.ended += 1
         sign = mark(str(event.status))
+        if event.late is True and event.status == "interrupted":
+            text = "was open when its process ended"
+            return Line.of((f"{sign.text} ", sign.style), plain(step_id), (f"  {text}", "dim"))
         words = [] if event.duration_ns is UNSET else [took(event.duration_ns)]
         if isinstance(event.attempt, int) and event.attempt > 1:
             words.append(f"attempt {event.attempt}")

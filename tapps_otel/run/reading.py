@@ -123,10 +123,12 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
     of_run = "" if workflow_id is None else f"run {workflow_id!r}: "
     module_name, _, name = path.rpartition(":")
     if not module_name:
-        msg = (
-            f"{of_run}{path!r} is not MODULE:FUNCTION. A run that was opened by hand (Run.open) is "
-            "gone on with by the code that opened it, under the same id"
-        )
+        msg = f"{of_run}{path!r} is not MODULE:FUNCTION"
+        if workflow_id is not None:
+            msg += (
+                ". A run that was opened by hand (Run.open) is gone on with by the code that "
+                "opened it, under the same id"
+            )
         raise RunConflictError(msg)
     try:
         found: Any = _import(module_name)
@@ -134,9 +136,10 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
             found = getattr(found, part)
     except Exception as error:
         msg = (
-            f"{of_run}cannot import {name!r} from {module_name!r}: {type(error).__name__}: "
-            f"{error}. Is it on the path (PYTHONPATH, or the directory you are in)?"
+            f"{of_run}cannot import {name!r} from {module_name!r}: {type(error).__name__}: {error}"
         )
+        if isinstance(error, ModuleNotFoundError):
+            msg += ". Is it on the path (PYTHONPATH, or the directory you are in)?"
         raise RunConflictError(msg) from error
     if not isinstance(found, Workflow):
         msg = f"{of_run}{path} is a {type(found).__name__}, not a function with @workflow"
