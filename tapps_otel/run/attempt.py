@@ -84,6 +84,7 @@ class Attempt(Scope):
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         run, call = self.run, self.call
+        definition = call.definition
         self._started_ns = started = clock.time_ns()
         self._monotonic = clock.monotonic_ns()
         event = Event(
@@ -100,7 +101,7 @@ class Attempt(Scope):
             order=UNSET if self.order is None else self.order,
             key=UNSET if self.key is None else self.key,
             inputs_digest=UNSET if self.digest is None else self.digest,
-            definition=UNSET if call.definition is None else call.definition,
+            definition=UNSET if definition is None else definition,
             inputs=self.inputs,
         )
         run.start_span(self, event, started, self.scope)

@@ -34,6 +34,7 @@ class Memory:
     def __init__(self, workflow_id: str, fold: Fold, blobs: Blobs, on_divergence: str) -> None:
         self._workflow_id, self._blobs = workflow_id, blobs
         self._fold, self._plan = fold, Plan(fold.history)
+        self._by_id = fold.history.by_id
         self._lenient = on_divergence == "rerun"
         self.refusal: RefusalError | None = None
 
@@ -129,7 +130,7 @@ class Memory:
 
     def follows(self, attempt: Attempt) -> bool:
         """Whether the history of this step is kept."""
-        return attempt.scope.step_id is not None or attempt.step_id in self.history.by_id
+        return attempt.scope.step_id is not None or attempt.step_id in self._by_id
 
     def follow(
         self, attempt: Attempt, event: Event, seq: int | None, *, forget: bool = False

@@ -136,9 +136,15 @@ class Step(Generic[P, R]):
         attempt, failures = entered, 0
         while True:
             attempt.start()
+            span = attempt.span
+            token, attached = current_scope.set(attempt), None if span is None else span.attach()
             try:
-                with attempt.current():
+                try:  # what `with attempt.current()` does, in half the time
                     result = self._fn(*args, **kwargs)
+                finally:
+                    if span is not None:
+                        span.detach(attached)
+                    current_scope.reset(token)
             except Skipped as skipped:
                 attempt.skip(skipped.reason, skipped.result)
                 return skipped.result
