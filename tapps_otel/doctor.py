@@ -136,7 +136,9 @@ def _folder(folder: Path) -> Iterator[Finding]:
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except (OSError, TappsError) as error:
+    except OSError as error:
+        return Finding(name, "fail", f"does not work: {error.strerror or error}")
+    except TappsError as error:
         return Finding(name, "fail", str(error))
 
 

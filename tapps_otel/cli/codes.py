@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NoReturn
@@ -88,6 +89,15 @@ def finish(action: Callable[[], Code]) -> NoReturn:
             where = "" if error.filename is None else f"{error.filename}: "
             say_error(f"{where}{error.strerror or error}")
             code = Code.LOG
+    except typer.Exit:
+        raise
+    except Exception as error:  # noqa: BLE001 - a mistake of ours: still no traceback
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        say_error(
+            f"unexpected {type(error).__name__}: {error} ({last.filename}, line {last.lineno}). "
+            "This is a mistake in tapps_otel: please report this line"
+        )
+        code = Code.FAILED
     if code is Code.BROKEN_PIPE:
         silence()
     raise typer.Exit(code)

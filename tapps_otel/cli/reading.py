@@ -86,16 +86,24 @@ def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
     from tapps_otel.run.opening import store_of
 
     store = store_of(log_dir)
-    history, damage = _look(store.log_path(workflow_id), workflow_id, store.folder)
+    store.summary(workflow_id)  # a file that is not ours is no run
+    history, torn, damage = _look(store.log_path(workflow_id), workflow_id, store.folder)
     holder = lease.holder(store.lease_path(workflow_id))
     if history.status == "running" and holder is None and history.executions:
         history.status = history.executions[-1].status = "interrupted"
     if as_json:
-        log = {"path": str(store.log_path(workflow_id)), "problem": damage and str(damage)}
+        problem = None if damage is None else str(damage)
+        log = {"path": str(store.log_path(workflow_id)), "problem": problem, "unfinished": torn}
         held = holder and {"pid": holder[0], "host": holder[1]}
         write_json({**report.as_json(history), "holder": held, "log": log})
     else:
-        _write_history(history, store.log_path(workflow_id), holder, log_dir)
+        notes = [] if torn is None else [Line.of(("log end   ", "dim"), (torn, "warn"))]
+        following = report.next_step(history) if damage is None and holder is None else None
+        place = f"{plain(str(store.log_path(workflow_id)))}, {history.seq} events"
+        notes.append(Line.of(("log       ", "dim"), place))
+        if following is not None:
+            notes.append(Line.of(("next      ", "dim"), plain(command(following, log_dir))))
+        _write_history(history, holder, notes)
     if damage is None:
         return Code.OK
     say_error(str(damage))
@@ -104,43 +112,39 @@ def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
 
 def _look(
     path: Path, workflow_id: str, folder: Path
-) -> tuple[RunHistory, LogDamagedError | LogVersionError | None]:
-    """Fold the log up to the first damage in it."""
+) -> tuple[RunHistory, str | None, LogDamagedError | LogVersionError | None]:
+    """Fold the log as far as it can be read; what stands at its end, and what is wrong there."""
     from tapps_otel.history.fold import Fold, collector_paused
-    from tapps_otel.log.reader import read
+    from tapps_otel.log.reader import Checker, read
 
-    fold = Fold(workflow_id)
+    fold, checker = Fold(workflow_id), Checker(path, workflow_id)
     try:
         with collector_paused():
-            for event in read(path, workflow_id):
+            for event in read(path, workflow_id, checker=checker):
                 fold.feed(event)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, folder) from None
     except (LogDamagedError, LogVersionError) as error:
-        return fold.history, error
-    return fold.history, None
+        return fold.history, None, error
+    region = checker.region
+    torn = None
+    if region is not None:
+        torn = f"{region.length} bytes at byte {region.offset}: {region.problem} (no damage)"
+    return fold.history, torn, None
 
 
 def _write_history(
-    history: RunHistory,
-    path: Path,
-    holder: tuple[int | None, str | None] | None,
-    log_dir: Path | None,
+    history: RunHistory, holder: tuple[int | None, str | None] | None, notes: list[Line]
 ) -> None:
     terminal = out()
-    label = "log       "
-    terminal.say(
-        *report.header(history, columns_wide=terminal.width),
-        Line(),
-        *report.step_lines(history),
-        Line(),
-        *report.remarks(history),
-        *report.outlook(history, holder),
-        Line.of((label, "dim"), f"{plain(str(path))}, {history.seq} events"),
+    sections = (
+        report.header(history, columns_wide=terminal.width),
+        report.execution_lines(history),
+        report.step_lines(history),
+        [*report.remarks(history), *report.outlook(history, holder), *notes],
     )
-    following = report.next_step(history)
-    if following is not None and holder is None:
-        terminal.say(Line.of(("next      ", "dim"), plain(command(following, log_dir))))
+    for number, section in enumerate(one for one in sections if one):
+        terminal.say(*([Line()] if number else []), *section)
 
 
 # -- verify

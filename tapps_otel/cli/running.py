@@ -31,6 +31,7 @@ from tapps_otel.report.text import block, json_text, plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.log.store import Store
     from tapps_otel.run.workflow import Workflow
 
 __all__ = ["resume", "run"]
@@ -60,6 +61,7 @@ def run(
     args, kwargs = _arguments(flow, data)
     name = workflow_id or new_workflow_id(flow.name, clock.timestamp(clock.time_ns()))
     return _carry_out(
+        flow,
         lambda folder: flow.options(workflow_id=name, log_dir=folder)(*args, **kwargs),
         name,
         log_dir=log_dir,
@@ -88,6 +90,7 @@ def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Cod
         _say_import_failure(error)
         return Code.REFUSED
     return _carry_out(
+        flow,
         lambda folder: flow.options(log_dir=folder).resume(name),
         name,
         log_dir=log_dir,
@@ -170,17 +173,20 @@ def _say_import_failure(error: RunConflictError) -> None:
 
 
 def _carry_out(
-    call: Callable[[Path], Any], workflow_id: str, *, log_dir: Path | None, quiet: bool
+    flow: Workflow[..., Any],
+    call: Callable[[Path], Any],
+    workflow_id: str,
+    *,
+    log_dir: Path | None,
+    quiet: bool,
 ) -> Code:
     from tapps_otel.run.opening import store_of
 
     config = settings.configure(handle_sigterm=True)  # after the workflow's own configure()
     store = store_of(log_dir or config.log_dir)
-    try:
-        seen = store.summary(workflow_id).seq
-    except RunNotFoundError:
-        seen = 0
-    watch = Watch(store.log_path(workflow_id), workflow_id, seen=seen, quiet=quiet)
+    watch = Watch(
+        store.log_path(workflow_id), workflow_id, seen=_seen(store, workflow_id), quiet=quiet
+    )
     try:
         with watch:
             result = _await(call(store.folder))
@@ -197,8 +203,18 @@ def _carry_out(
             return code_of(error)
         return _failed(error, watch, workflow_id, log_dir)
     _say_done(watch, workflow_id, quiet=quiet)
-    _write_result(workflow_id, store.folder, result)
+    _say_log_state(store, workflow_id)
+    _write_result(flow.signature.result_json(result))
     return Code.OK
+
+
+def _seen(store: Store, workflow_id: str) -> int:
+    """Seq of the last event that is there already."""
+    try:
+        before = store.summary(workflow_id)
+    except RunNotFoundError:
+        return 0
+    return sys.maxsize if before.status == "damaged" else before.seq  # that cannot be gone on with
 
 
 def _await(made: Any) -> Any:
@@ -319,24 +335,23 @@ def _say_done(watch: Watch, workflow_id: str, *, quiet: bool) -> None:
     err().say(Line.of(("✓ ", "good"), (plain(workflow_id), "strong"), f" {words}"))
 
 
-def _write_result(workflow_id: str, folder: Path, result: Any) -> None:
-    """The result as the log has it; without a log (the switch is off) as it can be shown."""
+def _write_result(data: bytes) -> None:
     import json
 
-    from tapps_otel.log.blobs import Blobs
-    from tapps_otel.log.store import Store
-    from tapps_otel.run.opening import load
-
-    try:
-        history = load(workflow_id, folder)
-    except RunNotFoundError:
-        err().say("no log was written: the switch is off (TAPPS_OTEL_ENABLED)")
-        out().say(*block(repr(result)))
+    if data == b"null":
         return
-    data = history.result_json
-    if history.result_blob is not None:
-        data = Blobs(Store(folder).blobs_folder(workflow_id)).get(history.result_blob)
-    if data is not None and data != b"null":
-        terminal = out()
-        indent = 2 if terminal.is_terminal else None
-        terminal.say(*json_text(json.loads(data), indent=indent).split("\n"))
+    terminal = out()
+    indent = 2 if terminal.is_terminal else None
+    terminal.say(*json_text(json.loads(data), indent=indent).split("\n"))
+
+
+def _say_log_state(store: Store, workflow_id: str) -> None:
+    """Say so, where the log does not tell what has happened."""
+    try:
+        status = store.summary(workflow_id).status
+    except RunNotFoundError:
+        err().say(Line.of(("! no log was written (TAPPS_OTEL_ENABLED is off)", "warn")))
+        return
+    if status != "completed":
+        text = "! the log could not be written to its end: a resume would run the rest again"
+        err().say(Line.of((text, "warn")))

@@ -39,14 +39,14 @@ def mark(status: str) -> Piece:
 
 
 def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line]:
-    """What the run is, how it stands, and its executions.
+    """What the run is, and how it stands.
 
     :param columns_wide: inputs and result are cut to that; ``None``: they are whole
     """
     path = history.workflow.get("path")
     rows = [
         ("run", plain(history.workflow_id), "strong"),
-        ("workflow", plain(history.name) + (f" ({plain(path)})" if path else ""), ""),
+        ("workflow", (plain(history.name) or "-") + (f" ({plain(path)})" if path else ""), ""),
         ("status", _status_text(history), mark(history.status).style),
     ]
     for name, data, blob in (
@@ -60,11 +60,10 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
         rows.append(("error", error_text(history.error), "bad"))
     if history.trace_id:
         rows.append(("trace", plain(history.trace_id), ""))
-    lines = [
+    return [
         Line.of((f"{label:<10}", "dim"), (_cut(text, columns_wide, 10), style))
         for label, text, style in rows
     ]
-    return [*lines, Line(), *columns(_execution_rows(history))]
 
 
 def _status_text(history: RunHistory) -> str:
@@ -72,6 +71,11 @@ def _status_text(history: RunHistory) -> str:
     if not count:
         return "not begun"
     return plain(history.status) + (f", after {count} executions" if count > 1 else "")
+
+
+def execution_lines(history: RunHistory) -> list[Line]:
+    """Every execution: when it began, how long it took, how it ended, in which process."""
+    return columns(_execution_rows(history))
 
 
 def _execution_rows(history: RunHistory) -> Iterator[list[Line | Piece]]:
@@ -128,7 +132,7 @@ def _step_rows(history: RunHistory) -> Iterator[list[Line | Piece]]:
 
 def _step_row(step: StepHistory, depth: int) -> list[Line | Piece]:
     last = step.last
-    name = plain(step.step_id.rpartition("/")[2])
+    name = plain(step.step_id.rpartition("/")[2]) or "''"
     return [
         Line([Piece("  " * depth), mark(step.status), Piece(f" {name}")]),
         Piece(clock_time(last.started_ns), "dim"),

@@ -213,6 +213,7 @@ def verify(workflow_id: str, *, log_dir: Path | str | None = None) -> VerifyRepo
     :raises LogVersionError: a newer format
     """
     store = store_of(log_dir)
+    store.summary(workflow_id)  # a file that is not ours is no run
     blobs: dict[str, int] = {}
     try:
         found = reader.check(
