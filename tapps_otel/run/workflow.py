@@ -6,7 +6,6 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from tapps_otel import settings
 from tapps_otel.run.functions import is_async, name_of, signature_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
@@ -103,7 +102,7 @@ class Workflow(Generic[P, R]):
             return self._carry_out_async(args, kwargs, inputs)
         if _is_inside_a_run():
             return self._as_step(*args, **kwargs)
-        if not settings.current().enabled:
+        if not _is_enabled():
             return self._fn(*args, **kwargs)
         return self._run_sync(args, kwargs, inputs)
 
@@ -112,7 +111,7 @@ class Workflow(Generic[P, R]):
     ) -> Any:
         if _is_inside_a_run():
             return await cast("Awaitable[Any]", self._as_step(*args, **kwargs))
-        if not settings.current().enabled:
+        if not _is_enabled():
             return await cast("Awaitable[Any]", self._fn(*args, **kwargs))
         return await self._run_async(args, kwargs, inputs)
 
@@ -171,6 +170,12 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
+
+
+def _is_enabled() -> bool:
+    from tapps_otel import settings  # heavy: not before the first run
+
+    return settings.current().enabled
 
 
 @overload
