@@ -220,6 +220,7 @@ OWN_CASES = (
         GOES,
         option="-c 'from tapps_otel import step, workflow'",
     ),
+    Case("own.help", "start", "tapps-otel --help", "spawn", GOES, option="-m tapps_otel --help"),
     Case("own.check", "read", "check of a log", "own_read", EVENTS, option="check", fixture=LOG),
     Case(
         "own.check_small",

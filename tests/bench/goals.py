@@ -118,4 +118,5 @@ GOALS: tuple[Goal, ...] = (
         ref("floor.import wall_ms"),
         target=1.3,
     ),
+    Goal("tapps-otel --help", ref("own.help wall_ms"), target=300),
 )
