@@ -252,6 +252,12 @@ def test_a_hole_where_none_can_be_is_refused(path: Path, durability: str) -> Non
     refused(path, hole(UNSYNCED, durability=durability), boot_id=OTHER_BOOT)
 
 
+def test_without_syncs_nothing_tells_a_power_cut_from_other_damage(path: Path) -> None:
+    refused(path, hole(b"", durability="os"), boot_id=OTHER_BOOT)
+
+    assert "log_repair" in goes_on(path, hole(b"", durability="always"), boot_id=OTHER_BOOT)
+
+
 @pytest.mark.parametrize("kind", ["step_finish", "step_fail", "workflow_end", "strange"])
 def test_a_hole_under_what_was_synced_is_refused(path: Path, kind: str) -> None:
     tail = UNSYNCED + line_of(event(kind, 9))
