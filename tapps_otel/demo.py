@@ -271,6 +271,7 @@ class Outcome(NamedTuple):
     :ivar finished: steps that had finished when the first process was killed
     :ivar cut: steps that were open then
     :ivar again: finished steps that ran again all the same: there must be none
+    :ivar said: the last thing that the second process said
     """
 
     history: RunHistory
@@ -280,6 +281,7 @@ class Outcome(NamedTuple):
     again: list[str]
     report: Path
     log: Path
+    said: str
 
 
 class Demo:
@@ -299,6 +301,7 @@ class Demo:
         self._finished: dict[str, None] = {}
         self._open: dict[str, None] = {}
         self.cut: list[str] = []
+        self._said = ""
 
     def begin(self) -> Iterator[Event]:
         """Start the workflow; its events until it is killed, in the middle of a step.
@@ -329,6 +332,7 @@ class Demo:
             yield from self._events(child)
         finally:
             said = _end(child)
+        self._said = said.strip().rpartition("\n")[2]
         if child.returncode != 0:
             raise DemoError(f"resume ended with exit code {child.returncode}\n{said}")
 
@@ -349,6 +353,7 @@ class Demo:
             again=again,
             report=self.report,
             log=self._path,
+            said=self._said,
         )
 
     @staticmethod

@@ -64,12 +64,14 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
     yield Line.of(f"  {_near(outcome.report)}")
     if wanted():
         yield Line.of(f"At your collector it is trace {plain(history.trace_id)}")
+        if "not sent" in outcome.said:
+            yield Line.of((plain(outcome.said), "warn"))
     yield Line.of(("Try next:", "strong"))
     name = plain(history.workflow_id)
     follow_up = {
         f"show {name}": "its history",
-        f"verify {name}": "its log, checked",
-        f"resume {name}": "its result, now stored",
+        f"verify {name}": "its log",
+        f"resume {name}": "its result",
         "list": "all runs",
     }
     yield from columns(
