@@ -8,6 +8,7 @@ The tree; a base stands only where a caller would catch it::
     ├── InvalidIdError           a run id that cannot name a log
     ├── LogError
     │   ├── LogDamagedError      the log was changed or lost bytes; a person decides
+    │   ├── BlobDamagedError     a large value beside the log is gone, or was changed
     │   ├── LogVersionError      written by a newer version of the format
     │   └── LogWriteError        an event could not be written
     ├── RunError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "BlobDamagedError",
     "DivergenceError",
     "InterruptedTooOftenError",
     "InvalidIdError",
@@ -107,6 +109,20 @@ class LogDamagedError(LogError):
             f"{path}: damaged at byte {offset}, where seq {seq} was due: {problem}. Nothing was "
             "written. See `tapps-otel verify`; to go on in spite of it: "
             "`tapps-otel repair RUN --accept-damage`"
+        )
+
+
+class BlobDamagedError(LogError):
+    """A value too large for the log's lines is not in its file any more.
+
+    :ivar path: the file
+    """
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(
+            f"{path}: {problem}. Put the file back from a copy: its name is the SHA-256 of its "
+            "content. Without one, begin a new run under another id"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel.errors import LogDamagedError
+from tapps_otel.errors import BlobDamagedError
 from tapps_otel.log import files as _files
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Blobs:
     def get(self, name: str) -> bytes:
         """Read a blob back; its content is hashed again.
 
-        :raises LogDamagedError: it is gone, or holds something else
+        :raises BlobDamagedError: it is gone, or holds something else
         """
         if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
-            raise LogDamagedError(self._folder, 0, 0, f"{name[:80]!r} is not the name of a blob")
+            raise BlobDamagedError(self._folder, f"{name[:80]!r} is not the name of a blob")
         path = self._folder / name
         try:
             with _files.system().open_read(path) as file:
                 data = file.read()
         except OSError as error:
-            raise LogDamagedError(path, 0, 0, f"a stored value cannot be read: {error}") from None
+            raise BlobDamagedError(path, f"a stored value cannot be read: {error}") from None
         if sha256(data).hexdigest() != name:
-            raise LogDamagedError(path, 0, 0, "a stored value was changed")
+            raise BlobDamagedError(path, "a stored value was changed")
         return data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tapps_otel.errors import LogDamagedError
+from tapps_otel.errors import BlobDamagedError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.files import FaultyFiles
@@ -39,20 +39,20 @@ def test_content_that_was_changed_is_refused_and_put_right_by_the_next_put(folde
     name = Blobs(folder).put(DATA)
     (folder / name).write_bytes(b"else")
 
-    with pytest.raises(LogDamagedError, match="a stored value was changed"):
+    with pytest.raises(BlobDamagedError, match="a stored value was changed"):
         Blobs(folder).get(name)
     Blobs(folder).put(DATA)
     assert Blobs(folder).get(name) == DATA
 
 
 def test_content_that_is_gone_is_named(folder: Path) -> None:
-    with pytest.raises(LogDamagedError, match=r"r\.blobs.*a stored value cannot be read: .*No suc"):
+    with pytest.raises(BlobDamagedError, match=r"r\.blobs.*a stored value cannot be read: .*No suc"):
         Blobs(folder).get("0" * 64)
 
 
 @pytest.mark.parametrize("name", ["../r.jsonl", "", "a" * 63, "A" * 64, "0" * 63 + "/", "0" * 65])
 def test_a_name_that_is_no_hash_opens_nothing(folder: Path, name: str) -> None:
-    with pytest.raises(LogDamagedError, match="is not the name of a blob"):
+    with pytest.raises(BlobDamagedError, match="is not the name of a blob"):
         Blobs(folder).get(name)
 
 
