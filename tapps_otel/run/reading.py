@@ -196,11 +196,16 @@ class VerifyReport:
         return not self.problems
 
     def raise_if_bad(self) -> None:
-        """:raises LogDamagedError: damage was found; the first of it is named"""
+        """Raise the first of what was found.
+
+        :raises LogDamagedError: the log was changed
+        :raises LogError: a value beside it was
+        """
+        region = self.log.region
+        if region is not None and not region.torn:
+            raise LogDamagedError(self.log.path, region.offset, self.log.seq + 1, region.problem)
         if self.problems:
-            region = self.log.region
-            offset = 0 if region is None else region.offset
-            raise LogDamagedError(self.log.path, offset, self.log.seq + 1, self.problems[0])
+            raise LogError(self.problems[0])
 
 
 def verify(workflow_id: str, *, log_dir: Path | str | None = None) -> VerifyReport:
