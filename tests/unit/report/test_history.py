@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tapps_otel import clock
+from tapps_otel.history.fold import RESOLVED, RunHistory, fold
+from tapps_otel.log.event import Event, raw_json
+from tapps_otel.report import history as report
+from tapps_otel.report.progress import Progress
+
+AT = 1_763_000_000_000_000_000
+
+
+class Log:
+    """Events as a run writes them, a second apart."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.execution = 1
+
+    def add(self, event_type: str, **fields: Any) -> Log:
+        seq = len(self.events) + 1
+        at = clock.timestamp(AT + seq * 1_000_000_000)
+        fields = {"workflow_id": "r", "execution": self.execution, "timestamp": at, **fields}
+        self.events.append(Event(event_type=event_type, seq=seq, **fields))
+        return self
+
+    def begin(self, **fields: Any) -> Log:
+        if self.events:
+            self.execution += 1
+            return self.add("workflow_resume", process={"pid": 8, "host": "box"}, **fields)
+        fields = {"workflow": {"name": "article", "path": "m:article"}} | fields
+        return self.add("workflow_start", process={"pid": 7, "host": "box"}, **fields)
+
+    def start(self, step_id: str, attempt: int = 1, **fields: Any) -> Log:
+        name = step_id.rpartition("/")[2].partition("#")[0]
+        fields = {"agent": None, "action": None} | fields
+        return self.add("step_start", step_id=step_id, step=name, attempt=attempt, **fields)
+
+    def finish(self, step_id: str, **fields: Any) -> Log:
+        fields = {
+            "status": "completed",
+            "duration_ns": 1_500_000_000,
+            "result": raw_json(1),
+        } | fields
+        return self.add("step_finish", step_id=step_id, step=step_id, **fields)
+
+    def fail(self, step_id: str, status: str = "failed", **fields: Any) -> Log:
+        error = {"type": "ValueError", "message": "no"}
+        fields = {"status": status, "duration_ns": 20_000_000, "error": error} | fields
+        return self.add("step_fail", step_id=step_id, step=step_id, **fields)
+
+    def end(self, status: str, **fields: Any) -> Log:
+        return self.add("workflow_end", status=status, duration_ns=9_000_000_000, **fields)
+
+    @property
+    def history(self) -> RunHistory:
+        return fold("r", self.events)
+
+
+def steps(history: RunHistory) -> str:
+    return "\n".join(line.text.rstrip() for line in report.step_lines(history))
+
+
+def outlook(history: RunHistory, holder: tuple[int, str] | None = None) -> list[str]:
+    return [line.text for line in report.outlook(history, holder)]
+
+
+def test_the_head_tells_what_the_run_is_and_how_it_stands() -> None:
+    log = Log().begin(inputs=raw_json({"url": "ä"}), trace_id="ab" * 16)
+    log.start("draft").finish("draft").end("completed", result=raw_json("done"))
+
+    assert [line.text for line in report.header(log.history)] == [
+        "run       r",
+        "workflow  article (m:article)",
+        "status    completed",
+        'inputs    {"url":"ä"}',
+        'result    "done"',
+        f"trace     {'ab' * 16}",
+    ]
+    assert [line.text for line in report.execution_lines(log.history)] == [
+        "✓ execution 1  2025-11-13 02:13:21 UTC  9.00 s  completed  process 7 on box"
+    ]
+
+
+def test_long_values_are_cut_for_a_terminal_and_whole_elsewhere() -> None:
+    history = Log().begin(inputs=raw_json({"text": "x" * 200})).history
+
+    narrow = [line.text for line in report.header(history, columns_wide=60)]
+    wide = [line.text for line in report.header(history)]
+    assert max(map(len, narrow)) == 60
+    assert narrow[3].endswith("…")
+    assert wide[3].endswith('x"}')
+
+
+def test_steps_stand_under_the_step_that_encloses_them() -> None:
+    log = Log().begin().start("outer", agent="boss").start("outer/inner").finish("outer/inner")
+    log.start("other").finish("outer").add("step_skip", step_id="other", reason="no need")
+
+    assert steps(log.history) == (
+        "  ✓ outer    02:13:22.000  1.50 s  boss\n"
+        "    ✓ inner  02:13:23.000  1.50 s\n"
+        "  - other    02:13:25.000          skipped, no need"
+    )
+
+
+def test_a_step_that_was_tried_again_is_shown_try_by_try() -> None:
+    log = Log().begin().start("draft").fail("draft", retry_in_ns=900_000_000)
+    log.start("draft", 2).finish("draft")
+
+    assert steps(log.history) == (
+        "  ✓ draft        02:13:24.000  1.50 s  2 attempts\n"
+        "      attempt 1  02:13:22.000  20 ms   execution 1, failed, ValueError: no, "
+        "next try after 900 ms\n"
+        "      attempt 2  02:13:24.000  1.50 s  execution 1, completed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "note"),
+    [
+        ({}, "failed, ValueError: no"),
+        ({"status": "timeout"}, "timeout, ValueError: no"),
+        ({"error": {"type": "KeyError", "message": ""}}, "failed, KeyError"),
+    ],
+)
+def test_a_failure_says_what_it_was(end: dict[str, Any], note: str) -> None:
+    log = Log().begin().start("draft").fail("draft", **end)
+
+    assert steps(log.history).endswith(note)
+
+
+def test_a_handled_failure_and_artifacts_are_told() -> None:
+    log = Log().begin().start("charge", order=1).fail("charge").start("refund", order=1)
+    log.finish("refund", artifacts=[{"name": "receipt", "path": "out/receipt.txt"}])
+
+    assert "failed, handled, ValueError: no" in steps(log.history)
+    assert "made out/receipt.txt" in steps(log.history)
+
+
+def test_what_is_open_and_where_it_would_go_on() -> None:
+    log = Log().begin().start("scan").finish("scan").start("outer").start("outer/pay")
+
+    assert outlook(log.history) == [
+        "open      outer/pay",
+        "goes on   at outer/pay; 1 finished step will not run again",
+    ]
+    assert outlook(log.history, (7, "box")) == [
+        "open      outer/pay",
+        "now       process 7 on box carries it on",
+    ]
+    assert report.next_step(log.history) == "resume r"
+
+
+def test_between_two_steps_it_goes_on_with_what_follows() -> None:
+    log = Log().begin().start("scan").finish("scan")
+
+    assert outlook(log.history) == [
+        "goes on   with what follows the last step; 1 finished step will not run again"
+    ]
+
+
+def test_a_completed_run_has_no_outlook() -> None:
+    history = Log().begin().start("scan").finish("scan").end("completed").history
+
+    assert outlook(history) == []
+    assert report.next_step(history) is None
+
+
+def test_an_empty_log_was_not_begun() -> None:
+    history = RunHistory("r")
+
+    assert [line.text for line in report.header(history)][-1] == "status    not begun"
+    assert report.execution_lines(history) == report.step_lines(history) == []
+    assert outlook(history) == ["goes on   at the beginning: nothing was begun"]
+    assert report.next_step(history) is None
+
+
+def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
+    error = {"type": "tapps_otel.errors.StepInterruptedError", "message": "step 'pay' was ..."}
+    log = Log().begin().start("scan").start("pay")
+    log.begin().fail("scan", "interrupted").fail("pay", "interrupted").end("failed", error=error)
+
+    assert report.next_step(log.history) == "resolve r 'pay' --rerun"
+    log.add("annotation", name=RESOLVED, step_id="pay", attributes={"by": "rerun"})
+    log.add("annotation", name=RESOLVED, step_id="scan", attributes={"by": "rerun"})
+    assert report.next_step(log.history) == "resume r"
+    assert "will run again, a person said" in steps(log.history)
+
+
+def test_remarks_are_annotations_repairs_and_gaps() -> None:
+    log = Log().begin().add("annotation", name="note", attributes={"page": "x", "n": [1, None]})
+    log.add("log_repair", damage=[(1, 2, "0")]).add("log_gap", attributes={"dropped": 3})
+
+    assert [line.text for line in report.remarks(log.history)] == [
+        "note  note  seq 2  page=x n=[1,null]",
+        "repairs   1 torn or damaged place declared in the log: see verify",
+        "gap       3 events could not be written and were left out",
+    ]
+
+
+def test_as_json_has_the_values_themselves() -> None:
+    log = Log().begin(inputs=raw_json({"url": "u"})).start("draft", inputs=raw_json([1]))
+    log.finish("draft", result=raw_json({"a": 1})).start("pay")
+    shown = report.as_json(log.history)
+
+    assert shown["inputs"] == {"url": "u"}
+    assert shown["steps"][0]["result"] == {"a": 1}
+    assert shown["steps"][0]["inputs"] == [1]
+    assert shown["steps"][0]["attempts"][0]["status"] == "completed"
+    assert shown["open"] == shown["goes_on_at"] == ["pay"]
+    assert shown["executions"][0]["process"] == {"pid": 7, "host": "box"}
+
+
+def test_progress_says_what_ends_and_what_is_open() -> None:
+    log = Log().begin().start("outer").start("outer/a").start("outer/b").finish("outer/a")
+    log.fail("outer/b", attempt=2, retry_in_ns=10**9)
+    progress = Progress()
+    said = [line.text for event in log.events if (line := progress.feed(event)) is not None]
+
+    assert said == [
+        "  ✓ outer/a  1.50 s",
+        "  ✗ outer/b  20 ms, attempt 2, ValueError: no, again in 1.00 s",
+    ]
+    assert progress.now == "outer  (1 finished)"
+    log.start("outer/b", 3)
+    progress.feed(log.events[-1])
+    assert progress.now == "outer/b  (1 finished)"
+
+
+def test_progress_of_a_resume_begins_anew() -> None:
+    log = Log().begin().start("a").begin().fail("a", "interrupted", late=True)
+    progress = Progress()
+    said = [line.text for event in log.events if (line := progress.feed(event)) is not None]
+
+    assert said == ["! a  was open when its process ended"]
+    assert progress.now == "-  (0 finished)"
+
+
+def test_progress_tells_of_annotations_repairs_and_gaps() -> None:
+    log = Log().begin().add("annotation", name="note\x1b", step_id="a").add("log_repair")
+    log.add("log_gap").add("something_new").add(
+        "step_skip", step_id="b", status="skipped", reason="r"
+    )
+    progress = Progress()
+
+    assert [line.text for event in log.events if (line := progress.feed(event))] == [
+        r"· note note\x1b in a",
+        "! the log's torn end was sealed",
+        "! events could not be written and were left out",
+        "- b  r",
+    ]
