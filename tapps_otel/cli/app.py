@@ -53,9 +53,13 @@ class Status(StrEnum):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(f"tapps-otel {version('tapps_otel')}")
+        try:
+            found = version("tapps_otel")
+        except PackageNotFoundError:  # from a folder of sources
+            found = "(not installed)"
+        typer.echo(f"tapps-otel {found}")
         raise typer.Exit
 
 

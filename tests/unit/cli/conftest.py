@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import FLOW, Cli, Done
+from tapps_otel.cli import main
+
+
+@pytest.fixture(autouse=True)
+def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file of workflows in the working directory."""
+    path = tmp_path / "flow.py"
+    path.write_text(FLOW, "utf-8")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "argv", ["tapps-otel"])
+    known = set(sys.modules)
+    sigint = signal.getsignal(signal.SIGINT)
+    yield path
+    for name in set(sys.modules) - known:
+        if name.startswith("flow"):
+            del sys.modules[name]
+    assert signal.getsignal(signal.SIGINT) is sigint
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in this process."""
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        said = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Done(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,162 @@
+"""What holds for all commands: help, exit codes, colours, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import Cli, child, command, environment
+from tapps_otel import errors
+from tapps_otel.cli import codes
+from tapps_otel.cli.app import app
+
+COMMANDS = [
+    "run",
+    "resume",
+    "list",
+    "show",
+    "verify",
+    "repair",
+    "resolve",
+    "schema",
+    "doctor",
+    "demo",
+]
+
+
+def test_help_lists_every_command_and_every_exit_code(cli: Cli) -> None:
+    done = cli("--help")
+
+    assert done.code == 0
+    assert [
+        one.name or getattr(one.callback, "__name__", "") for one in app.registered_commands
+    ] == [*COMMANDS]
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.out
+    for code, meaning in codes.MEANINGS.items():
+        assert f"    {code:<4} {meaning}\n" in done.out
+    assert all(len(line) <= 100 for line in done.out.splitlines())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(cli: Cli, name: str) -> None:
+    done = cli(name, "-h")
+
+    assert done.code == 0
+    assert f"Usage: tapps-otel {name} " in done.out
+    assert ("--log-dir" in done.out) == (name != "schema")
+    assert ("--json" in done.out) == (name in {"list", "show", "verify", "doctor"})
+
+
+def test_without_arguments_it_is_help(cli: Cli) -> None:
+    assert "Commands:" in cli().err + cli().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib\nfrom tapps_otel.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['--help'])\n"
+        "heavy = {'rich', 'pydantic', 'opentelemetry', 'msgspec', 'asyncio', 'jinja2'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+
+    assert done.stderr == "[]\n"
+
+
+def test_the_version_is_said() -> None:
+    assert child("--version").out.startswith("tapps-otel ")
+
+
+def test_it_is_a_module_too() -> None:
+    done = child("list", "--log-dir", "nowhere")
+
+    assert done.code == 0
+    assert "no runs in " in done.err
+
+
+def test_every_error_has_an_exit_code() -> None:
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        made = kind.__new__(kind)
+
+        assert codes.code_of(made) in codes.MEANINGS
+
+
+def test_a_mistake_of_ours_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise KeyError("x\x1b")
+
+    monkeypatch.setattr("tapps_otel.log.model.json_schema", broken)
+    done = cli("schema")
+
+    assert done.code == 1
+    assert done.err.startswith("error: unexpected KeyError: ")
+    assert done.err.count("\n") == 1
+    assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("called", "shown"),
+    [
+        ("/somewhere/bin/tapps-otel", "/somewhere/bin/tapps-otel resume a"),
+        ("with space/tapps-otel", "'with space/tapps-otel' resume a"),
+        ("/on/the/path/tapps-otel", "tapps-otel resume a"),
+        ("/x/tapps_otel/__main__.py", f"{Path(sys.executable).name} -m tapps_otel resume a"),
+        ("", "tapps-otel resume a"),
+    ],
+)
+def test_commands_to_type_are_called_as_this_one_was(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, called: str, shown: str
+) -> None:
+    monkeypatch.setenv("PATH", f"/usr/bin{os.pathsep}/on/the/path")
+    monkeypatch.setattr(sys, "argv", [called])
+
+    assert f"go on: {shown}\n" in cli("run", "flow.py:failing", "--id", "a").err
+
+
+def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = environment(COLUMNS=str(columns), LINES="24", TERM="xterm-256color", **more)
+    with subprocess.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = bytearray()
+        end = time.monotonic() + 30
+        while time.monotonic() < end and select.select([ours], [], [], 30)[0]:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+        process.wait(timeout=10)
+    os.close(ours)
+    return written.decode()
+
+
+def test_on_a_terminal_there_are_colours_and_elsewhere_none(cli: Cli) -> None:
+    cli("run", "flow.py:small", "--id", "a")
+
+    assert "\x1b[32m✓" in on_terminal("list")
+    assert "\x1b[32m" not in on_terminal("list", NO_COLOR="1")
+    assert "\x1b" not in cli("list").out
+
+
+def test_on_a_terminal_a_line_shows_what_is_open() -> None:
+    shown = on_terminal("run", "flow.py:waiting", "-i", "[0.7]")
+
+    assert "wait\x1b" in shown or "wait  (1 finished)" in shown
+    assert "✓" in shown
+    assert "completed in" in shown
+
+
+def test_what_the_workflow_prints_is_not_lost_on_a_terminal() -> None:
+    assert "the workflow prints this" in on_terminal("run", "flow.py:small")

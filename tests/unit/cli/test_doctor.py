@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from commands import LOGS, Cli
+from tapps_otel.doctor import Finding, examine, mounted_type
+from tapps_otel.log import files as _files
+from tapps_otel.log.files import FaultyFiles
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:5 / /proc rw - proc proc rw
+40 22 0:40 / /home rw shared:7 master:1 - nfs4 server:/home rw
+41 40 0:41 / /home/me/with\\040space rw - fuse.sshfs x rw
+42 22 0:42 / /twice rw - ext4 /dev/sdb rw
+43 22 0:43 / /twice rw - tmpfs tmpfs rw
+not a line of a table
+"""
+
+
+def found(name: str, **options: Path) -> Finding:
+    return next(one for one in examine(**options) if one.name == name)
+
+
+def test_a_sound_machine_has_no_problem(cli: Cli) -> None:
+    done = cli("doctor")
+    shown = json.loads(cli("doctor", "--json").out)
+
+    assert done.code == 0
+    assert "✓ lock" in done.out
+    assert "· collector    no spans are sent" in done.out
+    assert shown["ok"]
+    data = {one["name"]: one["data"] for one in shown["checks"]}
+    assert data["sync"]["median_us"] > 0
+    assert data["lock"]["works"]
+    assert data["log folder"]["path"] == str(LOGS.absolute())
+    assert data["collector"] == {"endpoint": None}
+    assert data["versions"]["opentelemetry-sdk"]
+
+
+def test_nothing_is_left_behind(cli: Cli, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    cli("doctor")
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "ext4"),
+        ("/var", "ext4"),
+        ("/home", "nfs4"),
+        ("/home/me", "nfs4"),
+        ("/homes", "ext4"),
+        ("/home/me/with space/logs", "fuse.sshfs"),
+        ("/twice/x", "tmpfs"),
+    ],
+)
+def test_the_file_system_is_that_of_the_innermost_mount(path: str, kind: str) -> None:
+    assert mounted_type(MOUNTS, path) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [("ext4", "ok"), ("nfs4", "warn"), ("cifs", "warn"), ("9p", "warn"), ("fuse.sshfs", "warn"),
+     ("fuseblk", "warn"), ("tmpfs", "warn"), (None, "info")],
+)  # fmt: skip
+def test_file_systems_that_do_not_hold_a_promise_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, kind: str | None, state: str
+) -> None:
+    table = None if kind is None else f"1 0 8:1 / / rw - {kind} /dev/x rw\n"
+    monkeypatch.setattr(_files.Files, "read_text", lambda self, path: table)
+
+    assert found("file system").state == state
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_failure(cli: Cli) -> None:
+    Path("file").touch()
+    with _files.use(FaultyFiles("open_append")):
+        done = cli("doctor")
+
+    assert done.code == 1
+    assert "✗ log folder" in done.out
+    assert "--log-dir or TAPPS_OTEL_LOG_DIR" in done.out
+
+
+@pytest.mark.parametrize(
+    ("call", "name"), [("sync", "sync"), ("lock", "lock"), ("free_bytes", "free space")]
+)
+def test_a_part_that_does_not_work_is_a_failure_and_the_rest_is_checked(
+    tmp_path: Path, call: str, name: str
+) -> None:
+    with _files.use(FaultyFiles(call)):
+        states = {one.name: one.state for one in examine(tmp_path)}
+
+    assert states[name] == "fail"
+    assert {"settings", "log folder", "file system", "collector", "versions"} <= states.keys()
+    assert list(tmp_path.glob(".tapps-otel-doctor*")) == []
+
+
+def test_a_lock_that_two_can_hold_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_files.Files, "lock", lambda self, descriptor: True)
+
+    assert found("lock", log_dir=tmp_path).state == "fail"
+
+
+def test_slow_syncs_and_little_space_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_files.Files, "free_bytes", lambda self, folder: 1024)
+    monkeypatch.setattr("tapps_otel.doctor._SLOW_US", 0)
+
+    assert found("free space", log_dir=tmp_path).state == "warn"
+    assert "TAPPS_OTEL_DURABILITY" in str(found("sync", log_dir=tmp_path).hint)
+
+
+def test_settings_that_differ_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_DURABILITY", "os")
+    monkeypatch.setenv("TAPPS_OTEL_ENABLED", "0")
+
+    assert found("settings").data["changed"] == {"durability": "os", "enabled": "False"}
+    assert found("switch").state == "warn"
+
+
+def test_a_variable_that_names_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TAPPS_OTEL_CI", raising=False)
+    monkeypatch.setenv("TAPPS_OTEL_LOGDIR", "x")
+    left_over = found("environment")
+
+    assert left_over.text == "no setting has this name: TAPPS_OTEL_LOGDIR"
+    assert left_over.hint == "is TAPPS_OTEL_LOG_DIR meant?"
+
+
+def test_a_setting_that_cannot_be_is_a_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_DURABILITY", "sometimes")
+    done = cli("doctor")
+
+    assert done.code == 1
+    assert "TAPPS_OTEL_DURABILITY" in done.out
+    assert cli("run", "flow.py:small").code == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+)
+def test_a_collector_that_listens_is_reachable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}/v1/traces")
+        listening = found("collector")
+    gone = found("collector")
+
+    assert (listening.state, listening.data["endpoint"]) == ("ok", f"127.0.0.1:{port}")
+    assert (gone.state, gone.data["reachable"]) == ("warn", False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "localhost:4317"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"},
+            "localhost:4318",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "box.invalid:55"}, "box.invalid:55"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://box.invalid"}, "box.invalid:4317"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": "https://box.invalid",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            },
+            "box.invalid:443",
+        ),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://box.invalid:port"}, "box.invalid:4317"),
+    ],
+)
+def test_the_address_is_that_of_the_standard_variables(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], address: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+    assert found("collector").data["endpoint"] == address

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from commands import LOGS, child
+from outside_checker import check
+from tapps_otel import history, verify
+from tapps_otel.demo import SOURCES, Demo, DemoError, survey
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the demo writes, and the folder where it was run."""
+    folder = tmp_path_factory.mktemp("demo")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = child("demo")
+    finally:
+        os.chdir(here)
+    assert (done.code, done.err) == (0, "")
+    return done.out, folder
+
+
+@pytest.fixture
+def run(shown: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Id of the run that it was about; its folder is the working directory."""
+    monkeypatch.chdir(shown[1])
+    (log,) = LOGS.glob("*.jsonl")
+    return log.stem
+
+
+def test_finished_steps_do_not_run_again(run: str) -> None:
+    found = history(run)
+    first = [step for step in found.steps if step.attempts[0].execution == 1]
+    finished = [step for step in first if step.attempts[0].status == "completed"]
+    cut = [step for step in first if step.attempts[0].status == "interrupted"]
+
+    assert [one.status for one in found.executions] == ["interrupted", "completed"]
+    assert len(finished) >= 7
+    assert all(len(step.attempts) == 1 for step in finished)
+    assert cut
+    assert all(step.last.status == "completed" and step.last.execution == 2 for step in cut)
+    assert 8 <= len(found.steps) <= 12
+
+
+def test_its_log_is_whole(run: str) -> None:
+    verify(run).raise_if_bad()
+
+    assert len(check(LOGS / f"{run}.jsonl")) == history(run).seq
+
+
+def test_its_result_is_a_file_that_the_log_names(run: str) -> None:
+    (artifact,) = history(run).by_id["render"].last.artifacts
+    report = Path(history(run).result["report"]).read_text("utf-8")
+
+    assert artifact["bytes"] == len(report.encode())
+    assert report.startswith("# A survey of Python sources\n")
+    assert "## Most alike" in report
+
+
+def test_the_last_screen_is_one_screen(shown: tuple[str, Path], run: str) -> None:
+    head, screen = shown[0].split("\n\n")
+    lines = screen.splitlines()
+
+    assert "✗ kill -9 of that process, in the middle of compare#" in head
+    assert re.match(r"Killed and resumed: \d+ finished steps came from the log, \d cut", lines[0])
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    assert "from the log" in screen
+    assert f"tapps_otel show {run}" in screen
+    assert f"{LOGS}/{run}.jsonl" in screen
+    for line in lines[lines.index("Try next:") + 1 :]:
+        arguments = line.split("#")[0].split(" -m tapps_otel ")[1].split()
+        assert child(*arguments).code == 0
+
+
+def test_the_workflow_without_a_kill_makes_the_same_report(run: str, tmp_path: Path) -> None:
+    made = tmp_path / "report.md"
+    named = survey.options(log_dir=tmp_path)
+    result = asyncio.run(named(folder=str(SOURCES), report=str(made)))
+    before = history(run).result
+
+    assert made.read_text("utf-8") == Path(before["report"]).read_text("utf-8")
+    assert {**result, "report": ""} == {**before, "report": ""}
+
+
+def test_a_log_folder_can_be_given(tmp_path: Path) -> None:
+    done = child("demo", "--log-dir", "logs of it")
+
+    assert done.code == 0
+    assert "--log-dir 'logs of it'" in done.out
+    assert len(list((tmp_path / "logs of it").glob("*.jsonl"))) == 1
+
+
+def test_what_goes_wrong_in_a_child_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = child("demo", "--log-dir", "file")
+
+    assert done.code == 1
+    assert "error: the workflow ended before it could be killed\n" in done.err
+    assert "cannot write to the log" in done.err
+
+
+def test_a_resume_that_does_not_complete_is_an_error(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+
+    with pytest.raises(DemoError, match="no run"):
+        list(demo.go_on())
+
+
+def test_the_sources_are_real(tmp_path: Path) -> None:
+    paths = sorted(SOURCES.glob("*.py"))
+
+    assert 12 <= len(paths) <= 20
+    for path in paths:
+        compile(path.read_text("utf-8"), path, "exec")
