@@ -53,8 +53,17 @@ class Attempt(Scope):
 
     start_event: Event
 
-    def __init__(self, run: Run, scope: Scope, call: Call, step_id: str, number: int) -> None:
-        super().__init__(run, step_id, 0, None)
+    def __init__(
+        self,
+        run: Run,
+        scope: Scope,
+        call: Call,
+        step_id: str,
+        number: int,
+        thread: int = 0,
+        task: asyncio.Task[Any] | None = None,
+    ) -> None:
+        super().__init__(run, step_id, thread, task)
         self.scope, self.call, self.number = scope, call, number
         self.order: int | None = None
         self.key: str | None = None
@@ -128,8 +137,9 @@ class Attempt(Scope):
         :raises RunEndedError: the scope has ended meanwhile
         """
         run, scope = self.run, self.scope
-        following = Attempt(run, scope, self.call, str(self.step_id), self.number + 1)
-        following.thread, following.task = self.thread, self.task
+        following = Attempt(
+            run, scope, self.call, str(self.step_id), self.number + 1, self.thread, self.task
+        )
         following.order, following.key, following.digest = self.order, self.key, self.digest
         following.inputs = self.inputs
         with run.lock:
@@ -155,7 +165,7 @@ class Attempt(Scope):
             ``{"name", "path", "sha256", "bytes", "media_type"}``
         :raises StepResultError: the result cannot be stored; the step has failed then
         """
-        if self._is_over():
+        if self.state is not OPEN and self._is_over():
             return
         self._settle()
         self.finish_drained(result, artifacts)

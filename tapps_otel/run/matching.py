@@ -36,6 +36,11 @@ class Matcher:
             digest = None if record.key is not None else record.inputs_digest
             self._by_content.setdefault((record.name, record.key, digest), []).append(record)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the scope has no past at all."""
+        return self._past is None
+
     def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """Take the first unclaimed record with this content; ``None`` when there is none."""
         if not self._by_content:

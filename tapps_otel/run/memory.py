@@ -104,6 +104,8 @@ class Memory:
 
         :raises RefusalError: the guard knows where it came from
         """
+        if scope.matcher.fresh:
+            return
         once = call.policy.on_interrupted == "fail"
         lost = scope.matcher.lost(call.name, digest, key) if once else None
         if lost is not None:

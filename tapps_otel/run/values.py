@@ -143,6 +143,18 @@ _SCALAR_FORMS: Final[dict[type, Callable[[Any], str]]] = {
 }
 
 
+def _form_of_scalars(labels: list[tuple[int, str]], args: tuple[Any, ...]) -> str | None:
+    """The canonical form of the commonest calls, put together by hand; ``None`` for others."""
+    parts = []
+    for place, label in labels:
+        value = args[place]
+        write = _SCALAR_FORMS.get(type(value))
+        if write is None:
+            return None
+        parts.append(label + write(value))
+    return "{" + ",".join(parts) + "}"
+
+
 def _other(value: object) -> object:
     if isinstance(value, (set, frozenset)):
         return [json.loads(text) for text in sorted(_canonical.encode(one) for one in value)]
@@ -289,9 +301,14 @@ class Signature:
         )
 
     @cached_property
-    def _labels(self) -> list[tuple[str, str]]:
-        """Names of parameters that count, sorted, each with its key in the canonical form."""
-        return [(name, f"{_quoted(name)}:") for name in sorted({*self._names} - self._ignored)]
+    def _labels(self) -> list[tuple[int, str]] | None:
+        """Places of the arguments in the canonical form's order, each with its key there.
+
+        ``None`` where the form is not that simple.
+        """
+        if not self._simple or self._ignored or self._typed:
+            return None
+        return [(self._names.index(name), f"{_quoted(name)}:") for name in sorted(self._names)]
 
     @cached_property
     def _result(self) -> _Codec:
@@ -329,13 +346,18 @@ class Signature:
         :raises StepInputError: a value without a canonical form
         :raises TypeError: the arguments do not fit
         """
+        labels = self._labels
+        if labels is not None and not kwargs and len(args) == len(labels):
+            form = _form_of_scalars(labels, args)
+            if form is not None:
+                return sha256(form.encode()).hexdigest()
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
         try:
             if self._typed:
                 self._through_annotations(bound)
-            return sha256(self._form(bound).encode()).hexdigest()
+            return sha256(_canonical.encode(bound).encode()).hexdigest()
         except (TypeError, ValueError, RecursionError) as error:
             path, problem = find_unstorable(bound) or ("$", str(error))
             msg = (
@@ -344,17 +366,6 @@ class Signature:
                 f"{_REMEDY}"
             )
             raise StepInputError(msg, path) from None
-
-    def _form(self, bound: dict[str, Any]) -> str:
-        """The canonical form; that of scalars, the commonest, is put together by hand."""
-        try:
-            parts = [
-                label + _SCALAR_FORMS[type(bound[name])](bound[name])
-                for name, label in self._labels
-            ]
-        except KeyError:
-            return _canonical.encode(bound)
-        return "{" + ",".join(parts) + "}"
 
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> msgspec.Raw:
         """A call's inputs as JSON, for the log; they have a digest already."""
