@@ -303,9 +303,9 @@ def test_a_file_where_the_folder_should_be(cli: Cli) -> None:
 
 def test_a_run_that_another_process_carries_on_is_busy(cli: Cli) -> None:
     with subprocess.Popen(
-        command("run", "-q", "flow.py:waiting", "--id", "a"), env=environment()
+        command("run", "-q", "flow.py:waiting", "--id", "a"), env=environment(), text=True
     ) as other:
-        wait_for(Path("waiting.txt"))
+        wait_for(Path("waiting.txt"), other)
         done = cli("run", "flow.py:waiting", "--id", "a")
         listed = cli("list", "--status", "running")
         shown = cli("show", "a")
@@ -321,9 +321,11 @@ def test_a_run_that_another_process_carries_on_is_busy(cli: Cli) -> None:
 # ---------------------------------------------------------------- interrupted
 
 
-def wait_for(path: Path) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 30
     while not path.exists():
+        if process.poll() is not None:
+            pytest.fail(f"it ended before that: {process.communicate()}")
         assert time.monotonic() < end
         time.sleep(0.02)
     time.sleep(0.1)
@@ -337,7 +339,7 @@ def signalled(workflow: str, number: signal.Signals) -> Done:
         stderr=subprocess.PIPE,
         text=True,
     ) as other:
-        wait_for(Path("waiting.txt"))
+        wait_for(Path("waiting.txt"), other)
         other.send_signal(number)
         out, err = other.communicate(timeout=20)
     return Done(other.returncode, out, err)
