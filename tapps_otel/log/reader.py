@@ -122,6 +122,18 @@ class Checker:
 
         :raises LogVersionError: a newer format
         """
+        # Nearly every line of nearly every log goes this way.
+        if self.region is None and self._is_next(line):
+            event = _decode_next(line, self.seq + 1)
+            if event is not None:
+                self.seq += 1
+                self.sha = line[-67:-3]
+                self.end += len(line)
+                return event
+        return self._feed_odd(line)
+
+    def _feed_odd(self, line: bytes) -> Event | None:
+        """A line that only lacks its newline, a repair, or one that nothing vouches for."""
         whole = line[-1:] == b"\n"
         text = line if whole else line + b"\n"  # a record that only lacks its newline is whole
         if self.region is None:

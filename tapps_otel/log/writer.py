@@ -25,7 +25,7 @@ from tapps_otel.log.event import EVENT_TYPES, MAX_LINE, SYNCED, Event, encode
 from tapps_otel.log.reader import Checker, Region, is_ours, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 __all__ = ["Durability", "LogWriter"]
@@ -244,10 +244,8 @@ class LogWriter:
         if now < self._retry_at_ns:
             return False
         self._retry_at_ns = now + _RETRY_NS
-        seen: set[bytes] = set()
-        wanted = {sha for _, sha in self._unsynced}
         try:
-            self._open(lambda _: None, lambda sha: seen.add(sha) if sha in wanted else None)
+            seen = self._open(lambda _: None, {sha for _, sha in self._unsynced})
             self._acknowledged = self._seq  # this much was just read from the disk
             missing = [event for event, sha in self._unsynced if sha not in seen]
             self._unsynced.clear()
@@ -284,9 +282,9 @@ class LogWriter:
     def _open(
         self,
         on_event: Callable[[Event], None],
-        on_sha: Callable[[bytes], object] = lambda _: None,
-    ) -> None:
-        """Open, sync, evict, check, and seal a torn end."""
+        wanted: Collection[bytes] = (),
+    ) -> set[bytes]:
+        """Open, sync, evict, check, and seal a torn end; which of the ``wanted`` shas it holds."""
         files = self._files
         self._release()
         # A log that was there and is not any more is not begun anew behind the run's back.
@@ -297,29 +295,33 @@ class LogWriter:
                 # sync lost is still shown there: sync, then look at what the disk holds.
                 files.sync(descriptor)
                 files.evict(descriptor)
-            self._adopt(descriptor, on_event, on_sha)
+            seen = self._adopt(descriptor, on_event, wanted)
         except BaseException:
             files.close(descriptor)
             raise
         self._descriptor = descriptor
+        return seen
 
     def _adopt(
         self,
         descriptor: int,
         on_event: Callable[[Event], None],
-        on_sha: Callable[[bytes], object],
-    ) -> None:
+        wanted: Collection[bytes],
+    ) -> set[bytes]:
         checker = Checker(self.path, self._id)
-        past = _Past()
+        past, seen = _Past(), set()
         if not is_ours(self._files.read_at(descriptor, 64, 0)):
             raise LogDamagedError(self.path, 0, 1, "this is not a log of tapps_otel")
         with self._files.reader(descriptor) as file:
             for line in lines(file):
                 event = checker.feed(line)
                 if event is not None:
-                    past.note(event)
+                    past.execution = event.execution
+                    if event.process is not UNSET:
+                        past.process = event.process
+                    if checker.sha in wanted:
+                        seen.add(checker.sha)
                     on_event(event)
-                    on_sha(checker.sha)
         if checker.seq < self._acknowledged:
             raise LogDamagedError(
                 self.path,
@@ -333,6 +335,7 @@ class LogWriter:
         elif not checker.whole:  # a record that only lacks its newline
             self._files.write(descriptor, b"\n")
             self._end += 1
+        return seen
 
     def _seal(self, descriptor: int, checker: Checker, region: Region, past: _Past) -> Event:
         """Declare the region at the end, in one write that adds and changes nothing else."""
@@ -367,25 +370,19 @@ class _Past:
 
     def __init__(self) -> None:
         self.execution = 0
-        self._boot_id: object = None
-        self._durability: object = None
-
-    def note(self, event: Event) -> None:
-        self.execution = event.execution
-        if event.process is not UNSET:
-            self._boot_id = event.process.get("boot_id")
-            self._durability = event.process.get("durability")
+        self.process: dict[str, Any] = {}
 
     def cut_by_power(self, boot_id: str | None, readable: set[str]) -> bool:
         """Whether a power cut can have left a hole with these whole lines beside it.
 
         Only lines that were not synced can be missing; and it takes a boot in between.
         """
-        unsynced = EVENT_TYPES - SYNCED if self._durability == "commit" else frozenset[str]()
+        durability, then = self.process.get("durability"), self.process.get("boot_id")
+        unsynced = EVENT_TYPES - SYNCED if durability == "commit" else frozenset[str]()
         return (
-            self._durability != "os"
-            and None not in {self._boot_id, boot_id}
-            and self._boot_id != boot_id
+            durability != "os"
+            and None not in {then, boot_id}
+            and then != boot_id
             and readable <= unsynced
         )
 

@@ -60,6 +60,7 @@ class Attempt(Scope):
         call: Call,
         step_id: str,
         number: int,
+        *,
         thread: int = 0,
         task: asyncio.Task[Any] | None = None,
     ) -> None:
@@ -138,7 +139,13 @@ class Attempt(Scope):
         """
         run, scope = self.run, self.scope
         following = Attempt(
-            run, scope, self.call, str(self.step_id), self.number + 1, self.thread, self.task
+            run,
+            scope,
+            self.call,
+            str(self.step_id),
+            self.number + 1,
+            thread=self.thread,
+            task=self.task,
         )
         following.order, following.key, following.digest = self.order, self.key, self.digest
         following.inputs = self.inputs

@@ -350,7 +350,7 @@ class Run:
                 memory.check_new(scope, call, digest, key, order)
                 ordinal = matcher.next_number(call.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, call.escaped, ordinal)
-            attempt = Attempt(self, scope, call, step_id, number, thread, task)
+            attempt = Attempt(self, scope, call, step_id, number, thread=thread, task=task)
             attempt.order, attempt.key, attempt.digest = order, key, digest
             scope.enclose(attempt)
             return attempt
