@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from tapps_otel.log import files as _files
 
-__all__ = ["summarize"]
+__all__ = ["Artifact", "summarize"]
+
+Artifact: TypeAlias = Path | str | Mapping[str, Any]
+
+_LIMIT: Final = 256 * 1024  # bytes of JSON: an event has to fit into its line
 
 
-def summarize(artifact: Path | str | Mapping[str, Any]) -> dict[str, Any]:
-    """``{"name", "path", "sha256", "bytes", "media_type"}`` of a file; a mapping is taken as it is.
+def summarize(artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
+    """``{"name", "path", "sha256", "bytes", "media_type"}`` of each; a mapping is taken as it is.
 
-    The file is read once, in pieces. One that cannot be read has an ``error`` in place of its hash.
+    A file is read once, in pieces. One that cannot be read has an ``error`` in place of its hash.
+    What would not fit into an event is left out, and counted in a last ``{"omitted": N}``.
+
+    :raises TypeError: a mapping holds what is not JSON
     """
-    if isinstance(artifact, Mapping):
-        return dict(artifact)
-    path = Path(artifact)
+    summaries: list[dict[str, Any]] = []
+    size = omitted = 0
+    for artifact in artifacts:
+        told = dict(artifact) if isinstance(artifact, Mapping) else _summary(Path(artifact))
+        size += len(msgspec.json.encode(told))
+        if size <= _LIMIT:
+            summaries.append(told)
+        else:
+            omitted += 1
+    return [*summaries, {"omitted": omitted}] if omitted else summaries
+
+
+def _summary(path: Path) -> dict[str, Any]:
     told: dict[str, Any] = {"name": path.name, "path": str(path)}
     try:
         with _files.system().open_read(path) as file:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self, Union
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import UNSET
 
 from tapps_otel import clock
 from tapps_otel.errors import LogError, RunEndedError, StepTimeoutError
-from tapps_otel.log.artifacts import summarize
+from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.run import failures
 from tapps_otel.run.call import Call, Skipped
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable
     from types import TracebackType
 
     from tapps_otel.run.recorder import Run
 
-__all__ = ["Artifact", "Attempt", "status_of"]
-
-Artifact = Union["Path", str, "Mapping[str, Any]"]
+__all__ = ["Attempt", "status_of"]
 
 
 class Attempt(Scope):
@@ -69,7 +66,7 @@ class Attempt(Scope):
         self.order: int | None = None
         self.key: str | None = None
         self.digest: str | None = None
-        self.inputs: Any = UNSET
+        self.inputs: bytes | None = None  # as JSON, if they are captured
         self.by_hand = False
         self.result: Any = None
         self._entered: _Current | None = None
@@ -112,8 +109,9 @@ class Attempt(Scope):
             key=UNSET if self.key is None else self.key,
             inputs_digest=UNSET if self.digest is None else self.digest,
             definition=UNSET if definition is None else definition,
-            inputs=self.inputs,
         )
+        if self.inputs is not None:
+            run.store_inputs(event, self.inputs)
         run.start_span(self, event, started, self.scope)
         self.start_event = event
         try:
@@ -187,7 +185,7 @@ class Attempt(Scope):
             else:
                 event.result_omitted = "persist=False"
             if artifacts:
-                event.artifacts = [summarize(one) for one in artifacts]
+                event.artifacts = summarize(artifacts)
         except Exception as error:
             self.fail_drained(error)
             raise

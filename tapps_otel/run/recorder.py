@@ -424,6 +424,16 @@ class Run:
             _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)
             event.result_omitted = f"it could not be stored: {error}"
 
+    def store_inputs(self, event: Event, data: bytes) -> None:
+        """Put captured inputs into their event, or into a blob if they are large."""
+        if len(data) <= INLINE_LIMIT or self.detached:
+            event.inputs = Raw(data)
+            return
+        try:
+            event.inputs_blob = self.put_blob(data)
+        except OSError as error:  # the step does not depend on them
+            _log.error("run %s: large inputs cannot be stored: %s", self.workflow_id, error)
+
     def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
         """Give the event its span's ids: the SDK's where there is one, else our own."""
         if self._tracing is None:

@@ -367,13 +367,13 @@ class Signature:
             )
             raise StepInputError(msg, path) from None
 
-    def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> msgspec.Raw:
+    def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """A call's inputs as JSON, for the log; they have a digest already."""
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
         self._through_annotations(bound)
-        return msgspec.Raw(canonical(bound))
+        return canonical(bound)
 
     def _through_annotations(self, bound: dict[str, Any]) -> None:
         for name in self._typed:

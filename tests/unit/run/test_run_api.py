@@ -181,3 +181,31 @@ def test_a_run_in_a_child_is_a_run_as_anywhere() -> None:
 
     assert in_child(main).value == "A"
     assert main() == "A"
+
+
+def test_what_is_large_does_not_keep_an_event_out_of_the_log(tmp_path: Path) -> None:
+    """Captured inputs go into a blob; artifacts beyond what a line holds are counted."""
+    from tapps_otel import configure, events, step, verify, workflow
+
+    configure(capture_inputs=True)
+
+    @step
+    def work(text: str) -> int:
+        return len(text)
+
+    @workflow
+    def flow() -> int:
+        return work("x" * 3_000_000)
+
+    assert flow.options(workflow_id="r")() == 3_000_000
+    (start,) = [one for one in events("r") if one.event_type == "step_start"]
+    assert start.inputs_blob
+    verify("r").raise_if_bad()
+
+    with Run.open("build", workflow_id="many") as run:
+        made = [{"name": f"{number}.txt", "path": "x" * 200} for number in range(5000)]
+        run.begin("one").finish(artifacts=made)
+    (finish,) = [one for one in events("many") if one.event_type == "step_finish"]
+    *told, rest = finish.artifacts or []
+    assert len(told) + rest["omitted"] == 5000
+    assert run.log_failure is None
