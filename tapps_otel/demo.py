@@ -316,6 +316,9 @@ class Demo:
                 # One of three parallel steps has just finished: the others are in the middle.
                 if event.event_type == "step_finish" and event.step == "compare" and self._open:
                     child.kill()
+        except BaseException:  # nobody watches any more
+            child.kill()
+            raise
         finally:
             said = _end(child)
         if child.returncode != -9:
@@ -330,6 +333,9 @@ class Demo:
         child = self._start("resume", self.workflow_id)
         try:
             yield from self._events(child)
+        except BaseException:
+            child.kill()
+            raise
         finally:
             said = _end(child)
         self._said = said.strip().rpartition("\n")[2]
