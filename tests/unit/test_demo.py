@@ -68,7 +68,7 @@ def test_the_last_screen_is_one_screen(shown: tuple[str, Path], run: str) -> Non
     head, screen = shown[0].split("\n\n")
     lines = screen.splitlines()
 
-    assert "✗ kill -9 of that process, in the middle of compare#" in head
+    assert "✗ kill -9 of that process, in the middle of compare" in head
     assert re.match(r"Killed and resumed: \d+ finished steps came from the log, \d cut", lines[0])
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
