@@ -127,12 +127,19 @@ class ScopeHistory(Struct):
 
     :ivar gone: seq intervals; records that started inside one are no longer due
     :ivar reset_seq: records that started before it do not count any more
-    :ivar pending: failures in it that no later call has yet shown to be handled
+    :ivar pending: failures of ordered calls that no later call has yet shown to be handled
+    :ivar loose: the same of calls in tasks and threads, which only an ordered call can show
     """
 
     gone: list[tuple[int, int]] = []
     reset_seq: int = 0
     pending: list[StepHistory] = []
+    loose: list[StepHistory] = []
+
+    def forget_failures(self) -> None:
+        """No later call can show that they were handled."""
+        self.pending.clear()
+        self.loose.clear()
 
     def due(self, record: StepHistory) -> bool:
         """Whether the code is still expected to ask for this record."""
@@ -252,7 +259,7 @@ class Fold:
             if before.status == "running":
                 before.status = "interrupted"
         for scope in history.scopes.values():
-            scope.pending.clear()  # only the execution in which it failed can show it handled
+            scope.forget_failures()  # only the execution in which it failed can show it handled
         if event.event_type == "workflow_start":
             history.workflow = _or(event.workflow, {})
             history.name = str(history.workflow.get("name", ""))
@@ -283,7 +290,7 @@ class Fold:
             execution.status, execution.end_seq = history.status, event.seq
             execution.duration_ns = _or(event.duration_ns, None)
         self._blame(event)
-        history.scope(None).pending.clear()
+        history.scope(None).forget_failures()
 
     def _on_step_start(self, event: Event) -> None:
         step_id = str(event.step_id)
@@ -291,8 +298,8 @@ class Fold:
         order = None if event.order is UNSET else event.order
         parent = parent_of(step_id) if "/" in step_id else None
         scope = history.scopes.get(parent)
-        if scope is not None and scope.pending:
-            _see_handled(scope, event.execution, ordered=order is not None)
+        if scope is not None and (scope.pending or scope.loose):
+            _see_handled(scope, ordered=order is not None)
         step = history.by_id.get(step_id)
         if step is None:
             step = history.by_id[step_id] = _new_step(event)
@@ -349,11 +356,12 @@ class Fold:
         self._blame(event)
         inner = self.history.scopes.get(step.step_id)
         if inner is not None:
-            inner.pending.clear()
+            inner.forget_failures()
         if status == "failed" and not attempt.caused_by:
             self.history.scope(step.step_id).reset_seq = event.seq
         if status in {"failed", "timeout"} and attempt.retry_in_ns is None:
-            self.history.scope(step.parent).pending.append(step)
+            scope = self.history.scope(step.parent)
+            (scope.loose if attempt.order is None else scope.pending).append(step)
 
     def _ended(self, event: Event) -> StepHistory:
         """Note what every end of an attempt says."""
@@ -436,15 +444,12 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _see_handled(scope: ScopeHistory, execution: int, *, ordered: bool) -> None:
+def _see_handled(scope: ScopeHistory, *, ordered: bool) -> None:
     """The scope went on: failures before this call were handled, if it could know of them."""
-    still = []
-    for step in scope.pending:
-        if step.last.execution == execution and (ordered or step.last.order is not None):
+    for known in (scope.pending, scope.loose) if ordered else (scope.pending,):
+        for step in known:
             step.handled = True
-        else:
-            still.append(step)
-    scope.pending = still
+        known.clear()
 
 
 def _new_step(event: Event) -> StepHistory:

@@ -69,7 +69,7 @@ class Plan:
         return past
 
     def forget(self, step_id: str) -> None:
-        """Let go of a step that ended well, and of all inside it: nobody will ask again."""
+        """Let go of a step that has ended, and of all inside it: nobody will ask again."""
         self._history.by_id.pop(step_id, None)
         self._history.scopes.pop(step_id, None)
         for child in self._children.pop(step_id, ()):

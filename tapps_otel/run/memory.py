@@ -74,7 +74,9 @@ class Memory:
             data = self._blobs.get(record.result_blob)
         if record.parent is None:  # nobody asks twice, and large runs have many
             self._plan.forget(record.step_id)
-        return Stored(record.step_id, None if data is None else call.read_result(data))
+        if data is None or (record.status == "skipped" and data == b"null"):
+            return Stored(record.step_id, None)  # a skip's, whatever the annotation says
+        return Stored(record.step_id, call.read_result(data))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
         error = failures.rebuild(record.last.error)
@@ -142,7 +144,7 @@ class Memory:
         That is: steps inside steps, what encloses them, and what the log knew before. A step of
         the workflow itself that encloses nothing is not kept: a long run would grow.
 
-        :param forget: it ended well: nobody will ask for it again
+        :param forget: it ended, and no other try follows: nobody will ask for it again
         """
         by_id = self.history.by_id
         around: Any = attempt.scope
