@@ -14,7 +14,8 @@ from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.run import failures
 from tapps_otel.run.call import Call, Skipped
-from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope
+from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
+from tapps_otel.run.values import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,37 +91,37 @@ class Attempt(Scope):
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        run, call = self.run, self.call
-        definition = call.definition
-        self._started_ns = started = clock.time_ns()
-        self._monotonic = clock.monotonic_ns()
-        event = Event(
-            event_type="step_start",
-            workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(started),
-            execution=run.execution,
-            step_id=self.step_id,  # type: ignore[arg-type]
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
-            attempt=self.number,
-            status="running",
-            order=UNSET if self.order is None else self.order,
-            key=UNSET if self.key is None else self.key,
-            inputs_digest=UNSET if self.digest is None else self.digest,
-            definition=UNSET if definition is None else definition,
-        )
-        if self.inputs is not None:
-            run.store_inputs(event, self.inputs)
-        run.start_span(self, event, started, self.scope)
-        self.start_event = event
+        run, call, event = self.run, self.call, None
         try:
+            definition = call.definition
+            self._started_ns = started = clock.time_ns()
+            self._monotonic = clock.monotonic_ns()
+            event = Event(
+                event_type="step_start",
+                workflow_id=run.workflow_id,
+                timestamp=clock.timestamp(started),
+                execution=run.execution,
+                step_id=self.step_id,  # type: ignore[arg-type]
+                step=call.name,
+                agent=call.agent,
+                action=call.action,
+                attempt=self.number,
+                status="running",
+                order=UNSET if self.order is None else self.order,
+                key=UNSET if self.key is None else self.key,
+                inputs_digest=UNSET if self.digest is None else self.digest,
+                definition=UNSET if definition is None else definition,
+            )
+            if self.inputs is not None:
+                run.store_inputs(event, self.inputs)
+            run.start_span(self, event, started, self.scope)
+            self.start_event = event
             if call.policy.on_interrupted == "fail":
                 seq = run.write_synced(event)
             else:
                 seq = run.write(event)
         except BaseException as error:
-            if event.seq and not isinstance(error, LogError):
+            if event is not None and event.seq and not isinstance(error, LogError):
                 self._remember(event, event.seq)  # Ctrl-C at that very moment: it is in the log
                 self.fail_drained(error)
             else:
@@ -157,9 +158,14 @@ class Attempt(Scope):
 
     # -- ends: what is open inside first
 
-    def begin_end(self) -> bool:
-        """From here on, code that is left over cannot begin steps inside; whether any is open."""
+    def begin_end(self) -> bool | None:
+        """From here on, code that is left over cannot begin steps inside; whether any is open.
+
+        ``None``: it is over already, or somebody else is at its end.
+        """
         with self.run.lock:
+            if self.state is not OPEN:
+                return None
             self.state = CLOSING
             return bool(self.open)
 
@@ -170,10 +176,8 @@ class Attempt(Scope):
             ``{"name", "path", "sha256", "bytes", "media_type"}``
         :raises StepResultError: the result cannot be stored; the step has failed then
         """
-        if self.state is not OPEN and self._is_over():
-            return
-        self._settle()
-        self.finish_drained(result, artifacts)
+        if self._settle():
+            self.finish_drained(result, artifacts)
 
     def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
         """The same, when nothing is open inside any more."""
@@ -186,10 +190,10 @@ class Attempt(Scope):
                 event.result_omitted = "persist=False"
             if artifacts:
                 event.artifacts = summarize(artifacts)
-        except Exception as error:
+            run.remark(self)
+        except BaseException as error:
             self.fail_drained(error)
             raise
-        run.remark(self)
         self.result = result
         self._end(event, COMPLETED)
 
@@ -203,14 +207,20 @@ class Attempt(Scope):
         :param failures_so_far: of this call, this one included; ``None``: no other try
         :returns: how long to wait before the next try, ns; ``None``: there is none
         """
-        if self._is_over():
+        inside = self.begin_end()
+        if inside is None:
+            self._say_it_is_over()
             return None
         try:
-            if self.begin_end():
+            if inside:
                 self.drain()
         finally:
             wait = self.fail_drained(error, failures_so_far)
         return wait
+
+    async def fail_async(self, error: BaseException, failures_so_far: int) -> int | None:
+        """The same without blocking the event loop."""
+        return self.fail_drained(error, failures_so_far) if await self.drained() else None
 
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
         """The same, when nothing is open inside any more."""
@@ -233,11 +243,11 @@ class Attempt(Scope):
         """End the step as skipped; on resume it stays so, with this result.
 
         :raises StepResultError: the result cannot be stored; the step has failed then
+        :raises TypeError: ``reason`` is no string
         """
-        if self._is_over():
-            return
-        self._settle()
-        self.skip_drained(reason, result)
+        check_text(reason, "the reason of a skip")
+        if self._settle():
+            self.skip_drained(reason, result)
 
     def skip_drained(self, reason: str, result: Any) -> None:
         """The same, when nothing is open inside any more."""
@@ -245,48 +255,68 @@ class Attempt(Scope):
         event.reason = reason
         try:
             self.run.store(event, _skip_result(self.call, result))
-        except Exception as error:
+        except BaseException as error:
             self.fail_drained(error)
             raise
         self.result = result
         self._end(event, COMPLETED)
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException | None = None) -> None:
         """End it for a scope that ends while nobody is left who could end it."""
-        if self.state is OPEN:
-            self.begin_end()
-            self.fail_drained(RunEndedError(self.call.name, "the code that began it"))
+        if self.state is CLOSING and self.span_id:  # else it has not begun
+            self.fail_drained(error or RunEndedError(self.call.name, "the code that began it"))
         self.release_self()
 
-    async def drained(self) -> None:
-        """Wait, without blocking the event loop, until nothing is open inside."""
-        if self.begin_end():
+    def abandon_after(self, *, blocking: bool) -> None:
+        """The same, once what is open inside has ended."""
+        if self._begin_wait(blocking=blocking):
+            with self.run.lock:
+                if self.open:
+                    self._waiter = self.abandon
+                    return
+        self.abandon()
+
+    async def drained(self) -> bool:
+        """Wait, without blocking the event loop, until nothing is open inside.
+
+        :returns: ``False`` if the end was written meanwhile, by a scope that could not wait
+        """
+        inside = self.begin_end()
+        if inside is None:
+            return False
+        if inside:
             try:
                 await self.drain_async()
             except BaseException as error:
                 self.fail_drained(error)
                 raise
+        return True
 
     def release_self(self) -> None:
         """Let the enclosing scope end: no other try follows."""
         with self.run.lock:
             self.scope.release(self)
 
-    def _settle(self) -> None:
-        """Wait for what is open inside; where that fails, the step does."""
-        try:
-            if self.begin_end():
-                self.drain()
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
+    def _settle(self) -> bool:
+        """Wait for what is open inside; where that fails, the step does.
 
-    def _is_over(self) -> bool:
-        """An end after the end changes nothing."""
-        if self.state is OPEN:
+        :returns: ``False`` if it is over already
+        """
+        inside = self.begin_end()
+        if inside is None:
+            self._say_it_is_over()
             return False
-        self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
+        if inside:
+            try:
+                self.drain()
+            except BaseException as error:
+                self.fail_drained(error)
+                raise
         return True
+
+    def _say_it_is_over(self) -> None:
+        """An end after the end changes nothing."""
+        self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
 
     def _end_event(self, event_type: str, status: str) -> Event:
         run, call = self.run, self.call
@@ -318,12 +348,12 @@ class Attempt(Scope):
             if isinstance(error, LogError):
                 self._close(FAILED)
             elif event.seq:  # Ctrl-C just after: what the log says holds
-                self._remember(event, event.seq, forget=state is COMPLETED)
+                self._remember(event, event.seq, forget=release)
                 self._close(state)
             else:  # Ctrl-C just before: it has to end in the log all the same
                 self.fail_drained(error)
             raise
-        self._remember(event, seq, forget=state is COMPLETED)
+        self._remember(event, seq, forget=release)
         # Only now may the enclosing scope end: its own end stands behind this one in the log.
         self._close(state, release=release)
         if span is not None:
@@ -387,7 +417,7 @@ class _Current:
         span = self._attempt.span
         if span is not None:
             span.detach(self._span_token)
-        current_scope.reset(self._token)
+        leave_scope(self._token)
 
 
 def _skip_result(call: Call, result: Any) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
 from tapps_otel.run.policy import Policy
-from tapps_otel.run.values import definition_of, from_json, to_json
+from tapps_otel.run.values import check_text, definition_of, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,10 @@ class Call:
         signature: Signature | None = None,
         fn: Callable[..., Any] | None = None,
     ) -> None:
+        check_text(name, "the name of a step")
+        for value, what in ((agent, "agent"), (action, "action")):
+            if value is not None:
+                check_text(value, f"{what} of step {name!r}")
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
         self.signature, self._fn = signature, fn
@@ -48,8 +52,9 @@ class Call:
     @property
     def definition(self) -> str | None:
         """Digest of the function's code, found at the first call: reading source takes a while."""
-        if self._fn is not None:
-            self._definition, self._fn = definition_of(self._fn), None
+        fn = self._fn  # read once: another thread may have found it meanwhile
+        if fn is not None:
+            self._definition, self._fn = definition_of(fn), None
         return self._definition
 
     def write_result(self, value: object) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tapps_otel.run.attempt import Attempt
 from tapps_otel.run.call import Skipped
 from tapps_otel.run.scope import current_scope
-from tapps_otel.run.values import to_json
+from tapps_otel.run.values import check_text, to_json
 
 if TYPE_CHECKING:
     from tapps_otel.run.recorder import Run
@@ -40,7 +40,11 @@ def current_step() -> Attempt:
 
 
 def skip(reason: str, result: Any = None) -> NoReturn:
-    """Leave the current step as skipped: its call gives back ``result``, now and on resume."""
+    """Leave the current step as skipped: its call gives back ``result``, now and on resume.
+
+    :raises TypeError: ``reason`` is no string
+    """
+    check_text(reason, "the reason of a skip")
     raise Skipped(reason, result)
 
 
@@ -55,5 +59,5 @@ def annotate(name: str, **attributes: Any) -> None:
     scope = current_scope.get()
     if scope is None:
         return
-    to_json({"name": name, **attributes})
+    to_json(attributes)
     scope.run.annotate(name, attributes, scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
@@ -131,12 +132,13 @@ def _attributes(error: BaseException) -> dict[str, Any]:
                 value = getattr(error, name, None)
                 if value is not None:
                     carried[name] = value
-    plain = {
-        name: _as_scalar(value)
-        for name, value in carried.items()
-        if name not in {_MARK, "__notes__"}
-    }
-    return {name: value for name, value in plain.items() if _is_small_json(value)}
+    plain = {}
+    for name, value in carried.items():
+        with suppress(Exception):  # a value that cannot even be looked at is left out
+            scalar = _as_scalar(value)
+            if name not in {_MARK, "__notes__"} and _is_small_json(scalar):
+                plain[name] = scalar
+    return plain
 
 
 def _as_scalar(value: Any) -> Any:

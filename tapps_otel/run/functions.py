@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -23,10 +24,9 @@ def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signat
 
     :raises TypeError: ``ignore`` names no parameter
     """
-    try:
-        known = _signatures.setdefault(fn, {})
-    except TypeError:  # a callable that cannot be referred to weakly: builtins, bound methods
-        return Signature(fn, ignore)
+    if not isinstance(fn, (FunctionType, MethodType)):
+        return Signature(fn, ignore)  # it would be kept for ever by what is known of it
+    known = _signatures.setdefault(fn, {})
     if ignore not in known:
         known[ignore] = Signature(fn, ignore)
     return known[ignore]

@@ -77,6 +77,11 @@ class Policy:
         if self.timeout is not None and not self.timeout > 0:
             msg = f"timeout={self.timeout!r}: a time-out is a positive number of seconds"
             raise ValueError(msg)
+        try:
+            issubclass(Exception, self.retry_on)
+        except TypeError:
+            msg = f"retry_on={self.retry_on!r}: it is a tuple of exception classes"
+            raise TypeError(msg) from None
         if self.on_interrupted not in {"rerun", "fail"}:
             msg = f"on_interrupted={self.on_interrupted!r}: it is 'rerun' or 'fail'"
             raise ValueError(msg)

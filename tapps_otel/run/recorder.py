@@ -31,11 +31,12 @@ from tapps_otel.run.scope import (
     OPEN,
     Scope,
     current_scope,
+    leave_scope,
     running_task,
 )
 from tapps_otel.run.signals import SigtermHandler
+from tapps_otel.run.values import check_text, from_json
 from tapps_otel.run.values import digest as digest_of
-from tapps_otel.run.values import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -231,7 +232,14 @@ class Run:
     def annotate(
         self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
     ) -> None:
-        """Write an event of the user's own into the log and onto the span."""
+        """Write an event of the user's own into the log and onto the span.
+
+        :raises TypeError: ``name`` is no string
+        """
+        check_text(name, "the name of an annotation")
+        if self.root.state in {COMPLETED, FAILED}:
+            self.warn_once(f"annotation {name!r} came after the end of run {self.workflow_id!r}")
+            return
         at = clock.time_ns()
         where = scope or self.root
         event = Event(
@@ -280,7 +288,7 @@ class Run:
         """Undo :meth:`enter_root`."""
         if self.root.span is not None:
             self.root.span.detach(self._span_token)
-        current_scope.reset(self._token)
+        leave_scope(self._token)
 
     def __enter__(self) -> Self:
         self.enter_root()
@@ -323,6 +331,8 @@ class Run:
         :raises RefusalError: going on might do something twice
         :raises RunEndedError: the scope is over and did not complete
         """
+        if key is not None:
+            check_text(key, f"the key of step {call.name!r}")
         thread, task, memory = threading.get_ident(), running_task(), self.memory
         with self.lock:
             if memory.refusal is not None:

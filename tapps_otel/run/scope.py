@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextvars import ContextVar, copy_context
+from contextlib import suppress
+from contextvars import ContextVar, Token, copy_context
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "Scope",
     "bind",
     "current_scope",
+    "leave_scope",
     "running_task",
 ]
 
@@ -130,9 +132,8 @@ class Scope:
                 self._waiter = done.set
             try:
                 done.wait()
-            except BaseException:  # Ctrl-C while a thread is busy: the log is not to hang on it
-                for attempt in list(self.open or ()):
-                    attempt.abandon()
+            except BaseException as error:  # Ctrl-C: the log is not to hang on a busy thread
+                self.give_up(error)
                 raise
         self._waiter = None
 
@@ -158,21 +159,36 @@ class Scope:
     def _begin_wait(self, *, blocking: bool) -> bool:
         """Cancel what can be cancelled; ``False`` when nothing is left to wait for.
 
-        What nobody can end any more is abandoned: it was begun by hand, or its task cannot run
+        What nobody can end any more is abandoned: it was begun by hand, or its code cannot run
         before this very code returns.
         """
+        if self.run.detached:  # a forked child: the threads that were busy are the parent's
+            return False
         own, loop = running_task(), asyncio._get_running_loop()  # noqa: SLF001
+        thread = threading.get_ident()
         with self.run.lock:
             inside = list(self.open or ())
         for attempt in inside:
             task = attempt.task
             if task is not None and task is not own:
                 _cancel(task, loop)
-            stuck = task is not None and (task is own or (blocking and task.get_loop() is loop))
-            if attempt.by_hand or stuck:
-                attempt.abandon()
+            if attempt.thread == thread and (blocking or task is None or task is own):
+                attempt.begin_end()
+                attempt.abandon_after(blocking=blocking)
+            elif attempt.by_hand and attempt.begin_end() is not None:
+                attempt.abandon_after(blocking=blocking)
         with self.run.lock:
             return bool(self.open)
+
+    def give_up(self, error: BaseException) -> None:
+        """End what is open inside, though it may be busy: how it ends is not known."""
+        for attempt in list(self.open or ()):
+            begun = attempt.begin_end() is not None
+            attempt.give_up(error)
+            if begun:
+                attempt.abandon(error)
+            else:  # it writes its own end just now
+                attempt.release_self()
 
 
 def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) -> None:
@@ -181,6 +197,14 @@ def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) 
         task.cancel()
     elif loop.is_running():
         loop.call_soon_threadsafe(task.cancel)
+
+
+def leave_scope(token: Token[Scope | None]) -> None:
+    """Undo a ``current_scope.set``."""
+    # A generator (a fixture, a dependency) may be ended in another context than it was begun in:
+    # nothing is to be undone there, and the end is to be written all the same.
+    with suppress(ValueError):
+        current_scope.reset(token)
 
 
 def running_task() -> asyncio.Task[Any] | None:

@@ -181,18 +181,17 @@ class Step(Generic[P, R]):
                 with attempt.current():
                     result = await self._await_body(args, kwargs)
             except Skipped as skipped:
-                await attempt.drained()
-                attempt.skip_drained(skipped.reason, skipped.result)
+                if await attempt.drained():
+                    attempt.skip_drained(skipped.reason, skipped.result)
                 return skipped.result
             except BaseException as error:
                 failures += 1
-                await attempt.drained()
-                wait_ns = attempt.fail_drained(error, failures)
+                wait_ns = await attempt.fail_async(error, failures)
                 if wait_ns is None:
                     raise
             else:
-                await attempt.drained()
-                attempt.finish_drained(result)
+                if await attempt.drained():
+                    attempt.finish_drained(result)
                 return result
             try:
                 await clock.sleep_async(wait_ns / 1e9)

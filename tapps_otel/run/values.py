@@ -12,10 +12,12 @@ import inspect
 import json
 import math
 import textwrap
+import weakref
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from types import GenericAlias
+from types import FunctionType, GenericAlias
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import msgspec
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
-__all__ = ["Signature", "canonical", "definition_of", "digest", "from_json", "to_json"]
+__all__ = [
+    "Signature",
+    "canonical",
+    "check_text",
+    "definition_of",
+    "digest",
+    "from_json",
+    "to_json",
+]
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
@@ -114,6 +124,16 @@ def _check_native(value: object, path: str, depth: int) -> None:
         raise _NotNativeError(path, _kind_name(kind))
 
 
+def check_text(value: object, what: str) -> None:
+    """Refuse what is no string where the log's format has one: no reader would take the line.
+
+    :raises TypeError: naming ``what``
+    """
+    if not isinstance(value, str):
+        msg = f"{what} is a string, not {value!r:.80} ({type(value).__name__})"
+        raise TypeError(msg)
+
+
 # -- canonical form and digest
 
 
@@ -156,9 +176,15 @@ def _form_of_scalars(labels: list[tuple[int, str]], args: tuple[Any, ...]) -> st
 
 
 def _other(value: object) -> object:
+    if isinstance(value, Iterator):
+        raise TypeError(_used_up(value))
     if isinstance(value, (set, frozenset)):
         return [json.loads(text) for text in sorted(_canonical.encode(one) for one in value)]
     return _any_adapter().dump_python(value, mode=_mode(value))
+
+
+def _used_up(value: object) -> str:
+    return f"{_kind_name(type(value))}, an iterator that reading would use up,"
 
 
 def _mode(value: object) -> Any:
@@ -265,7 +291,8 @@ class Signature:
     """
 
     def __init__(self, fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> None:
-        self._fn = fn
+        # Kept by whoever calls it, not from here: what is known of a function would else keep it.
+        self._fn = _reference(fn)
         self._name = getattr(fn, "__qualname__", repr(fn))
         self._signature = inspect.signature(fn)
         self._parameters = self._signature.parameters
@@ -286,10 +313,11 @@ class Signature:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
+        fn = self._fn()
         try:
-            return get_type_hints(self._fn, include_extras=True)
+            return get_type_hints(fn, include_extras=True)
         except Exception:  # noqa: BLE001 - a name that only a type checker knows: no annotation
-            return dict(getattr(self._fn, "__annotations__", {}))
+            return dict(getattr(fn, "__annotations__", {}))
 
     @cached_property
     def _typed(self) -> frozenset[str]:
@@ -367,13 +395,16 @@ class Signature:
             )
             raise StepInputError(msg, path) from None
 
-    def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """A call's inputs as JSON, for the log; they have a digest already."""
+    def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
+        """A call's inputs as JSON, for the log; ``None`` if a call with a key has others."""
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
         self._through_annotations(bound)
-        return canonical(bound)
+        try:
+            return canonical(bound)
+        except (TypeError, ValueError, RecursionError):
+            return None
 
     def _through_annotations(self, bound: dict[str, Any]) -> None:
         for name in self._typed:
@@ -464,6 +495,11 @@ class Signature:
         return tuple(args), kwargs
 
 
+def _reference(fn: Callable[..., Any]) -> Callable[[], Any]:
+    fn = getattr(fn, "__func__", fn)
+    return weakref.ref(fn) if isinstance(fn, FunctionType) else lambda: fn
+
+
 def _is_free(annotation: Any) -> bool:
     """Whether an annotation says nothing, so that a value must speak for itself."""
     try:
@@ -509,6 +545,8 @@ def find_unstorable(
         return path, f"{value} has no place in JSON"
     if depth == 0:
         return path[:80], f"nested deeper than {MAX_DEPTH} levels"
+    if isinstance(value, Iterator):
+        return path, _used_up(value)
     for step, item in _items(value):
         found = find_unstorable(item, path + step, depth - 1)
         if found:
