@@ -276,19 +276,25 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.leave()
-        if error is None:
-            await self.complete_async(lambda: b"null")
-            return
-        raised = await self.fail_async(error)
-        if raised is not error:
-            raise raised from error
+        try:
+            self.leave()
+            if error is None:
+                await self.complete_async(lambda: b"null")
+                return
+            raised = await self.fail_async(error)
+            if raised is not error:
+                raise raised from error
+        finally:  # Ctrl-C may come between any two of these
+            self.close()
 
     def leave(self) -> None:
-        """Undo :meth:`enter_root`."""
+        """Undo :meth:`enter_root`; once more changes nothing."""
+        if self._token is None:
+            return
         if self.root.span is not None:
             self.root.span.detach(self._span_token)
         leave_scope(self._token)
+        self._token = None
 
     def __enter__(self) -> Self:
         self.enter_root()
@@ -300,13 +306,16 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.leave()
-        if error is None:
-            self.complete(lambda: b"null")
-            return
-        raised = self.fail(error)
-        if raised is not error:
-            raise raised from error
+        try:
+            self.leave()
+            if error is None:
+                self.complete(lambda: b"null")
+                return
+            raised = self.fail(error)
+            if raised is not error:
+                raise raised from error
+        finally:  # Ctrl-C may come between any two of these
+            self.close()
 
     # -- entering steps
 
@@ -519,8 +528,8 @@ class Run:
             self.root.state = CLOSING
 
     def _write_completed(self, result_json: Callable[[], bytes]) -> None:
-        event = self._end_event("completed")
         try:
+            event = self._end_event("completed")
             if self.memory.refusal is not None:
                 raise self.memory.refusal
             self.store(event, result_json())
@@ -531,7 +540,7 @@ class Run:
         try:
             self._end(event, COMPLETED)
         finally:
-            self._close()
+            self.close()
 
     def _write_failed(self, error: BaseException) -> None:
         cause = self.memory.refusal or error
@@ -551,7 +560,7 @@ class Run:
         except LogWriteError as failure:
             _log.error("%s", failure)
         finally:
-            self._close()
+            self.close()
 
     def _advise(self, error: BaseException) -> None:
         if self._off:
@@ -614,7 +623,9 @@ class Run:
     def _note_sigterm(self) -> None:
         self._terminated = True
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the scope, the log and the lease; once more changes nothing."""
+        self.leave()
         if self._sigterm is not None:
             self._sigterm.restore()
         if self._writer is not None:

@@ -202,8 +202,9 @@ def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) 
 def leave_scope(token: Token[Scope | None]) -> None:
     """Undo a ``current_scope.set``."""
     # A generator (a fixture, a dependency) may be ended in another context than it was begun in:
-    # nothing is to be undone there, and the end is to be written all the same.
-    with suppress(ValueError):
+    # nothing is to be undone there, and the end is to be written all the same. Ctrl-C may have
+    # come just after it was undone.
+    with suppress(ValueError, RuntimeError):
         current_scope.reset(token)
 
 

@@ -122,6 +122,8 @@ class Workflow(Generic[P, R]):
     def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None) -> Run:
         from tapps_otel.run.opening import open_run
 
+        self.signature.check_result()
+
         return open_run(
             self.name,
             workflow_id=self._workflow_id,
@@ -135,17 +137,20 @@ class Workflow(Generic[P, R]):
         run = self._open(args, kwargs, inputs)
         if run.done:
             return self.signature.result_from_json(run.result_json)
-        run.enter_root()
         try:
-            result = self._fn(*args, **kwargs)
-        except BaseException as error:
+            run.enter_root()
+            try:
+                result = self._fn(*args, **kwargs)
+            except BaseException as error:
+                run.leave()
+                raised = run.fail(error)
+                if raised is error:
+                    raise
+                raise raised from error
             run.leave()
-            raised = run.fail(error)
-            if raised is error:
-                raise
-            raise raised from error
-        run.leave()
-        run.complete(lambda: self.signature.result_json(result))
+            run.complete(lambda: self.signature.result_json(result))
+        finally:  # Ctrl-C may come between any two of these
+            run.close()
         return result
 
     async def _run_async(
@@ -155,17 +160,20 @@ class Workflow(Generic[P, R]):
         run = self._open(args, kwargs, inputs)
         if run.done:
             return self.signature.result_from_json(run.result_json)
-        run.enter_root()
         try:
-            result = await fn(*args, **kwargs)
-        except BaseException as error:
+            run.enter_root()
+            try:
+                result = await fn(*args, **kwargs)
+            except BaseException as error:
+                run.leave()
+                raised = await run.fail_async(error)
+                if raised is error:
+                    raise
+                raise raised from error
             run.leave()
-            raised = await run.fail_async(error)
-            if raised is error:
-                raise
-            raise raised from error
-        run.leave()
-        await run.complete_async(lambda: self.signature.result_json(result))
+            await run.complete_async(lambda: self.signature.result_json(result))
+        finally:  # Ctrl-C may come between any two of these
+            run.close()
         return result
 
     def __repr__(self) -> str:

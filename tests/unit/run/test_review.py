@@ -7,6 +7,7 @@ import contextvars
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -159,6 +160,39 @@ def test_a_busy_payment_at_ctrl_c_is_interrupted_not_cancelled(did: Effects) -> 
     with pytest.raises(StepInterruptedError):
         go(again)
     assert did.count("pay") == 1
+
+
+@pytest.mark.parametrize("place", ["enter_root", "leave", "complete", "_end_event"])
+def test_ctrl_c_at_the_edges_of_a_run_leaves_it_free_to_go_on(did: Effects, place: str) -> None:
+    """In the same process: the lease is let go of wherever the interruption comes."""
+
+    @step
+    def work() -> int:
+        return did("work")
+
+    @workflow
+    def flow() -> int:
+        return work()
+
+    def interrupt(frame: Any, kind: str, _: object) -> Any:
+        if (
+            kind == "call"
+            and frame.f_code.co_name == place
+            and "recorder" in frame.f_globals["__name__"]
+        ):
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            go(flow)
+    finally:
+        sys.settrace(before)
+
+    assert go(flow) == 1
+    assert did.count("work") == 1
 
 
 # ---------------------------------------------------------------- lines that readers take
