@@ -50,7 +50,7 @@ class Step(Generic[P, R]):
         key: str | None = None,
     ) -> None:
         self._fn, self._ignore, self._key = fn, ignore, key
-        self._async = is_async(fn)
+        self._async, self._checked = is_async(fn), False
         if policy.timeout is not None and not self._async:
             msg = (
                 f"timeout= on {name_of(fn)}: code that does not await cannot be stopped from "
@@ -119,6 +119,10 @@ class Step(Generic[P, R]):
         self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Attempt | Stored | None:
         call = self._call
+        if not self._checked:  # hints may name what is defined later: not at decoration
+            if call.policy.persist:
+                self._signature.check_result()
+            self._checked = True
         key = self._key
         if key is None and call.policy.key is not None:
             made = call.policy.key

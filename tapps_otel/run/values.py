@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from types import FunctionType, GenericAlias
+from types import FunctionType, GenericAlias, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import msgspec
@@ -242,23 +242,29 @@ class _Codec:
         self._adapter = None
         self._admits: frozenset[type] | None = None
         self._open: type | None = None
+        self.unfit: str | None = None  # why pydantic cannot make anything of the annotation
         if _is_free(annotation):
             return
         plain = None
         with suppress(TypeError):  # one that cannot be a key
             plain, self._open = _PLAIN.get(annotation), _OPEN.get(annotation)
-        if plain is None:
-            self._adapter = _adapter(annotation)
-        else:
+        if plain is not None:
             self._admits = plain
+            return
+        try:
+            self._adapter = _adapter(annotation)
+        except Exception as error:  # noqa: BLE001 - pydantic has many, and calls into annotations
+            self.unfit = f"{annotation!r:.200} says no JSON: {str(error).splitlines()[0]:.200}"
 
     @property
     def plain(self) -> bool:
         """Whether its values are JSON's own."""
-        return self._adapter is None
+        return self._adapter is None and self.unfit is None
 
     def write(self, value: object) -> bytes:
         """:raises TypeError, ValueError: it cannot be stored, or is not what the annotation says"""
+        if self.unfit is not None:
+            raise _NotNativeError("$", self.unfit)
         if self._adapter is None:
             if self._admits is not None and type(value) not in self._admits:
                 raise _NotNativeError(
@@ -277,11 +283,35 @@ class _Codec:
 
     def read(self, data: bytes) -> Any:
         """:raises ValueError: it is not what the annotation says"""
+        if self.unfit is not None:
+            raise ValueError(self.unfit)
         if self._adapter is None:
             return from_json(data)
         if self._open is not None and type(value := from_json(data)) is self._open:
             return value
         return self._adapter.validate_json(data)
+
+
+def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """A function's annotations, each that can be resolved; the others say nothing.
+
+    A name may be local to the function around it, or there for type checkers alone.
+    """
+    names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
+    local: dict[str, Any] = {}
+    for name, cell in zip(names, getattr(fn, "__closure__", None) or (), strict=False):
+        with suppress(ValueError):  # a cell that is not filled yet
+            local[name] = cell.cell_contents
+    try:
+        return get_type_hints(fn, localns=local, include_extras=True)
+    except Exception:  # noqa: BLE001 - one bad name spoils them all: ask for each alone
+        found: dict[str, Any] = {}
+        for name, annotation in getattr(fn, "__annotations__", {}).items():
+            alone = SimpleNamespace(__annotations__={name: annotation})
+            names_here = getattr(fn, "__globals__", {})
+            with suppress(Exception):
+                found |= get_type_hints(alone, names_here, local, include_extras=True)
+        return found
 
 
 class Signature:
@@ -313,11 +343,7 @@ class Signature:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        fn = self._fn()
-        try:
-            return get_type_hints(fn, include_extras=True)
-        except Exception:  # noqa: BLE001 - a name that only a type checker knows: no annotation
-            return dict(getattr(fn, "__annotations__", {}))
+        return _hints_of(self._fn())
 
     @cached_property
     def _typed(self) -> frozenset[str]:
@@ -413,6 +439,16 @@ class Signature:
                 adapter = _adapter(self._hints[name])
                 bound[name] = adapter.dump_python(bound[name], mode="python", warnings="none")
 
+    def check_result(self) -> None:
+        """Refuse, before anything runs, a result that cannot be stored whatever it is.
+
+        :raises StepResultError: pydantic cannot make anything of its annotation
+        """
+        if self._result.unfit is not None:
+            raise StepResultError(
+                f"result of {self._name} cannot be stored: {self._result.unfit}; {_REMEDY}", "$"
+            )
+
     def result_json(self, value: object) -> bytes:
         """Write a result.
 
@@ -423,8 +459,8 @@ class Signature:
         except (TypeError, ValueError, RecursionError) as error:
             path, problem = _place(value, error)
             msg = (
-                f"result of {self._name} cannot be stored: {path}: {problem}; {_REMEDY}, or mark "
-                "the step @step(persist=False)"
+                f"result of {self._name} cannot be stored: {path}: {problem}; {_REMEDY} (or, for "
+                "a step: @step(persist=False))"
             )
             raise StepResultError(msg, path) from None
 

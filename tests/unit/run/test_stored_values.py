@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from crashing import Effects, die_at, go, killed
 from tapps_otel import step, workflow
-from tapps_otel.errors import StepResultError, WorkflowInputError
+from tapps_otel.errors import StepInputError, StepResultError, WorkflowInputError
 
 Log = Callable[..., list[dict[str, Any]]]
 
@@ -346,3 +346,43 @@ def test_steps_inputs_are_in_the_log_only_when_asked_for(log: Log) -> None:
     assert "inputs" not in log("step_start")[0]
     assert log("step_start", "captured")[0]["inputs"] == {"value": "words"}
     assert log("workflow_start")[0]["inputs"] == {"value": "words"}
+
+
+def test_a_result_type_that_says_no_json_is_refused_before_anything_runs(did: Effects) -> None:
+    class Handle:
+        """Nothing that pydantic could write."""
+
+    @step
+    def connect() -> Handle:
+        did("connect")
+        return Handle()
+
+    @step(persist=False)
+    def reconnect() -> Handle:
+        did("reconnect")
+        return Handle()
+
+    @workflow
+    def flow() -> None:
+        reconnect()
+        connect()
+
+    with pytest.raises(StepResultError, match="Handle"):
+        go(flow)
+    assert did.all == ["reconnect"]
+
+
+def test_an_input_whose_type_says_no_json_is_to_be_left_out() -> None:
+    class Handle:
+        """Nothing that pydantic could write."""
+
+    @step
+    def use(handle: Handle) -> int:
+        return 1
+
+    @workflow
+    def flow() -> int:
+        return use(Handle())
+
+    with pytest.raises(StepInputError, match="ignore"):
+        go(flow)
