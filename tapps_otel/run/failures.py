@@ -32,14 +32,17 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {**described, **kept}
 
 
-def rebuild(error: dict[str, Any] | None) -> BaseException:
+def rebuild(error: dict[str, Any] | None, home: str | None = None) -> BaseException:
     """The exception that a recorded failure was: its class if that is loaded, else a stand-in.
 
     Nothing is imported, and no ``__init__`` runs: the log is not trusted to choose code.
+
+    :param home: module of the workflow: a script is ``__main__`` in one execution, and has its own
+        name in another
     """
     error = error or {}
     type_name, message = str(error.get("type", "?")), str(error.get("message", ""))
-    kind = _loaded_exception(type_name)
+    kind = _loaded_exception(type_name) or _exception_at_home(type_name, home)
     args, attributes = error.get("args", []), error.get("attributes", {})
     if kind is not None and isinstance(args, list) and isinstance(attributes, dict):
         try:
@@ -168,4 +171,14 @@ def _loaded_exception(type_name: str) -> type[BaseException] | None:
         if isinstance(found, type) and issubclass(found, BaseException):
             return found
         return None
+    return None
+
+
+def _exception_at_home(type_name: str, home: str | None) -> type[BaseException] | None:
+    module_name, _, name = type_name.rpartition(".")
+    if home is None or "__main__" not in {module_name, home}:
+        return None
+    found = getattr(sys.modules.get(home), name, None)
+    if isinstance(found, type) and issubclass(found, BaseException):
+        return found if found.__module__ == home else None
     return None

@@ -28,10 +28,19 @@ __all__ = ["Memory"]
 class Memory:
     """The records of a run.
 
+    :param home: module of the workflow's function
     :ivar refusal: once raised, it is raised by every later call
     """
 
-    def __init__(self, workflow_id: str, fold: Fold, blobs: Blobs, on_divergence: str) -> None:
+    def __init__(
+        self,
+        workflow_id: str,
+        fold: Fold,
+        blobs: Blobs,
+        on_divergence: str,
+        home: str | None = None,
+    ) -> None:
+        self._home = home
         self._workflow_id, self._blobs = workflow_id, blobs
         self._fold, self._plan = fold, Plan(fold.history)
         self._by_id = fold.history.by_id
@@ -79,7 +88,7 @@ class Memory:
         return Stored(record.step_id, call.read_result(data))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
-        error = failures.rebuild(record.last.error)
+        error = failures.rebuild(record.last.error, self._home)
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
         error.add_note(

@@ -158,6 +158,7 @@ def open_run(
             tracing=tracing(config),
             capture_inputs=config.capture_inputs,
             on_divergence=on_divergence,
+            home=None if fn is None else fn.__module__,
         )
         if history.executions:
             _resume(run, history, config, fn)

@@ -84,6 +84,7 @@ class Run:
         tracing: Tracing | None = None,
         capture_inputs: bool = False,
         on_divergence: str = "fail",
+        home: str | None = None,
         off: bool = False,
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
@@ -93,7 +94,7 @@ class Run:
         self.detached, self._off = off, off
         self._sigterm: SigtermHandler | None = None
         self._terminated = False
-        self.memory = Memory(workflow_id, fold, blobs, on_divergence)
+        self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
         self._capture_inputs = capture_inputs
         self._warned: set[str] = set()

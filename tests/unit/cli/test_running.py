@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -364,3 +365,48 @@ def test_ctrl_c_in_an_awaited_step_is_seen_there() -> None:
     error = history("a").by_id["wait"].last.error
     assert error is not None
     assert error["type"] == "KeyboardInterrupt"
+
+
+SCRIPT = """
+import os
+from tapps_otel import step, workflow
+
+
+class Refused(Exception):
+    pass
+
+
+@step
+def ask() -> str:
+    raise Refused("no")
+
+
+@step
+def note(text: str) -> str:
+    if os.environ.get("DIE"):
+        os._exit(9)
+    return text
+
+
+@workflow
+def flow() -> str:
+    try:
+        return ask()
+    except Refused as error:
+        return note(f"refused: {error}")
+
+
+if __name__ == "__main__":
+    flow.options(workflow_id="r")()
+"""
+
+
+def test_a_script_goes_on_by_the_command_line_down_the_same_branch() -> None:
+    """Its classes are those of ``__main__`` first, and of a module of its own then."""
+    Path("script.py").write_text(SCRIPT)
+    dying = environment(DIE="1")
+    assert subprocess.run([sys.executable, "script.py"], env=dying, check=False).returncode == 9
+
+    resumed = child("resume", "r")
+    assert resumed.code == 0, resumed.err
+    assert "refused: no" in resumed.out
