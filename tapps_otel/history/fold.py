@@ -153,7 +153,7 @@ class Execution(Struct):
     :ivar status: of its end; ``interrupted`` where it has none and a later execution began;
         ``running`` where it is the last and has none
     :ivar flags: W3C trace flags of its span, where an SDK made that
-    :ivar last_timestamp: of its last event; of the run's last execution, :class:`RunHistory` has it
+    :ivar last_timestamp: the latest of its events: the last moment at which it was surely alive
     """
 
     number: int
@@ -241,6 +241,7 @@ class Fold:
 
     def __init__(self, workflow_id: str) -> None:
         self.history = RunHistory(workflow_id)
+        self._execution: Execution | None = None
 
     def feed(self, event: Event) -> None:
         """Take the next event."""
@@ -249,13 +250,20 @@ class Fold:
             handler(self, event)
         history = self.history
         history.seq = event.seq
-        history.last_timestamp = event.timestamp
+        history.last_timestamp = timestamp = event.timestamp
+        execution = self._execution
+        if (
+            execution is not None
+            and timestamp > execution.last_timestamp
+            and event.execution == execution.number  # not what a person or a repair added since
+            and event.late is not True
+        ):
+            execution.last_timestamp = timestamp
 
     def _on_execution(self, event: Event) -> None:
         history = self.history
         if history.executions:
             before = history.executions[-1]
-            before.last_timestamp = history.last_timestamp
             if before.status == "running":
                 before.status = "interrupted"
         for scope in history.scopes.values():
@@ -267,17 +275,16 @@ class Fold:
             history.inputs_blob = _or(event.inputs_blob, None)
         history.status = "running"
         history.error = None
-        history.executions.append(
-            Execution(
-                number=event.execution,
-                timestamp=event.timestamp,
-                start_seq=event.seq,
-                process=_or(event.process, {}),
-                trace_id=_or(event.trace_id, None),
-                span_id=_or(event.span_id, None),
-                flags=_flags(event),
-            )
+        self._execution = Execution(
+            number=event.execution,
+            timestamp=event.timestamp,
+            start_seq=event.seq,
+            process=_or(event.process, {}),
+            trace_id=_or(event.trace_id, None),
+            span_id=_or(event.span_id, None),
+            flags=_flags(event),
         )
+        history.executions.append(self._execution)
 
     def _on_workflow_end(self, event: Event) -> None:
         history = self.history

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RunSummary", "Store"]
 
 _SUFFIX: Final = ".jsonl"
+_SIDE: Final = re.compile(r"[0-9a-f]{8}")
 _BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
 _HEAD: Final = 64 * 1024  # bytes in which a run's start is looked for, behind a torn first line
 
@@ -81,6 +84,25 @@ class Store:
     def blobs_folder(self, workflow_id: str) -> Path:
         """Where the run's large values are, or would be."""
         return self.folder / f"{check_workflow_id(workflow_id)}.blobs"
+
+    def ledger_path(self, workflow_id: str) -> Path:
+        """Where it stands what collectors have confirmed of the run's spans, or would stand."""
+        return self.folder / f"{check_workflow_id(workflow_id)}.ledger"
+
+    def new_side_path(self, workflow_id: str) -> Path:
+        """A place for a log beside the run's, for a process that does not hold its lease."""
+        return self.folder / f"{check_workflow_id(workflow_id)}+{os.urandom(4).hex()}{_SUFFIX}"
+
+    def side_paths(self) -> dict[str, list[Path]]:
+        """Logs that other processes of runs wrote beside them, by run; found in one look."""
+        found: dict[str, list[Path]] = {}
+        for _, name in _files.system().changes(self.folder, _SUFFIX):
+            workflow_id, plus, rest = name[: -len(_SUFFIX)].partition("+")
+            if plus and _SIDE.fullmatch(rest) and is_workflow_id(workflow_id):
+                found.setdefault(workflow_id, []).append(self.folder / name)
+        for paths in found.values():
+            paths.sort()
+        return found
 
     def summary(self, workflow_id: str) -> RunSummary:
         """How one run stands, in less than a millisecond whatever the log's size.

@@ -47,6 +47,7 @@ __all__ = [
     "end_events",
     "end_ns",
     "event_attributes",
+    "interrupted_attributes",
     "pack",
     "span_name",
     "start_attributes",
@@ -66,6 +67,7 @@ _TEXT_LIMIT: Final = 32_768  # characters; the log has the whole text, a collect
 _ARTIFACTS: Final = 32  # events; more would push the others out of the span (the limit is 128)
 _INT64: Final = 1 << 63
 _BAD: Final = frozenset({"failed", "timeout", "cancelled", "interrupted"})
+_INTERRUPTED: Final = "interrupted"
 _last_second = ("", 0)
 
 
@@ -208,6 +210,21 @@ def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attr
         attributes[ATTR.HEAD_SHA] = sha
     if event.attributes is not UNSET:
         _add_users(attributes, event.attributes)
+    return attributes
+
+
+def interrupted_attributes(head: tuple[int, int, str] | None) -> Attributes:
+    """Attributes that the span of what was cut short gets in place of :func:`end_attributes`.
+
+    :param head: on a workflow's span: seq of the execution's first and last line, and the last
+        one's sha
+    """
+    attributes: Attributes = {ATTR.STATUS: _INTERRUPTED}
+    if head is not None:
+        attributes[ATTR.SEQ_FIRST], attributes[ATTR.SEQ_LAST] = head[:2]
+    attributes[ATTR.ERROR_TYPE] = _INTERRUPTED
+    if head is not None:
+        attributes[ATTR.HEAD_SHA] = head[2]
     return attributes
 
 

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 
 from tapps_otel import names
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.event import EVENT_TYPES, raw_json
+from tapps_otel.log.event import raw_json
 from tapps_otel.names import ATTR
 from tapps_otel.otel.content import (
     Attributes,
@@ -34,14 +34,14 @@ from tapps_otel.otel.content import (
     end_events,
     end_ns,
     event_attributes,
-    pack,
     span_name,
     start_attributes,
     status_of,
     time_of,
     workflow_name,
 )
-from tapps_otel.otel.spans import LiveSpan, SpanRef, Tracing, wanted, warn_once
+from tapps_otel.otel.packing import pack_attributes, pack_event, pack_link, pack_resource
+from tapps_otel.otel.spans import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,9 +51,8 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
 
-__all__ = ["SCOPE", "tracing"]
+__all__ = ["tracing"]
 
-SCOPE: Final = "tapps_otel"  # the instrumentation scope
 # What a provider limits when nobody says otherwise; a log need not say it.
 _LIMITS: Final = {
     "max_span_attributes": 128,
@@ -108,7 +107,7 @@ class _Tracing(Tracing):
             return None
         if self._packed[0] is not resource:
             try:
-                packed = {str(name): pack(value) for name, value in resource.attributes.items()}
+                packed = pack_resource(resource)
             except Exception as error:  # noqa: BLE001 - another SDK's resource
                 warn_once("resource", error)
                 return None
@@ -353,11 +352,11 @@ class _Span(LiveSpan):
             return note
         held = dict(span.attributes)
         if list(held.items()) != list(self._attributes.items()):
-            note["attributes"] = {name: pack(value) for name, value in held.items()}
+            note["attributes"] = pack_attributes(held)
         if len(span.events) != self._events:
-            note["events"] = [_packed_event(one) for one in span.events]
+            note["events"] = [pack_event(one) for one in span.events]
         if len(span.links) != self._links:
-            note["links"] = [_packed_link(link) for link in span.links]
+            note["links"] = [pack_link(link) for link in span.links]
         if span.name != self._name:
             note["name"] = span.name
         if span.status.status_code is not StatusCode.UNSET:
@@ -399,7 +398,7 @@ def _note(
     if scope is None and above.is_valid and above.is_remote:
         note["parent_is_remote"] = True
     if links:
-        note["links"] = [_packed_link(link) for link in links]
+        note["links"] = [pack_link(link) for link in links]
     return note
 
 
@@ -452,32 +451,3 @@ def _link_between(current: trace.Span) -> list[Link]:
     """
     context = current.get_span_context()
     return [Link(context, {ATTR.LINK: "caller"})] if context.is_valid else []
-
-
-def _packed_event(event: Any) -> Any:
-    """The ``seq`` of an event of ours; name, time and attributes of another."""
-    attributes = dict(event.attributes or {})
-    seq = attributes.get(ATTR.SEQ)
-    if event.name in EVENT_TYPES and isinstance(seq, int):
-        return seq
-    packed = [event.name, event.timestamp, {name: pack(one) for name, one in attributes.items()}]
-    return [*packed, event.dropped_attributes] if event.dropped_attributes else packed
-
-
-def _packed_link(link: Link) -> dict[str, Any]:
-    """A link as the ``otel`` field has it; what is not there is the default."""
-    context = link.context
-    packed: dict[str, Any] = {
-        "trace_id": f"{context.trace_id:032x}",
-        "span_id": f"{context.span_id:016x}",
-        "flags": int(context.trace_flags),
-    }
-    if context.is_remote:
-        packed["is_remote"] = True
-    if context.trace_state:
-        packed["trace_state"] = context.trace_state.to_header()
-    if link.attributes:
-        packed["attributes"] = {name: pack(one) for name, one in link.attributes.items()}
-    if dropped := getattr(link, "dropped_attributes", 0):
-        packed["dropped_attributes"] = dropped
-    return packed

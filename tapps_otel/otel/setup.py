@@ -16,10 +16,8 @@ import atexit
 import logging
 import os
 import socket
-import sys
 import threading
 from importlib.metadata import entry_points
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from tapps_otel.otel.resource import program
 from tapps_otel.otel.spans import wanted, warn_once
 
 if TYPE_CHECKING:
@@ -154,15 +153,8 @@ def _resource() -> Resource:
     own: dict[str, AttributeValue] = {"host.name": socket.gethostname(), "process.pid": os.getpid()}
     own = {name: value for name, value in own.items() if name not in known}
     if str(known.get("service.name", "")).startswith("unknown_service"):
-        own["service.name"] = _program()
+        own["service.name"] = program()
     return resource.merge(Resource(own))
-
-
-def _program() -> str:
-    """The program's name: `build` for `build.py`, `tool` for `python -m tool`."""
-    path = PurePath(sys.argv[0] if sys.argv else "")
-    name = path.parent.name if path.name == "__main__.py" else path.name.removesuffix(".py")
-    return name if name not in {"", "-c", "-m", "-"} else "tapps_otel"
 
 
 def _first(*names: str) -> str:

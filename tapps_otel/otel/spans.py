@@ -14,7 +14,9 @@ import logging
 import os
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +24,18 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
 
-__all__ = ["LiveSpan", "SpanRef", "Tracing", "tracing", "wanted", "warn_once"]
+__all__ = [
+    "SCOPE",
+    "LiveSpan",
+    "SpanRef",
+    "Tracing",
+    "note_of_links",
+    "tracing",
+    "wanted",
+    "warn_once",
+]
 
+SCOPE: Final = "tapps_otel"  # the instrumentation scope
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 
@@ -34,6 +46,20 @@ class SpanRef(NamedTuple):
     trace_id: str
     span_id: str
     flags: int = 1
+
+
+def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
+    """Links to what a resumed execution finds interrupted, as the ``otel`` field has them."""
+    return [
+        {
+            "trace_id": link.trace_id,
+            "span_id": link.span_id,
+            "flags": link.flags,
+            "is_remote": True,
+            "attributes": {ATTR.LINK: "interrupted"},
+        }
+        for link in links
+    ]
 
 
 class LiveSpan:

@@ -285,7 +285,8 @@ def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., A
     run.trace_id = history.trace_id or new_trace_id()
     flags = 1 if before.flags is None else before.flags
     first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
-    last_ns, last = _last_moment(history), history.last_timestamp
+    last = history.executions[-1].last_timestamp
+    last_ns = _moment(last)
     interrupted = open_steps(history)
     links = tuple(
         SpanRef(run.trace_id, step.last.span_id, flags)
@@ -297,10 +298,10 @@ def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., A
     run.begin_execution(event, ends, first=first, links=links)
 
 
-def _last_moment(history: RunHistory) -> int:
-    """When the execution that was cut short last wrote, ns since 1970."""
+def _moment(timestamp: str) -> int:
+    """A timestamp as ns since 1970 UTC; 0 for one that is none."""
     try:
-        return clock.parse_timestamp(history.last_timestamp)
+        return clock.parse_timestamp(timestamp)
     except ValueError:
         return 0
 

@@ -20,6 +20,8 @@ from tapps_otel.errors import (
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, new_span_id
+from tapps_otel.otel.resource import of_process
+from tapps_otel.otel.spans import note_of_links
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import Attempt, status_of
 from tapps_otel.run.call import Call, Stored
@@ -650,13 +652,13 @@ class Run:
         root = self.root
         if self._tracing is None:
             event.trace_id, event.span_id = self.trace_id, new_span_id()
+            event.resource = of_process()
             if first is not None:
                 event.parent_span_id = first.span_id
+                event.otel = {"parent_is_remote": True, "links": note_of_links(links)}
             root.span_id = event.span_id
         else:
-            resource = self._tracing.resource
-            if resource is not None:
-                event.resource = resource
+            event.resource = self._tracing.resource or of_process()
             root.span = self._tracing.start(
                 event, start_ns=self._started_ns, parent=first, links=links
             )

@@ -124,7 +124,8 @@ class _Settlement:
     def finish(self, store: Store, result: bytes) -> Iterator[Event]:
         """End the open attempt with a result; if that is closed, a new one of no length."""
         step, last, history = self._step, self._step.last, self._history
-        at, number, span_id, started = history.last_timestamp, last.number, last.span_id, last
+        number, span_id, started = last.number, last.span_id, last
+        at = history.executions[-1].last_timestamp
         duration = max(0, _ns(at) - started.started_ns)
         if last.end_seq:
             number, span_id, duration = number + 1, new_span_id(), 0

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 from tapps_otel.otel import setup, spans
+from tapps_otel.otel.resource import of_process, program
 from tapps_otel.settings import Settings
 
 GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
@@ -164,7 +165,18 @@ def test_the_service_is_named_after_the_program(
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv)
 
-    assert setup._program() == name
+    assert program() == name
+
+
+def test_a_run_without_an_sdk_says_where_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
+    before = of_process()
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=x, team=a%2Cb,odd,=none")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "nightly")
+
+    assert before["service.name"] == "build"
+    assert before["process.pid"] == os.getpid()
+    assert of_process() == {**before, "service.name": "nightly", "team": "a,b"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""All spans of a run: rebuilt from its log, and from those that other processes wrote beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tapps_otel.errors import RunNotFoundError
+from tapps_otel.log import lease
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.reader import Checker, read
+from tapps_otel.otel.rebuild import Rebuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.log.store import Store
+
+__all__ = ["Found", "RunSpans"]
+
+
+class Found(NamedTuple):
+    """A span, and where it stands.
+
+    :ivar log: name of the log's file
+    :ivar seq: of the line in it that ended the span; 0 where the log's end shows it cut short
+    :ivar sha: of the line at which it was found (64 hex)
+    """
+
+    span: ReadableSpan
+    log: str
+    seq: int
+    sha: str
+
+
+class RunSpans:
+    """A run's spans, streamed: once through it, and :attr:`problems` says what was not found.
+
+    What is still open is left out while a process carries the run on.
+
+    :param beside: logs beside the run's, where the caller knows them; else they are looked for
+    :ivar problems: what is wrong, each with its place
+    :ivar running: whether somebody carries the run on
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: at the place of the damage, after the spans before it
+    """
+
+    def __init__(
+        self, store: Store, workflow_id: str, *, beside: Sequence[Path] | None = None
+    ) -> None:
+        self.problems: list[str] = []
+        self.running = False
+        self._store, self._id = store, workflow_id
+        self._lease = store.lease_path(workflow_id)
+        self._blobs = Blobs(store.blobs_folder(workflow_id))
+        self._beside = beside
+
+    def __iter__(self) -> Iterator[Found]:
+        beside = self._beside
+        if beside is None:
+            beside = self._store.side_paths().get(self._id, [])
+        try:
+            yield from self._read(self._store.log_path(self._id), own=True)
+        except FileNotFoundError:
+            if not beside:
+                raise RunNotFoundError(self._id, self._store.folder) from None
+        for path in beside:
+            yield from self._read(path, own=False)
+
+    def _read(self, path: Path, *, own: bool) -> Iterator[Found]:
+        checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
+        free = own and lease.holder(self._lease) is None
+        try:
+            for event in read(path, self._id, checker=checker):
+                for span, seq in rebuilder.feed(event, checker.sha):
+                    yield Found(span, path.name, seq, checker.sha.decode())
+            # Who took the lease since then has added lines that were not read.
+            self.running = own and not (free and lease.holder(self._lease) is None)
+            if not self.running:
+                for span, seq in rebuilder.close():
+                    yield Found(span, path.name, seq, checker.sha.decode())
+        finally:
+            self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
