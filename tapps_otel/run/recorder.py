@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Raw
@@ -20,6 +21,7 @@ from tapps_otel.errors import (
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, new_span_id
+from tapps_otel.otel import known
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.spans import note_of_links
 from tapps_otel.run import failures
@@ -663,11 +665,25 @@ class Run:
                 event, start_ns=self._started_ns, parent=first, links=links
             )
             root.span_id, self.trace_id = root.span.span_id, root.span.trace_id
+            self._enter_trace()
         self.write(event)
         if root.span is not None:
             root.span.record(event)
         for end in interrupted:
             self.memory.feed(end, self.write(end))
+
+    def _enter_trace(self) -> None:
+        """Let exporters find this run by its trace, without keeping it alive."""
+        me = weakref.ref(self)
+
+        def append(event: Event) -> int | None:
+            run = me()
+            return None if run is None or run.root.state is not OPEN else run.write(event)
+
+        if self._writer is not None:
+            folder, started = self._writer.path.parent, self._started_ns
+            run = known.KnownRun(self.workflow_id, folder, self.execution, started, append)
+            known.enter(self.trace_id, run)
 
     @property
     def started_ns(self) -> int:
