@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
+    from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
     from tapps_otel.run.workflow import Workflow, workflow
     from tapps_otel.settings import configure
@@ -50,6 +51,7 @@ _PLACES = {
     "last_run": "run.reading",
     "list_runs": "run.reading",
     "resume": "run.reading",
+    "send": "run.sending",
     "skip": "run.current",
     "step": "run.step",
     "verify": "run.reading",
@@ -72,6 +74,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "list_runs",
     "resume",
     "Run",
+    "send",
     "skip",
     "Step",
     "step",

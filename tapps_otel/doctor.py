@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
 import statistics
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import RunBusyError, SettingsError, TappsError
+from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.otel.spans import wanted
@@ -223,42 +221,41 @@ def _lock(probe: Path) -> Finding:
 
 
 def _collector() -> Iterator[Finding]:
-    if not wanted():
+    try:
+        config = settings.current()
+    except SettingsError:  # said already
+        return
+    if not wanted(config):
         text = "no spans are sent: no variable names an endpoint"
         hint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them"
         yield Finding("collector", "info", text, hint, {"endpoint": None})
         return
-    host, port = _address()
-    shown = f"{host}:{port}"
-    data: dict[str, Any] = {"endpoint": shown, "reachable": True}
+    from tapps_otel.otel.client import connect
+    from tapps_otel.otel.destination import destination
+
     try:
-        socket.create_connection((host, port), timeout=_WAIT).close()
-    except OSError as error:
-        text = f"{shown} does not answer: {error}"
-        hint = "runs go on without it, and their logs are complete"
-        yield Finding("collector", "warn", text, hint, {**data, "reachable": False})
+        asked = os.environ.get("OTEL_TRACES_EXPORTER", "")
+        found = destination(config, local="otlp" in asked)
+        if found is None:
+            text = "spans are exported, but to no OTLP endpoint"
+            yield Finding("collector", "info", text, data={"endpoint": None})
+            return
+        data = {"endpoint": found.address, "protocol": found.protocol, "reachable": True}
+        client = connect(found)
+    except SettingsError as error:
+        yield Finding("collector", "fail", str(error), data={"endpoint": None})
         return
-    yield Finding("collector", "ok", f"{shown} takes connections", data=data)
-
-
-def _address() -> tuple[str, int]:
-    """Host and port that the standard variables name; theirs are the defaults too."""
-    own = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
-    endpoint = own or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
-    protocol = (
-        os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "").strip()
-        or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
-        or "grpc"
-    )
-    default = 4317 if protocol == "grpc" else 4318
-    parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
     try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if port is None and endpoint:
-        port = {"http": 80, "https": 443}.get(parts.scheme) if protocol != "grpc" else default
-    return parts.hostname or "localhost", port or default
+        client.send(b"", patience=_WAIT)  # a request without spans: valid, and changes nothing
+    except SendError as error:
+        text = f"{found.address} takes no spans by {found.protocol}: {error.reason}"
+        hint = "runs go on without it, and their logs are complete: `send` sends them later"
+        yield Finding("collector", "warn", text, hint, {**data, "reachable": False})
+    else:
+        text = f"{found.address} takes spans by {found.protocol}"
+        yield Finding("collector", "ok", text, data=data)
+    finally:
+        client.close()
 
 
 # -- versions

@@ -21,6 +21,8 @@ The tree; a base stands only where a caller would catch it::
     │       ├── DivergenceError
     │       ├── StepInterruptedError
     │       └── InterruptedTooOftenError
+    ├── SendError                spans could not be sent to a collector
+    ├── LedgerError              what was confirmed is not what the log has
     └── StepError
         ├── StepFailedError      a recorded failure whose class is not loaded
         ├── StepTimeoutError     the step's own ``timeout=``
@@ -42,6 +44,7 @@ __all__ = [
     "DivergenceError",
     "InterruptedTooOftenError",
     "InvalidIdError",
+    "LedgerError",
     "LogDamagedError",
     "LogError",
     "LogVersionError",
@@ -54,6 +57,7 @@ __all__ = [
     "RunError",
     "RunNotFoundError",
     "RunPausedError",
+    "SendError",
     "SettingsError",
     "StepError",
     "StepFailedError",
@@ -228,6 +232,21 @@ class StepInterruptedError(RefusalError):
 
 class InterruptedTooOftenError(RefusalError):
     """A step was interrupted more than ``max_interruptions`` times in a row."""
+
+
+class SendError(TappsError):
+    """Spans could not be sent to a collector. The log has them: they can be sent later.
+
+    :ivar destination: protocol and address
+    """
+
+    def __init__(self, destination: str, reason: str) -> None:
+        self.destination, self.reason = destination, reason
+        super().__init__(f"spans cannot be sent to {destination}: {reason}")
+
+
+class LedgerError(TappsError):
+    """A ledger tells of spans that the log does not have: one of the two was changed."""
 
 
 class StepError(TappsError):

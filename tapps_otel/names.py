@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from random import Random
 from typing import Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "escape",
     "is_workflow_id",
     "join_step_id",
+    "marker_span_id",
     "new_span_id",
     "new_trace_id",
     "new_workflow_id",
@@ -51,6 +53,7 @@ class ATTR:
     NAME: Final = "tapps.annotation.name"
     RETRY_IN: Final = "tapps.retry_in"  # seconds
     LINK: Final = "tapps.link"  # on a link: why it is there
+    MARKER: Final = "tapps.marker"  # on a span that only says that another one has begun
     ERROR_TYPE: Final = "error.type"
     EXCEPTION_TYPE: Final = "exception.type"
     EXCEPTION_MESSAGE: Final = "exception.message"
@@ -124,6 +127,11 @@ if hasattr(os, "register_at_fork"):
 def new_trace_id() -> str:
     """32 hex digits, never all zero (W3C Trace Context, section 3.2.2.3)."""
     return f"{_random.getrandbits(128) or 1:032x}"
+
+
+def marker_span_id(trace_id: str, span_id: str) -> str:
+    """Id of the marker that says that this span has begun: of its own, and always the same."""
+    return sha256(f"marker {trace_id} {span_id}".encode()).hexdigest()[:16]
 
 
 def new_span_id() -> str:

@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     :ivar buffer_events: see ``on_log_failure``
     :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
     :ivar spans: make OpenTelemetry spans
+    :ivar otlp_endpoint: send spans there, whatever the standard variables say: as
+        ``http://collector:4317``
+    :ivar otlp_protocol: ``grpc`` or ``http/protobuf``
+    :ivar otlp_headers: sent with every request; in the environment a JSON object
+    :ivar service_name: of this program in traces
+    :ivar announce: what a trace shows before its end: ``workflow``, ``steps`` too, or ``off``
     :ivar shutdown_timeout: how long sending spans may delay the process's exit, seconds
     :ivar handle_sigterm: record SIGTERM as an interruption, also outside the command line
     """
@@ -42,6 +48,11 @@ class Settings(BaseSettings):
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     spans: bool = True
+    otlp_endpoint: str | None = None
+    otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
+    otlp_headers: dict[str, str] | None = None
+    service_name: str | None = None
+    announce: Literal["workflow", "steps", "off"] = "workflow"
     shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     handle_sigterm: bool = False
 

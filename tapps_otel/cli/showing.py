@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tapps_otel import settings
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, out
 from tapps_otel.otel.spans import wanted
@@ -62,7 +63,7 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
     yield Line.of(f"  {_near(outcome.log)}")
     yield Line.of("What the workflow made is a report:")
     yield Line.of(f"  {_near(outcome.report)}")
-    if wanted():
+    if wanted(settings.current()):
         yield Line.of(f"At your collector it is trace {plain(history.trace_id)}")
         if "not sent" in outcome.said:
             yield Line.of((plain(outcome.said), "warn"))

@@ -210,6 +210,11 @@ class Files:
             return file.read(1 << 20)
         return None
 
+    def content_of(self, path: str) -> bytes:
+        """A small file of the user's own, as a certificate is; links are followed."""
+        with open(path, "rb") as file:
+            return file.read(1 << 20)
+
     def is_folder(self, path: Path) -> bool:
         """Whether there is a folder."""
         return path.is_dir()

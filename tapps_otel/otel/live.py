@@ -40,11 +40,13 @@ from tapps_otel.otel.content import (
     time_of,
     workflow_name,
 )
+from tapps_otel.otel.markers import Markers
 from tapps_otel.otel.packing import pack_attributes, pack_event, pack_link, pack_resource
 from tapps_otel.otel.spans import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from opentelemetry.trace import TracerProvider
 
@@ -77,13 +79,13 @@ def tracing(settings: Settings) -> Tracing | None:
     if provider is _NO_PROVIDER and not trace.get_current_span().get_span_context().is_valid:
         return None
     made = _made
-    if made is None or made.provider is not provider:
-        made = _made = _Tracing(provider)
+    if made is None or made.provider is not provider or made.settings != settings:
+        made = _made = _Tracing(provider, settings)
     return made
 
 
 def _set_up(settings: Settings) -> TracerProvider | None:
-    if not wanted():
+    if not wanted(settings):
         return None
     from tapps_otel.otel import setup
 
@@ -91,12 +93,22 @@ def _set_up(settings: Settings) -> TracerProvider | None:
 
 
 class _Tracing(Tracing):
-    __slots__ = ("_packed", "_scope", "_tracer", "provider")
+    __slots__ = (
+        "_announces_steps",
+        "_markers",
+        "_packed",
+        "_scope",
+        "_tracer",
+        "provider",
+        "settings",
+    )
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         version = _version()
-        self.provider = provider
+        self.provider, self.settings = provider, settings
         self._tracer = provider.get_tracer(SCOPE, version)
+        self._markers = None if settings.announce == "off" else Markers(self._tracer)
+        self._announces_steps = settings.announce == "steps"
         self._scope = {"name": SCOPE, "version": version}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
 
@@ -162,6 +174,8 @@ class _Tracing(Tracing):
             context = _own_context(over)
             made = NonRecordingSpan(context)
         live = _Span(made, context, scope, over)
+        if not own and (scope is None or self._announces_steps):
+            live.markers = self._markers
         live.fill(name, attributes, workflow, len(linked), start_ns)
         live.flags = None if own else context.trace_flags
         _put_ids(event, live)
@@ -170,6 +184,12 @@ class _Tracing(Tracing):
         elif linked or live.flags != scope.flags or context.trace_state is not over.trace_state:
             event.otel = _note(live, scope, over, linked) or UNSET
         return live
+
+    def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
+        from tapps_otel.otel.catchup import catch_up
+
+        timeout = self.settings.shutdown_timeout
+        catch_up(folder, workflow_id, execution, self.provider, timeout)
 
     def _make(
         self,
@@ -215,6 +235,7 @@ class _Span(LiveSpan):
         "_start_ns",
         "context",
         "flags",
+        "markers",
         "span",
         "workflow",
     )
@@ -231,6 +252,7 @@ class _Span(LiveSpan):
         self.span = span
         self.context = context
         self.flags: int | None = None
+        self.markers: Markers | None = None
         self._recording = span.is_recording()
 
     def fill(
@@ -279,6 +301,9 @@ class _Span(LiveSpan):
             self.span.add_event(event.event_type, event_attributes(event), at)
         except Exception as error:  # noqa: BLE001 - of the SDK
             warn_once("event", error)
+        if self.markers is not None:
+            self.markers.announce(self.span, event, self._name, self._start_ns)
+            self.markers = None
         # Events of several threads may come out of order, and a broken log gives no numbers: then
         # this span's events are not those that the log tells, and the count never fits.
         self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER

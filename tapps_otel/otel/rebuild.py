@@ -76,8 +76,7 @@ _ODD: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, Over
 class Rebuilt(NamedTuple):
     """A span, and where the log says that it has ended.
 
-    :ivar seq: of the line that ended it, or that showed it cut short: then the first of a later
-        execution, or 0 where the log ends without one
+    :ivar seq: of the line that ended it; 0 for one that was cut short, and that no line ends
     """
 
     span: ReadableSpan
@@ -143,7 +142,7 @@ class Rebuilder:
         execution = self._execution
         if event.execution > execution.number:
             if execution.number:
-                yield from self._cut_short(event.seq)
+                yield from self._cut_short()
             execution = self._begin(event)
         kind = event.event_type
         if kind in _STARTS:
@@ -164,7 +163,7 @@ class Rebuilder:
 
     def close(self) -> Iterator[Rebuilt]:
         """The log ends here, and no process carries the run on: what is open was cut short."""
-        yield from self._cut_short(0)
+        yield from self._cut_short()
 
     # -- starts
 
@@ -234,13 +233,13 @@ class Rebuilder:
         except _ODD as error:
             self._complain(event, error)
 
-    def _cut_short(self, seq: int) -> Iterator[Rebuilt]:
+    def _cut_short(self) -> Iterator[Rebuilt]:
         """What is open, innermost first."""
         opened = list(self._open.values())
         self._open.clear()
         for one in reversed(opened):
             try:
-                yield Rebuilt(self._build_interrupted(one), seq)
+                yield Rebuilt(self._build_interrupted(one), 0)
             except _ODD as error:
                 self._complain(one.start, error)
 

@@ -1,115 +1,151 @@
-"""Setting OpenTelemetry up where nobody has, and leaving it in bounded time.
+"""Setting OpenTelemetry up where nobody has.
 
-A provider is built only where there is none and a standard variable names an endpoint or an
-exporter; one that exists is never replaced. The variables mean what they mean to the SDK's own
-configurator, which is private to `opentelemetry-instrument`.
-
-The SDK's own shutdown waits for a collector that does not answer, thirty seconds if need be. Here
-a thread that was started long before does that (from Python 3.12 on none can be started once the
-interpreter shuts down), and the interpreter waits for the thread no longer than
-``shutdown_timeout``. What was not sent by then is said; the log has it.
+A provider is built only where there is none and a setting or a standard variable names an endpoint
+or an exporter; one that exists is never replaced. The variables mean what they mean to the SDK's
+own configurator, which is private to `opentelemetry-instrument`; settings win over them.
 """
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
 import socket
 import threading
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from tapps_otel.otel.client import connect
+from tapps_otel.otel.delivery import Delivery, Exit, Exporter
+from tapps_otel.otel.destination import destination, protocol_of
+from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.resource import program
 from tapps_otel.otel.spans import wanted, warn_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.id_generator import IdGenerator
     from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.util.types import AttributeValue
 
     from tapps_otel.settings import Settings
 
-__all__ = ["ensure_provider"]
+__all__ = ["deliveries", "ensure_provider"]
 
-_log = logging.getLogger(__name__)
 _PROTOCOLS: Final = {
     "grpc": "otlp_proto_grpc",
     "http/protobuf": "otlp_proto_http",
     "http/json": "otlp_json_http",  # if that exporter is installed
 }
+# Exporters in whose place answers are checked and ledgers kept, and the protocol they speak.
+_CHECKED: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
+# Where credentials come from a plug-in of the SDK's exporters, those know how to ask it.
+_PLUGGED: Final = (
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+)
 _lock = threading.Lock()
 _tried = False
+_made: Exit | None = None
 
 
 def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
-    """The process's tracer provider, built here if there is none and the environment asks.
+    """The process's tracer provider, built here if there is none and somebody asks for it.
 
-    ``None`` if it does not ask, or asks for what cannot be had; that is said once.
+    ``None`` if nobody does, or for what cannot be had; that is said once.
     """
     global _tried  # noqa: PLW0603 - a process is set up once
     with _lock:
         provider = trace.get_tracer_provider()
         if not isinstance(provider, trace.ProxyTracerProvider):
             return provider
-        if _tried or not wanted():
+        if _tried or not wanted(settings):
             return None
         _tried = True
-        deliveries = _deliveries()
-        if not deliveries:
-            return None
-        return _install(deliveries, settings.shutdown_timeout)
+        if file := os.environ.get("OTEL_CONFIG_FILE", "").strip():
+            return _configure_by(file)
+        made = _deliveries(settings)
+        return _install(made, settings) if made else None
 
 
-def _install(deliveries: list[_Delivery], timeout: float) -> trace.TracerProvider:
+def deliveries() -> list[Delivery]:
+    """What the provider delivers to, if it was built here."""
+    return [] if _made is None else _made.deliveries
+
+
+def _install(made: list[Delivery], settings: Settings) -> trace.TracerProvider:
+    global _made  # noqa: PLW0603 - a process is set up once
     provider = TracerProvider(
-        resource=_resource(),
+        resource=_resource(settings.service_name),
         sampler=_sampler(),
         id_generator=_id_generator(),
         shutdown_on_exit=False,  # it would wait too long
     )
-    for delivery in deliveries:
+    for delivery in made:
         provider.add_span_processor(delivery)
     trace.set_tracer_provider(provider)
     if trace.get_tracer_provider() is not provider:  # the program was faster
         provider.shutdown()
         return trace.get_tracer_provider()
-    _Exit(provider, deliveries, timeout).register()
+    _made = Exit(provider, made, settings.shutdown_timeout)
+    _made.register()
     return provider
+
+
+def _configure_by(file: str) -> trace.TracerProvider | None:
+    """Leave all of it to the SDK's declarative configuration, as the standard asks."""
+    try:
+        from opentelemetry.configuration import configure_sdk, load_config_file
+
+        configure_sdk(load_config_file(file))
+    except Exception as error:  # noqa: BLE001 - a bad file, or a package that is not there
+        warn_once(f"OTEL_CONFIG_FILE={file}", error)
+        return None
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, trace.ProxyTracerProvider) else provider
 
 
 # ---------------------------------------------------------------- what the environment asks for
 
 
-def _deliveries() -> list[_Delivery]:
+def _deliveries(settings: Settings) -> list[Delivery]:
     """A batch processor for each exporter that is asked for and can be made."""
     made = []
-    for name in dict.fromkeys(_exporter_names()):
+    for name in dict.fromkeys(_exporter_names(settings)):
         try:
-            made.append(_Delivery(_Exporter(name, _load("opentelemetry_traces_exporter", name))))
+            made.append(Delivery(_exporter(name, settings)))
         except Exception as error:  # noqa: BLE001 - a bad variable or a missing package
             warn_once(f"exporter {name}", error)
     return made
 
 
-def _exporter_names() -> list[str]:
-    asked = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-    names = [name.strip() for name in asked.split(",")]
-    return [_protocol() if name == "otlp" else name for name in names if name not in {"", "none"}]
+def _exporter(name: str, settings: Settings) -> Exporter:
+    protocol = _CHECKED.get(name)
+    if protocol is not None and not any(os.environ.get(plugged) for plugged in _PLUGGED):
+        found = destination(settings, protocol=protocol, local=True)
+        if found is not None:
+            return Exporter(found.address, lambda: OtlpExporter(connect(found)))
+    return Exporter(name, partial(_make, name))
 
 
-def _protocol() -> str:
-    asked = _first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
-    return _PROTOCOLS.get(asked, asked)
+def _make(name: str) -> Any:
+    return _load("opentelemetry_traces_exporter", name)()
+
+
+def _exporter_names(settings: Settings) -> list[str]:
+    asked = os.environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    names = [name.strip() for name in (asked or "otlp").split(",")]
+    if settings.otlp_endpoint and not {"otlp", *_CHECKED} & set(names):
+        names.append("otlp")  # whoever gave an endpoint wants spans there
+    asked_protocol = protocol_of(settings)
+    otlp = _PROTOCOLS.get(asked_protocol, asked_protocol)
+    return [otlp if name == "otlp" else name for name in names if name not in {"", "none"}]
 
 
 def _sampler() -> Sampler | None:
@@ -145,157 +181,15 @@ def _load(group: str, name: str) -> Callable[..., Any]:
     raise LookupError(f"no installed package offers {name!r} as {group}")
 
 
-def _resource() -> Resource:
+def _resource(service_name: str | None) -> Resource:
     """The SDK's resource by the environment; where that is silent, host, process and program."""
     resource = Resource.create()
     known = resource.attributes
     # Jaeger warns of clock skew at every span of a resource without a host.
     own: dict[str, AttributeValue] = {"host.name": socket.gethostname(), "process.pid": os.getpid()}
     own = {name: value for name, value in own.items() if name not in known}
-    if str(known.get("service.name", "")).startswith("unknown_service"):
+    if service_name:
+        own["service.name"] = service_name
+    elif str(known.get("service.name", "")).startswith("unknown_service"):
         own["service.name"] = program()
     return resource.merge(Resource(own))
-
-
-def _first(*names: str) -> str:
-    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
-
-
-# ---------------------------------------------------------------- sending
-
-
-class _Exporter(SpanExporter):
-    """An exporter that counts what was taken from it, and can be made to give up."""
-
-    def __init__(self, name: str, make: Callable[[], SpanExporter]) -> None:
-        self.target = _target(name)
-        self.sent = 0
-        self._make = make
-        self._exporter = make()
-        self._given_up = self._closed = False
-        self._pid = os.getpid()
-        self._abandoned: list[SpanExporter] = []
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch, unless it is too late for that."""
-        if self._given_up:
-            return SpanExportResult.FAILURE
-        if self._pid != os.getpid():
-            self._replace()
-        result = self._exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.sent += len(spans)
-        return result
-
-    def _replace(self) -> None:
-        """Make another for this forked process: connections belong to the parent."""
-        self._abandoned.append(self._exporter)  # closing it would disturb the parent's
-        self._exporter = self._make()
-        self._pid = os.getpid()
-
-    def give_up(self) -> None:
-        """Fail from now on, also in what is being sent."""
-        self._given_up = True
-        self.shutdown()
-
-    def shutdown(self) -> None:
-        """Close the connections."""
-        if self._pid == os.getpid() and not self._closed:
-            self._closed = True
-            self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
-        return self._exporter.force_flush(timeout_millis)
-
-
-class _Delivery(BatchSpanProcessor):
-    """A batch processor that knows how many spans it was given."""
-
-    def __init__(self, exporter: _Exporter) -> None:
-        super().__init__(exporter)
-        self.exporter = exporter
-        self.given = 0
-        self._given_lock = threading.Lock()
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue a sampled span."""
-        if span.context.trace_flags.sampled:
-            with self._given_lock:
-                self.given += 1
-            super().on_end(span)
-
-    @property
-    def unsent(self) -> int:
-        """Spans that were given and not taken by the collector."""
-        return self.given - self.exporter.sent
-
-    def forget(self) -> None:
-        """Begin to count anew, in a forked process: what the parent queued, it sends."""
-        self._given_lock = threading.Lock()
-        self.given = self.exporter.sent = 0
-
-
-class _Exit:
-    """The last flush, in a thread that exists from the beginning."""
-
-    def __init__(
-        self, provider: TracerProvider, deliveries: list[_Delivery], timeout: float
-    ) -> None:
-        self._provider = provider
-        self._deliveries = deliveries
-        self._timeout = timeout
-        self._start()
-
-    def register(self) -> None:
-        """Let the interpreter call this when it shuts down, and when it forks."""
-        atexit.register(self._leave)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
-
-    def _start(self) -> None:
-        self._asked = threading.Event()
-        self._done = threading.Event()
-        threading.Thread(target=self._flush, name="tapps_otel-flush", daemon=True).start()
-
-    def _flush(self) -> None:
-        self._asked.wait()
-        try:
-            self._provider.shutdown()
-        except Exception as error:  # noqa: BLE001 - of an exporter
-            warn_once("shutdown", error)
-        self._done.set()
-
-    def _after_fork(self) -> None:
-        """No thread survives a fork, and the process has another number."""
-        for delivery in self._deliveries:
-            delivery.forget()
-        update = getattr(self._provider, "_update_resource", None)
-        if update is not None and "process.pid" in self._provider.resource.attributes:
-            update(Resource({"process.pid": os.getpid()}))
-        self._start()
-
-    def _leave(self) -> None:
-        self._asked.set()
-        if not self._done.wait(self._timeout):
-            for delivery in self._deliveries:
-                delivery.exporter.give_up()
-        for delivery in self._deliveries:
-            if unsent := delivery.unsent:
-                _log.warning(
-                    "%d of %d spans were not sent to %s; the log has them.",
-                    unsent,
-                    delivery.given,
-                    delivery.exporter.target,
-                )
-
-
-def _target(name: str) -> str:
-    """Where spans go, in words that hold no secret: host and port of the endpoint."""
-    if not name.startswith("otlp"):
-        return name
-    endpoint = _first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    if not endpoint:
-        return "the collector on this host"
-    address = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}").netloc
-    return address.rpartition("@")[2] or "the collector"

@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """A span, and where it stands.
 
     :ivar log: name of the log's file
-    :ivar seq: of the line in it that ended the span; 0 where the log's end shows it cut short
+    :ivar seq: of the line in it that ended the span; 0 for one that was cut short
     :ivar sha: of the line at which it was found (64 hex)
     """
 
@@ -40,6 +40,7 @@ class RunSpans:
 
     What is still open is left out while a process carries the run on.
 
+    :param before: only what belongs to executions before this one
     :param beside: logs beside the run's, where the caller knows them; else they are looked for
     :ivar problems: what is wrong, each with its place
     :ivar running: whether somebody carries the run on
@@ -48,14 +49,19 @@ class RunSpans:
     """
 
     def __init__(
-        self, store: Store, workflow_id: str, *, beside: Sequence[Path] | None = None
+        self,
+        store: Store,
+        workflow_id: str,
+        *,
+        before: int | None = None,
+        beside: Sequence[Path] | None = None,
     ) -> None:
         self.problems: list[str] = []
         self.running = False
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
-        self._beside = beside
+        self._before, self._beside = before, beside
 
     def __iter__(self) -> Iterator[Found]:
         beside = self._beside
@@ -76,6 +82,8 @@ class RunSpans:
             for event in read(path, self._id, checker=checker):
                 for span, seq in rebuilder.feed(event, checker.sha):
                     yield Found(span, path.name, seq, checker.sha.decode())
+                if own and self._before is not None and event.execution >= self._before:
+                    return
             # Who took the lease since then has added lines that were not read.
             self.running = own and not (free and lease.holder(self._lease) is None)
             if not self.running:

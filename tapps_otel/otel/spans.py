@@ -20,6 +20,7 @@ from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from tapps_otel.log.event import Event
     from tapps_otel.settings import Settings
@@ -139,6 +140,10 @@ class Tracing(ABC):
         :param parent: ``None``: the caller's current span, if there is a valid one
         """
 
+    @abstractmethod
+    def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
+        """Send, in the background, what executions before this one could not send."""
+
 
 def tracing(settings: Settings) -> Tracing | None:
     """What makes spans in this process; ``None`` if nothing does.
@@ -148,7 +153,7 @@ def tracing(settings: Settings) -> Tracing | None:
     """
     if not settings.spans:
         return None
-    if "opentelemetry.trace" not in sys.modules and not wanted():
+    if "opentelemetry.trace" not in sys.modules and not wanted(settings):
         return None
     try:
         from tapps_otel.otel import live
@@ -159,10 +164,12 @@ def tracing(settings: Settings) -> Tracing | None:
         return None
 
 
-def wanted() -> bool:
-    """Whether a standard variable asks for spans; reads the environment and imports nothing."""
+def wanted(settings: Settings) -> bool:
+    """Whether a setting or a standard variable asks for spans; imports nothing."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
+    if settings.otlp_endpoint:
+        return True
     exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporters:
         return exporters != "none"
@@ -172,6 +179,7 @@ def wanted() -> bool:
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "OTEL_PYTHON_TRACER_PROVIDER",
+            "OTEL_CONFIG_FILE",
         )
     )
 

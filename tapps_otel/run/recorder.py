@@ -23,7 +23,7 @@ from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, new_span_id
 from tapps_otel.otel import known
 from tapps_otel.otel.resource import of_process
-from tapps_otel.otel.spans import note_of_links
+from tapps_otel.otel.spans import note_of_links, warn_once
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import Attempt, status_of
 from tapps_otel.run.call import Call, Stored
@@ -671,6 +671,16 @@ class Run:
             root.span.record(event)
         for end in interrupted:
             self.memory.feed(end, self.write(end))
+        if first is not None and first.flags & 1 and self._tracing is not None:
+            self._catch_up(self._tracing)
+
+    def _catch_up(self, tracing: Tracing) -> None:
+        """Let what earlier executions could not send be sent. The run does not depend on it."""
+        if self._writer is not None:
+            try:
+                tracing.catch_up(self._writer.path.parent, self.workflow_id, self.execution)
+            except Exception as error:  # noqa: BLE001 - no thread to be had, a broken import
+                warn_once("catching up", error)
 
     def _enter_trace(self) -> None:
         """Let exporters find this run by its trace, without keeping it alive."""

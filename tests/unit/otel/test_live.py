@@ -40,6 +40,7 @@ from tapps_otel.otel import live, spans
 from tapps_otel.otel.content import time_of
 from tapps_otel.otel.rebuild import Rebuilder
 from tapps_otel.otel.spans import LiveSpan, SpanRef
+from tapps_otel.settings import Settings
 
 T0 = 1_760_000_000_000_000_000
 SHA = "ab" * 32
@@ -49,7 +50,7 @@ class Driver:
     """Plays the recorder: numbers events, "writes" them, and tells the spans."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
-        self.tracing = live._Tracing(provider)
+        self.tracing = live._Tracing(provider, Settings(announce="off"))
         self.now = T0
         self.lines: list[Event] = []
 

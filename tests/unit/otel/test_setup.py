@@ -19,6 +19,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 from tapps_otel.otel import setup, spans
+from tapps_otel.otel.delivery import Delivery, Exit, Exporter
+from tapps_otel.otel.destination import destination
+from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.resource import of_process, program
 from tapps_otel.settings import Settings
 
@@ -26,18 +29,18 @@ GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[setup._Exit]]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit]]:
     """A process that nobody has set up; what would happen at its exit is kept."""
-    kept: list[setup._Exit] = []
+    kept: list[Exit] = []
 
-    def keep(leaving: setup._Exit) -> None:
+    def keep(leaving: Exit) -> None:
         kept.append(leaving)
 
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     monkeypatch.setattr(setup, "_tried", False)
     monkeypatch.setattr(spans, "_warned", set())
-    monkeypatch.setattr(setup._Exit, "register", keep)
+    monkeypatch.setattr(Exit, "register", keep)
     yield kept
     for one in kept:
         one._asked.set()
@@ -66,27 +69,28 @@ def test_exporters_are_those_that_the_variables_name(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert setup._exporter_names() == names
+    assert setup._exporter_names(Settings()) == names
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_exporter_of_the_protocol_is_made(
-    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[setup._Exit]
+    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[Exit]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     made = setup.ensure_provider(Settings())
     (leaving,) = fresh
-    module = type(leaving._deliveries[0].exporter._exporter).__module__
+    exporter = leaving.deliveries[0].exporter.inner
 
     assert isinstance(made, TracerProvider)
     assert trace.get_tracer_provider() is made
-    assert ("grpc" in module) is (protocol == "grpc")
+    assert isinstance(exporter, OtlpExporter)
+    assert exporter.client.destination.protocol == protocol
     assert setup.ensure_provider(Settings()) is made  # not built twice
 
 
 def test_standard_exporters_sampler_and_ids_are_respected(
-    monkeypatch: pytest.MonkeyPatch, fresh: list[setup._Exit]
+    monkeypatch: pytest.MonkeyPatch, fresh: list[Exit]
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
@@ -96,7 +100,7 @@ def test_standard_exporters_sampler_and_ids_are_respected(
 
     assert isinstance(made, TracerProvider)
     assert made.sampler.get_description() == "AlwaysOffSampler"
-    assert isinstance(leaving._deliveries[0].exporter._exporter, ConsoleSpanExporter)
+    assert isinstance(leaving.deliveries[0].exporter.inner, ConsoleSpanExporter)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_what_cannot_be_had_is_said_once(
     env: dict[str, str],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
-    fresh: list[setup._Exit],
+    fresh: list[Exit],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, value in env.items():
@@ -124,14 +128,14 @@ def test_what_cannot_be_had_is_said_once(
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def test_nothing_is_built_where_nobody_asks(fresh: list[setup._Exit]) -> None:
+def test_nothing_is_built_where_nobody_asks(fresh: list[Exit]) -> None:
     assert setup.ensure_provider(Settings()) is None
     assert not fresh
 
 
 def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    made = setup._resource().attributes
+    made = setup._resource(None).attributes
 
     assert made["service.name"] == "build"
     assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
@@ -140,7 +144,7 @@ def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyP
 def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
-    made = setup._resource().attributes
+    made = setup._resource(None).attributes
 
     assert [made[name] for name in ("service.name", "host.name", "team")] == [
         "shop",
@@ -180,20 +184,21 @@ def test_a_run_without_an_sdk_says_where_it_was_made(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "target"),
+    ("endpoint", "name"),
     [
-        ("http://user:secret@collector:4318/v1/traces?token=t", "collector:4318"),
-        ("collector:4317", "collector:4317"),
-        ("", "the collector on this host"),
+        ("http://user:secret@collector:4318/v1/traces?token=t", "grpc://collector:4318"),
+        ("collector:4317", "grpc://collector:4317"),
     ],
 )
-def test_the_target_is_told_without_secrets(
-    endpoint: str, target: str, monkeypatch: pytest.MonkeyPatch
+def test_the_destination_is_told_without_secrets(
+    endpoint: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    found = destination(Settings())
 
-    assert setup._target(GRPC) == target
-    assert setup._target("console") == "console"
+    assert found is not None
+    assert found.name == name
+    assert "secret" not in found.address + repr(found)
 
 
 # ---------------------------------------------------------------- sending
@@ -207,12 +212,12 @@ class Refusing(InMemorySpanExporter):
 
 def leave(
     make: type[SpanExporter], spans: int, caplog: pytest.LogCaptureFixture
-) -> tuple[setup._Exit, str]:
+) -> tuple[Exit, str]:
     """A process that makes this many spans and ends."""
-    delivery = setup._Delivery(setup._Exporter("memory", make))
+    delivery = Delivery(Exporter("memory", make))
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(delivery)
-    leaving = setup._Exit(provider, [delivery], timeout=10)
+    leaving = Exit(provider, [delivery], timeout=10)
     for _ in range(spans):
         provider.get_tracer("t").start_span("s").end()
     leaving._leave()
@@ -222,30 +227,30 @@ def leave(
 def test_at_exit_what_waits_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     leaving, said = leave(InMemorySpanExporter, 3, caplog)
 
-    assert len(leaving._deliveries[0].exporter._exporter.get_finished_spans()) == 3  # type: ignore[attr-defined]
+    assert len(leaving.deliveries[0].exporter.inner.get_finished_spans()) == 3  # type: ignore[attr-defined]
     assert said == ""
 
 
 def test_what_was_not_sent_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     _, said = leave(Refusing, 3, caplog)
 
-    assert "3 of 3 spans were not sent to memory; the log has them." in said
+    assert "3 of 3 spans were not sent to memory; the log has them" in said
     assert len(caplog.records) == 1
 
 
 def test_a_forked_child_counts_anew_and_connects_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    delivery = setup._Delivery(setup._Exporter("memory", Refusing))
-    provider = TracerProvider(resource=setup._resource(), shutdown_on_exit=False)
+    delivery = Delivery(Exporter("memory", Refusing))
+    provider = TracerProvider(resource=setup._resource(None), shutdown_on_exit=False)
     provider.add_span_processor(delivery)
-    leaving = setup._Exit(provider, [delivery], timeout=10)
+    leaving = Exit(provider, [delivery], timeout=10)
     provider.get_tracer("t").start_span("the parent's").end()
-    parents = delivery.exporter._exporter
+    parents = delivery.exporter.inner
     monkeypatch.setattr(os, "getpid", lambda: 424242)
     leaving._after_fork()
     provider.force_flush()
 
     assert delivery.unsent == 0
-    assert delivery.exporter._exporter is not parents
+    assert delivery.exporter.inner is not parents
     assert provider.resource.attributes["process.pid"] == 424242

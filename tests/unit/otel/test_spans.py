@@ -42,7 +42,7 @@ def test_the_standard_variables_ask_for_spans(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert wanted() is asked
+    assert wanted(Settings()) is asked
 
 
 @pytest.mark.parametrize("code", ["", "os.environ['OTEL_SDK_DISABLED'] = 'true'"])

@@ -1,0 +1,166 @@
+"""Where spans go: what arguments, settings and the standard variables say together.
+
+The variables are those of the OpenTelemetry specification, "OpenTelemetry Protocol Exporter", and
+mean what they mean to the SDK's exporters.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from opentelemetry.util.re import parse_env_headers
+
+from tapps_otel.errors import SettingsError
+
+if TYPE_CHECKING:
+    from tapps_otel.settings import Settings
+
+__all__ = ["GRPC", "HTTP", "Destination", "destination", "protocol_of"]
+
+GRPC: Final = "grpc"
+HTTP: Final = "http/protobuf"
+_LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A collector, and how it is spoken to.
+
+    :ivar protocol: ``grpc`` or ``http/protobuf``
+    :ivar endpoint: ``host:port`` for gRPC, a whole URL for HTTP
+    :ivar secure: over TLS
+    :ivar headers: sent along; they may hold secrets, and are never shown
+    :ivar timeout: for one request and the tries that it takes, seconds
+    :ivar compression: ``gzip``, ``deflate`` or empty
+    :ivar certificate: file of the authority that the collector's certificate is checked by
+    :ivar client_key: file of this program's key, where the collector asks who it is
+    :ivar client_certificate: the certificate of that key
+    """
+
+    protocol: str
+    endpoint: str = field(repr=False)  # it may hold a password
+    secure: bool = False
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    timeout: float = 10.0
+    compression: str = ""
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What names it in ledgers and messages: protocol and address, without secrets."""
+        if self.protocol == GRPC:
+            return f"grpc://{_without_user(self.endpoint)}"
+        parts = urlsplit(self.endpoint)
+        return f"{parts.scheme}://{_without_user(parts.netloc)}{parts.path}"
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return _without_user(urlsplit(self.endpoint).netloc or self.endpoint)
+
+
+def _without_user(netloc: str) -> str:
+    return netloc.rpartition("@")[2]
+
+
+def destination(
+    settings: Settings,
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    local: bool = False,
+) -> Destination | None:
+    """The collector that arguments, settings or standard variables name, in this order.
+
+    ``None`` if none does.
+
+    :param local: then take the standard's default, a collector on this host
+
+    :raises SettingsError: a protocol or a number that cannot be
+    """
+    given = endpoint or settings.otlp_endpoint
+    whole = "" if given else _variable("ENDPOINT", common=False)
+    base = given or _variable("ENDPOINT")
+    if not (base or local):
+        return None
+    protocol = protocol or protocol_of(settings, endpoint)
+    if protocol not in {GRPC, HTTP}:
+        raise SettingsError(f"spans cannot be sent by {protocol!r}: it is {GRPC!r} or {HTTP!r}")
+    base = base or _LOCAL[protocol]
+    headers = settings.otlp_headers
+    return Destination(
+        protocol=protocol,
+        headers=tuple((headers if headers is not None else _headers()).items()),
+        timeout=_seconds(_variable("TIMEOUT")),
+        compression=_compression(_variable("COMPRESSION")),
+        certificate=_variable("CERTIFICATE") or None,
+        client_key=_variable("CLIENT_KEY") or None,
+        client_certificate=_variable("CLIENT_CERTIFICATE") or None,
+        **_address(protocol, base, is_whole=bool(whole)),
+    )
+
+
+def protocol_of(settings: Settings, endpoint: str | None = None) -> str:
+    """The protocol that settings or standard variables ask for, whether it can be spoken or not."""
+    asked = settings.otlp_protocol or _variable("PROTOCOL")
+    given = endpoint or settings.otlp_endpoint
+    return asked or (_guessed(given) if given else GRPC)
+
+
+def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:
+    parts = urlsplit(base)
+    if protocol == GRPC:
+        insecure = _variable("INSECURE").lower() == "true" or parts.scheme == "http"
+        return {"endpoint": parts.netloc or base, "secure": parts.scheme == "https" or not insecure}
+    url = base if "://" in base else f"http://{base}"
+    url = url if is_whole else f"{url.rstrip('/')}/v1/traces"
+    return {"endpoint": url, "secure": urlsplit(url).scheme == "https"}
+
+
+def _guessed(base: str) -> str:
+    """The protocol of an endpoint that was given without one: HTTP by its usual port, else gRPC.
+
+    The standard variables mean gRPC where they say nothing.
+    """
+    try:
+        port = urlsplit(base if "//" in base else f"//{base}").port
+    except ValueError:
+        port = None
+    return HTTP if port == 4318 else GRPC
+
+
+def _variable(name: str, *, common: bool = True) -> str:
+    """A standard variable, the one for traces before the one for all signals."""
+    found = os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
+    if not found and common:
+        found = os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+    return found
+
+
+def _headers() -> dict[str, str]:
+    return dict(parse_env_headers(_variable("HEADERS"), liberal=True))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text or 10)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 86_400:
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_TIMEOUT is a number of seconds, not {text!r:.80}")
+    return seconds
+
+
+def _compression(text: str) -> str:
+    if text.lower() in {"", "none"}:
+        return ""
+    if text.lower() in {"gzip", "deflate"}:
+        return text.lower()
+    raise SettingsError(
+        f"OTEL_EXPORTER_OTLP_COMPRESSION is gzip, deflate or none, not {text!r:.80}"
+    )

@@ -1,0 +1,94 @@
+"""The exporter of live spans: it checks every answer, and notes in ledgers what was taken."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from tapps_otel.errors import SendError
+from tapps_otel.log.store import Store
+from tapps_otel.names import ATTR
+from tapps_otel.otel import known
+from tapps_otel.otel.encoding import encoded, id_of
+from tapps_otel.otel.ledger import Ledger
+from tapps_otel.otel.spans import SCOPE, warn_once
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.otel.client import Client
+    from tapps_otel.otel.encoding import Request
+    from tapps_otel.otel.known import KnownRun
+
+__all__ = ["OtlpExporter"]
+
+_log = logging.getLogger(__name__)
+
+
+class OtlpExporter(SpanExporter):
+    """Sends spans to one collector. What it takes is confirmed, and not sent again later."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch; ``SUCCESS`` only if the collector took all of it."""
+        result = SpanExportResult.SUCCESS
+        try:
+            for request in encoded(spans):
+                if not self._send(request):
+                    result = SpanExportResult.FAILURE
+        except SendError as error:
+            warn_once(f"sending to {error.destination}", error)
+            return SpanExportResult.FAILURE
+        return result
+
+    def _send(self, request: Request) -> bool:
+        answer = self.client.send(request.data)
+        if answer.rejected:
+            where, said = self.client.destination.name, answer.message or "no reason given"
+            _log.warning("%s refused %d spans for good: %s", where, answer.rejected, said)
+            return False
+        self._confirm(request)
+        return True
+
+    def _confirm(self, request: Request) -> None:
+        by_run: dict[KnownRun, dict[str, str]] = {}
+        for span in request.spans:
+            run = _run_of(span)
+            if run is not None:
+                span_id = id_of(span)
+                by_run.setdefault(run, {})[span_id] = request.digests[span_id]
+        for run, digests in by_run.items():
+            path = Store(run.folder).ledger_path(run.workflow_id)
+            try:
+                Ledger(path, self.client.destination.name).confirm(digests)
+            except OSError as error:  # a later send sends them once more: identical
+                warn_once("ledger", error)
+
+    def shutdown(self) -> None:
+        """Give up what is being tried, and close the connections."""
+        self.client.give_up()
+        self.client.close()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
+        """Nothing waits here."""
+        return True
+
+
+def _run_of(span: ReadableSpan) -> KnownRun | None:
+    """The run whose ledger tells of this span; none for a marker, which no log has."""
+    attributes = span.attributes or {}
+    if ATTR.MARKER in attributes:
+        return None
+    scope = span.instrumentation_scope
+    own = attributes.get(ATTR.WORKFLOW_ID) if scope is not None and scope.name == SCOPE else None
+    return known.find(
+        span.context.trace_id,
+        workflow_id=own if isinstance(own, str) else None,
+        at_ns=span.start_time or 0,
+    )

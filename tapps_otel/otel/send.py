@@ -1,0 +1,252 @@
+"""Sending a run's spans from its log: what a collector has not confirmed yet, and nothing twice.
+
+Delivery is at least once: a process that dies between a collector's answer and the ledger's line
+sends the same spans again, with the same ids and the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tapps_otel import settings
+from tapps_otel.errors import LedgerError, SettingsError
+from tapps_otel.otel.client import connect
+from tapps_otel.otel.destination import destination
+from tapps_otel.otel.encoding import MOST_SPANS, encoded, id_of
+from tapps_otel.otel.ledger import Ledger
+from tapps_otel.otel.source import RunSpans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tapps_otel.log.store import Store
+    from tapps_otel.otel.client import Answer, Client
+    from tapps_otel.otel.encoding import Request
+    from tapps_otel.otel.source import Found
+
+__all__ = ["SendReport", "Sender", "batches", "client_of", "send_run"]
+
+
+@dataclass(slots=True)
+class SendReport:
+    """What became of a run's spans.
+
+    :ivar destination: protocol and address of the collector
+    :ivar sent: spans that it took now
+    :ivar confirmed: spans that it had taken before
+    :ivar rejected: spans that it refused for good
+    :ivar differing: spans that it had confirmed with other content; they were not sent
+    :ivar running: the run is being carried on, and what is open will be sent later
+    :ivar problems: what went wrong, in words
+    """
+
+    workflow_id: str
+    destination: str
+    sent: int = 0
+    confirmed: int = 0
+    rejected: int = 0
+    differing: int = 0
+    running: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Everything that has ended is with the collector."""
+        return not self.problems
+
+
+def client_of(*, endpoint: str | None = None, protocol: str | None = None) -> Client:
+    """A client of the collector that arguments, settings or standard variables name.
+
+    :raises SettingsError: none of them does
+    """
+    found = destination(settings.current(), endpoint=endpoint, protocol=protocol)
+    if found is None:
+        raise SettingsError(
+            "no collector is named: set OTEL_EXPORTER_OTLP_ENDPOINT (as http://localhost:4317), or "
+            "give one by configure(otlp_endpoint=...) or `tapps-otel send --endpoint`"
+        )
+    return connect(found)
+
+
+def send_run(
+    store: Store,
+    workflow_id: str,
+    client: Client,
+    *,
+    force: bool = False,
+    before: int | None = None,
+    beside: Sequence[Path] | None = None,
+    progress: Callable[[SendReport], None] = lambda _: None,
+    patience: float | None = None,
+) -> SendReport:
+    """Send what the collector has not confirmed. The log is streamed: memory does not grow with it.
+
+    :param force: send everything, confirmed or not
+    :param before: only what belongs to executions before this one
+    :param beside: logs beside the run's, where the caller knows them
+    :param progress: called after each answer
+    :param patience: for how long a request is tried again, seconds
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: at the place of the damage; what stands before it was sent
+    :raises LedgerError: the ledger tells of lines that the log does not have; nothing is sent
+        from there on
+    :raises SendError: the collector could not be reached, or refused; what it had confirmed by
+        then is in the ledger
+    """
+    sender = Sender(store, workflow_id, client, force=force, patience=patience)
+    spans = RunSpans(store, workflow_id, beside=beside, before=before)
+    try:
+        for found in batches(spans, sender.is_new):
+            sender.send(found)
+            progress(sender.report)
+        sender.finish()
+    finally:
+        sender.report.running = spans.running
+        sender.report.problems += spans.problems
+    return sender.report
+
+
+def batches(
+    spans: RunSpans, wanted: Callable[[Found], bool], most: int = MOST_SPANS
+) -> Iterator[list[Found]]:
+    """Spans in lists of at most so many."""
+    batch: list[Found] = []
+    for found in spans:
+        if wanted(found):
+            batch.append(found)
+            if len(batch) == most:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+class Sender:
+    """Sends batches of one run to one collector, and keeps the ledger.
+
+    :param patience: for how long a request is tried again, seconds
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        workflow_id: str,
+        client: Client,
+        *,
+        force: bool = False,
+        patience: float | None = None,
+    ) -> None:
+        name = client.destination.name
+        self.report = SendReport(workflow_id, name)
+        self._client, self._patience, self._force = client, patience, force
+        self._ledger = Ledger(store.ledger_path(workflow_id), name)
+        if not force:
+            self._ledger.read()
+        # Marks that the log has yet to bear out, and logs of which not everything was taken.
+        self._due = dict(self._ledger.marks)
+        self._broken: set[str] = set()
+
+    def is_new(self, found: Found) -> bool:
+        """Whether no mark says that this span was confirmed.
+
+        :raises LedgerError: a mark is not of this log
+        """
+        mark = self._due.get(found.log)
+        if mark is None or found.seq == 0:
+            return True
+        seq, sha = mark
+        if found.seq > seq:
+            self._refuse(found.log, seq)
+        if found.seq == seq:
+            if found.sha != sha:
+                self._refuse(found.log, seq)
+            del self._due[found.log]
+        self.report.confirmed += 1
+        return False
+
+    def finish(self) -> None:
+        """After the last batch.
+
+        :raises LedgerError: a log ends before what was confirmed of it
+        """
+        for log, (seq, _) in self._due.items():
+            self._refuse(log, seq)
+
+    def _refuse(self, log: str, seq: int) -> None:
+        raise LedgerError(
+            f"{self._ledger.path}: {self.report.destination} confirmed the spans of {log} up to "
+            f"seq {seq}, but the log has not that line any more: it was cut or rewritten since. "
+            f"Look at it by `tapps-otel verify {self.report.workflow_id}`; send what it holds now "
+            "by `tapps-otel send --force`"
+        )
+
+    def send(self, batch: list[Found]) -> None:
+        """Send what of it was not confirmed.
+
+        :raises SendError: it could not be sent
+        """
+        for request in encoded([found.span for found in batch]):
+            of_request = batch[: len(request.spans)]
+            batch = batch[len(request.spans) :]
+            left = [found for found in of_request if self._is_due(found, request.digests)]
+            if len(left) == len(of_request):
+                self._send(left, request)
+            elif left:
+                self._send(left, *encoded([found.span for found in left]))
+
+    def _is_due(self, found: Found, digests: dict[str, str]) -> bool:
+        span_id = id_of(found.span)
+        known = None if self._force else self._ledger.spans.get(span_id)
+        if known is None:
+            return True
+        if known == digests[span_id]:
+            self.report.confirmed += 1
+            return False
+        self.report.differing += 1
+        self._broken.add(found.log)
+        self._say(
+            f"{found.log}, seq {found.seq}: span {span_id} was confirmed with other content; it "
+            "was not sent again (`--force` sends it)"
+        )
+        return False
+
+    def _send(self, batch: list[Found], request: Request) -> None:
+        answer = self._client.send(request.data, patience=self._patience)
+        if answer.rejected:
+            self._note_refusal(batch, answer)
+        else:
+            self.report.sent += len(batch)
+            self._note_success(batch, request.digests)
+
+    def _note_refusal(self, batch: list[Found], answer: Answer) -> None:
+        """A part was refused, and which is not said: none of them counts as confirmed."""
+        refused = min(answer.rejected, len(batch))
+        self.report.rejected += refused
+        self.report.sent += len(batch) - refused
+        self._broken.update(found.log for found in batch)
+        reason = f": {answer.message}" if answer.message else ""
+        self._say(f"{refused} of {len(batch)} spans were refused by the collector{reason}")
+
+    def _note_success(self, batch: list[Found], digests: dict[str, str]) -> None:
+        single: dict[str, str] = {}
+        last: dict[str, Found] = {}
+        for found in batch:
+            if found.seq == 0 or found.log in self._broken:
+                span_id = id_of(found.span)
+                single[span_id] = digests[span_id]
+            else:
+                last[found.log] = found
+        try:
+            if single:
+                self._ledger.confirm(single)
+            for log, found in last.items():
+                self._ledger.mark(log, found.seq, found.sha)
+        except OSError as error:  # they will be sent once more
+            self._say(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
+
+    def _say(self, problem: str) -> None:
+        if len(self.report.problems) < 100:
+            self.report.problems.append(problem)

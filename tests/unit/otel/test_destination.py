@@ -1,0 +1,89 @@
+"""Where spans go: arguments before settings before the standard variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from tapps_otel.errors import SettingsError
+from tapps_otel.otel.destination import destination
+from tapps_otel.settings import Settings
+
+HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+ENDPOINT, TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+
+
+@pytest.mark.parametrize(
+    ("env", "endpoint", "secure"),
+    [
+        ({ENDPOINT: "http://box:4317"}, "box:4317", False),
+        ({ENDPOINT: "https://box:4317"}, "box:4317", True),
+        ({ENDPOINT: "box:4317"}, "box:4317", True),
+        ({ENDPOINT: "box:4317", "OTEL_EXPORTER_OTLP_INSECURE": "true"}, "box:4317", False),
+        (
+            {ENDPOINT: "http://box:4318", **HTTP},
+            "http://box:4318/v1/traces",
+            False,
+        ),
+        (
+            {ENDPOINT: "https://box/otlp/", **HTTP},
+            "https://box/otlp/v1/traces",
+            True,
+        ),
+        ({TRACES: "http://box/in", **HTTP}, "http://box/in", False),
+        ({TRACES: "http://a:1", ENDPOINT: "http://b:2"}, "a:1", False),
+    ],
+)
+def test_the_standard_variables_name_it(
+    env: dict[str, str], endpoint: str, secure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    found = destination(Settings())
+
+    assert found is not None
+    assert (found.endpoint, found.secure) == (endpoint, secure)
+
+
+def test_nothing_names_none_but_the_standards_default_where_that_is_asked_for() -> None:
+    local = destination(Settings(), local=True)
+
+    assert destination(Settings()) is None
+    assert local is not None
+    assert local.name == "grpc://localhost:4317"
+
+
+def test_settings_win_over_variables_and_arguments_over_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://variable:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=of%20all,x=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=mine")
+    by_variable = destination(Settings())
+    by_setting = destination(Settings(otlp_endpoint="http://s:4318", otlp_headers={"a": "b"}))
+    by_argument = destination(Settings(otlp_endpoint="http://s:1"), endpoint="http://given:4318")
+
+    assert by_variable is not None
+    assert by_setting is not None
+    assert by_argument is not None
+    assert by_variable.headers == (("api-key", "mine"),)
+    assert by_setting.headers == (("a", "b"),)
+    assert by_setting.name == "http://s:4318/v1/traces"  # HTTP, by its port
+    assert by_argument.name == "http://given:4318/v1/traces"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (PROTOCOL, "carrier/pigeon"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "-1"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+    ],
+)
+def test_what_cannot_be_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://box:4317")
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=value):
+        destination(Settings())
