@@ -250,6 +250,65 @@ def resolve(
     finish(lambda: mending.resolve(workflow_id, step_id, result, log_dir=log_dir))
 
 
+class Protocol(StrEnum):
+    """How a collector is spoken to."""
+
+    grpc = "grpc"
+    http = "http/protobuf"
+
+
+@app.command()
+def send(  # noqa: PLR0917 - typer gives them by name
+    workflow_id: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
+    ] = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Every run written to since then: 90s, 15m, 2h, 3d, or a day or time (UTC).",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="All spans, also those that were confirmed.")
+    ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The collector, as http://localhost:4317; else OTEL_EXPORTER_OTLP_ENDPOINT.",
+            show_default=False,
+        ),
+    ] = None,
+    protocol: Annotated[
+        Protocol | None, typer.Option(help="How it is spoken to.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Send spans from logs to a collector.
+
+    Those that it has not confirmed yet, also of runs that were killed, made without
+    OpenTelemetry, or whose collector was down. The standard OTEL_EXPORTER_OTLP_ variables hold.
+    """
+    from tapps_otel.cli import reading, sending
+
+    if [workflow_id is not None, all_runs, since is not None].count(True) != 1:
+        refuse_usage("give the id of a run, --all, or --since TIME")
+    what = sending.Sending(
+        workflow_id=workflow_id,
+        since_ns=None if since is None else reading.moment(since),
+        endpoint=endpoint,
+        protocol=protocol and protocol.value,
+        force=force,
+        log_dir=log_dir,
+    )
+    finish(lambda: sending.send(what, as_json=as_json))
+
+
 @app.command()
 def schema() -> None:
     """Write the JSON Schema of a line of a log."""

@@ -26,6 +26,7 @@ class Code(IntEnum):
     BUSY = 4
     REFUSED = 5
     LOG = 6
+    UNSENT = 7
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
@@ -38,7 +39,8 @@ MEANINGS: Final[dict[Code, str]] = {
     Code.NOT_FOUND: "there is no such run",
     Code.BUSY: "another process carries the run on",
     Code.REFUSED: "refused: other inputs or workflow, divergence, interrupted step, paused",
-    Code.LOG: "the log is damaged, of a newer format, or cannot be written",
+    Code.LOG: "the log is damaged, of a newer format, cut after a send, or cannot be written",
+    Code.UNSENT: "a collector cannot be reached, or refused; it can be sent to later",
     Code.INTERRUPTED: "interrupted (Ctrl-C); the run can be resumed",
     Code.BROKEN_PIPE: "nobody reads the output any more",
     Code.TERMINATED: "terminated (SIGTERM); the run can be resumed",
@@ -52,6 +54,8 @@ _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.RunPausedError, Code.REFUSED),
     (errors.RefusalError, Code.REFUSED),
     (errors.LogError, Code.LOG),
+    (errors.LedgerError, Code.LOG),
+    (errors.SendError, Code.UNSENT),
     (errors.PlatformError, Code.LOG),
     (errors.InvalidIdError, Code.USAGE),
     (errors.SettingsError, Code.USAGE),

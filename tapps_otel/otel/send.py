@@ -38,6 +38,7 @@ class SendReport:
     :ivar confirmed: spans that it had taken before
     :ivar rejected: spans that it refused for good
     :ivar differing: spans that it had confirmed with other content; they were not sent
+    :ivar seq: of the line of the run's log up to which spans were dealt with
     :ivar running: the run is being carried on, and what is open will be sent later
     :ivar problems: what went wrong, in words
     """
@@ -48,6 +49,7 @@ class SendReport:
     confirmed: int = 0
     rejected: int = 0
     differing: int = 0
+    seq: int = 0
     running: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -79,6 +81,7 @@ def send_run(
     force: bool = False,
     before: int | None = None,
     beside: Sequence[Path] | None = None,
+    report: SendReport | None = None,
     progress: Callable[[SendReport], None] = lambda _: None,
     patience: float | None = None,
 ) -> SendReport:
@@ -87,7 +90,8 @@ def send_run(
     :param force: send everything, confirmed or not
     :param before: only what belongs to executions before this one
     :param beside: logs beside the run's, where the caller knows them
-    :param progress: called after each answer
+    :param report: filled in as it goes, for callers that want to know of it after an error too
+    :param progress: called at the start and after each answer, with the report so far
     :param patience: for how long a request is tried again, seconds
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage; what stands before it was sent
@@ -96,17 +100,19 @@ def send_run(
     :raises SendError: the collector could not be reached, or refused; what it had confirmed by
         then is in the ledger
     """
-    sender = Sender(store, workflow_id, client, force=force, patience=patience)
+    report = report or SendReport(workflow_id, client.destination.name)
+    sender = Sender(store, report, client, force=force, patience=patience)
     spans = RunSpans(store, workflow_id, beside=beside, before=before)
+    progress(report)
     try:
         for found in batches(spans, sender.is_new):
             sender.send(found)
-            progress(sender.report)
+            progress(report)
         sender.finish()
     finally:
-        sender.report.running = spans.running
-        sender.report.problems += spans.problems
-    return sender.report
+        report.running = spans.running
+        report.problems += spans.problems
+    return report
 
 
 def batches(
@@ -133,16 +139,16 @@ class Sender:
     def __init__(
         self,
         store: Store,
-        workflow_id: str,
+        report: SendReport,
         client: Client,
         *,
         force: bool = False,
         patience: float | None = None,
     ) -> None:
         name = client.destination.name
-        self.report = SendReport(workflow_id, name)
+        self.report = report
         self._client, self._patience, self._force = client, patience, force
-        self._ledger = Ledger(store.ledger_path(workflow_id), name)
+        self._ledger = Ledger(store.ledger_path(report.workflow_id), name)
         if not force:
             self._ledger.read()
         # Marks that the log has yet to bear out, and logs of which not everything was taken.
@@ -188,6 +194,7 @@ class Sender:
 
         :raises SendError: it could not be sent
         """
+        self.report.seq = max(self.report.seq, batch[-1].seq)
         for request in encoded([found.span for found in batch]):
             of_request = batch[: len(request.spans)]
             batch = batch[len(request.spans) :]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tapps_otel.errors import LedgerError, LogError, RunNotFoundError
 from tapps_otel.run.opening import store_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tapps_otel.otel.send import SendReport
 
-__all__ = ["send"]
+__all__ = ["send", "send_all"]
+
+
+def _ignore(_: SendReport) -> None:
+    pass
 
 
 def send(
@@ -21,6 +27,7 @@ def send(
     protocol: str | None = None,
     force: bool = False,
     log_dir: Path | str | None = None,
+    progress: Callable[[SendReport], None] = _ignore,
 ) -> SendReport:
     """Send a run's spans from its log: those that the collector has not confirmed yet.
 
@@ -32,6 +39,7 @@ def send(
         variables name
     :param protocol: ``grpc`` or ``http/protobuf``
     :param force: send everything, confirmed or not
+    :param progress: called at the start and after each answer, with the report so far
     :returns: how many were sent, and what went wrong: look at ``ok``
     :raises RunNotFoundError: there is no such run
     :raises SettingsError: no collector is named
@@ -45,6 +53,52 @@ def send(
     store.log_path(workflow_id)  # refuses an id that is none before anything else
     client = client_of(endpoint=endpoint, protocol=protocol)
     try:
-        return send_run(store, workflow_id, client, force=force)
+        return send_run(store, workflow_id, client, force=force, progress=progress)
+    finally:
+        client.close()
+
+
+def send_all(
+    *,
+    since_ns: int | None = None,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    force: bool = False,
+    log_dir: Path | str | None = None,
+    progress: Callable[[SendReport], None] = _ignore,
+) -> Iterator[SendReport]:
+    """Send the spans of every run of the folder, and of traces of no run, as :func:`send` does.
+
+    One whose log or ledger is damaged does not keep the others back: its report says so.
+
+    :param since_ns: only runs whose log was written to at this time or later, ns since 1970 UTC
+    :raises SettingsError: no collector is named
+    :raises SendError: it cannot be reached, or refuses; the rest was not tried
+    """
+    from tapps_otel.otel.send import SendReport, client_of, send_run
+
+    store = store_of(log_dir)
+    client = client_of(endpoint=endpoint, protocol=protocol)
+    beside = store.side_paths()
+    of_runs = [run.workflow_id for run in store.runs(since_ns=since_ns)]
+    alone = [] if since_ns is not None else sorted(beside.keys() - set(of_runs))
+    try:
+        for workflow_id in [*of_runs, *alone]:
+            report = SendReport(workflow_id, client.destination.name)
+            try:
+                send_run(
+                    store,
+                    workflow_id,
+                    client,
+                    force=force,
+                    beside=beside.get(workflow_id, []),
+                    report=report,
+                    progress=progress,
+                )
+            except (LogError, LedgerError, OSError) as error:
+                report.problems.append(str(error))
+            except RunNotFoundError:  # pruned meanwhile
+                continue
+            yield report
     finally:
         client.close()

@@ -25,6 +25,7 @@ COMMANDS = [
     "verify",
     "repair",
     "resolve",
+    "send",
     "schema",
     "doctor",
     "demo",
@@ -52,7 +53,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert done.code == 0
     assert f"Usage: tapps-otel {name} " in done.out
     assert ("--log-dir" in done.out) == (name != "schema")
-    assert ("--json" in done.out) == (name in {"list", "show", "verify", "doctor"})
+    assert ("--json" in done.out) == (name in {"list", "show", "verify", "send", "doctor"})
 
 
 def test_without_arguments_it_is_help(cli: Cli) -> None:

@@ -1,0 +1,171 @@
+"""``send``."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tapps_otel.cli.codes import Code
+from tapps_otel.cli.terminal import command, err, out, write_json
+from tapps_otel.errors import LedgerError, LogError, SendError, TappsError
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tapps_otel.otel.send import SendReport
+
+__all__ = ["Sending", "send"]
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What is to be sent, and where to.
+
+    :ivar workflow_id: one run; ``None`` for all
+    :ivar since_ns: only runs written to since then, ns since 1970 UTC
+    """
+
+    workflow_id: str | None
+    since_ns: int | None
+    endpoint: str | None
+    protocol: str | None
+    force: bool
+    log_dir: Path | None
+
+
+def send(what: Sending, *, as_json: bool) -> Code:
+    """``send``: spans from logs, a line a run."""
+    done: list[SendReport] = []
+    bar = _Bar(what)
+    try:
+        with bar:
+            for report in _reports(what, bar.show):
+                done.append(report)
+                if not as_json:
+                    _say(report, what)
+    except (SendError, LogError, LedgerError):  # in the middle of a run
+        if bar.report is not None and bar.report not in done:
+            done.append(bar.report)
+            if not as_json and bar.report.sent:
+                _say(bar.report, what)
+        raise
+    finally:
+        if as_json and done:
+            write_json([_json(one) for one in done] if what.workflow_id is None else _json(done[0]))
+    if not done:
+        err().say("no runs to send")
+    if any(report.rejected for report in done):
+        return Code.UNSENT
+    return Code.OK if all(report.ok for report in done) else Code.FAILED
+
+
+def _reports(what: Sending, progress: Callable[[SendReport], None]) -> Iterable[SendReport]:
+    from tapps_otel.run import sending
+
+    to: dict[str, Any] = {
+        "endpoint": what.endpoint,
+        "protocol": what.protocol,
+        "force": what.force,
+        "log_dir": what.log_dir,
+        "progress": progress,
+    }
+    if what.workflow_id is None:
+        return sending.send_all(since_ns=what.since_ns, **to)
+    return (sending.send(name, **to) for name in [what.workflow_id])
+
+
+def _json(report: SendReport) -> dict[str, Any]:
+    return {**asdict(report), "ok": report.ok}
+
+
+def _say(report: SendReport, what: Sending) -> None:
+    terminal = out()
+    terminal.say(
+        Line.of(
+            ("sent    ", "good") if report.ok else ("problem ", "bad"),
+            (plain(report.workflow_id), "strong"),
+            f"  {_counts(report)}, to {plain(report.destination)}",
+        )
+    )
+    for text in report.problems:
+        terminal.say(Line.of("        ", (plain(text), "bad")))
+    if report.running:
+        again = plain(command(f"send {report.workflow_id}", what.log_dir))
+        terminal.say(
+            Line.of(("        it is going on; what is open now is sent later: ", "dim"), again)
+        )
+
+
+def _counts(report: SendReport) -> str:
+    counts = [f"{_spans(report.sent)} sent" if report.sent or report.rejected else "nothing new"]
+    if report.confirmed:
+        counts.append(f"{_spans(report.confirmed)} confirmed before")
+    if report.rejected:
+        counts.append(f"{_spans(report.rejected)} refused")
+    if report.differing:
+        counts.append(f"{_spans(report.differing)} different from what was confirmed")
+    return ", ".join(counts)
+
+
+def _spans(number: int) -> str:
+    return f"{number} span" if number == 1 else f"{number} spans"
+
+
+class _Bar(AbstractContextManager["_Bar"]):
+    """How far it is, on a terminal; elsewhere nothing.
+
+    A run is measured by its log's lines.
+
+    :ivar report: of the run that was begun last
+    """
+
+    def __init__(self, what: Sending) -> None:
+        self._progress: Any = None
+        self._shown: Any = nullcontext()
+        self._what = what
+        self.report: SendReport | None = None
+
+    def __enter__(self) -> Self:
+        terminal = err()
+        if terminal.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._progress = self._shown = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[spans]} spans", markup=False),
+                TimeElapsedColumn(),
+                console=terminal.console,
+                transient=True,
+                redirect_stdout=out().is_terminal,
+            )
+            self._task = self._progress.add_task("", total=None, spans=0)
+        self._shown.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._shown.__exit__(*error)
+
+    def show(self, report: SendReport) -> None:
+        """Show how far a run is."""
+        is_next, self.report = report is not self.report, report
+        if self._progress is None:
+            return
+        if is_next:
+            name = report.workflow_id
+            self._progress.reset(
+                self._task, description=plain(name), total=self._lines(name), spans=0
+            )
+        self._progress.update(self._task, completed=report.seq, spans=report.sent)
+
+    def _lines(self, workflow_id: str) -> int | None:
+        from tapps_otel.run.opening import store_of
+
+        try:
+            return store_of(self._what.log_dir).summary(workflow_id).seq or None
+        except TappsError:
+            return None
