@@ -14,7 +14,7 @@ import subprocess
 import sysconfig
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -86,6 +86,19 @@ class Collected:
     resource: dict[str, Any]
     scope: tuple[str, str]
     raw: bytes = field(repr=False)
+
+
+def is_marker(span: Collected) -> bool:
+    return "tapps.marker" in span.attributes
+
+
+def once(spans: Sequence[Collected]) -> list[Collected]:
+    """Each span once: it may come again after a kill, but never with other content."""
+    by_id: dict[str, Collected] = {}
+    for span in spans:
+        known = by_id.setdefault(span.span_id, span)
+        assert (known.raw, known.resource, known.scope) == (span.raw, span.resource, span.scope)
+    return list(by_id.values())
 
 
 def plain(value: AnyValue) -> Any:
@@ -187,14 +200,24 @@ class Collector:
         }
 
     def spans(self, number: int) -> list[Collected]:
-        """The spans, as soon as there are so many.
+        """The spans, as soon as there are so many; markers are left out, and not counted.
 
         After a program's end all its spans are on their way; one more than expected is seen too.
         """
+        return [span for span in self._came(number, markers=False) if not is_marker(span)]
+
+    def markers(self, number: int) -> list[Collected]:
+        """The spans that only say that another has begun, as soon as there are so many."""
+        return [span for span in self._came(number, markers=True) if is_marker(span)]
+
+    def _came(self, number: int, *, markers: bool) -> list[Collected]:
+        def enough() -> bool:
+            return sum(is_marker(span) is markers for span in self.sink.spans) >= number
+
         with self.sink.came:
-            if not self.sink.came.wait_for(lambda: len(self.sink.spans) >= number, PATIENCE):
+            if not self.sink.came.wait_for(enough, PATIENCE):
                 pytest.fail(
-                    f"{len(self.sink.spans)} of {number} spans came: "
+                    f"not so many as {number} spans came: "
                     f"{[span.name for span in self.sink.spans]}\n{self.output.read_text()}"
                 )
         self._settle()

@@ -12,7 +12,7 @@ import atexit
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "Exit", "Exporter"]
 
 _log = logging.getLogger(__name__)
+_BEFORE_FORK: Final = 0.2  # seconds that a fork waits for an answer that is on its way
 
 
 class Exporter(SpanExporter):
@@ -45,6 +46,8 @@ class Exporter(SpanExporter):
         self._given_up = self._closed = False
         self._pid = os.getpid()
         self._abandoned: list[SpanExporter] = []
+        self._sending = threading.Lock()
+        self._held = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch, unless it is too late for that."""
@@ -52,7 +55,8 @@ class Exporter(SpanExporter):
             return SpanExportResult.FAILURE
         if self._pid != os.getpid():
             self._replace()
-        result = self.inner.export(spans)
+        with self._sending:
+            result = self.inner.export(spans)
         if result is SpanExportResult.SUCCESS:
             self.sent += sum(not is_marker(span) for span in spans)
         return result
@@ -62,6 +66,21 @@ class Exporter(SpanExporter):
         self._abandoned.append(self.inner)  # closing it would disturb the parent's
         self.inner = self._make()
         self._pid = os.getpid()
+
+    def hold(self) -> None:
+        """Let nothing be sent while the process forks: gRPC may hang in a child else.
+
+        Whoever is sending is waited for a moment, and no longer: a fork is part of a step.
+        """
+        self._held = self._sending.acquire(timeout=_BEFORE_FORK)
+
+    def release(self, *, in_child: bool = False) -> None:
+        """Go on after :meth:`hold`."""
+        if in_child:  # whoever was sending is not there
+            self._sending = threading.Lock()
+        elif self._held:
+            self._sending.release()
+        self._held = False
 
     def give_up(self) -> None:
         """Fail from now on, also in what is being sent."""
@@ -130,6 +149,7 @@ class Delivery(BatchSpanProcessor):
 
     def after_fork(self) -> None:
         """Begin to count anew, in a forked process: what the parent queued, it sends."""
+        self.exporter.release(in_child=True)
         self._forget()
 
 
@@ -153,7 +173,11 @@ class Exit:
         """Let the interpreter call this when it shuts down, and when it forks."""
         atexit.register(self._leave)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork,
+            )
 
     def _start(self) -> None:
         self._asked = threading.Event()
@@ -167,6 +191,14 @@ class Exit:
         except Exception as error:  # noqa: BLE001 - of an exporter
             warn_once("shutdown", error)
         self._done.set()
+
+    def _before_fork(self) -> None:
+        for delivery in self.deliveries:
+            delivery.exporter.hold()
+
+    def _after_fork_in_parent(self) -> None:
+        for delivery in self.deliveries:
+            delivery.exporter.release()
 
     def _after_fork(self) -> None:
         """No thread survives a fork, and the process has another number."""
