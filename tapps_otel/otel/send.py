@@ -7,6 +7,7 @@ sends the same spans again, with the same ids and the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tapps_otel import settings
@@ -18,7 +19,7 @@ from tapps_otel.otel.ledger import Ledger
 from tapps_otel.otel.source import RunSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tapps_otel.log.store import Store
@@ -105,28 +106,21 @@ def send_run(
     spans = RunSpans(store, workflow_id, beside=beside, before=before)
     progress(report)
     try:
-        for found in batches(spans, sender.is_new):
-            sender.send(found)
+        for batch in batches(sender.new(spans)):
+            sender.send(batch)
             progress(report)
-        sender.finish()
+        if before is None:
+            sender.finish()
     finally:
         report.running = spans.running
         report.problems += spans.problems
     return report
 
 
-def batches(
-    spans: RunSpans, wanted: Callable[[Found], bool], most: int = MOST_SPANS
-) -> Iterator[list[Found]]:
+def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Found]]:
     """Spans in lists of at most so many."""
-    batch: list[Found] = []
-    for found in spans:
-        if wanted(found):
-            batch.append(found)
-            if len(batch) == most:
-                yield batch
-                batch = []
-    if batch:
+    spans = iter(spans)
+    while batch := list(islice(spans, most)):
         yield batch
 
 
@@ -155,23 +149,32 @@ class Sender:
         self._due = dict(self._ledger.marks)
         self._broken: set[str] = set()
 
-    def is_new(self, found: Found) -> bool:
-        """Whether no mark says that this span was confirmed.
+    def new(self, spans: Iterable[Found]) -> Iterator[Found]:
+        """Leave out what stands before a mark.
+
+        What was cut short is held back until the log has shown the line of its mark: the log may
+        have been cut itself, and a span that was confirmed whole would be sent as cut short.
 
         :raises LedgerError: a mark is not of this log
         """
-        mark = self._due.get(found.log)
-        if mark is None or found.seq == 0:
-            return True
-        seq, sha = mark
-        if found.seq > seq:
+        held: dict[str, list[Found]] = {}
+        for found in spans:
+            if found.log not in self._due:
+                yield found
+            elif found.seq == 0:
+                held.setdefault(found.log, []).append(found)
+            else:
+                self._pass_over(found)
+                if found.log not in self._due:
+                    yield from held.pop(found.log, [])
+
+    def _pass_over(self, found: Found) -> None:
+        seq, sha = self._due[found.log]
+        if found.seq > seq or (found.seq == seq and found.sha != sha):
             self._refuse(found.log, seq)
         if found.seq == seq:
-            if found.sha != sha:
-                self._refuse(found.log, seq)
             del self._due[found.log]
         self.report.confirmed += 1
-        return False
 
     def finish(self) -> None:
         """After the last batch.

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,22 @@ from collecting import Collector, Ended, Program, Sink, start_agent
 
 
 @pytest.fixture
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector of this test's own."""
+def another(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Collector]]:
+    """Starts collectors of this test's own."""
     need("rotel")
-    folder = tmp_path_factory.mktemp("collector")  # not the test's folder, whose files are watched
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(running(tmp_path_factory.mktemp("collector")))
+
+
+@pytest.fixture
+def collector(another: Callable[[], Collector]) -> Collector:
+    """A collector of this test's own."""
+    return another()
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Collector]:
+    """A collector. Its folder is not the test's, whose files are watched."""
     sink = Sink()
     serving = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.05})
     serving.start()
