@@ -23,18 +23,31 @@ class Request(NamedTuple):
 
     :ivar digests: of each span's content, by span id: of the encoded span with its resource and
         its scope, which is what the collector gets
+    :ivar problem: why its only span cannot be encoded, if so: there is nothing to send
     """
 
     spans: Sequence[ReadableSpan]
     data: bytes
     digests: dict[str, str]
+    problem: str = ""
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
-    """Encode spans, in as many requests as their size asks for."""
-    message = encode_spans(spans)
-    data = message.SerializeToString()
-    if len(data) > _MOST_BYTES and len(spans) > 1:
+    """Encode spans, in as many requests as their size asks for.
+
+    A span that no protobuf can be made of keeps no other back.
+    """
+    if not spans:
+        return
+    try:
+        message = encode_spans(spans)
+        data = message.SerializeToString()
+    except Exception as error:  # noqa: BLE001 - it depends on who put what on the span
+        if len(spans) == 1:
+            yield Request(spans, b"", {}, f"{type(error).__name__}: {error}")
+            return
+        data = message = None
+    if data is None or (len(data) > _MOST_BYTES and len(spans) > 1):
         half = len(spans) // 2
         yield from encoded(spans[:half])
         yield from encoded(spans[half:])

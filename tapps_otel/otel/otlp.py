@@ -48,6 +48,9 @@ class OtlpExporter(SpanExporter):
         return result
 
     def _send(self, request: Request) -> bool:
+        if request.problem:
+            _log.warning("a span cannot be sent: %s", request.problem)
+            return False
         answer = self.client.send(request.data)
         if answer.rejected:
             where, said = self.client.destination.name, answer.message or "no reason given"

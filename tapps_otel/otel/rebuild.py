@@ -255,6 +255,8 @@ class Rebuilder:
         at = note.get("end_time")
         if at is None:  # else the user's code ended it, and nothing was added any more
             at = end_ns(end, opened.start_ns)
+            if at < opened.start_ns:
+                raise ValueError(f"it lasts {at - opened.start_ns} ns")
             on_workflow = end.event_type == "workflow_end"
             attributes = _with(
                 attributes,

@@ -201,6 +201,9 @@ class Sender:
         for request in encoded([found.span for found in batch]):
             of_request = batch[: len(request.spans)]
             batch = batch[len(request.spans) :]
+            if request.problem:
+                self._note_misfit(of_request[0], request.problem)
+                continue
             left = [found for found in of_request if self._is_due(found, request.digests)]
             if len(left) == len(of_request):
                 self._send(left, request)
@@ -230,6 +233,11 @@ class Sender:
         else:
             self.report.sent += len(batch)
             self._note_success(batch, request.digests)
+
+    def _note_misfit(self, found: Found, problem: str) -> None:
+        self._broken.add(found.log)
+        span_id = id_of(found.span)
+        self._say(f"{found.log}, seq {found.seq}: span {span_id} cannot be encoded: {problem}")
 
     def _note_refusal(self, batch: list[Found], answer: Answer) -> None:
         """A part was refused, and which is not said: none of them counts as confirmed."""
