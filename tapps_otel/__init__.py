@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapps_otel import errors
+    from tapps_otel.audit.verify import verify
     from tapps_otel.log.model import WorkflowEvent
     from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.current import annotate, current_run, current_step, skip
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         last_run,
         list_runs,
         resume,
-        verify,
     )
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
@@ -54,7 +54,7 @@ _PLACES = {
     "send": "run.sending",
     "skip": "run.current",
     "step": "run.step",
-    "verify": "run.reading",
+    "verify": "audit.verify",
     "workflow": "run.workflow",
 }
 

@@ -25,18 +25,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel import clock, current_run, step, workflow
+from tapps_otel.audit.verify import verify
 from tapps_otel.errors import TappsError
 from tapps_otel.log.reader import follow
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
-from tapps_otel.run.reading import history, verify
+from tapps_otel.run.reading import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tapps_otel.audit.verify import VerifyReport
     from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.event import Event
-    from tapps_otel.run.reading import VerifyReport
 
 __all__ = ["SOURCES", "Demo", "DemoError", "Outcome", "survey"]
 

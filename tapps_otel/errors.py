@@ -23,6 +23,7 @@ The tree; a base stands only where a caller would catch it::
     │       └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
     ├── LedgerError              what was confirmed is not what the log has
+    ├── SpansError               spans to compare a run with cannot be read
     └── StepError
         ├── StepFailedError      a recorded failure whose class is not loaded
         ├── StepTimeoutError     the step's own ``timeout=``
@@ -59,6 +60,7 @@ __all__ = [
     "RunPausedError",
     "SendError",
     "SettingsError",
+    "SpansError",
     "StepError",
     "StepFailedError",
     "StepInputError",
@@ -247,6 +249,17 @@ class SendError(TappsError):
 
 class LedgerError(TappsError):
     """A ledger tells of spans that the log does not have: one of the two was changed."""
+
+
+class SpansError(TappsError):
+    """Spans that a run is to be compared with cannot be read: nothing was compared.
+
+    :ivar place: the file, or the address without secrets
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place, self.reason = place, reason
+        super().__init__(f"no spans can be read from {place}: {reason}")
 
 
 class StepError(TappsError):

@@ -185,18 +185,29 @@ def verify(
         typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_URL",
+            help="Compare with the spans in a file of OTLP JSON lines, or in a Jaeger "
+            "(http://localhost:16686).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
     """Check every byte of a log against its chain.
 
-    Lines cut off the end do not show: compare the head that is printed with one kept elsewhere.
+    Lines cut off the end, and a log that was rewritten whole, show only against spans that were
+    sent: they tell of the log's head. With --against, every span of the log is looked for there,
+    and every span of the run there in the log.
     """
-    from tapps_otel.cli import reading
+    from tapps_otel.cli import verifying
 
     if (workflow_id is None) is not all_runs:
         refuse_usage("give the id of a run, or --all")
-    finish(lambda: reading.verify(workflow_id, as_json=as_json, log_dir=log_dir))
+    finish(lambda: verifying.verify(workflow_id, against, as_json=as_json, log_dir=log_dir))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands that only look: ``list``, ``show``, ``verify``, ``schema``."""
+"""Commands that only look: ``list``, ``show``, ``schema``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.store import RunSummary
-    from tapps_otel.run.reading import VerifyReport
 
-__all__ = ["list_runs", "moment", "schema", "show", "verify"]
+__all__ = ["list_runs", "moment", "schema", "show"]
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -145,71 +144,6 @@ def _write_history(
     )
     for number, section in enumerate(one for one in sections if one):
         terminal.say(*([Line()] if number else []), *section)
-
-
-# -- verify
-
-
-def verify(workflow_id: str | None, *, as_json: bool, log_dir: Path | None) -> Code:
-    """``verify``: one run, or all of the folder."""
-    if workflow_id is not None:
-        return _verify([workflow_id], single=True, as_json=as_json, log_dir=log_dir)
-    from tapps_otel.run.opening import store_of
-    from tapps_otel.run.reading import list_runs
-
-    names = [one.workflow_id for one in list_runs(log_dir=log_dir)]
-    if not names and not as_json:
-        err().say(f"no runs in {plain(str(store_of(log_dir).folder))}")
-    return _verify(names, single=False, as_json=as_json, log_dir=log_dir)
-
-
-def _verify(names: list[str], *, single: bool, as_json: bool, log_dir: Path | None) -> Code:
-    from tapps_otel.run import reading
-
-    code, values = Code.OK, []
-    for name in names:
-        try:
-            found = reading.verify(name, log_dir=log_dir)
-        except (LogVersionError, OSError) as error:
-            if single:
-                raise
-            code = Code.FAILED
-            values.append({"workflow_id": name, "ok": False, "problems": [str(error)]})
-            if not as_json:
-                _say_verified(name, [str(error)], [], "")
-            continue
-        code = code if found.ok else Code.FAILED
-        values.append(_verified_json(found))
-        if not as_json:
-            head = f"{found.log.seq} events, head {found.log.sha or '-'}"
-            _say_verified(name, found.problems, found.notes, head)
-    if as_json:
-        write_json(values[0] if single else values)
-    return code
-
-
-def _say_verified(name: str, problems: Any, notes: Any, head: str) -> None:
-    word = ("damaged", "bad") if problems else ("ok", "good")
-    terminal = out()
-    terminal.say(Line.of((f"{word[0]:<8}", word[1]), (plain(name), "strong"), f"  {head}"))
-    for text in problems:
-        terminal.say(Line.of("        ", (plain(text), "bad")))
-    for text in notes:
-        terminal.say(Line.of("        ", (plain(text), "warn")))
-
-
-def _verified_json(found: VerifyReport) -> dict[str, Any]:
-    return {
-        "workflow_id": found.workflow_id,
-        "ok": found.ok,
-        "path": str(found.log.path),
-        "seq": found.log.seq,
-        "sha": found.log.sha,
-        "size": found.log.size,
-        "problems": list(found.problems),
-        "notes": list(found.notes),
-        "declared_damage": [list(one) for one in found.log.repairs],
-    }
 
 
 # -- schema

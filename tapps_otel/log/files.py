@@ -76,6 +76,12 @@ class Files:
         descriptor = self._regular(os.open(path, os.O_RDONLY | _SAFE), path)
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
 
+    def open_given(self, path: Path) -> BinaryIO:
+        """Open a file of the user's own for reading; links are followed, special files refused."""
+        flags = _SAFE & ~getattr(os, "O_NOFOLLOW", 0)
+        descriptor = self._regular(os.open(path, os.O_RDONLY | flags), path)
+        return os.fdopen(descriptor, "rb", buffering=1 << 18)
+
     def reader(self, descriptor: int) -> BinaryIO:
         """Read an open file from its start; the descriptor stays open afterwards."""
         os.lseek(descriptor, 0, os.SEEK_SET)

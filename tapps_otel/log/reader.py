@@ -326,7 +326,7 @@ class CheckReport:
 
 
 def check(
-    path: Path, workflow_id: str, *, on_event: Callable[[Event], None] | None = None
+    path: Path, workflow_id: str, *, on_event: Callable[[Event, bytes], None] | None = None
 ) -> CheckReport:
     """Check every byte of a log against its chain. Memory does not grow with the file.
 
@@ -334,7 +334,7 @@ def check(
     Lines cut off the end leave a chain that is whole: compare ``seq`` and ``sha`` with a copy kept
     elsewhere.
 
-    :param on_event: is given every event that the chain vouches for
+    :param on_event: is given every event that the chain vouches for, and its line's ``sha``
     :raises FileNotFoundError: no such file
     :raises LogVersionError: a newer format
     """
@@ -343,7 +343,7 @@ def check(
         for line in lines(file):
             event = checker.feed(line)
             if event is not None and on_event is not None:
-                on_event(event)
+                on_event(event, checker.sha)
     region = checker.region
     size = checker.end if region is None else region.offset + region.length
     head = checker.sha.decode() if checker.seq else ""

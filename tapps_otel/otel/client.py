@@ -26,7 +26,7 @@ from tapps_otel.otel.destination import GRPC
 if TYPE_CHECKING:
     from tapps_otel.otel.destination import Destination
 
-__all__ = ["Answer", "Client", "connect"]
+__all__ = ["Answer", "Client", "connect", "plain_reason"]
 
 _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two tries
@@ -153,9 +153,9 @@ class _Http(Client):
             with response:
                 body = next(response.iter_content(_BODY), b"")
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
-            raise self._refusal(_plain_reason(error)) from None
+            raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:
-            raise _TryAgainError(_plain_reason(error)) from None
+            raise _TryAgainError(plain_reason(error)) from None
         return self._judge(response.status_code, response.headers, body)
 
     def _judge(self, code: int, headers: Any, body: bytes) -> Answer:
@@ -197,7 +197,7 @@ def _compressed(request: bytes, how: str) -> bytes:
     return zlib.compress(request) if how == "deflate" else request
 
 
-def _plain_reason(error: Exception) -> str:
+def plain_reason(error: Exception) -> str:
     """The reason at the bottom of a chain of wrapped ones."""
     import requests
 

@@ -1,18 +1,16 @@
-"""Looking at runs: their events, their history, whether their logs are whole. Changes nothing."""
+"""Looking at runs: their events, their history. Changes nothing."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel.errors import LogDamagedError, LogError, RunConflictError, RunNotFoundError
+from tapps_otel.errors import RunConflictError, RunNotFoundError
 from tapps_otel.log import lease, reader
-from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.run.opening import FROM_FILE, beginning, load, store_of
 from tapps_otel.run.workflow import Workflow
@@ -22,10 +20,9 @@ if TYPE_CHECKING:
 
     from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.event import Event
-    from tapps_otel.log.store import RunSummary, Store
+    from tapps_otel.log.store import RunSummary
 
 __all__ = [
-    "VerifyReport",
     "events",
     "find_workflow",
     "follow",
@@ -33,7 +30,6 @@ __all__ = [
     "last_run",
     "list_runs",
     "resume",
-    "verify",
 ]
 
 
@@ -174,81 +170,3 @@ def _import(name: str) -> Any:
         del sys.modules[spec.name]
         raise
     return module
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What a check of a run's log, and of the blobs that it names, found.
-
-    :ivar log: of the log's chain
-    :ivar problems: each with its place; empty for a log that is whole
-    :ivar notes: what is worth knowing and is no damage
-    """
-
-    workflow_id: str
-    log: reader.CheckReport
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """No damage was found."""
-        return not self.problems
-
-    def raise_if_bad(self) -> None:
-        """Raise the first of what was found.
-
-        :raises LogDamagedError: the log was changed
-        :raises LogError: a value beside it was
-        """
-        region = self.log.region
-        if region is not None and not region.torn:
-            raise LogDamagedError(self.log.path, region.offset, self.log.seq + 1, region.problem)
-        if self.problems:
-            raise LogError(self.problems[0])
-
-
-def verify(workflow_id: str, *, log_dir: Path | str | None = None) -> VerifyReport:
-    """Check every byte of a run's log against its chain, and every blob against its name.
-
-    Lines cut off the log's end do not show, unless its head (``report.log.seq`` and ``.sha``) is
-    compared with a copy kept elsewhere. Memory does not grow with the log.
-
-    :raises RunNotFoundError: there is no such run
-    :raises LogVersionError: a newer format
-    """
-    store = store_of(log_dir)
-    store.summary(workflow_id)  # a file that is not ours is no run
-    blobs: dict[str, int] = {}
-    try:
-        found = reader.check(
-            store.log_path(workflow_id), workflow_id, on_event=lambda event: _note(event, blobs)
-        )
-    except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
-    problems, notes = [], []
-    region = found.region
-    if region is not None:
-        place = f"byte {region.offset}, where seq {found.seq + 1} was due: {region.problem}"
-        if region.torn:
-            notes.append(f"unfinished end at {place}: a crash cut it short, or it is being written")
-        else:
-            problems.append(place)
-    problems += _bad_blobs(store, workflow_id, blobs)
-    notes += [f"declared damage: {length} bytes at byte {at}" for at, length in found.repairs]
-    return VerifyReport(workflow_id, found, tuple(problems), tuple(notes))
-
-
-def _note(event: Event, blobs: dict[str, int]) -> None:
-    for name in (event.inputs_blob, event.result_blob, event.otel_blob):
-        if isinstance(name, str):
-            blobs.setdefault(name, event.seq)
-
-
-def _bad_blobs(store: Store, workflow_id: str, names: dict[str, int]) -> Iterator[str]:
-    stored = Blobs(store.blobs_folder(workflow_id))
-    for name, seq in names.items():
-        try:
-            stored.get(name)
-        except LogError as error:
-            yield f"seq {seq}: {error}"

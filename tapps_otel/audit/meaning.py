@@ -1,0 +1,228 @@
+"""What a span says, whoever keeps it: the form in which two of them are compared. Pure.
+
+Stores sort attributes and events as they like, so bytes say nothing: two spans are the same if
+their fields are, values with their types, times to the nanosecond, attributes and events in no
+order. (OTLP 1.x, ``trace/v1/trace.proto``.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from tapps_otel.names import ATTR
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+__all__ = ["FIELDS", "Meaning", "differences", "meaning_of"]
+
+FIELDS: Final = (
+    "name", "kind", "parent", "start", "end", "status", "attributes", "events", "links",
+    "resource", "scope", "flags", "trace state", "dropped counts", "schemas",
+)  # fmt: skip
+_NO_PARENT: Final = "0" * 16
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Meaning(NamedTuple):
+    """A span, in plain values.
+
+    :ivar trace_id: 32 hex digits, if it is one
+    :ivar span_id: 16 hex digits, if it is one
+    :ivar fields: by the names in :data:`FIELDS`
+    """
+
+    trace_id: str
+    span_id: str
+    fields: dict[str, Any]
+
+    def digest(self, without: Collection[str] = ()) -> bytes:
+        """16 bytes that are the same for two spans if these fields of theirs are.
+
+        :param without: fields that are left out
+        """
+        told = [self.fields[name] for name in FIELDS if name not in without]
+        return blake2b(_encoder.encode(told), digest_size=16).digest()
+
+
+def meaning_of(resource: Any, scope: Any, span: Any) -> Meaning:
+    """Read a span of OTLP.
+
+    :param resource: a ``ResourceSpans`` message, or what has its fields
+    :param scope: the ``ScopeSpans`` in it that the span is in
+    :param span: the ``Span``
+    :raises ValueError: a number or a value that OTLP has not
+    """
+    made: dict[str, Any] = {
+        "name": span.name,
+        "kind": _number(span.kind),
+        "parent": _id(span.parent_span_id),
+        "start": _number(span.start_time_unix_nano),
+        "end": _number(span.end_time_unix_nano),
+        "status": [_number(span.status.code), span.status.message],
+        "attributes": _mapping(span.attributes),
+        "events": sorted((_event(one) for one in span.events), key=_encoder.encode),
+        "links": sorted((_link(one) for one in span.links), key=_encoder.encode),
+        "resource": _mapping(resource.resource.attributes),
+        "scope": {
+            "name": scope.scope.name,
+            "version": scope.scope.version,
+            "attributes": _mapping(scope.scope.attributes),
+        },
+        "flags": _number(span.flags),
+        "trace state": span.trace_state,
+        "dropped counts": [
+            span.dropped_attributes_count,
+            span.dropped_events_count,
+            span.dropped_links_count,
+            [one.dropped_attributes_count for one in (*span.events, *span.links)],
+        ],
+        "schemas": [resource.schema_url, scope.schema_url],
+    }
+    made["dropped counts"][3].sort()
+    return Meaning(_id(span.trace_id), _id(span.span_id), made)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _event(event: Any) -> dict[str, Any]:
+    return {
+        "at": _number(event.time_unix_nano),
+        "name": event.name,
+        "attributes": _mapping(event.attributes),
+    }
+
+
+def _link(link: Any) -> dict[str, Any]:
+    return {
+        "trace_id": _id(link.trace_id),
+        "span_id": _id(link.span_id),
+        "attributes": _mapping(link.attributes),
+    }
+
+
+def _id(text: bytes | str) -> str:
+    """Hex digits; of a parent that is none, nothing."""
+    shown = text.hex() if isinstance(text, bytes) else text.lower()
+    return "" if shown == _NO_PARENT else shown
+
+
+def _mapping(pairs: Iterable[Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for pair in pairs:
+        key = pair.key
+        if key in made:  # OTLP forbids it; the one must not hide the other
+            key = f"{key} (again, as number {len(made) + 1})"
+        made[key] = _value(pair.value)
+    return made
+
+
+def _value(value: Any) -> Any:
+    """Text, bool, int, float, bytes, list or mapping: the type is that of the value."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    held = getattr(value, kind)
+    if kind == "array_value":
+        return [_value(one) for one in held.values]
+    if kind == "kvlist_value":
+        return _mapping(held.values)
+    if kind == "int_value":
+        return _number(held)
+    if kind == "double_value":
+        number = float(held)
+        return math.nan if math.isnan(number) else number
+    return held
+
+
+def _number(text: int | str) -> int:
+    number = int(text)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError(f"a number of more than 64 bits: {number!r:.40}")
+    return number
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def differences(there: Meaning, log: Meaning, without: Collection[str] = ()) -> Iterator[str]:
+    """Say what is not the same, a sentence each; the text is not safe to show."""
+    for name in FIELDS:
+        one, other = there.fields[name], log.fields[name]
+        if name in without or _same(one, other):
+            continue
+        if name in {"attributes", "resource"}:
+            yield from _of_mappings("attribute" if name == "attributes" else name, one, other)
+        elif name == "events":
+            yield from _of_events(one, other)
+        elif name == "links":
+            yield from _of_links(one, other)
+        else:
+            yield f"{name} is {_shown(one)} there, {_shown(other)} in the log"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether values and their types are the same: to Python, 1 and True and 1.0 are."""
+    return _encoder.encode(one) == _encoder.encode(other)
+
+
+def _of_mappings(what: str, there: dict[str, Any], log: dict[str, Any]) -> Iterator[str]:
+    for key in sorted(there.keys() | log.keys()):
+        place = f"{what} {_word(key)}"
+        if key not in there:
+            yield f"{place} is not there; it is {_shown(log[key])} in the log"
+        elif key not in log:
+            yield f"{place} is {_shown(there[key])} there, and not in the log"
+        elif not _same(there[key], log[key]):
+            yield f"{place} is {_shown(there[key])} there, {_shown(log[key])} in the log"
+
+
+def _of_events(there: list[Any], log: list[Any]) -> Iterator[str]:
+    only_there, only_log = _without_common(there, log)
+    # What tells of the same line is the same event, changed.
+    lines = {_line(one): one for one in only_log}
+    for one in only_there:
+        other = lines.pop(_line(one), None)
+        place = f"event {_word(one['name'])}"
+        if other is None:
+            yield f"{place} at {one['at']} ns is there, and not in the log"
+            continue
+        if one["at"] != other["at"]:
+            yield f"{place} is at {one['at']} ns there, at {other['at']} ns in the log"
+        of_event = f"{place}, attribute"
+        yield from _of_mappings(of_event, one["attributes"], other["attributes"])
+    for other in lines.values():
+        yield f"event {_word(other['name'])} at {other['at']} ns is not there"
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    seq = event["attributes"].get(ATTR.SEQ)
+    return _encoder.encode([event["name"], event["at"] if seq is None else seq])
+
+
+def _of_links(there: list[Any], log: list[Any]) -> Iterator[str]:
+    only_there, only_log = _without_common(there, log)
+    yield from (f"link to {_word(one['span_id'])} is there alone: {one}" for one in only_there)
+    yield from (f"link to {_word(one['span_id'])} is not there: {one}" for one in only_log)
+
+
+def _without_common(there: list[Any], log: list[Any]) -> tuple[list[Any], list[Any]]:
+    ones, others = Counter(map(_encoder.encode, there)), Counter(map(_encoder.encode, log))
+    return (
+        [msgspec.msgpack.decode(one) for one in (ones - others).elements()],
+        [msgspec.msgpack.decode(one) for one in (others - ones).elements()],
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.100}"
+
+
+def _word(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}..."

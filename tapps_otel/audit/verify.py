@@ -1,0 +1,211 @@
+"""Whether a run's log is whole, by itself and against spans that somebody else kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
+from tapps_otel.log import reader
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.run.opening import store_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+    from pathlib import Path
+
+    from tapps_otel.audit.comparison import Comparison
+    from tapps_otel.audit.witness import Witness
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
+
+__all__ = ["VerifyReport", "verify", "verify_all"]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a check of a run's log, of those beside it, and of the blobs that they name, found.
+
+    :ivar log: of the log's chain
+    :ivar problems: each with its place; empty for a log that is whole
+    :ivar notes: what is worth knowing and is no damage
+    :ivar beside: of the chains of logs that other processes wrote beside it
+    :ivar against: of the comparison with spans kept elsewhere; its problems are among ``problems``
+    """
+
+    workflow_id: str
+    log: reader.CheckReport
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    beside: tuple[reader.CheckReport, ...] = ()
+    against: Comparison | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found."""
+        return not self.problems
+
+    @property
+    def damaged(self) -> bool:
+        """Something is wrong with the log as it stands, whatever it is compared with."""
+        found = 0 if self.against is None else len(list(self.against.problems))
+        return len(self.problems) > found
+
+    def raise_if_bad(self) -> None:
+        """Raise the first of what was found.
+
+        :raises LogDamagedError: a log was changed
+        :raises LogError: a value beside it was, or the log does not agree with the spans
+        """
+        for one in (self.log, *self.beside):
+            if not one.ok and one.region is not None:
+                raise LogDamagedError(one.path, one.region.offset, one.seq + 1, one.region.problem)
+        if self.problems:
+            raise LogError(self.problems[0])
+
+
+def verify(
+    workflow_id: str, *, against: Path | str | None = None, log_dir: Path | str | None = None
+) -> VerifyReport:
+    """Check every byte of a run's log against its chain, and every blob against its name.
+
+    Logs beside it are checked together with it. Lines cut off the log's end, and a log that was
+    rewritten whole, do not show by themselves: they do against spans that were sent. Memory does
+    not grow with the log; compared with spans it does, by a few hundred bytes a span.
+
+    :param against: a file of OTLP JSON lines, or the address of a Jaeger
+        (``http://localhost:16686``): every span of the log is looked for there, and every span of
+        the run there in the log; the head that its workflow's spans tell of is looked for too
+    :raises RunNotFoundError: there is no such run
+    :raises LogVersionError: a newer format
+    :raises SpansError: the spans to compare with cannot be read
+    """
+    store = store_of(log_dir)
+    store.log_path(workflow_id)  # refuses an id that is none
+    return _verify(store, workflow_id, store.side_paths().get(workflow_id, []), against)
+
+
+def verify_all(
+    *, against: Path | str | None = None, log_dir: Path | str | None = None
+) -> Iterator[VerifyReport]:
+    """Check every run of the folder, the one written to last first.
+
+    A log that cannot be read is a report of its own, with that problem.
+
+    :raises SpansError: the spans to compare with cannot be read
+    """
+    store = store_of(log_dir)
+    beside = store.side_paths()
+    names = dict.fromkeys(one.workflow_id for one in store.runs())
+    for name in (*names, *(beside.keys() - names)):
+        try:
+            yield _verify(store, name, beside.get(name, []), against)
+        except RunNotFoundError:  # removed since it was listed
+            continue
+        except (LogVersionError, OSError) as error:
+            yield VerifyReport(name, _no_log(store.log_path(name)), (str(error),), ())
+
+
+def _verify(
+    store: Store, workflow_id: str, beside: Sequence[Path], against: Path | str | None
+) -> VerifyReport:
+    if not beside:
+        store.summary(workflow_id)  # a file that is not ours is no run
+    witness = None if against is None else _witness(store, workflow_id, str(against))
+    check = _Check(store, workflow_id)
+    log = check.own_log(set() if witness is None else {head.seq for head in witness.heads})
+    checked = tuple(check.log(path, f"{path.name}: ") for path in beside)
+    check.look_at_blobs()
+    compared = None
+    if witness is not None:
+        compared = witness.compare(store, beside)
+        compared.seq, compared.shas = log.seq, check.shas
+        check.problems += compared.problems
+        check.notes += compared.notes
+    return VerifyReport(
+        workflow_id, log, tuple(check.problems), tuple(check.notes), checked, compared
+    )
+
+
+def _witness(store: Store, workflow_id: str, against: str) -> Witness:
+    from tapps_otel.audit.places import place_of  # OpenTelemetry, for those who compare
+    from tapps_otel.audit.witness import Witness
+
+    trace_id = _trace_of(store, workflow_id)
+    return Witness(place_of(against, trace_id), workflow_id, trace_id)
+
+
+def _trace_of(store: Store, workflow_id: str) -> str | None:
+    """The run's trace, by the first line that names it."""
+    try:
+        for event in reader.read(store.log_path(workflow_id), workflow_id):
+            if event.trace_id is not UNSET:
+                return event.trace_id
+    except (FileNotFoundError, LogDamagedError):  # the check says it
+        pass
+    return None
+
+
+class _Check:
+    """A check of a run's logs.
+
+    :ivar shas: of those lines of its own log that were asked for, by their ``seq``
+    """
+
+    def __init__(self, store: Store, workflow_id: str) -> None:
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.shas: dict[int, str] = {}
+        self._store, self._id = store, workflow_id
+        self._blobs: dict[str, str] = {}  # and where they are named first
+
+    def own_log(self, seqs: Container[int]) -> reader.CheckReport:
+        path = self._store.log_path(self._id)
+        try:
+            return self.log(path, "", seqs)
+        except FileNotFoundError:
+            self.problems.append(f"{path} is not there: there are only logs beside it")
+            return _no_log(path)
+
+    def log(self, path: Path, prefix: str, seqs: Container[int] = ()) -> reader.CheckReport:
+        """Check the chain of one log.
+
+        :param prefix: of what is said of it
+        """
+
+        def note(event: Event, sha: bytes) -> None:
+            for name in (event.inputs_blob, event.result_blob, event.otel_blob):
+                if isinstance(name, str):
+                    self._blobs.setdefault(name, f"{prefix}seq {event.seq}")
+            if event.seq in seqs:
+                self.shas[event.seq] = sha.decode()
+
+        found = reader.check(path, self._id, on_event=note)
+        region = found.region
+        if region is not None:
+            place = (
+                f"{prefix}byte {region.offset}, where seq {found.seq + 1} was due: {region.problem}"
+            )
+            if region.torn:
+                why = "a crash cut it short, or it is being written"
+                self.notes.append(f"unfinished end at {place}: {why}")
+            else:
+                self.problems.append(place)
+        self.notes += [
+            f"{prefix}declared damage: {length} bytes at byte {at}" for at, length in found.repairs
+        ]
+        return found
+
+    def look_at_blobs(self) -> None:
+        stored = Blobs(self._store.blobs_folder(self._id))
+        for name, place in self._blobs.items():
+            try:
+                stored.get(name)
+            except LogError as error:
+                self.problems.append(f"{place}: {error}")
+
+
+def _no_log(path: Path) -> reader.CheckReport:
+    return reader.CheckReport(path, 0, "", 0, (), None)

@@ -1,0 +1,157 @@
+"""Spans that somebody else keeps, as a witness against a run's log.
+
+They are read first and the log after them, for a line is written before its span is sent: what is
+there and not in the log was never in it, or is not any more. What is held of a span is a digest;
+those that differ, or are there alone, are read a second time, to say how.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+from tapps_otel.audit.comparison import Comparison, Head, SpanNote
+from tapps_otel.audit.meaning import Meaning, differences, meaning_of
+from tapps_otel.errors import LogDamagedError
+from tapps_otel.names import ATTR
+from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.spans import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.audit.places import Place
+    from tapps_otel.log.store import Store
+    from tapps_otel.otel.source import Found
+
+__all__ = ["Witness"]
+
+_TOLD: Final = 20  # differing spans whose content is held, to say how they differ
+
+
+class Witness:
+    """What a place holds of a run's spans: a digest of each, and the heads that they tell of.
+
+    :param trace_id: of the run, if its log has one
+    :ivar heads: of the log, as the run's spans tell of them
+    :raises SpansError: the place cannot be read
+    """
+
+    def __init__(self, place: Place, workflow_id: str, trace_id: str | None) -> None:
+        self.place, self.heads = place, dict[Head, None]()  # a set that keeps their order
+        self._id, self._trace_id = workflow_id, trace_id
+        self._digests: dict[str, bytes] = {}
+        self._others: dict[str, set[bytes]] = {}  # of spans that are there with several contents
+        self._own: set[str] = set()
+        for span in self._spans():
+            self._take(span)
+
+    def _spans(self) -> Iterator[Meaning]:
+        """Those in the run's trace, and those that are the run's by what they say."""
+        for span in self.place.spans(
+            lambda trace_id, scope: trace_id == self._trace_id or scope == SCOPE
+        ):
+            # A marker is no span of the log's.
+            if span.fields["attributes"].get(ATTR.MARKER) is not True:
+                yield span
+
+    def _take(self, span: Meaning) -> None:
+        own = self._is_own(span)
+        if not own and span.trace_id != self._trace_id:
+            return
+        key, digest = _key(span), span.digest(self.place.lacks)
+        if self._digests.setdefault(key, digest) != digest:
+            self._others.setdefault(key, set()).add(digest)
+        if own:
+            self._own.add(key)
+            self._take_head(span)
+
+    def _is_own(self, span: Meaning) -> bool:
+        """Whether it says that it is the run's, or says of no run while it is in its trace.
+
+        Other runs may be in the same trace, and libraries of which the log knows nothing.
+        """
+        if span.fields["scope"]["name"] != SCOPE:
+            return False
+        said = span.fields["attributes"].get(ATTR.WORKFLOW_ID)
+        return said == self._id or (said is None and span.trace_id == self._trace_id)
+
+    def _take_head(self, span: Meaning) -> None:
+        attributes = span.fields["attributes"]
+        seq, sha = attributes.get(ATTR.SEQ_LAST), attributes.get(ATTR.HEAD_SHA)
+        if type(seq) is int and isinstance(sha, str):
+            number = attributes.get(ATTR.EXECUTION)
+            execution = number if type(number) is int else 0
+            self.heads[Head(seq, sha, execution, span.span_id)] = None
+
+    # -- against the log
+
+    def compare(self, store: Store, beside: Sequence[Path]) -> Comparison:
+        """Compare each span that the log has, or a log beside it.
+
+        :param beside: logs beside the run's
+        :raises LogVersionError: a newer format
+        """
+        found = Comparison(self._id, self.place.name, tuple(sorted(self.place.lacks)))
+        found.heads = tuple(self.heads)
+        held: dict[str, Meaning] = {}
+        spans = RunSpans(store, self._id, beside=beside)
+        try:
+            for one in spans:
+                self._compare(one, found, held)
+        except LogDamagedError as error:  # the check of the chain says what it is
+            found.remarks.append(f"compared as far as {error.path} can be read")
+        found.running = spans.running
+        found.remarks += spans.problems
+        if held or self._own:
+            self._look_again(found, held)
+        found.remarks += self.place.notes
+        return found
+
+    def _compare(self, one: Found, found: Comparison, held: dict[str, Meaning]) -> None:
+        log = _of_log(one.span)
+        key, digest = _key(log), log.digest(self.place.lacks)
+        note = SpanNote(log.fields["name"], log.trace_id, log.span_id, one.log, one.seq)
+        there = self._digests.pop(key, None)
+        self._own.discard(key)
+        found.spans += 1
+        if there is None and not one.span.context.trace_flags.sampled:
+            found.unsampled += 1
+        elif there is None:
+            found.missing.add(note)
+        elif digest == there or digest in self._others.get(key, ()):
+            found.equal += 1
+            if key in self._others:
+                found.doubled.add(note)
+        else:
+            found.different.add(note)
+            if len(held) < _TOLD:
+                held[key] = log
+
+    def _look_again(self, found: Comparison, held: dict[str, Meaning]) -> None:
+        """Say how spans differ, and what those are that are there alone."""
+        told: dict[str, tuple[str, ...]] = {}
+        for there in self._spans():
+            key = _key(there)
+            if key in self._own:
+                self._own.discard(key)
+                found.extra.add(SpanNote(there.fields["name"], there.trace_id, there.span_id))
+            elif key in held and key not in told:
+                told[key] = tuple(differences(there, held[key], self.place.lacks))
+        for at, (key, note) in enumerate(zip(held, found.different.spans, strict=False)):
+            found.different.spans[at] = note._replace(differences=told.get(key, ()))
+
+
+def _of_log(span: ReadableSpan) -> Meaning:
+    """A rebuilt span, as it is sent."""
+    (of_resource,) = encode_spans([span]).resource_spans
+    (of_scope,) = of_resource.scope_spans
+    return meaning_of(of_resource, of_scope, of_scope.spans[0])
+
+
+def _key(span: Meaning) -> str:
+    return f"{span.trace_id}-{span.span_id}"
