@@ -72,9 +72,10 @@ class Comparison:
     """What was found.
 
     :ivar place: what the run was compared with
-    :ivar not_compared: fields of spans that this place does not keep
+    :ivar lacks: what this place may not keep of a span, in words
     :ivar spans: how many spans the log has
     :ivar equal: how many of them are there with the same content
+    :ivar reduced: how many of these have it but for what the place lacks
     :ivar unsampled: how many are not there because a sampler left them out
     :ivar missing: those that are not there otherwise
     :ivar different: those that are there with other content only; how, of the first 20
@@ -89,9 +90,10 @@ class Comparison:
 
     workflow_id: str
     place: str
-    not_compared: tuple[str, ...] = ()
+    lacks: str = ""
     spans: int = 0
     equal: int = 0
+    reduced: int = 0
     unsampled: int = 0
     missing: Group = field(default_factory=Group)
     different: Group = field(default_factory=Group)
@@ -120,7 +122,7 @@ class Comparison:
                 yield f"{span} differs: {told}{f'; and {more} more' if more > 0 else ''}"
         if left := sum(not span.differences for span in self.different.spans):
             left += self.different.count - len(self.different.spans)
-            yield f"{_spans(left)} more there with other content than in the log"
+            yield f"{left} more of its spans are there with other content"
         if self.extra.count:
             yield (
                 f"{_spans(self.extra.count)} there and not in the log: {self.extra}. The log lost "
@@ -158,8 +160,8 @@ class Comparison:
             yield f"{_spans(self.missing.count)} not there yet; the run goes on"
         if self.unsampled:
             yield f"{_spans(self.unsampled)} not there, for a sampler left them out"
-        if self.not_compared:
-            yield f"not compared, for it is not kept there: {', '.join(self.not_compared)}"
+        if self.reduced:
+            yield f"not compared in {self.reduced} of them, for it is not kept there: {self.lacks}"
         yield from self.remarks
 
 

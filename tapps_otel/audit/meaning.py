@@ -17,14 +17,10 @@ import msgspec
 from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["FIELDS", "Meaning", "differences", "meaning_of"]
+__all__ = ["Meaning", "differences", "meaning_of"]
 
-FIELDS: Final = (
-    "name", "kind", "parent", "start", "end", "status", "attributes", "events", "links",
-    "resource", "scope", "flags", "trace state", "dropped counts", "schemas",
-)  # fmt: skip
 _NO_PARENT: Final = "0" * 16
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -34,20 +30,16 @@ class Meaning(NamedTuple):
 
     :ivar trace_id: 32 hex digits, if it is one
     :ivar span_id: 16 hex digits, if it is one
-    :ivar fields: by the names in :data:`FIELDS`
+    :ivar fields: ``name``, ``parent``, ``start``, ... as :func:`meaning_of` reads them
     """
 
     trace_id: str
     span_id: str
     fields: dict[str, Any]
 
-    def digest(self, without: Collection[str] = ()) -> bytes:
-        """16 bytes that are the same for two spans if these fields of theirs are.
-
-        :param without: fields that are left out
-        """
-        told = [self.fields[name] for name in FIELDS if name not in without]
-        return blake2b(_encoder.encode(told), digest_size=16).digest()
+    def digest(self) -> bytes:
+        """16 bytes that are the same for two spans if what they say is."""
+        return blake2b(_encoder.encode(self.fields), digest_size=16).digest()
 
 
 def meaning_of(resource: Any, scope: Any, span: Any) -> Meaning:
@@ -151,11 +143,11 @@ def _number(text: int | str) -> int:
 # ---------------------------------------------------------------- comparing
 
 
-def differences(there: Meaning, log: Meaning, without: Collection[str] = ()) -> Iterator[str]:
+def differences(there: Meaning, log: Meaning) -> Iterator[str]:
     """Say what is not the same, a sentence each; the text is not safe to show."""
-    for name in FIELDS:
-        one, other = there.fields[name], log.fields[name]
-        if name in without or _same(one, other):
+    for name, one in there.fields.items():
+        other = log.fields[name]
+        if _same(one, other):
             continue
         if name in {"attributes", "resource"}:
             yield from _of_mappings("attribute" if name == "attributes" else name, one, other)
@@ -208,8 +200,8 @@ def _line(event: dict[str, Any]) -> bytes:
 
 def _of_links(there: list[Any], log: list[Any]) -> Iterator[str]:
     only_there, only_log = _without_common(there, log)
-    yield from (f"link to {_word(one['span_id'])} is there alone: {one}" for one in only_there)
-    yield from (f"link to {_word(one['span_id'])} is not there: {one}" for one in only_log)
+    yield from (f"a link is there, and not in the log: {_shown(one)}" for one in only_there)
+    yield from (f"a link is not there: {_shown(one)}" for one in only_log)
 
 
 def _without_common(there: list[Any], log: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import Store
 
 __all__ = ["VerifyReport", "verify", "verify_all"]
+
+_TRACE: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +133,21 @@ def _verify(
 
 
 def _witness(store: Store, workflow_id: str, against: str) -> Witness:
-    from tapps_otel.audit.places import place_of  # OpenTelemetry, for those who compare
+    from tapps_otel.audit.jaeger import Jaeger  # OpenTelemetry, for those who compare
+    from tapps_otel.audit.places import File
     from tapps_otel.audit.witness import Witness
 
     trace_id = _trace_of(store, workflow_id)
-    return Witness(place_of(against, trace_id), workflow_id, trace_id)
+    is_url = against.lower().startswith(("http://", "https://"))
+    place = Jaeger(against, trace_id) if is_url else File(against)
+    return Witness(place, workflow_id, trace_id)
 
 
 def _trace_of(store: Store, workflow_id: str) -> str | None:
     """The run's trace, by the first line that names it."""
     try:
         for event in reader.read(store.log_path(workflow_id), workflow_id):
-            if event.trace_id is not UNSET:
+            if event.trace_id is not UNSET and _TRACE.fullmatch(event.trace_id):
                 return event.trace_id
     except (FileNotFoundError, LogDamagedError):  # the check says it
         pass

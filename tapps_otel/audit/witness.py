@@ -7,6 +7,7 @@ those that differ, or are there alone, are read a second time, to say how.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Witness"]
 
 _TOLD: Final = 20  # differing spans whose content is held, to say how they differ
+_DIFFERENCES: Final = 100  # of each
 
 
 class Witness:
@@ -63,7 +65,7 @@ class Witness:
         own = self._is_own(span)
         if not own and span.trace_id != self._trace_id:
             return
-        key, digest = _key(span), span.digest(self.place.lacks)
+        key, digest = _key(span), self._digest(span)
         if self._digests.setdefault(key, digest) != digest:
             self._others.setdefault(key, set()).add(digest)
         if own:
@@ -86,7 +88,11 @@ class Witness:
         if type(seq) is int and isinstance(sha, str):
             number = attributes.get(ATTR.EXECUTION)
             execution = number if type(number) is int else 0
-            self.heads[Head(seq, sha, execution, span.span_id)] = None
+            self.heads[Head(seq, sha[:65], execution, span.span_id[:16])] = None
+
+    def _digest(self, span: Meaning) -> bytes:
+        """16 bytes of all that it says; where the place may keep less, 16 more of that."""
+        return span.digest() + (self.place.reduce(span).digest() if self.place.lacks else b"")
 
     # -- against the log
 
@@ -96,7 +102,7 @@ class Witness:
         :param beside: logs beside the run's
         :raises LogVersionError: a newer format
         """
-        found = Comparison(self._id, self.place.name, tuple(sorted(self.place.lacks)))
+        found = Comparison(self._id, self.place.name, self.place.lacks)
         found.heads = tuple(self.heads)
         held: dict[str, Meaning] = {}
         spans = RunSpans(store, self._id, beside=beside)
@@ -114,23 +120,29 @@ class Witness:
 
     def _compare(self, one: Found, found: Comparison, held: dict[str, Meaning]) -> None:
         log = _of_log(one.span)
-        key, digest = _key(log), log.digest(self.place.lacks)
-        note = SpanNote(log.fields["name"], log.trace_id, log.span_id, one.log, one.seq)
-        there = self._digests.pop(key, None)
+        key, digest = _key(log), self._digest(log)
+        note = _note(log, one)
+        there = {self._digests.pop(key, None), *self._others.get(key, ())}
         self._own.discard(key)
         found.spans += 1
-        if there is None and not one.span.context.trace_flags.sampled:
-            found.unsampled += 1
-        elif there is None:
-            found.missing.add(note)
-        elif digest == there or digest in self._others.get(key, ()):
+        if there == {None}:
+            if one.span.context.trace_flags.sampled:
+                found.missing.add(note)
+            else:
+                found.unsampled += 1
+        elif digest in there or self._is_near(digest, there):
             found.equal += 1
-            if key in self._others:
+            found.reduced += digest not in there
+            if len(there) > 1:
                 found.doubled.add(note)
         else:
             found.different.add(note)
             if len(held) < _TOLD:
                 held[key] = log
+
+    def _is_near(self, digest: bytes, there: set[bytes | None]) -> bool:
+        """Whether one of them says the same in all that the place is sure to keep."""
+        return bool(self.place.lacks) and digest[16:] in {one[16:] for one in there if one}
 
     def _look_again(self, found: Comparison, held: dict[str, Meaning]) -> None:
         """Say how spans differ, and what those are that are there alone."""
@@ -139,9 +151,10 @@ class Witness:
             key = _key(there)
             if key in self._own:
                 self._own.discard(key)
-                found.extra.add(SpanNote(there.fields["name"], there.trace_id, there.span_id))
+                found.extra.add(_note(there))
             elif key in held and key not in told:
-                told[key] = tuple(differences(there, held[key], self.place.lacks))
+                differ = differences(self.place.reduce(there), self.place.reduce(held[key]))
+                told[key] = tuple(islice(differ, _DIFFERENCES))
         for at, (key, note) in enumerate(zip(held, found.different.spans, strict=False)):
             found.different.spans[at] = note._replace(differences=told.get(key, ()))
 
@@ -151,6 +164,12 @@ def _of_log(span: ReadableSpan) -> Meaning:
     (of_resource,) = encode_spans([span]).resource_spans
     (of_scope,) = of_resource.scope_spans
     return meaning_of(of_resource, of_scope, of_scope.spans[0])
+
+
+def _note(span: Meaning, found: Found | None = None) -> SpanNote:
+    """What to call a span; what somebody else wrote may be of any length."""
+    name, ids = span.fields["name"][:200], (span.trace_id[:32], span.span_id[:16])
+    return SpanNote(name, *ids) if found is None else SpanNote(name, *ids, found.log, found.seq)
 
 
 def _key(span: Meaning) -> str:

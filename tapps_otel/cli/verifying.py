@@ -89,7 +89,8 @@ def _against_json(found: Comparison) -> dict[str, Any]:
         "unsampled": found.unsampled,
         **{name: _group_json(getattr(found, name)) for name in groups},
         "heads": [{**head._asdict(), "ok": found.confirms(head)} for head in found.heads],
-        "not_compared": list(found.not_compared),
+        "reduced": found.reduced,
+        "not_compared": found.lacks if found.reduced else None,
     }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 import threading
 import zlib
 from abc import ABC, abstractmethod
@@ -32,6 +33,7 @@ _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two tries
 _TEXT: Final = 300  # characters of an answer that are passed on
 _BODY: Final = 64 * 1024  # bytes of an answer that are read
+_WHO: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
 
 
 class Answer(NamedTuple):
@@ -210,7 +212,7 @@ def plain_reason(error: Exception) -> str:
             break
         reason = following
     text = getattr(reason, "strerror", None) or str(reason)
-    return text.rpartition("> ")[2].removeprefix(": ")[:_TEXT] or type(reason).__name__
+    return _WHO.sub("", text)[:_TEXT] or type(reason).__name__
 
 
 def _said(body: bytes, headers: Any) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import FLOW, Cli, Done
-from tapps_otel.cli import main
+from commands import FLOW
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +25,3 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
     assert signal.getsignal(signal.SIGINT) is sigint
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process."""
-
-    def run(*arguments: str) -> Done:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        said = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Done(code, said.out, said.err)
-
-    return run
