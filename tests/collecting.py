@@ -148,6 +148,7 @@ class Sink(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Request)
         self.came = threading.Condition()
         self.spans: list[Collected] = []
+        self.bodies: list[bytes] = []  # requests, as they came
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         with self.came:
@@ -166,6 +167,7 @@ class Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        self.server.bodies.append(body)
         self.server.take(ExportTraceServiceRequest.FromString(body))
         self.send_response(200)
         self.send_header("Content-Type", "application/x-protobuf")

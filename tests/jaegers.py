@@ -1,0 +1,111 @@
+"""A real Jaeger on loopback: it takes spans over gRPC, keeps them, and answers queries."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from capabilities import CAPABILITIES, Capability
+from collecting import free_port, listens
+
+STORAGES = {
+    "memory": "memory: {max_traces: 1000}",
+    "badger": "badger: {ephemeral: false, directories: {keys: KEYS, values: VALUES}}",
+}
+CONFIG = """
+service:
+  extensions: [jaeger_storage, jaeger_query]
+  pipelines:
+    traces: {receivers: [otlp], exporters: [jaeger_storage_exporter]}
+  telemetry: {metrics: {level: none}, logs: {level: warn}}
+extensions:
+  jaeger_storage: {backends: {kept: {STORAGE}}}
+  jaeger_query:
+    storage: {traces: kept}
+    enable_tracing: false
+    base_path: /traces
+    http: {endpoint: "127.0.0.1:HTTP"}
+    grpc: {endpoint: "127.0.0.1:GRPC"}
+receivers:
+  otlp: {protocols: {grpc: {endpoint: "127.0.0.1:OTLP"}}}
+exporters:
+  jaeger_storage_exporter: {trace_storage: kept}
+"""
+
+
+@dataclass
+class Jaeger:
+    """A running one.
+
+    :ivar otlp: where it takes spans
+    :ivar query: where it is asked for them: with a path prefix, as behind a proxy
+    """
+
+    otlp: str
+    query: str
+
+
+def program() -> str | None:
+    """Where a variable names it, on the path, or where the stack is built."""
+    folders = [os.environ.get("PATH", "")]
+    if stack := os.environ.get("TAPPS_STACK_DIR"):
+        folders.append(str(Path(stack) / "bin"))
+    return os.environ.get("TAPPS_OTEL_JAEGER_BIN") or shutil.which(
+        "jaeger", path=os.pathsep.join(folders)
+    )
+
+
+PROGRAM = program()  # before each test gets an environment of its own
+
+
+def _runs() -> bool:
+    if PROGRAM is None:
+        return False
+    done = subprocess.run([PROGRAM, "version"], capture_output=True, timeout=30, check=False)
+    return done.returncode == 0
+
+
+CAPABILITIES.setdefault(
+    "jaeger",
+    Capability(
+        _runs,
+        "build it (collector/stack.sh build) and name its program in TAPPS_OTEL_JAEGER_BIN",
+        installable=False,
+    ),
+)
+
+
+@contextmanager
+def running(folder: Path, storage: str) -> Iterator[Jaeger]:
+    """Start one that keeps spans so, and end it."""
+    output = folder / "output"
+    for _ in range(5):
+        ports = {name: free_port() for name in ("HTTP", "GRPC", "OTLP")}
+        text = CONFIG.replace("STORAGE", STORAGES[storage])
+        for name, port in ports.items():
+            text = text.replace(f":{name}", f":{port}")
+        for name in ("KEYS", "VALUES"):
+            text = text.replace(name, str(folder / name.lower()))
+        config = folder / "config.yaml"
+        config.write_text(text, "utf-8")
+        with output.open("wb") as out:
+            process = subprocess.Popen(
+                [str(PROGRAM), "--config", str(config)], stdout=out, stderr=subprocess.STDOUT
+            )
+        try:
+            if listens(process, *ports.values()):
+                yield Jaeger(
+                    f"http://127.0.0.1:{ports['OTLP']}", f"http://127.0.0.1:{ports['HTTP']}/traces"
+                )
+                return
+        finally:
+            process.kill()
+            process.wait()
+    pytest.fail(f"Jaeger does not start:\n{output.read_text()}")
