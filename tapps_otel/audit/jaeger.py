@@ -50,7 +50,10 @@ class Jaeger(Place):
     )
 
     def __init__(self, url: str, trace_id: str | None) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise SpansError("this address", str(error)) from None
         path = parts.path.rstrip("/")
         super().__init__(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}")
         self._url = f"{parts.scheme}://{parts.netloc}{path}"
