@@ -10,20 +10,19 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tapps_otel.audit.comparison import Comparison, Head, SpanNote
 from tapps_otel.audit.meaning import Meaning, differences, meaning_of
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.names import ATTR
+from tapps_otel.otel.encoding import encoded
 from tapps_otel.otel.source import RunSpans
 from tapps_otel.otel.spans import SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-    from opentelemetry.sdk.trace import ReadableSpan
 
     from tapps_otel.audit.places import Place
     from tapps_otel.log.store import Store
@@ -33,6 +32,7 @@ __all__ = ["Witness"]
 
 _TOLD: Final = 20  # differing spans whose content is held, to say how they differ
 _DIFFERENCES: Final = 100  # of each
+_REMARKS: Final = 100
 
 
 class Witness:
@@ -119,7 +119,9 @@ class Witness:
         return found
 
     def _compare(self, one: Found, found: Comparison, held: dict[str, Meaning]) -> None:
-        log = _of_log(one.span)
+        log = self._as_sent(one, found)
+        if log is None:
+            return
         key, digest = _key(log), self._digest(log)
         note = _note(log, one)
         there = {self._digests.pop(key, None), *self._others.get(key, ())}
@@ -140,6 +142,20 @@ class Witness:
             if len(held) < _TOLD:
                 held[key] = log
 
+    def _as_sent(self, one: Found, found: Comparison) -> Meaning | None:
+        """A rebuilt span as it is sent; a log that somebody made up may have some that cannot be."""
+        (request,) = encoded([one.span])
+        if request.problem:
+            if len(found.remarks) < _REMARKS:
+                found.remarks.append(
+                    f"{one.log}, seq {one.seq}: not compared, for no span can be made of it: "
+                    f"{request.problem}"
+                )
+            return None
+        (of_resource,) = ExportTraceServiceRequest.FromString(request.data).resource_spans
+        (of_scope,) = of_resource.scope_spans
+        return meaning_of(of_resource, of_scope, of_scope.spans[0])
+
     def _is_near(self, digest: bytes, there: set[bytes | None]) -> bool:
         """Whether one of them says the same in all that the place is sure to keep."""
         return bool(self.place.lacks) and digest[16:] in {one[16:] for one in there if one}
@@ -157,13 +173,6 @@ class Witness:
                 told[key] = tuple(islice(differ, _DIFFERENCES))
         for at, (key, note) in enumerate(zip(held, found.different.spans, strict=False)):
             found.different.spans[at] = note._replace(differences=told.get(key, ()))
-
-
-def _of_log(span: ReadableSpan) -> Meaning:
-    """A rebuilt span, as it is sent."""
-    (of_resource,) = encode_spans([span]).resource_spans
-    (of_scope,) = of_resource.scope_spans
-    return meaning_of(of_resource, of_scope, of_scope.spans[0])
 
 
 def _note(span: Meaning, found: Found | None = None) -> SpanNote:
