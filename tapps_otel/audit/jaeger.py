@@ -116,15 +116,14 @@ class Jaeger(Place):
 
     def _judge(self, response: Any, body: bytes) -> bytes:
         code, headers = response.status_code, response.headers
-        if code == 200 and not headers.get("Content-Type", "").startswith("text/html"):
+        is_page = headers.get("Content-Type", "").startswith("text/html")
+        if code == 200 and not is_page:
             return body
-        if code == 404 and body.startswith(
-            b'{"error"'
-        ):  # a path that it does not know says no JSON
+        if code == 404 and body.startswith(b'{"error"'):  # else it does not know the path
             return b""
         said = body[:_TEXT].decode(errors="replace").strip()
-        if code == 200:
-            text = "it answered with a web page"
+        if is_page:
+            text = f"it answered {code} with a web page"
         elif place := headers.get("Location"):
             text = f"it answered {code}, see {place[:_TEXT]}"
         else:

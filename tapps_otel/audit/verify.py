@@ -102,7 +102,7 @@ def verify_all(
     store = store_of(log_dir)
     beside = store.side_paths()
     names = dict.fromkeys(one.workflow_id for one in store.runs())
-    for name in (*names, *(beside.keys() - names)):
+    for name in (*names, *sorted(beside.keys() - names)):
         try:
             yield _verify(store, name, beside.get(name, []), against)
         except RunNotFoundError:  # removed since it was listed
@@ -118,7 +118,8 @@ def _verify(
         store.summary(workflow_id)  # a file that is not ours is no run
     witness = None if against is None else _witness(store, workflow_id, str(against))
     check = _Check(store, workflow_id)
-    log = check.own_log(set() if witness is None else {head.seq for head in witness.heads})
+    seqs = set() if witness is None else {head.seq for head in witness.heads}
+    log = check.own_log(seqs, alone=not beside)
     checked = tuple(check.log(path, f"{path.name}: ") for path in beside)
     check.look_at_blobs()
     compared = None
@@ -167,11 +168,13 @@ class _Check:
         self._store, self._id = store, workflow_id
         self._blobs: dict[str, str] = {}  # and where they are named first
 
-    def own_log(self, seqs: Container[int]) -> reader.CheckReport:
+    def own_log(self, seqs: Container[int], *, alone: bool) -> reader.CheckReport:
         path = self._store.log_path(self._id)
         try:
             return self.log(path, "", seqs)
         except FileNotFoundError:
+            if alone:  # removed since it was looked for
+                raise RunNotFoundError(self._id, self._store.folder) from None
             self.problems.append(f"{path} is not there: there are only logs beside it")
             return _no_log(path)
 

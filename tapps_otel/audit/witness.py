@@ -124,7 +124,7 @@ class Witness:
             return
         key, digest = _key(log), self._digest(log)
         note = _note(log, one)
-        there = {self._digests.pop(key, None), *self._others.get(key, ())}
+        there = {self._digests.get(key), *self._others.get(key, ())}
         self._own.discard(key)
         found.spans += 1
         if there == {None}:
@@ -143,7 +143,7 @@ class Witness:
                 held[key] = log
 
     def _as_sent(self, one: Found, found: Comparison) -> Meaning | None:
-        """A rebuilt span as it is sent; a log that somebody made up may have some that cannot be."""
+        """A rebuilt span as it is sent; of a log that somebody made up, there may be none."""
         (request,) = encoded([one.span])
         if request.problem:
             if len(found.remarks) < _REMARKS:

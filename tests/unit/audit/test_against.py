@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -20,6 +21,7 @@ from crashing import go, killed
 from keeping import keep, requests_of, span_of
 from logs import event, lines_of, writing
 from tapps_otel import annotate, step, verify, workflow
+from tapps_otel.audit import otlp_json
 from tapps_otel.audit.verify import VerifyReport
 from tapps_otel.errors import LogError, SpansError
 from tapps_otel.log.store import Store
@@ -517,6 +519,34 @@ def test_values_nested_too_deep_are_refused(kept: Requests) -> None:
 
     with pytest.raises(SpansError, match="line 2 is no OTLP JSON: it is nested too deep"):
         verify("r", against=FILE)
+
+
+def test_a_line_that_is_too_long_is_refused(
+    kept: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otlp_json, "_LONGEST", 1 << 20)
+    FILE.write_text(FILE.read_text("utf-8") + " " * (1 << 20) + "\n", "utf-8")
+
+    with pytest.raises(SpansError, match="line 5 has more than 1 MiB"):
+        verify("r", against=FILE)
+
+
+def test_what_a_file_has_of_other_traces_takes_no_memory(kept: Requests) -> None:
+    others = copy.deepcopy(kept[1])
+    others["resourceSpans"][0]["scopeSpans"][0]["scope"]["name"] = "httpx"
+    span_of(others)["traceId"] = "f" * 32
+    text = json.dumps(others) + "\n"
+    with FILE.open("a", encoding="utf-8") as file:
+        file.writelines(text.replace("f" * 32, f"{number:032x}") for number in range(20_000))
+    assert verify("r", against=FILE).ok  # and everything is imported
+    tracemalloc.start()
+    report = verify("r", against=FILE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert report.ok
+    assert FILE.stat().st_size > 20 << 20
+    assert peak < 2 << 20
 
 
 def test_the_runs_own_log_is_no_file_of_spans(kept: Requests) -> None:

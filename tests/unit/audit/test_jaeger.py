@@ -78,7 +78,13 @@ HINT = "Give the address of a Jaeger, with its path prefix if it has one"
 @pytest.mark.parametrize(
     ("code", "headers", "body", "said"),
     [
-        (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>", "with a web page. " + HINT),
+        (
+            200,
+            {"Content-Type": "text/html; charset=utf-8"},
+            b"<html>",
+            "200 with a web page. " + HINT,
+        ),
+        (502, {"Content-Type": "text/html"}, b"<html>", "it answered 502 with a web page. " + HINT),
         (404, {}, b"404 page not found\n", "404: 404 page not found. " + HINT),
         (
             302,
