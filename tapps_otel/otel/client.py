@@ -206,11 +206,12 @@ def plain_reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
     reason: Any = error
-    while (inner := getattr(reason, "reason", None)) or (reason.args and reason.args[0]):
-        following = inner or reason.args[0]
-        if not isinstance(following, BaseException):
-            break
-        reason = following
+    while inner := [
+        one
+        for one in (getattr(reason, "reason", None), *reason.args)
+        if isinstance(one, BaseException)
+    ]:
+        reason = inner[0]
     text = getattr(reason, "strerror", None) or str(reason)
     return _WHO.sub("", text)[:_TEXT] or type(reason).__name__
 
