@@ -67,7 +67,7 @@ def test_a_run_agrees_with_what_a_collector_took_of_it(
     collector: Collector, program: Program, protocol: str
 ) -> None:
     done = program(FLOW, **collector.env(protocol))
-    against = kept_of(collector, 4 + 2 + 1)  # its spans, the library's, the marker
+    against = kept_of(collector, 4 + 2)  # its spans, the library's
     report = verify("r", against=against)
 
     assert done.out == "3\n"
