@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
@@ -18,18 +19,25 @@ MOST_SPANS: Final = 512  # in a request, as the SDK's own batches
 _MOST_BYTES: Final = 3 << 20  # gRPC servers take 4 MiB where nobody says otherwise
 
 
-class Request(NamedTuple):
+class Request:
     """An encoded ``ExportTraceServiceRequest``.
 
-    :ivar digests: of each span's content, by span id: of the encoded span with its resource and
-        its scope, which is what the collector gets
     :ivar problem: why its only span cannot be encoded, if so: there is nothing to send
     """
 
-    spans: Sequence[ReadableSpan]
-    data: bytes
-    digests: dict[str, str]
-    problem: str = ""
+    def __init__(
+        self, spans: Sequence[ReadableSpan], message: Any, data: bytes, problem: str = ""
+    ) -> None:
+        self.spans, self.data, self.problem = spans, data, problem
+        self._message = message
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Digests of each span's content, by span id.
+
+        Of the encoded span with its resource and its scope, which is what the collector gets.
+        """
+        return dict(_digests(self._message))
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
@@ -44,7 +52,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
         data = message.SerializeToString()
     except Exception as error:  # noqa: BLE001 - it depends on who put what on the span
         if len(spans) == 1:
-            yield Request(spans, b"", {}, f"{type(error).__name__}: {error}")
+            yield Request(spans, None, b"", f"{type(error).__name__}: {error}")
             return
         data = message = None
     if data is None or (len(data) > _MOST_BYTES and len(spans) > 1):
@@ -52,7 +60,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
         yield from encoded(spans[:half])
         yield from encoded(spans[half:])
     else:
-        yield Request(spans, data, dict(_digests(message)))
+        yield Request(spans, message, data)
 
 
 def _digests(message: Any) -> Iterator[tuple[str, str]]:

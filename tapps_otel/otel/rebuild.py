@@ -101,7 +101,17 @@ class _Execution:
 class _Open:
     """A span that has begun."""
 
-    __slots__ = ("context", "count", "events", "execution", "flags", "note", "start", "start_ns")
+    __slots__ = (
+        "context",
+        "count",
+        "events",
+        "execution",
+        "flags",
+        "note",
+        "scope",
+        "start",
+        "start_ns",
+    )
 
     def __init__(self, start: Event, execution: _Execution) -> None:
         self.start, self.execution = start, execution
@@ -111,6 +121,7 @@ class _Open:
         self.events: deque[Event] = deque(maxlen=None if most is None else most + _SLACK)
         self.count = 0
         self.context: SpanContext
+        self.scope: SpanContext | None = None  # of the span that encloses it, where that is open
         self.flags: int | None = None
 
     def add(self, event: Event) -> None:
@@ -209,6 +220,7 @@ class Rebuilder:
         scope = None
         if start.event_type == "step_start" and start.parent_span_id is not UNSET:
             scope = self._open.get(start.parent_span_id)
+            opened.scope = scope.context if scope is not None else None
         opened.flags = note.get("flags", None if scope is None else scope.flags)
         state = NO_STATE if scope is None else scope.context.trace_state
         opened.context = context_of(
@@ -310,8 +322,8 @@ class Rebuilder:
         note: Mapping[str, Any],
     ) -> ReadableSpan:
         start, execution = opened.start, opened.execution
-        parent = None
-        if start.parent_span_id is not UNSET:
+        parent = opened.scope
+        if parent is None and start.parent_span_id is not UNSET:
             parent = context_of(
                 str(start.trace_id),
                 start.parent_span_id,

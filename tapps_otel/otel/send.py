@@ -204,18 +204,20 @@ class Sender:
             if request.problem:
                 self._note_misfit(of_request[0], request.problem)
                 continue
-            left = [found for found in of_request if self._is_due(found, request.digests)]
+            left = [found for found in of_request if self._is_due(found, request)]
             if len(left) == len(of_request):
                 self._send(left, request)
             elif left:
                 self._send(left, *encoded([found.span for found in left]))
 
-    def _is_due(self, found: Found, digests: dict[str, str]) -> bool:
+    def _is_due(self, found: Found, request: Request) -> bool:
+        if not self._ledger.spans:
+            return True
         span_id = id_of(found.span)
         known = None if self._force else self._ledger.spans.get(span_id)
         if known is None:
             return True
-        if known == digests[span_id]:
+        if known == request.digests[span_id]:
             self.report.confirmed += 1
             return False
         self.report.differing += 1
@@ -232,7 +234,7 @@ class Sender:
             self._note_refusal(batch, answer)
         else:
             self.report.sent += len(batch)
-            self._note_success(batch, request.digests)
+            self._note_success(batch, request)
 
     def _note_misfit(self, found: Found, problem: str) -> None:
         self._broken.add(found.log)
@@ -248,13 +250,13 @@ class Sender:
         reason = f": {answer.message}" if answer.message else ""
         self._say(f"{refused} of {len(batch)} spans were refused by the collector{reason}")
 
-    def _note_success(self, batch: list[Found], digests: dict[str, str]) -> None:
+    def _note_success(self, batch: list[Found], request: Request) -> None:
         single: dict[str, str] = {}
         last: dict[str, Found] = {}
         for found in batch:
             if found.seq == 0 or found.log in self._broken:
                 span_id = id_of(found.span)
-                single[span_id] = digests[span_id]
+                single[span_id] = request.digests[span_id]
             else:
                 last[found.log] = found
         try:

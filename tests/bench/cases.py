@@ -220,6 +220,23 @@ OWN_CASES = (
         GOES,
         option="-c 'from tapps_otel import step, workflow'",
     ),
+    Case(
+        "own.send",
+        "send",
+        "spans from a log, all but the network, and their bare encoding",
+        "own_send",
+        FEW_EVENTS,
+        fixture=SMALL_LOG,
+    ),
+    Case(
+        "own.send_large",
+        "send",
+        "the same of a log of ten times the events",
+        "own_send",
+        EVENTS,
+        option="memory",
+        fixture=LOG,
+    ),
     Case("own.help", "start", "tapps-otel --help", "spawn", GOES, option="-m tapps_otel --help"),
     Case("own.check", "read", "check of a log", "own_read", EVENTS, option="check", fixture=LOG),
     Case(

@@ -26,9 +26,12 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("dbos", ("dbos==3.4.0",), python="3.11"),
+        Peer("dbos", ("dbos[otel]==3.4.0",), python="3.11"),
         Peer("langgraph", ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2")),
-        Peer("burr", ("apache-burr[tracking-client]==0.42.0",)),
+        Peer(
+            "burr",
+            ("apache-burr[tracking-client]==0.42.0", "opentelemetry-exporter-otlp-proto-http"),
+        ),
         Peer("orjson", ("orjson==3.13.0",)),
         Peer("eliot", ("eliot==1.18.0",)),
         Peer("tapps-agents", ("tapps-agents==3.7.1", "tomli"), python="3.12"),

@@ -118,5 +118,18 @@ GOALS: tuple[Goal, ...] = (
         ref("floor.import wall_ms"),
         target=1.3,
     ),
+    Goal(
+        "send: spans a second / their bare OTLP encoding",
+        ref("own.send send_per_s"),
+        ref("own.send encode_per_s"),
+        target=0.7,
+        at_most=False,
+    ),
+    Goal(
+        "send: peak memory, ten times the events",
+        ref("own.send_large peak_rss_mb"),
+        ref("own.send peak_rss_mb"),
+        target=1.05,
+    ),
     Goal("tapps-otel --help", ref("own.help wall_ms"), target=300),
 )
