@@ -7,11 +7,10 @@ sends the same spans again, with the same ids and the same bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from tapps_otel import settings
-from tapps_otel.errors import LedgerError, SettingsError
+from tapps_otel.errors import LedgerError, LogError, SettingsError
 from tapps_otel.otel.client import connect
 from tapps_otel.otel.destination import destination
 from tapps_otel.otel.encoding import MOST_SPANS, encoded, id_of
@@ -118,9 +117,22 @@ def send_run(
 
 
 def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Found]]:
-    """Spans in lists of at most so many."""
-    spans = iter(spans)
-    while batch := list(islice(spans, most)):
+    """Spans in lists of at most so many; before an error of the log, those that stood before it.
+
+    :raises LogError: as ``spans`` does
+    """
+    batch: list[Found] = []
+    try:
+        for found in spans:
+            batch.append(found)
+            if len(batch) == most:
+                yield batch
+                batch = []
+    except LogError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch
 
 

@@ -1,0 +1,243 @@
+"""Sending a run's spans: what is sent, what is confirmed, and what comes of every answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from commands import LOGS
+from tapps_otel import configure, step, workflow
+from tapps_otel.errors import LedgerError, LogDamagedError, RunNotFoundError, SendError
+from tapps_otel.log.store import Store
+from tapps_otel.otel.client import Answer, Client
+from tapps_otel.otel.destination import HTTP, Destination
+from tapps_otel.otel.send import SendReport, send_run
+
+
+class Scripted(Client):
+    """A collector that gives these answers in turn, and takes everything once they are used up."""
+
+    def __init__(self, *answers: Answer | SendError, port: int = 4318) -> None:
+        super().__init__(Destination(HTTP, f"http://127.0.0.1:{port}/v1/traces"))
+        self.answers = list(answers)
+        self.sizes: list[int] = []
+        self.ids: list[str] = []
+
+    def _try(self, request: bytes, seconds: float) -> Answer:
+        answer = self.answers.pop(0) if self.answers else Answer()
+        if isinstance(answer, SendError):
+            raise answer
+        self.sizes.append(len(request))
+        self.ids += [
+            span.span_id.hex()
+            for of_resource in ExportTraceServiceRequest.FromString(request).resource_spans
+            for of_scope in of_resource.scope_spans
+            for span in of_scope.spans
+        ]
+        return answer
+
+    def close(self) -> None: ...
+
+
+def send(client: Client, *, force: bool = False) -> SendReport:
+    return send_run(Store(LOGS), "r", client, force=force)
+
+
+@step
+def work(n: int) -> int:
+    return n
+
+
+@workflow
+def steps(count: int) -> int:
+    return sum(work(n) for n in range(count))
+
+
+def run(count: int, workflow_id: str = "r") -> None:
+    configure(durability="os")
+    steps.options(workflow_id=workflow_id)(count)
+
+
+GONE = SendError("nowhere", "it is gone")
+
+
+def test_what_is_confirmed_is_not_sent_again() -> None:
+    run(5)
+    first, second = Scripted(), Scripted()
+    done, again = send(first), send(second)
+
+    assert (done.sent, done.confirmed, done.ok) == (6, 0, True)
+    assert (again.sent, again.confirmed, again.ok) == (0, 6, True)
+    assert len(set(first.ids)) == 6
+    assert second.ids == []
+    assert sorted(first.ids) == sorted((one := Scripted(), send(one, force=True))[0].ids)
+
+
+def test_every_destination_has_its_own_account() -> None:
+    run(2)
+    send(Scripted())
+
+    assert send(Scripted(port=1)).sent == 3
+
+
+def test_a_collector_that_is_lost_in_the_middle_keeps_what_it_took() -> None:
+    run(1200)
+    lost, back = Scripted(Answer(), GONE), Scripted()
+    with pytest.raises(SendError):
+        send(lost)
+    done = send(back)
+
+    assert len(lost.ids) == 512
+    assert (done.sent, done.confirmed) == (1201 - 512, 512)
+    assert len({*lost.ids, *back.ids}) == 1201
+
+
+def test_spans_that_a_collector_refused_are_told_and_sent_again() -> None:
+    run(5)
+    refusing = Scripted(Answer(2, "attribute too long"))
+    report = send(refusing)
+    again = Scripted()
+
+    assert (report.sent, report.rejected, report.ok) == (4, 2, False)
+    assert report.problems == ["2 of 6 spans were refused by the collector: attribute too long"]
+    assert send(again).sent == 6  # which were refused, nobody said
+
+
+def test_requests_are_no_larger_than_collectors_take() -> None:
+    configure(durability="os", capture_inputs=False)
+
+    @step
+    def noisy(n: int) -> None:
+        raise ValueError("x" * 30_000)
+
+    @workflow
+    def loud() -> None:
+        for n in range(300):
+            try:
+                noisy(n)
+            except ValueError:
+                continue
+
+    loud.options(workflow_id="r")()
+    client = Scripted()
+
+    assert send(client).sent == 301
+    assert len(client.sizes) > 1
+    assert max(client.sizes) < 4 << 20
+
+
+# ---------------------------------------------------------------- ledgers
+
+
+def ledger() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (LOGS / "r.ledger").read_text("utf-8").splitlines()]
+
+
+def rewrite(entries: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in entries)
+    (LOGS / "r.ledger").write_text(text, "utf-8")
+
+
+def test_a_span_that_was_confirmed_with_other_content_is_told_and_not_sent() -> None:
+    run(2)
+    client = Scripted()
+    send(client)
+    to = ledger()[0]["to"]
+    rewrite([{"to": to, "spans": {client.ids[0]: "0" * 32}}])
+    report, forced = send(again := Scripted()), send(Scripted(), force=True)
+
+    assert (report.sent, report.differing, report.ok) == (2, 1, False)
+    assert client.ids[0] not in again.ids
+    assert "was confirmed with other content" in report.problems[0]
+    assert "seq 3" in report.problems[0]
+    assert (forced.sent, forced.ok) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "mark", [{"seq": 3, "sha": "0" * 64}, {"seq": 4, "sha": "0" * 64}, {"seq": 99, "sha": "0" * 64}]
+)
+def test_a_mark_that_the_log_does_not_bear_out_stops_the_send(mark: dict[str, Any]) -> None:
+    run(2)
+    send(Scripted())
+    rewrite([{**ledger()[0], **mark}])
+
+    with pytest.raises(LedgerError, match=r"r\.ledger: .* cut or rewritten") as caught:
+        send(Scripted())
+    assert "send --force" in str(caught.value)
+
+
+def test_a_ledger_that_cannot_be_written_costs_a_second_sending_and_nothing_else() -> None:
+    run(2)
+    (LOGS / "r.ledger").mkdir()
+    with pytest.raises(OSError, match=r"r\.ledger"):
+        send(Scripted())  # it cannot be read either
+    report = send(Scripted(), force=True)
+
+    assert report.sent == 3
+    assert "r.ledger: cannot be written" in report.problems[0]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> bytes:
+    """A ledger with marks and single spans."""
+    run(3)
+    client = Scripted()
+    send(client)
+    to = ledger()[0]["to"]
+    rewrite([{"to": to, "spans": dict.fromkeys(client.ids[:2], "0" * 32)}, *ledger()])
+    return (LOGS / "r.ledger").read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_a_ledger_that_is_torn_or_changed_never_loses_a_span(
+    written: bytes, data: st.DataObject
+) -> None:
+    """Whatever it says: a span is confirmed, sent, or told of."""
+    at = data.draw(st.integers(0, len(written)))
+    junk = data.draw(st.binary(max_size=20))
+    (LOGS / "r.ledger").write_bytes(written[:at] + junk + written[at + len(junk) :])
+    try:
+        report = send(Scripted())
+    except LedgerError:
+        return
+    assert report.sent + report.confirmed + report.differing == 4
+
+
+# ---------------------------------------------------------------- logs
+
+
+def test_a_run_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(RunNotFoundError):
+        send(Scripted())
+
+
+def test_what_stands_before_damage_is_sent() -> None:
+    run(5)
+    path = LOGS / "r.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[7] = lines[7].replace(b'"work', b'"WORK', 1)
+    path.write_bytes(b"".join(lines))
+    client = Scripted()
+    with pytest.raises(LogDamagedError):
+        send(client)
+
+    assert len(client.ids) == 3  # the rest is not known to be true
+    assert len(set(client.ids)) == 3
+
+
+def test_progress_is_told_as_answers_come() -> None:
+    run(1100)
+    seen: list[tuple[int, int]] = []
+    note: Callable[[SendReport], None] = lambda one: seen.append((one.sent, one.seq))  # noqa: E731
+    send_run(Store(LOGS), "r", Scripted(), progress=note)
+
+    assert [sent for sent, _ in seen] == [0, 512, 1024, 1101]
+    assert seen == sorted(seen)
