@@ -214,6 +214,12 @@ class Exit:
         if not self._done.wait(self._timeout):
             for delivery in self.deliveries:
                 delivery.exporter.give_up()
+            if not self.deliveries:  # somebody else's exporters, whose spans nobody counts
+                _log.warning(
+                    "spans were not all sent in %g s; the log has them: "
+                    "`tapps-otel send --all` sends them later.",
+                    self._timeout,
+                )
         for delivery in self.deliveries:
             if unsent := delivery.unsent:
                 _log.warning(

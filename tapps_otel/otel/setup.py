@@ -7,6 +7,7 @@ own configurator, which is private to `opentelemetry-instrument`; settings win o
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
@@ -69,7 +70,7 @@ def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
             return None
         _tried = True
         if file := os.environ.get("OTEL_CONFIG_FILE", "").strip():
-            return _configure_by(file)
+            return _configure_by(file, settings.shutdown_timeout)
         made = _deliveries(settings)
         return _install(made, settings) if made else None
 
@@ -98,8 +99,11 @@ def _install(made: list[Delivery], settings: Settings) -> trace.TracerProvider:
     return provider
 
 
-def _configure_by(file: str) -> trace.TracerProvider | None:
-    """Leave all of it to the SDK's declarative configuration, as the standard asks."""
+def _configure_by(file: str, timeout: float) -> trace.TracerProvider | None:
+    """Leave all of it to the SDK's declarative configuration, as the standard asks.
+
+    But for the end: the SDK would wait for its exporters as long as they please.
+    """
     try:
         from opentelemetry.configuration import configure_sdk, load_config_file
 
@@ -108,7 +112,13 @@ def _configure_by(file: str) -> trace.TracerProvider | None:
         warn_once(f"OTEL_CONFIG_FILE={file}", error)
         return None
     provider = trace.get_tracer_provider()
-    return None if isinstance(provider, trace.ProxyTracerProvider) else provider
+    if isinstance(provider, trace.ProxyTracerProvider):
+        return None
+    at_exit = getattr(provider, "_atexit_handler", None)
+    if isinstance(provider, TracerProvider) and at_exit is not None:
+        atexit.unregister(at_exit)
+        Exit(provider, [], timeout).register()
+    return provider
 
 
 # ---------------------------------------------------------------- what the environment asks for

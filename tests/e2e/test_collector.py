@@ -272,6 +272,50 @@ def test_the_programs_own_provider_is_left_alone(
     assert not came  # what the environment names was not set up beside it
 
 
+def config(endpoint: str) -> dict[str, str]:
+    """A file of the SDK's declarative configuration."""
+    Path("otel.yaml").write_text(
+        f"""
+file_format: "1.0"
+resource:
+  attributes:
+    - name: service.name
+      value: declared
+tracer_provider:
+  processors:
+    - batch:
+        exporter:
+          otlp_http:
+            endpoint: {endpoint}/v1/traces
+""",
+        "utf-8",
+    )
+    return {"OTEL_CONFIG_FILE": "otel.yaml"}
+
+
+def test_a_file_of_declarative_configuration_is_followed(
+    collector: Collector, program: Program, hole: tuple[str, list[socket.socket]]
+) -> None:
+    env = config(collector.http)
+    done = program(ORDER, **env, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0])  # the file goes before it
+    events = log()
+    spans = collector.spans(sum(e.event_type.endswith("_start") for e in events))
+
+    assert (done.code, done.out, done.err) == (0, RESULT, "")
+    assert {span.resource["service.name"] for span in spans} == {"declared"}
+    assert_whole(spans)
+    assert_as_the_log_says(spans, events)
+    assert not hole[1]
+
+
+def test_a_file_of_declarative_configuration_that_is_wrong_harms_nobody(program: Program) -> None:
+    Path("otel.yaml").write_text("tracer_provider: [", "utf-8")
+    done = program(ORDER, OTEL_CONFIG_FILE="otel.yaml")
+
+    assert (done.code, done.out) == (0, RESULT)
+    assert "OpenTelemetry failed (OTEL_CONFIG_FILE=otel.yaml)" in done.err
+
+
 @pytest.mark.parametrize(
     ("env", "sampled"),
     [
@@ -346,6 +390,17 @@ def test_a_hanging_collector_harms_nobody(
 
     assert came
     assert_unharmed(done)
+
+
+def test_a_hanging_collector_of_a_configuration_file_harms_nobody(
+    program: Program, hole: tuple[str, list[socket.socket]]
+) -> None:
+    done = program(ORDER, **config(hole[0]))
+
+    assert hole[1]
+    assert (done.code, done.out) == (0, RESULT)
+    assert done.seconds < 10  # the SDK would wait longer
+    assert "spans were not all sent in 2 s; the log has them" in done.err
 
 
 def test_the_wait_at_exit_is_set_by_the_user(
