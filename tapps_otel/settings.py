@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     :ivar buffer_events: see ``on_log_failure``
     :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
     :ivar spans: make OpenTelemetry spans
+    :ivar metrics: measure runs, steps and logs by OpenTelemetry metrics
     :ivar otlp_endpoint: send spans there, whatever the standard variables say: as
         ``http://collector:4317``
     :ivar otlp_protocol: ``grpc`` or ``http/protobuf``
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     spans: bool = True
+    metrics: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
     otlp_headers: dict[str, str] | None = None

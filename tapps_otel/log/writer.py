@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from msgspec import UNSET
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-__all__ = ["Durability", "LogWriter"]
+__all__ = ["Durability", "LogObserver", "LogWriter"]
 
 Durability = Literal["commit", "always", "os"]
 
@@ -38,6 +38,16 @@ _RETRY_NS: Final = 1_000_000_000  # between two tries to open a log that fails a
 # long is synced all the same.
 _MOST_UNSYNCED: Final = 1024
 _LATE: Final = 32  # bytes by which a line may grow when it is written a second time
+
+
+class LogObserver(Protocol):
+    """Who wants to know what goes wrong with a log. Its methods do not raise."""
+
+    def log_failed(self, error: BaseException, /) -> None:
+        """Hear of a write, a sync or an opening that failed."""
+
+    def log_dropped(self, events: int, /) -> None:
+        """Hear of events that will never be in the log."""
 
 
 class _ForeignWriterError(OSError):
@@ -63,6 +73,7 @@ class LogWriter:
     :param stop: raise when an event cannot be written, instead of keeping it for later
     :param limit: how many events are kept while the log cannot be written; the rest is counted
     :param accept_damage: declare any damage as it is, because a person said so
+    :param observer: is told of failures and of what is dropped
     :raises LogDamagedError: damage that no crash explains; nothing was written
     :raises LogVersionError: a newer format; nothing was written
     :raises OSError: the file cannot be opened, read, synced or repaired
@@ -79,8 +90,9 @@ class LogWriter:
         limit: int = 10_000,
         accept_damage: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
+        observer: LogObserver | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._observer = path, observer
         self._id, self._durability, self._boot_id = workflow_id, durability, boot_id
         self._stop, self._limit, self._accept_damage = stop, limit, accept_damage
         self._files = _files.system()
@@ -148,6 +160,7 @@ class LogWriter:
             if self._failure is not None and not self._recovered():
                 lost = len(self._unsynced) + len(self._waiting) + self._dropped
                 _log.error("%s: up to %d events are lost: %s", self.path, lost, self._failure)
+                self._tell_dropped(lost - self._dropped)  # those were told of
             self._failure = None
             self._release()
 
@@ -215,11 +228,19 @@ class LogWriter:
         if len(self._waiting) < self._limit:
             self._waiting.append(event)
         else:
-            self._dropped += 1
+            self._count_dropped()
 
     def _drop(self, error: Exception) -> None:
-        self._dropped += 1
+        self._count_dropped()
         _log.error("%s: an event is left out: %s", self.path, error)
+
+    def _count_dropped(self) -> None:
+        self._dropped += 1
+        self._tell_dropped(1)
+
+    def _tell_dropped(self, events: int) -> None:
+        if self._observer is not None and events:
+            self._observer.log_dropped(events)
 
     def _forget(self, event: Event) -> None:
         """Do not write later what the caller was told is not written."""
@@ -237,6 +258,8 @@ class LogWriter:
                 self._acknowledged = self._unsynced[0][0].seq - 1 if self._unsynced else self._seq
         self._failure = reason
         self._release()
+        if self._observer is not None:
+            self._observer.log_failed(error)
 
     def _recovered(self) -> bool:
         """Open the log again and write what is missing in it; ``False`` while that fails."""

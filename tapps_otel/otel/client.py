@@ -23,6 +23,7 @@ from tapps_otel import clock
 from tapps_otel.errors import SendError, SettingsError
 from tapps_otel.log import files as _files
 from tapps_otel.otel.destination import GRPC
+from tapps_otel.otel.measures import count_spans
 
 if TYPE_CHECKING:
     from tapps_otel.otel.destination import Destination
@@ -73,15 +74,31 @@ class Client(ABC):
         self.destination = destination
         self._given_up = threading.Event()
 
-    def send(self, request: bytes, *, patience: float | None = None) -> Answer:
+    def send(self, request: bytes, *, spans: int = 0, patience: float | None = None) -> Answer:
         """Send an encoded ``ExportTraceServiceRequest``; wait for the answer.
 
         What may go well later is tried again, after growing waits with jitter.
 
+        :param spans: how many are in it, for the metrics
         :param patience: for how long, seconds; the destination's time-out if nothing is said
         :raises SendError: it was refused, or nobody answered in time
         """
-        deadline = clock.monotonic_ns() + int((patience or self.destination.timeout) * 1e9)
+        try:
+            answer = self._send(request, patience or self.destination.timeout)
+        except _TryAgainError as again:
+            count_spans(self.destination, spans, "unavailable")
+            raise SendError(self.destination.name, str(again)) from None
+        except SendError:
+            count_spans(self.destination, spans, "refused")
+            raise
+        rejected = min(answer.rejected, spans)
+        count_spans(self.destination, spans - rejected)
+        count_spans(self.destination, rejected, "rejected")
+        return answer
+
+    def _send(self, request: bytes, seconds: float) -> Answer:
+        """Try until it is done, it is refused, or the time is over."""
+        deadline = clock.monotonic_ns() + int(seconds * 1e9)
         wait = _FIRST_WAIT
         while True:
             left = (deadline - clock.monotonic_ns()) / 1e9
@@ -92,7 +109,7 @@ class Client(ABC):
                 pause = wait * jitter if again.after is None else again.after
                 left = (deadline - clock.monotonic_ns()) / 1e9
                 if pause > left or self._given_up.wait(pause):
-                    raise SendError(self.destination.name, str(again)) from None
+                    raise
                 wait = min(2 * wait, _LONGEST_WAIT)
 
     def give_up(self) -> None:

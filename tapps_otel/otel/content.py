@@ -46,6 +46,7 @@ __all__ = [
     "end_attributes",
     "end_events",
     "end_ns",
+    "error_type",
     "event_attributes",
     "interrupted_attributes",
     "pack",
@@ -200,8 +201,8 @@ def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attr
     if event.step_id is UNSET:  # a step's two are those of its events
         attributes[ATTR.SEQ_FIRST] = first_seq
         attributes[ATTR.SEQ_LAST] = event.seq
-    if event.status in _BAD:
-        attributes[ATTR.ERROR_TYPE] = _error_type(event)
+    if (wrong := error_type(event)) is not None:
+        attributes[ATTR.ERROR_TYPE] = wrong
     if event.reason is not UNSET:
         attributes[ATTR.REASON] = text(event.reason)
     if event.artifacts is not UNSET and event.artifacts:
@@ -247,7 +248,13 @@ def end_ns(event: Event, start_ns: int) -> int:
     return max(start_ns, time_of(event))
 
 
-def _error_type(event: Event) -> str:
+def error_type(event: Event) -> str | None:
+    """What kind of error an ending event tells of: the exception's class, else the status.
+
+    ``None`` if it tells of none.
+    """
+    if event.status not in _BAD:
+        return None
     named = "" if event.error is UNSET else str(event.error.get("type") or "")
     return text(named or str(event.status))
 

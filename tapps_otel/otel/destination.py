@@ -18,7 +18,7 @@ from tapps_otel.errors import SettingsError
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["GRPC", "HTTP", "Destination", "destination", "protocol_of"]
+__all__ = ["GRPC", "HTTP", "Destination", "address_of", "destination", "protocol_of"]
 
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
@@ -61,7 +61,12 @@ class Destination:
     @property
     def address(self) -> str:
         """Host and port."""
-        return _without_user(urlsplit(self.endpoint).netloc or self.endpoint)
+        return address_of(self.endpoint)
+
+
+def address_of(endpoint: str) -> str:
+    """Host and port of an endpoint, without the secrets that it may hold."""
+    return _without_user(urlsplit(endpoint).netloc or endpoint)
 
 
 def _without_user(netloc: str) -> str:

@@ -8,8 +8,6 @@ is switched off), gets ids of our own, so that it can be sent from the log later
 from __future__ import annotations
 
 from contextvars import Token
-from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import UNSET
@@ -42,6 +40,7 @@ from tapps_otel.otel.content import (
 )
 from tapps_otel.otel.markers import Markers
 from tapps_otel.otel.packing import pack_attributes, pack_event, pack_link, pack_resource
+from tapps_otel.otel.resource import version
 from tapps_otel.otel.spans import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
@@ -104,12 +103,11 @@ class _Tracing(Tracing):
     )
 
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
-        version = _version()
         self.provider, self.settings = provider, settings
-        self._tracer = provider.get_tracer(SCOPE, version)
+        self._tracer = provider.get_tracer(SCOPE, version())
         self._markers = None if settings.announce == "off" else Markers(self._tracer)
         self._announces_steps = settings.announce == "steps"
-        self._scope = {"name": SCOPE, "version": version}
+        self._scope = {"name": SCOPE, "version": version()}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
 
     @property
@@ -392,14 +390,6 @@ class _Span(LiveSpan):
             if dropped := getattr(span, f"dropped_{what}", 0):
                 note.setdefault("dropped", {})[what] = dropped
         return note
-
-
-@cache
-def _version() -> str:
-    try:
-        return metadata.version("tapps_otel")
-    except metadata.PackageNotFoundError:  # run from its source, not installed
-        return "unknown"
 
 
 def _put_ids(event: Event, span: LiveSpan) -> None:

@@ -51,7 +51,7 @@ class OtlpExporter(SpanExporter):
         if request.problem:
             _log.warning("a span cannot be sent: %s", request.problem)
             return False
-        answer = self.client.send(request.data)
+        answer = self.client.send(request.data, spans=len(request.spans))
         if answer.rejected:
             where, said = self.client.destination.name, answer.message or "no reason given"
             _log.warning("%s refused %d spans for good: %s", where, answer.rejected, said)

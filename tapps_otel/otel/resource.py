@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import cache
 from pathlib import PurePath
 from urllib.parse import unquote
 
-__all__ = ["of_process", "program"]
+__all__ = ["of_process", "program", "version"]
 
 
 def of_process() -> dict[str, str | int]:
@@ -41,3 +42,14 @@ def program() -> str:
     path = PurePath(sys.argv[0] if sys.argv else "")
     name = path.parent.name if path.name == "__main__.py" else path.name.removesuffix(".py")
     return name if name not in {"", "-c", "-m", "-"} else "tapps_otel"
+
+
+@cache
+def version() -> str:
+    """Of this package: the version of its instrumentation scope."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tapps_otel")
+    except PackageNotFoundError:  # run from its source, not installed
+        return "unknown"

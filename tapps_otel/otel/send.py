@@ -241,7 +241,7 @@ class Sender:
         return False
 
     def _send(self, batch: list[Found], request: Request) -> None:
-        answer = self._client.send(request.data, patience=self._patience)
+        answer = self._client.send(request.data, spans=len(batch), patience=self._patience)
         if answer.rejected:
             self._note_refusal(batch, answer)
         else:

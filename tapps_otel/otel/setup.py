@@ -20,8 +20,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel.otel.client import connect
-from tapps_otel.otel.delivery import Delivery, Exit, Exporter
+from tapps_otel.otel.delivery import Delivery, Exporter
 from tapps_otel.otel.destination import destination, protocol_of
+from tapps_otel.otel.leaving import Exit
 from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.resource import program
 from tapps_otel.otel.spans import wanted, warn_once
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["deliveries", "ensure_provider"]
+__all__ = ["PROTOCOLS", "deliveries", "ensure_provider", "load", "resource_of_process"]
 
-_PROTOCOLS: Final = {
+PROTOCOLS: Final = {
     "grpc": "otlp_proto_grpc",
     "http/protobuf": "otlp_proto_http",
     "http/json": "otlp_json_http",  # if that exporter is installed
@@ -53,7 +54,7 @@ _PLUGGED: Final = (
 )
 _lock = threading.Lock()
 _tried = False
-_made: Exit | None = None
+_made: Exit[Delivery] | None = None
 
 
 def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
@@ -83,7 +84,7 @@ def deliveries() -> list[Delivery]:
 def _install(made: list[Delivery], settings: Settings) -> trace.TracerProvider:
     global _made  # noqa: PLW0603 - a process is set up once
     provider = TracerProvider(
-        resource=_resource(settings.service_name),
+        resource=resource_of_process(settings.service_name),
         sampler=_sampler(),
         id_generator=_id_generator(),
         shutdown_on_exit=False,  # it would wait too long
@@ -145,7 +146,7 @@ def _exporter(name: str, settings: Settings) -> Exporter:
 
 
 def _make(name: str) -> Any:
-    return _load("opentelemetry_traces_exporter", name)()
+    return load("opentelemetry_traces_exporter", name)()
 
 
 def _exporter_names(settings: Settings) -> list[str]:
@@ -154,7 +155,7 @@ def _exporter_names(settings: Settings) -> list[str]:
     if settings.otlp_endpoint and not {"otlp", *_CHECKED} & set(names):
         names.append("otlp")  # whoever gave an endpoint wants spans there
     asked_protocol = protocol_of(settings)
-    otlp = _PROTOCOLS.get(asked_protocol, asked_protocol)
+    otlp = PROTOCOLS.get(asked_protocol, asked_protocol)
     return [otlp if name == "otlp" else name for name in names if name not in {"", "none"}]
 
 
@@ -164,7 +165,7 @@ def _sampler() -> Sampler | None:
     if not any(entry_points(group="opentelemetry_traces_sampler", name=name)):
         return None
     try:
-        make = _load("opentelemetry_traces_sampler", name)
+        make = load("opentelemetry_traces_sampler", name)
         sampler: Sampler = make(os.environ.get("OTEL_TRACES_SAMPLER_ARG"))
     except Exception as error:  # noqa: BLE001 - another package's code
         warn_once(f"sampler {name}", error)
@@ -177,21 +178,25 @@ def _id_generator() -> IdGenerator | None:
     if not name:
         return None
     try:
-        generator: IdGenerator = _load("opentelemetry_id_generator", name)()
+        generator: IdGenerator = load("opentelemetry_id_generator", name)()
     except Exception as error:  # noqa: BLE001 - another package's code
         warn_once(f"id generator {name}", error)
         return None
     return generator
 
 
-def _load(group: str, name: str) -> Callable[..., Any]:
+def load(group: str, name: str) -> Callable[..., Any]:
+    """What an installed package offers to OpenTelemetry under this name.
+
+    :raises LookupError: none offers it
+    """
     for point in entry_points(group=group, name=name):
         loaded: Callable[..., Any] = point.load()
         return loaded
     raise LookupError(f"no installed package offers {name!r} as {group}")
 
 
-def _resource(service_name: str | None) -> Resource:
+def resource_of_process(service_name: str | None) -> Resource:
     """The SDK's resource by the environment; where that is silent, host, process and program."""
     resource = Resource.create()
     known = resource.attributes

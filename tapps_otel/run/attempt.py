@@ -116,10 +116,7 @@ class Attempt(Scope):
                 run.store_inputs(event, self.inputs)
             run.start_span(self, event, started, self.scope)
             self.start_event = event
-            if call.policy.on_interrupted == "fail":
-                seq = run.write_synced(event)
-            else:
-                seq = run.write(event)
+            seq = run.write(event, sync=call.policy.on_interrupted == "fail")
         except BaseException as error:
             if event is not None and event.seq and not isinstance(error, LogError):
                 self._remember(event, event.seq)  # Ctrl-C at that very moment: it is in the log

@@ -31,6 +31,8 @@ from tapps_otel.log.reader import read
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import new_trace_id, new_workflow_id
+from tapps_otel.otel.measures import measures
+from tapps_otel.otel.resource import version
 from tapps_otel.otel.spans import SpanRef, tracing
 from tapps_otel.run.recorder import Run
 from tapps_otel.run.values import canonical, from_json, to_json
@@ -127,6 +129,8 @@ def open_run(
     lease: Lease | None = None
     writer: LogWriter | None = None
     try:
+        # Before the metrics, so that at the exit spans are sent first and can be counted.
+        made, measured = tracing(config), measures(config, name)
         lease = Lease(store.lease_path(workflow_id), workflow_id)
         fold = Fold(workflow_id)
         with collector_paused():
@@ -138,6 +142,7 @@ def open_run(
                 stop=config.on_log_failure == "stop",
                 limit=config.buffer_events,
                 on_event=fold.feed,
+                observer=measured,
             )
         history = fold.history
         if history.status == "completed":  # it ended between the look at it and the lease
@@ -155,7 +160,8 @@ def open_run(
             execution=history.executions[-1].number + 1 if history.executions else 1,
             lease=lease,
             writer=writer,
-            tracing=tracing(config),
+            tracing=made,
+            measures=measured,
             capture_inputs=config.capture_inputs,
             on_divergence=on_divergence,
             home=None if fn is None else fn.__module__,
@@ -381,18 +387,8 @@ def _process(durability: str) -> dict[str, Any]:
         "boot_id": boot_id(),
         "durability": durability,
         "python": platform.python_version(),
-        "tapps_otel": _version(),
+        "tapps_otel": version(),
     }
-
-
-@cache
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("tapps_otel")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 # A forked child must not go on with its parent's runs: it would carry them on twice.

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
+    from tapps_otel.otel.measures import Measures
     from tapps_otel.otel.spans import SpanRef, Tracing
 
 __all__ = ["Run"]
@@ -86,6 +87,7 @@ class Run:
         lease: Lease | None = None,
         writer: LogWriter | None = None,
         tracing: Tracing | None = None,
+        measures: Measures | None = None,
         capture_inputs: bool = False,
         on_divergence: str = "fail",
         home: str | None = None,
@@ -100,7 +102,7 @@ class Run:
         self._terminated = False
         self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
-        self._capture_inputs = capture_inputs
+        self._measures, self._capture_inputs = measures, capture_inputs
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
@@ -411,22 +413,23 @@ class Run:
 
     # -- writing
 
-    def write(self, event: Event) -> int | None:
+    def write(self, event: Event, *, sync: bool = False) -> int | None:
         """Write an event; its seq, or ``None`` while the log fails or is not this process's.
 
+        The one place where events are measured, too.
+
+        :param sync: before it returns, whatever the event is
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        writer = self._writer
+        writer, measures = self._writer, self._measures
         if writer is None or self.detached:
             return None
-        return writer.append(event)
-
-    def write_synced(self, event: Event) -> int | None:
-        """The same, synced before it returns, whatever the event is."""
-        writer = self._writer
-        if writer is None or self.detached:
-            return None
-        return writer.append(event, sync=True)
+        if measures is None:
+            return writer.append(event, sync=sync)
+        began = clock.monotonic_ns()
+        seq = writer.append(event, sync=sync)
+        measures.wrote(event, clock.monotonic_ns() - began)
+        return seq
 
     def put_blob(self, data: bytes) -> str:
         """Keep what is too large for a line; gives its name.

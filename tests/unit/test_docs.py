@@ -17,6 +17,7 @@ from tapps_otel.cli.app import app
 from tapps_otel.cli.codes import MEANINGS
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR
+from tapps_otel.otel.metrics import METRICS
 from tapps_otel.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,12 @@ def test_attributes_are_those_of_the_spans() -> None:
     made = {value for name, value in vars(ATTR).items() if not name.startswith("_")}
 
     assert shown == made
+
+
+def test_metrics_are_those_that_are_made() -> None:
+    shown = [(*code(name), *code(unit), tuple(code(has))) for name, unit, has, _ in table("metric")]
+
+    assert shown == [(metric.name, metric.unit, metric.attributes) for metric in METRICS]
 
 
 @pytest.mark.parametrize("row", table("promise"), ids=lambda row: row[0][:60])

@@ -19,8 +19,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 from tapps_otel.otel import setup, spans
-from tapps_otel.otel.delivery import Delivery, Exit, Exporter
+from tapps_otel.otel.delivery import Delivery, Exporter
 from tapps_otel.otel.destination import destination
+from tapps_otel.otel.leaving import Exit
+from tapps_otel.otel.leaving import leave as leave_all
 from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.resource import of_process, program
 from tapps_otel.settings import Settings
@@ -29,11 +31,11 @@ GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit]]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit[Any]]]:
     """A process that nobody has set up; what would happen at its exit is kept."""
-    kept: list[Exit] = []
+    kept: list[Exit[Any]] = []
 
-    def keep(leaving: Exit) -> None:
+    def keep(leaving: Exit[Any]) -> None:
         kept.append(leaving)
 
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
@@ -43,7 +45,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit]]:
     monkeypatch.setattr(Exit, "register", keep)
     yield kept
     for one in kept:
-        one._asked.set()
+        one.ask()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_exporters_are_those_that_the_variables_name(
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_exporter_of_the_protocol_is_made(
-    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[Exit]
+    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[Exit[Any]]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
@@ -90,7 +92,7 @@ def test_the_exporter_of_the_protocol_is_made(
 
 
 def test_standard_exporters_sampler_and_ids_are_respected(
-    monkeypatch: pytest.MonkeyPatch, fresh: list[Exit]
+    monkeypatch: pytest.MonkeyPatch, fresh: list[Exit[Any]]
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
@@ -115,7 +117,7 @@ def test_what_cannot_be_had_is_said_once(
     env: dict[str, str],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
-    fresh: list[Exit],
+    fresh: list[Exit[Any]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, value in env.items():
@@ -128,14 +130,14 @@ def test_what_cannot_be_had_is_said_once(
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def test_nothing_is_built_where_nobody_asks(fresh: list[Exit]) -> None:
+def test_nothing_is_built_where_nobody_asks(fresh: list[Exit[Any]]) -> None:
     assert setup.ensure_provider(Settings()) is None
     assert not fresh
 
 
 def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    made = setup._resource(None).attributes
+    made = setup.resource_of_process(None).attributes
 
     assert made["service.name"] == "build"
     assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
@@ -144,7 +146,7 @@ def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyP
 def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
-    made = setup._resource(None).attributes
+    made = setup.resource_of_process(None).attributes
 
     assert [made[name] for name in ("service.name", "host.name", "team")] == [
         "shop",
@@ -212,7 +214,7 @@ class Refusing(InMemorySpanExporter):
 
 def leave(
     make: type[SpanExporter], spans: int, caplog: pytest.LogCaptureFixture
-) -> tuple[Exit, str]:
+) -> tuple[Exit[Delivery], str]:
     """A process that makes this many spans and ends."""
     delivery = Delivery(Exporter("memory", make))
     provider = TracerProvider(shutdown_on_exit=False)
@@ -220,7 +222,7 @@ def leave(
     leaving = Exit(provider, [delivery], timeout=10)
     for _ in range(spans):
         provider.get_tracer("t").start_span("s").end()
-    leaving._leave()
+    leave_all([leaving])
     return leaving, caplog.text
 
 
@@ -242,13 +244,13 @@ def test_a_forked_child_counts_anew_and_connects_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delivery = Delivery(Exporter("memory", Refusing))
-    provider = TracerProvider(resource=setup._resource(None), shutdown_on_exit=False)
+    provider = TracerProvider(resource=setup.resource_of_process(None), shutdown_on_exit=False)
     provider.add_span_processor(delivery)
     leaving = Exit(provider, [delivery], timeout=10)
     provider.get_tracer("t").start_span("the parent's").end()
     parents = delivery.exporter.inner
     monkeypatch.setattr(os, "getpid", lambda: 424242)
-    leaving._after_fork()
+    leaving.after_fork()
     provider.force_flush()
 
     assert delivery.unsent == 0

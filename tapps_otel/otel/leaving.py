@@ -1,0 +1,170 @@
+"""The end of a process: the last flush of what was set up here, and no longer than is allowed.
+
+The SDK's own shutdown waits for a collector that does not answer, thirty seconds if need be. Here
+threads that were started long before do that (from Python 3.12 on none can be started once the
+interpreter shuts down), and the interpreter waits for all of them together no longer than
+``shutdown_timeout``. What was not sent by then is said.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from opentelemetry.sdk.resources import Resource
+
+from tapps_otel import clock
+from tapps_otel.otel.spans import warn_once
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Exit", "Gate", "Part", "leave"]
+
+_BEFORE_FORK: Final = 0.2  # seconds that a fork waits for an answer that is on its way
+
+
+class Gate:
+    """Lets one thread at a time send, and none while the process forks: gRPC may hang in a child.
+
+    Whoever is sending is waited for a moment, and no longer: a fork is part of a step.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def close(self) -> None:
+        """Before the fork."""
+        self._closed = self._lock.acquire(timeout=_BEFORE_FORK)
+
+    def open(self, *, in_child: bool = False) -> None:
+        """After the fork."""
+        if in_child:  # whoever was sending is not there
+            self._lock = threading.Lock()
+        elif self._closed:
+            self._lock.release()
+        self._closed = False
+
+
+class Part(Protocol):
+    """One way on which something leaves this process.
+
+    :ivar gate: closed while the process forks
+    """
+
+    @property
+    def gate(self) -> Gate:
+        """Who sends has to pass it."""
+
+    def give_up(self) -> None:
+        """Fail from now on, also in what is being sent."""
+
+    def say_unsent(self) -> None:
+        """Tell what was not taken, if anything was not."""
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked process: what the parent holds, it sends."""
+
+
+P = TypeVar("P", bound=Part)
+_exits: Final[list[Exit[Any]]] = []
+
+
+def leave(exits: Sequence[Exit[Any]]) -> None:
+    """Flush these, the earlier ones first: they count what they send, and later ones tell of it.
+
+    Each gets its share of the time before the next one begins; all of them end together.
+    """
+    began = clock.monotonic_ns()
+    allowed = max((one.timeout for one in exits), default=0.0)
+
+    def left(share: float) -> float:
+        return max(0.0, share * allowed - (clock.monotonic_ns() - began) / 1e9)
+
+    for number, one in enumerate(exits, 1):
+        one.ask()
+        one.wait(left(number / len(exits)))
+    for one in exits:
+        one.finish(left(1))
+
+
+class Exit(Generic[P]):
+    """The last flush of one provider, in a thread that exists from the beginning.
+
+    :param provider: of spans or of metrics; its ``shutdown`` may hang
+    :param deliveries: what it delivers to
+    :param timeout: how long the process may wait for it, seconds
+    """
+
+    def __init__(self, provider: Any, deliveries: list[P], timeout: float) -> None:
+        self._provider = provider
+        self.deliveries, self.timeout = deliveries, timeout
+        self._start()
+
+    def register(self) -> None:
+        """Let the interpreter come here when it shuts down, and when it forks."""
+        if not _exits:
+            atexit.register(leave, _exits)
+        _exits.append(self)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self.after_fork,
+            )
+
+    def _start(self) -> None:
+        self._asked = threading.Event()
+        self._done = threading.Event()
+        threading.Thread(target=self._flush, name="tapps_otel-flush", daemon=True).start()
+
+    def _flush(self) -> None:
+        self._asked.wait()
+        try:
+            self._provider.shutdown()
+        except Exception as error:  # noqa: BLE001 - of an exporter
+            warn_once("shutdown", error)
+        self._done.set()
+
+    def _before_fork(self) -> None:
+        for delivery in self.deliveries:
+            delivery.gate.close()
+
+    def _after_fork_in_parent(self) -> None:
+        for delivery in self.deliveries:
+            delivery.gate.open()
+
+    def after_fork(self) -> None:
+        """No thread survives a fork, and the process has another number."""
+        for delivery in self.deliveries:
+            delivery.gate.open(in_child=True)
+            delivery.after_fork()
+        update = getattr(self._provider, "_update_resource", None)
+        if update is not None:
+            update(Resource({"process.pid": os.getpid()}))
+        self._start()
+
+    def ask(self) -> None:
+        """Let the flush begin."""
+        self._asked.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end; whether it has come."""
+        return self._done.wait(seconds)
+
+    def finish(self, seconds: float) -> None:
+        """Wait for its end, then give up; say what was not sent."""
+        if not self.wait(seconds):
+            for delivery in self.deliveries:
+                delivery.give_up()
+        for delivery in self.deliveries:
+            delivery.say_unsent()
