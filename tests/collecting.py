@@ -22,8 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from capabilities import CAPABILITIES, Capability
@@ -139,8 +143,35 @@ def collected(span: Span, resource: dict[str, Any], scope: tuple[str, str]) -> C
     )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A point of a metric as it came out of the collector: a sum's value, a histogram's count."""
+
+    name: str
+    unit: str
+    attributes: dict[str, Any]
+    value: float
+    resource: dict[str, Any]
+    scope: str
+
+
+def measured(metric: Metric, resource: dict[str, Any], scope: str) -> list[Measured]:
+    kind = str(metric.WhichOneof("data"))
+    return [
+        Measured(
+            name=metric.name,
+            unit=metric.unit,
+            attributes=mapping(point.attributes),
+            value=point.count if kind == "histogram" else getattr(point, point.WhichOneof("value")),
+            resource=resource,
+            scope=scope,
+        )
+        for point in getattr(metric, kind).data_points
+    ]
+
+
 class Sink(ThreadingHTTPServer):
-    """Takes OTLP over HTTP from the collector, and keeps the spans in the order they come."""
+    """Takes OTLP over HTTP from the collector, and keeps what comes in the order it comes."""
 
     daemon_threads = True
 
@@ -148,7 +179,17 @@ class Sink(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Request)
         self.came = threading.Condition()
         self.spans: list[Collected] = []
-        self.bodies: list[bytes] = []  # requests, as they came
+        self.bodies: list[bytes] = []  # requests of spans, as they came
+        self.metrics: list[Measured] = []
+
+    def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
+        with self.came:
+            for of_resource in request.resource_metrics:
+                resource = mapping(of_resource.resource.attributes)
+                for of_scope in of_resource.scope_metrics:
+                    for metric in of_scope.metrics:
+                        self.metrics += measured(metric, resource, of_scope.scope.name)
+            self.came.notify_all()
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         with self.came:
@@ -167,8 +208,11 @@ class Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        self.server.bodies.append(body)
-        self.server.take(ExportTraceServiceRequest.FromString(body))
+        if self.path.endswith("/v1/metrics"):
+            self.server.take_metrics(ExportMetricsServiceRequest.FromString(body))
+        else:
+            self.server.bodies.append(body)
+            self.server.take(ExportTraceServiceRequest.FromString(body))
         self.send_response(200)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", "0")
@@ -224,6 +268,15 @@ class Collector:
                 )
         self._settle()
         return [span for span in self.sink.spans if span.scope[0] != "settle"]
+
+    def metrics(self, *names: str) -> list[Measured]:
+        """Our metrics, as soon as all of these have come."""
+        with self.sink.came:
+            if not self.sink.came.wait_for(
+                lambda: {metric.name for metric in self.sink.metrics} >= set(names), PATIENCE
+            ):
+                pytest.fail(f"metrics came: {self.sink.metrics}\n{self.output.read_text()}")
+            return [metric for metric in self.sink.metrics if metric.scope == "tapps_otel"]
 
     def _settle(self) -> None:
         """Send a span of our own and wait for it: what was sent before it has come too."""

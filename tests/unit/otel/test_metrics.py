@@ -443,6 +443,15 @@ def test_exporters_are_those_that_the_variables_name(
     assert metering._exporter_names() == names
 
 
+@pytest.mark.parametrize("variable", ["ENDPOINT", "METRICS_ENDPOINT"])
+def test_where_metrics_go_is_told_without_secrets(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", "http://user:secret@collector:4318/a?b=c")
+
+    assert metering._target("otlp_proto_http") == "collector:4318"
+
+
 def test_a_provider_is_set_up_once_and_only_where_there_is_none(
     fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
