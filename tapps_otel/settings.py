@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tapps_otel.errors import SettingsError
 
-__all__ = ["DEFAULT_LOG_DIR", "Settings", "configure", "current"]
+__all__ = ["DEFAULT_LOG_DIR", "Alias", "Settings", "configure", "current"]
 
 DEFAULT_LOG_DIR: Final = Path(".tapps-agents/workflow-state/events")
+# Conventions whose names spans can have too, each in a version: they change from one to the next.
+Alias = Literal["gen_ai/0.1", "gen_ai/1.41", "cicd/1.44"]
 
 
 class Settings(BaseSettings):
@@ -27,6 +29,8 @@ class Settings(BaseSettings):
     :ivar buffer_events: see ``on_log_failure``
     :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
     :ivar spans: make OpenTelemetry spans
+    :ivar aliases: conventions whose attributes spans have too, as ``cicd/1.44``; in the environment
+        with commas between them
     :ivar metrics: measure runs, steps and logs by OpenTelemetry metrics
     :ivar otlp_endpoint: send spans there, whatever the standard variables say: as
         ``http://collector:4317``
@@ -49,6 +53,7 @@ class Settings(BaseSettings):
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     spans: bool = True
+    aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
     metrics: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
@@ -57,6 +62,13 @@ class Settings(BaseSettings):
     announce: Literal["workflow", "steps", "off"] = "workflow"
     shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     handle_sigterm: bool = False
+
+    @field_validator("aliases", mode="before")
+    @classmethod
+    def _split(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        return [name.strip() for name in given.split(",") if name.strip()]
 
 
 _given: dict[str, Any] = {}
@@ -97,7 +109,12 @@ def _explain(error: ValidationError) -> str:
     for one in error.errors():
         name = ".".join(str(part) for part in one["loc"])
         parts.append(
-            f"setting {name!r} (TAPPS_OTEL_{name.upper()} in the environment): {one['msg']}, "
+            f"setting {name!r} ({_variable(one['loc'])} in the environment): {one['msg']}, "
             f"not {one['input']!r:.100}"
         )
     return "; ".join(parts)
+
+
+def _variable(place: tuple[int | str, ...]) -> str:
+    """The variable of a setting, whatever part of its value is meant."""
+    return f"TAPPS_OTEL_{str(place[0]).upper()}"

@@ -9,7 +9,7 @@ a processor, or cut by a limit) is in the ``otel`` field of its events, values p
   ``trace_state`` (both: as the scope's span; without a scope null and empty); ``parent_is_remote``
   (false); ``links`` (none).
 - Of an execution's first event also: ``scope``, the instrumentation scope; ``limits`` of the
-  provider (the SDK's defaults); ``resource_schema`` (none).
+  provider (the SDK's defaults); ``resource_schema`` (none); ``aliases`` (none): see ``aliases.py``.
 - Of the event that ends a span, as the span was just before: ``attributes`` in their order (those
   of :func:`start_attributes`); ``events`` (the log's; a number is the ``seq`` of one of them,
   a list is name, time, attributes and perhaps the number of dropped attributes of another);
@@ -33,11 +33,13 @@ from msgspec import UNSET
 
 from tapps_otel import clock
 from tapps_otel.names import ATTR
+from tapps_otel.otel.aliases import artifact_aliases, end_aliases, start_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tapps_otel.log.event import Event
+    from tapps_otel.otel.aliases import Aliases
 
 __all__ = [
     "ERROR",
@@ -88,10 +90,11 @@ def span_name(event: Event) -> str:
     return f"step {text(event.step)}"
 
 
-def start_attributes(event: Event, workflow: str | None) -> Attributes:
+def start_attributes(event: Event, workflow: str | None, aliases: Aliases = ()) -> Attributes:
     """Attributes of the span that this event starts.
 
     :param workflow: name of the run's workflow, which a step's event does not have
+    :param aliases: of its execution
     """
     attributes: Attributes = {
         ATTR.EXECUTION: event.execution,
@@ -104,7 +107,9 @@ def start_attributes(event: Event, workflow: str | None) -> Attributes:
     elif event.workflow is not UNSET:
         _add_code(attributes, str(event.workflow.get("path", "")))
     if event.attributes is not UNSET:
-        _add_users(attributes, event.attributes)
+        _add_others(attributes, event.attributes)
+    if aliases:  # last, for the user may know better
+        _add_others(attributes, start_aliases(aliases, event, workflow))
     return attributes
 
 
@@ -152,7 +157,7 @@ def event_attributes(event: Event) -> Attributes:
     if event.question is not UNSET:
         attributes[ATTR.QUESTION] = text(event.question)
     if event.attributes is not UNSET and event.event_type not in _SPANS:
-        _add_users(attributes, event.attributes)
+        _add_others(attributes, event.attributes)
     return attributes
 
 
@@ -179,21 +184,25 @@ def time_of(event: Event) -> int:
 # ---------------------------------------------------------------- at the end
 
 
-def end_events(event: Event) -> Iterator[tuple[str, Attributes]]:
+def end_events(event: Event, aliases: Aliases = ()) -> Iterator[tuple[str, Attributes]]:
     """Name and attributes of the span's last events, all at :func:`end_ns`."""
     if event.artifacts is not UNSET:
-        yield from (("tapps.artifact", _artifact(one)) for one in event.artifacts[:_ARTIFACTS])
+        for one in event.artifacts[:_ARTIFACTS]:
+            yield "tapps.artifact", _artifact(one, aliases)
     if event.error is not UNSET:
         yield "exception", _exception(event)
     yield event.event_type, event_attributes(event)
 
 
-def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attributes:
+def end_attributes(
+    event: Event, first_seq: int, sha: str | None = None, aliases: Aliases = ()
+) -> Attributes:
     """Attributes that a span gets when it ends.
 
     :param first_seq: of the event that started it
     :param sha: of the ending event's line, on a workflow's span: with ``tapps.seq.last`` the head
         of the log
+    :param aliases: of its execution
     """
     attributes: Attributes = {}
     if event.status is not UNSET:
@@ -210,15 +219,19 @@ def end_attributes(event: Event, first_seq: int, sha: str | None = None) -> Attr
     if sha is not None:
         attributes[ATTR.HEAD_SHA] = sha
     if event.attributes is not UNSET:
-        _add_users(attributes, event.attributes)
+        _add_others(attributes, event.attributes)
+    if aliases:
+        of_step = event.step_id is not UNSET
+        _add_others(attributes, end_aliases(aliases, event.status, of_step=of_step))
     return attributes
 
 
-def interrupted_attributes(head: tuple[int, int, str] | None) -> Attributes:
+def interrupted_attributes(head: tuple[int, int, str] | None, aliases: Aliases = ()) -> Attributes:
     """Attributes that the span of what was cut short gets in place of :func:`end_attributes`.
 
     :param head: on a workflow's span: seq of the execution's first and last line, and the last
         one's sha
+    :param aliases: of its execution
     """
     attributes: Attributes = {ATTR.STATUS: _INTERRUPTED}
     if head is not None:
@@ -226,6 +239,7 @@ def interrupted_attributes(head: tuple[int, int, str] | None) -> Attributes:
     attributes[ATTR.ERROR_TYPE] = _INTERRUPTED
     if head is not None:
         attributes[ATTR.HEAD_SHA] = head[2]
+    attributes.update(end_aliases(aliases, _INTERRUPTED, of_step=head is None))
     return attributes
 
 
@@ -272,19 +286,20 @@ def _exception(event: Event) -> Attributes:
     return attributes
 
 
-def _artifact(artifact: Mapping[str, Any]) -> Attributes:
+def _artifact(artifact: Mapping[str, Any], aliases: Aliases) -> Attributes:
     attributes: Attributes = {}
     for key, value in artifact.items():
         _add(attributes, f"{ATTR.ARTIFACT}.{text(str(key))}", value)
+    _add_others(attributes, artifact_aliases(aliases, artifact))
     return attributes
 
 
 # ---------------------------------------------------------------- values
 
 
-def _add_users(attributes: Attributes, users: Mapping[str, Any]) -> None:
-    """Add what the user named; ours win, for what is ours must be true."""
-    for name, value in users.items():
+def _add_others(attributes: Attributes, others: Mapping[str, Any]) -> None:
+    """Add what the user named, or aliases; ours win, for what is ours must be true."""
+    for name, value in others.items():
         key = text(name)
         if key and key not in attributes:
             _add(attributes, key, value)

@@ -26,6 +26,7 @@ from tapps_otel import names
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import raw_json
 from tapps_otel.names import ATTR
+from tapps_otel.otel.aliases import Aliases, aliases_of
 from tapps_otel.otel.content import (
     Attributes,
     end_attributes,
@@ -162,7 +163,8 @@ class _Tracing(Tracing):
             within = trace.set_span_in_context(above)
             linked += _link_between(current)
         workflow = scope.workflow if scope is not None else workflow_name(event)
-        name, attributes = span_name(event), start_attributes(event, workflow)
+        aliases = scope.aliases if scope is not None else _aliases(event)
+        name, attributes = span_name(event), start_attributes(event, workflow, aliases)
         over = above.get_span_context() if scope is None else scope.context
         made = self._make(name, attributes, linked, within, start_ns)
         context = made.get_span_context()
@@ -175,10 +177,13 @@ class _Tracing(Tracing):
         if not own and (scope is None or self._announces_steps):
             live.markers = self._markers
         live.fill(name, attributes, workflow, len(linked), start_ns)
+        live.aliases = aliases
         live.flags = None if own else context.trace_flags
         _put_ids(event, live)
         if scope is None:
             event.otel = {**_note(live, None, over, linked), "scope": self._scope, **self._limits()}
+            if aliases:
+                event.otel["aliases"] = list(aliases)
         elif linked or live.flags != scope.flags or context.trace_state is not over.trace_state:
             event.otel = _note(live, scope, over, linked) or UNSET
         return live
@@ -231,6 +236,7 @@ class _Span(LiveSpan):
         "_name",
         "_recording",
         "_start_ns",
+        "aliases",
         "context",
         "flags",
         "markers",
@@ -249,6 +255,7 @@ class _Span(LiveSpan):
         self.span_id = f"{context.span_id:016x}"
         self.span = span
         self.context = context
+        self.aliases: Aliases = ()
         self.flags: int | None = None
         self.markers: Markers | None = None
         self._recording = span.is_recording()
@@ -335,9 +342,9 @@ class _Span(LiveSpan):
 
     def _finish(self, event: Event, at: int, sha: str | None) -> None:
         span = self.span
-        for name, attributes in end_events(event):
+        for name, attributes in end_events(event, self.aliases):
             span.add_event(name, attributes, at)
-        ending = end_attributes(event, self._first_seq or 0, sha)
+        ending = end_attributes(event, self._first_seq or 0, sha, self.aliases)
         if len(ending) == 1:  # the usual step; one costs the SDK a third of several
             span.set_attribute(*ending.popitem())
         else:
@@ -390,6 +397,11 @@ class _Span(LiveSpan):
             if dropped := getattr(span, f"dropped_{what}", 0):
                 note.setdefault("dropped", {})[what] = dropped
         return note
+
+
+def _aliases(event: Event) -> Aliases:
+    """What the recorder noted in an execution's first event, as a reader of the log finds it."""
+    return aliases_of(event.otel) if event.otel is not UNSET else ()
 
 
 def _put_ids(event: Event, span: LiveSpan) -> None:

@@ -24,6 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from tapps_otel.errors import BlobDamagedError
+from tapps_otel.otel.aliases import Aliases, aliases_of
 from tapps_otel.otel.content import (
     ERROR,
     Attributes,
@@ -86,7 +87,10 @@ class Rebuilt(NamedTuple):
 class _Execution:
     """One process's go at the run: what its spans have in common."""
 
-    __slots__ = ("last_ns", "last_seq", "last_sha", "limits", "name", "number", "resource", "scope")
+    __slots__ = (
+        "aliases", "last_ns", "last_seq", "last_sha", "limits", "name", "number", "resource",
+        "scope",
+    )  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -94,6 +98,7 @@ class _Execution:
         self.scope = InstrumentationScope(SCOPE)
         self.limits: Mapping[str, Any] = {}
         self.name: str | None = None
+        self.aliases: Aliases = ()
         self.last_ns = self.last_seq = 0
         self.last_sha = b""
 
@@ -182,7 +187,7 @@ class Rebuilder:
         """An execution, by whatever line of it comes first: a repair stands before its start."""
         before, self._execution = self._execution, _Execution(event.execution)
         if before.number:
-            for field in ("resource", "scope", "limits", "name"):
+            for field in ("resource", "scope", "limits", "name", "aliases"):
                 setattr(self._execution, field, getattr(before, field))
         return self._execution
 
@@ -198,6 +203,7 @@ class Rebuilder:
             version = event.process.get("tapps_otel")
             execution.scope = InstrumentationScope(SCOPE, str(version) if version else None)
         execution.limits = note.get("limits", {})
+        execution.aliases = aliases_of(note)
         execution.name = workflow_name(event)
 
     def _start(self, event: Event) -> None:
@@ -272,10 +278,15 @@ class Rebuilder:
             on_workflow = end.event_type == "workflow_end"
             attributes = _with(
                 attributes,
-                end_attributes(end, opened.start.seq, sha.decode() if on_workflow else None),
+                end_attributes(
+                    end,
+                    opened.start.seq,
+                    sha.decode() if on_workflow else None,
+                    opened.execution.aliases,
+                ),
                 limits,
             )
-            for name, of_event in end_events(end):
+            for name, of_event in end_events(end, opened.execution.aliases):
                 events.append(SpanEvent(name, _event_bounded(of_event, limits), at))
             code, description = status_of(end)
             if code and status.status_code is not StatusCode.OK:
@@ -296,7 +307,9 @@ class Rebuilder:
         if start.event_type in _EXECUTIONS:
             head = (start.seq, execution.last_seq, execution.last_sha.decode())
         attributes = _with(
-            self._attributes(opened, {}), interrupted_attributes(head), execution.limits
+            self._attributes(opened, {}),
+            interrupted_attributes(head, execution.aliases),
+            execution.limits,
         )
         what = "the run" if head else "this step"
         status = Status(
@@ -364,7 +377,8 @@ class Rebuilder:
         if "attributes" in note:
             held = unpack_attributes(note["attributes"])
         else:
-            held = start_attributes(opened.start, opened.execution.name)
+            execution = opened.execution
+            held = start_attributes(opened.start, execution.name, execution.aliases)
         if dropped:
             return counted(held, dropped)
         return bounded(held, *_span_limits(limits))

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import (
@@ -351,6 +351,8 @@ def _execution_event(
         status="running",
         workflow={"name": run.name, **_import_path(fn)},
         process=_process(config.durability),
+        # Noted whether spans are made or not: they can be made from the log later.
+        otel={"aliases": list(config.aliases)} if config.aliases else UNSET,
     )
 
 

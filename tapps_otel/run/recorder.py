@@ -11,7 +11,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from tapps_otel import clock
 from tapps_otel.errors import (
@@ -660,7 +660,8 @@ class Run:
             event.resource = of_process()
             if first is not None:
                 event.parent_span_id = first.span_id
-                event.otel = {"parent_is_remote": True, "links": note_of_links(links)}
+                note = {} if event.otel is UNSET else event.otel
+                event.otel = {"parent_is_remote": True, "links": note_of_links(links), **note}
             root.span_id = event.span_id
         else:
             event.resource = self._tracing.resource or of_process()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -17,8 +18,9 @@ from tapps_otel.cli.app import app
 from tapps_otel.cli.codes import MEANINGS
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR
+from tapps_otel.otel.aliases import ALIAS
 from tapps_otel.otel.metrics import METRICS
-from tapps_otel.settings import Settings
+from tapps_otel.settings import Alias, Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -126,6 +128,14 @@ def test_attributes_are_those_of_the_spans() -> None:
     made = {value for name, value in vars(ATTR).items() if not name.startswith("_")}
 
     assert shown == made
+
+
+def test_aliases_are_those_that_are_made() -> None:
+    rows = table("alias")
+    made = {value for name, value in vars(ALIAS).items() if not name.startswith("_")}
+
+    assert {name for cell, _, _ in rows for name in code(cell)} == made
+    assert {version for _, cell, _ in rows for version in code(cell)} == set(get_args(Alias))
 
 
 def test_metrics_are_those_that_are_made() -> None:
