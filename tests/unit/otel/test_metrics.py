@@ -189,6 +189,19 @@ def test_a_completed_run_that_is_asked_again_counts_nothing(reading: Reading) ->
     assert {name: reading.points(name) for name in reading.all()} == before
 
 
+def test_what_a_crash_interrupted_is_counted_by_who_resumes(reading: Reading) -> None:
+    run = Run.open("build", workflow_id="b1")
+    run.begin("compile")
+    run.close()  # nothing is ended: as when the process dies
+    with Run.open("build", workflow_id="b1") as run:
+        run.begin("compile").finish()
+    step_of_build = {"tapps.workflow.name": "build", "tapps.step.name": "compile"}
+    interrupted = {"tapps.status": "interrupted", "error.type": "interrupted"}
+
+    assert reading.points("tapps.step.attempts") == [(step_of_build, 2)]
+    assert reading.points("tapps.step.failures") == [({**step_of_build, **interrupted}, 1)]
+
+
 def test_names_units_and_attributes_are_those_that_are_documented(reading: Reading) -> None:
     report(3)
     with pytest.raises(KeyError):
@@ -533,6 +546,18 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kept]]:
         return made
 
     return offer
+
+
+def test_a_package_may_offer_a_reader_of_its_own(
+    fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
+    monkeypatch.setattr(metering, "load", lambda _group, _name: InMemoryMetricReader)
+    report(3)
+    (leaving,) = fresh
+
+    assert leaving.deliveries == []
+    assert isinstance(api.get_meter_provider(), MeterProvider)
 
 
 def test_at_exit_the_last_numbers_are_sent(

@@ -1,0 +1,140 @@
+"""The end of a process: how long it waits, for whom, and what it says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tapps_otel import clock
+from tapps_otel.otel.leaving import Exit, Gate, leave
+
+
+class Moment:
+    """A clock that stands still until somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def time_ns(self) -> int:
+        return self.now
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += int(seconds * 1e9)
+
+
+@pytest.fixture
+def moment() -> Iterator[Moment]:
+    made = Moment()
+    with clock.use(made):
+        yield made
+
+
+class Provider:
+    """Shuts down at once, or hangs until the test is over."""
+
+    def __init__(self, *, hangs: bool) -> None:
+        self.over = threading.Event()
+        if not hangs:
+            self.over.set()
+
+    def shutdown(self) -> None:
+        self.over.wait()
+
+
+class Way:
+    """One way on which something leaves the process."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self.given_up = self.asked_what_is_unsent = False
+
+    def give_up(self) -> None:
+        self.given_up = True
+
+    def say_unsent(self) -> None:
+        self.asked_what_is_unsent = True
+
+    def after_fork(self) -> None:
+        pass
+
+
+class Waiting(Exit[Way]):
+    """Waits by the test's clock for what hangs, and really for what does not."""
+
+    def __init__(self, moment: Moment, timeout: float, *, hangs: bool) -> None:
+        self.moment, self.provider, self.way = moment, Provider(hangs=hangs), Way()
+        self.asked_at: int | None = None
+        super().__init__(self.provider, [self.way], timeout)
+
+    def ask(self) -> None:
+        self.asked_at = self.moment.now
+        super().ask()
+
+    def wait(self, seconds: float) -> bool:
+        if self.provider.over.is_set():
+            return super().wait(60)
+        self.moment.sleep(seconds)
+        return False
+
+
+@pytest.fixture
+def made(moment: Moment) -> Iterator[list[Waiting]]:
+    exits: list[Waiting] = []
+    yield exits
+    for one in exits:
+        one.provider.over.set()
+        one.ask()
+
+
+def test_what_hangs_together_delays_the_exit_once(moment: Moment, made: list[Waiting]) -> None:
+    made += [Waiting(moment, 2, hangs=True), Waiting(moment, 2, hangs=True)]
+    leave(made)
+
+    assert moment.now == 2e9
+    assert [one.asked_at for one in made] == [0, 1e9]  # each has its share
+    assert all(one.way.given_up and one.way.asked_what_is_unsent for one in made)
+
+
+@pytest.mark.parametrize("hanging", [0, 1])
+def test_what_hangs_takes_nothing_from_what_does_not(
+    moment: Moment, made: list[Waiting], hanging: int
+) -> None:
+    made += [Waiting(moment, 2, hangs=number == hanging) for number in (0, 1)]
+    leave(made)
+
+    assert moment.now == 2e9
+    assert [one.way.given_up for one in made] == [number == hanging for number in (0, 1)]
+
+
+def test_nobody_waits_for_what_is_done(moment: Moment, made: list[Waiting]) -> None:
+    made += [Waiting(moment, 2, hangs=False), Waiting(moment, 2, hangs=False)]
+    leave(made)
+
+    assert moment.now == 0
+    assert not any(one.way.given_up for one in made)
+
+
+def test_a_fork_finds_nobody_sending(moment: Moment, made: list[Waiting]) -> None:
+    made.append(Waiting(moment, 2, hangs=False))
+    (leaving,) = made
+    leaving._before_fork()
+    closed = not leaving.way.gate._lock.acquire(blocking=False)
+    leaving._after_fork_in_parent()
+    with leaving.way.gate:
+        pass
+
+    assert closed
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    gate = Gate()
+    gate._lock.acquire()  # a thread that is sending while the process forks
+    gate.close()
+    gate.open(in_child=True)
+    with gate:
+        pass
