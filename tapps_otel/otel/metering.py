@@ -25,7 +25,7 @@ from opentelemetry.sdk.metrics.export import (
 from tapps_otel.otel.destination import address_of
 from tapps_otel.otel.leaving import Exit, Gate
 from tapps_otel.otel.measures import wanted
-from tapps_otel.otel.setup import PROTOCOLS, load, resource_of_process
+from tapps_otel.otel.providers import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.spans import warn_once
 
 if TYPE_CHECKING:

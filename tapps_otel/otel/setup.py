@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import threading
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel.otel.client import connect
@@ -24,25 +22,17 @@ from tapps_otel.otel.delivery import Delivery, Exporter
 from tapps_otel.otel.destination import destination, protocol_of
 from tapps_otel.otel.leaving import Exit
 from tapps_otel.otel.otlp import OtlpExporter
-from tapps_otel.otel.resource import program
+from tapps_otel.otel.providers import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.spans import wanted, warn_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.sdk.trace.id_generator import IdGenerator
     from opentelemetry.sdk.trace.sampling import Sampler
-    from opentelemetry.util.types import AttributeValue
 
     from tapps_otel.settings import Settings
 
-__all__ = ["PROTOCOLS", "deliveries", "ensure_provider", "load", "resource_of_process"]
+__all__ = ["deliveries", "ensure_provider"]
 
-PROTOCOLS: Final = {
-    "grpc": "otlp_proto_grpc",
-    "http/protobuf": "otlp_proto_http",
-    "http/json": "otlp_json_http",  # if that exporter is installed
-}
 # Exporters in whose place answers are checked and ledgers kept, and the protocol they speak.
 _CHECKED: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
 # Where credentials come from a plug-in of the SDK's exporters, those know how to ask it.
@@ -183,28 +173,3 @@ def _id_generator() -> IdGenerator | None:
         warn_once(f"id generator {name}", error)
         return None
     return generator
-
-
-def load(group: str, name: str) -> Callable[..., Any]:
-    """What an installed package offers to OpenTelemetry under this name.
-
-    :raises LookupError: none offers it
-    """
-    for point in entry_points(group=group, name=name):
-        loaded: Callable[..., Any] = point.load()
-        return loaded
-    raise LookupError(f"no installed package offers {name!r} as {group}")
-
-
-def resource_of_process(service_name: str | None) -> Resource:
-    """The SDK's resource by the environment; where that is silent, host, process and program."""
-    resource = Resource.create()
-    known = resource.attributes
-    # Jaeger warns of clock skew at every span of a resource without a host.
-    own: dict[str, AttributeValue] = {"host.name": socket.gethostname(), "process.pid": os.getpid()}
-    own = {name: value for name, value in own.items() if name not in known}
-    if service_name:
-        own["service.name"] = service_name
-    elif str(known.get("service.name", "")).startswith("unknown_service"):
-        own["service.name"] = program()
-    return resource.merge(Resource(own))

@@ -24,6 +24,7 @@ from tapps_otel.otel.destination import destination
 from tapps_otel.otel.leaving import Exit
 from tapps_otel.otel.leaving import leave as leave_all
 from tapps_otel.otel.otlp import OtlpExporter
+from tapps_otel.otel.providers import resource_of_process
 from tapps_otel.otel.resource import of_process, program
 from tapps_otel.settings import Settings
 
@@ -137,7 +138,7 @@ def test_nothing_is_built_where_nobody_asks(fresh: list[Exit[Any]]) -> None:
 
 def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    made = setup.resource_of_process(None).attributes
+    made = resource_of_process(None).attributes
 
     assert made["service.name"] == "build"
     assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
@@ -146,7 +147,7 @@ def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyP
 def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
-    made = setup.resource_of_process(None).attributes
+    made = resource_of_process(None).attributes
 
     assert [made[name] for name in ("service.name", "host.name", "team")] == [
         "shop",
@@ -244,7 +245,7 @@ def test_a_forked_child_counts_anew_and_connects_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delivery = Delivery(Exporter("memory", Refusing))
-    provider = TracerProvider(resource=setup.resource_of_process(None), shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource_of_process(None), shutdown_on_exit=False)
     provider.add_span_processor(delivery)
     leaving = Exit(provider, [delivery], timeout=10)
     provider.get_tracer("t").start_span("the parent's").end()
