@@ -21,6 +21,7 @@ from tapps_otel.otel.spans import warn_once
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.otel.destination import Destination
+    from tapps_otel.otel.metrics import Meters
     from tapps_otel.settings import Settings
 
 __all__ = ["Measures", "count_spans", "measures", "wanted"]
@@ -56,14 +57,8 @@ def measures(settings: Settings, workflow: str) -> Measures | None:
     The first call that finds a standard variable asking for metrics, and no meter provider, sets
     one up. Later calls are cheap.
     """
-    if not settings.metrics:
-        return None
-    if "opentelemetry.metrics" not in sys.modules and not wanted():
-        return None
     try:
-        from tapps_otel.otel import metrics
-
-        meters = metrics.meters(settings)
+        meters = _meters(settings)
         return None if meters is None else meters.of(workflow)
     except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a run
         warn_once("metrics", error)
@@ -72,19 +67,22 @@ def measures(settings: Settings, workflow: str) -> Measures | None:
 
 def count_spans(destination: Destination, spans: int, error_type: str | None = None) -> None:
     """Count spans that a collector took, or that it did not take and why."""
-    if not spans or ("opentelemetry.metrics" not in sys.modules and not wanted()):
+    if not spans:
         return
     try:
-        settings = _settings.current()
-        if not settings.metrics:
-            return
-        from tapps_otel.otel import metrics
-
-        meters = metrics.meters(settings)
+        meters = _meters(_settings.current())
         if meters is not None:
             meters.count_spans(destination, spans, error_type)
     except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a delivery
         warn_once("metrics", error)
+
+
+def _meters(settings: Settings) -> Meters | None:
+    if not settings.metrics or ("opentelemetry.metrics" not in sys.modules and not wanted()):
+        return None
+    from tapps_otel.otel import metrics
+
+    return metrics.meters(settings)
 
 
 def wanted() -> bool:
