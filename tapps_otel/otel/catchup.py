@@ -9,15 +9,18 @@ Nothing waits for this but the process's exit, and that no longer than ``shutdow
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
+from collections import deque
+from dataclasses import dataclass
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import TappsError
 from tapps_otel.log.store import Store
 from tapps_otel.otel import setup
 from tapps_otel.otel.client import connect
+from tapps_otel.otel.leaving import Exit, Gate
 from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.send import send_run
 from tapps_otel.otel.source import RunSpans
@@ -35,6 +38,102 @@ __all__ = ["catch_up"]
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run that was resumed as this execution."""
+
+    store: Store
+    workflow_id: str
+    execution: int
+    provider: TracerProvider
+
+
+class _Worker:
+    """Does the jobs, one after the other, in a thread of its own. A part of the process's end.
+
+    :ivar gate: closed while the process forks
+    """
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._jobs: Queue[_Job] = Queue()
+        self._open: deque[_Job] = deque()
+        self._client: Client | None = None
+        self._given_up = False
+        threading.Thread(target=self._work, name="tapps_otel-catch-up", daemon=True).start()
+
+    def add(self, job: _Job) -> None:
+        self._open.append(job)
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        jobs = self._jobs
+        while True:
+            job = jobs.get()
+            try:
+                self._do(job)
+            except TappsError as error:
+                _log.warning("%s", error)
+            except Exception as error:  # noqa: BLE001 - of a processor, an exporter, the SDK
+                warn_once("catching up", error)
+            finally:
+                self._open.popleft()
+                jobs.task_done()
+
+    def _do(self, job: _Job) -> None:
+        """To collectors of ours what they have not confirmed; else to the program's provider."""
+        made = setup.deliveries()
+        if not made:
+            _hand_over(job)
+        for delivery in made:
+            live = delivery.exporter.inner
+            if isinstance(live, OtlpExporter) and not self._given_up:
+                self._send(job, live.client)
+
+    def _send(self, job: _Job, live: Client) -> None:
+        self._client = client = connect(live.destination)  # of its own: the live one is in use
+        try:
+            with self.gate:
+                report = send_run(job.store, job.workflow_id, client, before=job.execution)
+        finally:
+            self._client = None
+            client.close()
+        for problem in report.problems:
+            _log.warning("run %s: %s", job.workflow_id, problem)
+
+    # -- the process's end, and forks
+
+    def shutdown(self) -> None:
+        """Wait until all is done."""
+        self._jobs.join()
+
+    def give_up(self) -> None:
+        """Send nothing any more."""
+        self._given_up = True
+        if (client := self._client) is not None:
+            client.give_up()
+
+    def say_unsent(self) -> None:
+        """Tell which runs were not done with, and how they are sent."""
+        for workflow_id in dict.fromkeys(job.workflow_id for job in list(self._open)):
+            _log.warning(
+                "spans of earlier executions were not all sent; the log has them: "
+                "`tapps-otel send %s` sends them later.",
+                workflow_id,
+            )
+
+    def after_fork(self) -> None:
+        """The parent does what it has begun."""
+        self._begin()
+
+
+_lock = threading.Lock()
+_worker: _Worker | None = None
+
+
 def catch_up(
     folder: Path, workflow_id: str, execution: int, provider: TracerProvider, timeout: float
 ) -> None:
@@ -42,59 +141,19 @@ def catch_up(
 
     :param timeout: how long the process's exit may wait for it, seconds
     """
-    thread = threading.Thread(
-        target=_guarded,
-        args=(Store(folder), workflow_id, execution, provider),
-        name="tapps_otel-catch-up",
-        daemon=True,
-    )
-    thread.start()
-    atexit.register(_wait, thread, workflow_id, timeout)
+    global _worker  # noqa: PLW0603 - one a process
+    with _lock:
+        if _worker is None:
+            _worker = _Worker()
+            Exit(_worker, [_worker], timeout).register()
+    _worker.add(_Job(Store(folder), workflow_id, execution, provider))
 
 
-def _wait(thread: threading.Thread, workflow_id: str, timeout: float) -> None:
-    thread.join(timeout)
-    if thread.is_alive():
-        _log.warning(
-            "spans of earlier executions were not all sent; the log has them: "
-            "`tapps-otel send %s` sends them later.",
-            workflow_id,
-        )
-
-
-def _guarded(store: Store, workflow_id: str, execution: int, provider: TracerProvider) -> None:
-    try:
-        clients = [
-            delivery.exporter.inner.client
-            for delivery in setup.deliveries()
-            if isinstance(delivery.exporter.inner, OtlpExporter)
-        ]
-        if setup.deliveries():
-            for one in clients:
-                _send(store, workflow_id, execution, one)
-        else:
-            _hand_over(store, workflow_id, execution, provider)
-    except TappsError as error:
-        _log.warning("%s", error)
-    except Exception as error:  # noqa: BLE001 - of a processor, an exporter, the SDK
-        warn_once("catching up", error)
-
-
-def _send(store: Store, workflow_id: str, execution: int, live: Client) -> None:
-    client = connect(live.destination)  # of its own: the live one is in use
-    try:
-        report = send_run(store, workflow_id, client, before=execution)
-    finally:
-        client.close()
-    for problem in report.problems:
-        _log.warning("run %s: %s", workflow_id, problem)
-
-
-def _hand_over(store: Store, workflow_id: str, execution: int, provider: TracerProvider) -> None:
+def _hand_over(job: _Job) -> None:
     """Give a provider that is not ours what was cut short, as if it had just ended."""
-    processor: Any = getattr(provider, "_active_span_processor", None)
+    processor: Any = getattr(job.provider, "_active_span_processor", None)
     if processor is None:  # not the SDK's
         return
-    for found in RunSpans(store, workflow_id, before=execution):
+    for found in RunSpans(job.store, job.workflow_id, before=job.execution):
         if found.seq == 0 and found.span.context.trace_flags.sampled:
             processor.on_end(found.span)

@@ -193,6 +193,19 @@ def test_a_resume_sends_by_itself_what_was_cut_short(
     assert send(collector)[1]["sent"] == 0
 
 
+def test_a_hanging_collector_does_not_keep_a_resume_from_its_end(
+    program: Program, hole: tuple[str, list[socket.socket]]
+) -> None:
+    program(SIX)
+    done = program(SIX, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0])
+
+    assert (done.code, done.out) == (0, "21\n")
+    assert done.seconds < 10  # an export alone would wait so long
+    assert "spans of earlier executions were not all sent" in done.err
+    assert "`tapps-otel send r1` sends them later" in done.err
+    assert "Traceback" not in done.err
+
+
 FOREIGN = """
 import sys
 from opentelemetry import trace
