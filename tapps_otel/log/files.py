@@ -87,6 +87,10 @@ class Files:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return os.fdopen(descriptor, "rb", buffering=1 << 18, closefd=False)
 
+    def writer(self, descriptor: int) -> BinaryIO:
+        """Write to an open file through a large buffer; the descriptor stays open afterwards."""
+        return os.fdopen(descriptor, "wb", buffering=1 << 18, closefd=False)
+
     def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read up to ``length`` bytes at ``offset``; fewer only where the file ends."""
         return os.pread(descriptor, length, offset)
@@ -161,7 +165,10 @@ class Files:
         """
         self._refuse_taken(path, replace=replace)
         part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
+        except OSError as error:  # of the name that the caller knows
+            raise OSError(error.errno, error.strerror, str(path)) from None
         try:
             yield descriptor
             if sync:

@@ -1,0 +1,80 @@
+"""``export``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tapps_otel.cli.codes import Code, refuse_usage
+from tapps_otel.cli.terminal import err
+from tapps_otel.errors import LogError
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import plain
+
+if TYPE_CHECKING:
+    from tapps_otel.audit.export import Export, Format
+
+__all__ = ["export"]
+
+
+def export(
+    workflow_id: str, form: Format, output: Path | None, *, force: bool, log_dir: Path | None
+) -> Code:
+    """``export``: a run in another program's format.
+
+    :param output: ``None`` for standard output
+    """
+    from tapps_otel.audit.export import Export
+    from tapps_otel.run.opening import store_of
+
+    made = Export(store_of(log_dir), workflow_id, form)
+    try:
+        if output is None:
+            _to_standard_output(made)
+        else:
+            _to_file(made, output, force=force)
+    except LogError:
+        if made.count:
+            _say(made, output)
+        raise
+    _say(made, output)
+    return Code.FAILED if made.problems else Code.OK
+
+
+def _to_standard_output(made: Export) -> None:
+    """Bytes, for no locale may change them."""
+    stream = getattr(sys.stdout, "buffer", None)
+    for piece in made:
+        if stream is not None:  # else it was closed before this process began
+            stream.write(piece.encode())
+    sys.stdout.flush()
+
+
+def _to_file(made: Export, output: Path, *, force: bool) -> None:
+    from tapps_otel.audit.export import save
+
+    try:
+        save(made, output, replace=force)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.filename is None:  # it was open, and could not be written any more
+            raise OSError(error.errno, reason, str(output)) from None
+        if error.filename != str(output):
+            raise
+        hint = ": name another, or say --force to replace it"
+        is_there = isinstance(error, FileExistsError) and not force
+        refuse_usage(f"{output}: {reason}{hint if is_there else ''}")
+
+
+def _say(made: Export, output: Path | None) -> None:
+    """What is to be said of it, where it does not come among what was asked for."""
+    terminal = err()
+    for text in made.problems:
+        terminal.say(Line.of(("problem  ", "bad"), plain(text)))
+    if made.running:
+        terminal.say(Line.of(("the run is going on: what is open is left out", "warn")))
+    if output is not None:
+        what = "event" if made.form == "csv" else "span"
+        count = f"{made.count} {what}" + ("" if made.count == 1 else "s")
+        terminal.say(Line.of(("wrote    ", "good"), (plain(str(output)), "strong"), f"  {count}"))
