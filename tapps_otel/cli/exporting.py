@@ -62,9 +62,10 @@ def _to_file(made: Export, output: Path, *, force: bool) -> None:
             raise OSError(error.errno, reason, str(output)) from None
         if error.filename != str(output):
             raise
-        hint = ": name another, or say --force to replace it"
-        is_there = isinstance(error, FileExistsError) and not force
-        refuse_usage(f"{output}: {reason}{hint if is_there else ''}")
+        if isinstance(error, FileExistsError):
+            how = "it is in the folder of logs" if force else "or say --force to replace it"
+            reason = f"{reason}: name another, {how}"
+        refuse_usage(f"{output}: {reason}")
 
 
 def _say(made: Export, output: Path | None) -> None:

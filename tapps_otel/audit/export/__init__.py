@@ -6,7 +6,6 @@ on is exported as far as it has ended.
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from tapps_otel.audit.export import otlp_json, table
@@ -108,10 +107,9 @@ def save(export: Export, path: Path, *, replace: bool = False) -> None:
     :raises OSError: the file cannot be written
     """
     files = _files.system()
-    if replace and files.is_same(path.parent, export.store.folder):
-        raise FileExistsError(errno.EEXIST, "nothing is replaced in the folder of logs", str(path))
+    may_replace = replace and not files.is_same(path.parent, export.store.folder)
     damage = None
-    with files.new_file(path, replace=replace, sync=True) as descriptor:
+    with files.new_file(path, replace=may_replace, sync=True) as descriptor:
         try:
             with files.writer(descriptor) as file:
                 for piece in export:

@@ -26,6 +26,7 @@ COMMANDS = [
     "repair",
     "resolve",
     "send",
+    "export",
     "schema",
     "doctor",
     "demo",
