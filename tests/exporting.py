@@ -60,7 +60,9 @@ def request_of(line: str) -> ExportTraceServiceRequest:
             for span in of_scope["spans"]:
                 for one in (span, *span.get("links", ())):
                     _with_ids_in_base64(one)
-    return ParseDict(request, ExportTraceServiceRequest())
+    message = ExportTraceServiceRequest()
+    ParseDict(request, message)
+    return message
 
 
 def _with_ids_in_base64(fields: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def lines(spans: Iterable[Found], outcome: Outcome) -> Iterator[str]:
 
 
 def _lines(batch: Sequence[Found], outcome: Outcome) -> Iterator[str]:
-    """One line; or those of either half, where it is too long or not all of it can be written."""
+    """One line; or those of its parts, where it is too long or not all of it can be written."""
     alone = len(batch) == 1
     try:
         line, dropped = _line(batch)
@@ -54,10 +54,11 @@ def _lines(batch: Sequence[Found], outcome: Outcome) -> Iterator[str]:
             outcome.leave_out(batch[0], error)
             return
         line, dropped = "", []
-    if not alone and (not line or dropped or len(line.encode()) >= MOST_BYTES):
-        half = len(batch) // 2
-        yield from _lines(batch[:half], outcome)
-        yield from _lines(batch[half:], outcome)
+    size = len(line.encode())
+    if not alone and (not line or dropped or size >= MOST_BYTES):
+        part = max(1, len(batch) // max(2, size // MOST_BYTES + 1))
+        for at in range(0, len(batch), part):
+            yield from _lines(batch[at : at + part], outcome)
         return
     for what in dropped:
         outcome.remark(batch[0], what)
