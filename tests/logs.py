@@ -108,8 +108,8 @@ def forge(folder: Path, workflow_id: str, events: Iterable[dict[str, Any]]) -> P
     with path.open("wb") as file:
         for seq, one in enumerate(events, 1):
             at = "2026-11-24T00:00:00.000000000Z"
-            common = {"workflow_id": workflow_id, "timestamp": at, "execution": 1}
-            fields = {"v": 1, "seq": seq, **common, **one}
+            fields = {"v": 1, "seq": seq, "event_type": "", "workflow_id": workflow_id}
+            fields |= {"timestamp": at, "execution": 1, **one}
             body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
             sha = sha256(sha.encode() + body).hexdigest()
             file.write(body + b',"sha":"' + sha.encode() + b'"}\n')

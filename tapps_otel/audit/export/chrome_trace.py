@@ -49,11 +49,17 @@ _BORDERS: Final = _STARTS | {"workflow_end", "step_finish", "step_fail"}
 class _Process:
     """One execution, as far as one log tells of it."""
 
-    def __init__(self, pid: int, number: count[int]) -> None:
+    def __init__(self, pid: int, tids: count[int]) -> None:
         self.pid = pid
-        self.named = False
-        self.threads: set[int] = set()  # lanes that have a name
-        self.lanes = Lanes(lambda: next(number))
+        self.named = 0  # lanes that have a name
+        self.unnamed: list[int] = []
+        self.lanes = Lanes(self._new_tid)
+        self._tids = tids
+
+    def _new_tid(self) -> int:
+        tid = next(self._tids)
+        self.unnamed.append(tid)
+        return tid
 
 
 class ChromeTrace:
@@ -102,13 +108,13 @@ class ChromeTrace:
         made = [self._complete(span, start, end), *self._instants(span)]
         parent = None if span.parent is None else f"{span.parent.span_id:016x}"
         tid = process.lanes.place(f"{span.context.span_id:016x}", parent, start, end)
-        place = f'"pid":{process.pid},"tid":{tid}'
+        place = _place(process, tid)
         if not process.named:
-            process.named = True
             yield _name_of("process", place, self._process_name(found))
-        if tid not in process.threads:
-            process.threads.add(tid)
-            yield _name_of("thread", place, f"lane {len(process.threads)}")
+        for lane in process.unnamed:
+            process.named += 1
+            yield _name_of("thread", _place(process, lane), f"lane {process.named}")
+        process.unnamed.clear()
         for event in made:
             yield f"{{{place},{event}"
 
@@ -160,6 +166,10 @@ class ChromeTrace:
         if host := attributes.get("host.name"):
             name += f" on {host}"
         return text(name)
+
+
+def _place(process: _Process, tid: int) -> str:
+    return f'"pid":{process.pid},"tid":{tid}'
 
 
 def _event(times: str, name: object, category: str, args: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,3 +119,13 @@ def test_what_is_held_does_not_grow() -> None:
     assert sum(len(lane.hulls) for lane in lanes._lanes.values()) <= 3 * module._MOST_HULLS
     assert len(lanes._meant) == 1
     assert lanes.place("root", None, 0, 10_020) == 1
+
+
+def test_more_lanes_than_are_looked_through_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LANES", 5)
+    spans: list[Span] = [(str(n), None, n, 100 + n) for n in range(50)]
+    lanes = new()
+    placed = {one[0]: lanes.place(*one) for one in spans}
+
+    assert_nests(spans, placed)
+    assert len(lanes._lanes) == 5

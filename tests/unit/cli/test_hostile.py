@@ -45,7 +45,7 @@ COMMANDS = ["show r", "show r --json", "verify r", "verify r --json", "verify --
             "list --json", "resume r -q", "resume --last", f"resolve r open{EVIL} --rerun",
             f"resolve r {EVIL} --rerun", "repair r --accept-damage", f"show {EVIL}",
             "export r -f otlp-json", "export r -f chrome-trace", f"export {EVIL} -f csv",
-            f"export r -f csv -o {EVIL}/x", f"run {EVIL}:x", f"run x -i {EVIL}",
+            "export r -f csv -o no\x1b]0;x\x07\u202e/x", f"run {EVIL}:x", f"run x -i {EVIL}",
             f"list --since {EVIL}"]  # fmt: skip
 
 
