@@ -106,7 +106,7 @@ def test_every_column_is_safe() -> None:
 
 
 def test_a_question_is_a_reason_and_artifacts_are_counted() -> None:
-    events = [
+    events: list[dict[str, Any]] = [
         {"event_type": "workflow_end", "status": "paused", "question": "go on?"},
         {"event_type": "step_skip", "reason": "not today"},
         {"event_type": "step_finish", "artifacts": [{"path": "a"}, {"path": "b"}]},
