@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapps_otel.cli.codes import Code, refuse_usage
-from tapps_otel.cli.terminal import err
+from tapps_otel.cli.terminal import err, out, styled
 from tapps_otel.errors import LogError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -30,10 +31,11 @@ def export(
 
     made = Export(store_of(log_dir), workflow_id, form)
     try:
-        if output is None:
-            _to_standard_output(made)
-        else:
-            _to_file(made, output, force=force)
+        with _shown(made, output):
+            if output is None:
+                _to_standard_output(made)
+            else:
+                _to_file(made, output, force=force)
     except LogError:
         if made.count:
             _say(made, output)
@@ -68,6 +70,27 @@ def _to_file(made: Export, output: Path, *, force: bool) -> None:
         refuse_usage(f"{output}: {reason}")
 
 
+def _shown(made: Export, output: Path | None) -> AbstractContextManager[object]:
+    """How far it is, where somebody looks and does not see it go by."""
+    terminal = err()
+    if not terminal.is_terminal or (output is None and out().is_terminal):
+        return nullcontext()
+    from rich.live import Live
+
+    return Live(
+        get_renderable=lambda: styled(Line.of(("… ", "strong"), _count(made))),
+        console=terminal.console,
+        refresh_per_second=5,
+        transient=True,
+        redirect_stdout=False,
+    )
+
+
+def _count(made: Export) -> str:
+    what = "event" if made.form == "csv" else "span"
+    return f"{made.count} {what}" + ("" if made.count == 1 else "s")
+
+
 def _say(made: Export, output: Path | None) -> None:
     """What is to be said of it, where it does not come among what was asked for."""
     terminal = err()
@@ -76,6 +99,5 @@ def _say(made: Export, output: Path | None) -> None:
     if made.running:
         terminal.say(Line.of(("the run is going on: what is open is left out", "warn")))
     if output is not None:
-        what = "event" if made.form == "csv" else "span"
-        count = f"{made.count} {what}" + ("" if made.count == 1 else "s")
-        terminal.say(Line.of(("wrote    ", "good"), (plain(str(output)), "strong"), f"  {count}"))
+        where = (plain(str(output)), "strong")
+        terminal.say(Line.of(("wrote    ", "good"), where, f"  {_count(made)}"))

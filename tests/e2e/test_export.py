@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -85,4 +84,3 @@ def test_a_killed_and_resumed_run_is_a_trace_of_two_processes(program: Program) 
     ]
     assert len(trace.named("workflow report")) == 2
     assert {one["name"] for one in trace.instants} >= {"writing", "exception"}
-    assert sys.maxsize > max(one.end for one in trace.slices)

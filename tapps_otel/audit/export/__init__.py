@@ -68,7 +68,7 @@ class Export:
 
     @property
     def running(self) -> bool:
-        """Whether somebody carries the run on: what is open then is left out."""
+        """Whether spans are left out that are open, since somebody carries the run on."""
         return self._spans.running
 
     def __iter__(self) -> Iterator[str]:
