@@ -35,8 +35,7 @@ class Export:
     ``otlp-json`` and ``chrome-trace`` hold the run's spans, as far as they have ended, or were cut
     short by a crash; ``csv`` holds the log's events. Logs that other processes of the run wrote
     beside it come after its own. The text has no lone surrogates, and nothing in it drives a
-    terminal. Whatever ends it early, what came before is whole in its format, save that the caller
-    stops.
+    terminal. Where an error ends it, what came before is whole in its format.
 
     :ivar store: the folder of logs
     :ivar form: its format
@@ -63,7 +62,7 @@ class Export:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be written, each with its place; at most some hundreds are kept."""
+        """What could not be written, each with its place; at most some hundreds."""
         return [*self._spans.problems, *self._outcome.problems]
 
     @property

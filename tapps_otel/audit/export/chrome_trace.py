@@ -131,7 +131,7 @@ class ChromeTrace:
             args["error"] = text(str(span.status.description))
         for number, link in enumerate(span.links, 1):
             args[f"link {number}"] = f"{link.context.trace_id:032x}:{link.context.span_id:016x}"
-        args |= _shown(span.attributes or {})
+        args |= _shown(span.attributes or {}) | args  # what is ours must be true, and stands first
         times = f'"ph":"X","ts":{self._at(start)},"dur":{_microseconds(end - start)}'
         return _event(times, text(str(span.name)), _category(span), args)
 

@@ -32,6 +32,10 @@ class _Hull:
     end: int
     owner: str | None
 
+    def belongs_in(self, span_id: str, start: int, end: int) -> bool:
+        """Whether this span is the owner, and wholly around it."""
+        return self.owner == span_id and start <= self.start and self.end <= end
+
 
 @dataclass(slots=True)
 class _Lane:
@@ -50,16 +54,13 @@ class _Lane:
         for hull in reversed(self.hulls):
             if hull.end <= start:
                 return True
-            inside = start <= hull.start and hull.end <= end and hull.owner == span_id
-            if not inside and hull.start < end:
+            if hull.start < end and not hull.belongs_in(span_id, start, end):
                 return False
         return True
 
     def put(self, span_id: str, owner: str | None, start: int, end: int) -> None:
         """Put a span that fits here."""
-        self.hulls = [
-            one for one in self.hulls if one.owner != span_id or not _within(one, start, end)
-        ]
+        self.hulls = [one for one in self.hulls if not one.belongs_in(span_id, start, end)]
         self.hulls.append(_Hull(start, end, owner))
         self.hulls.sort(key=lambda hull: (hull.start, hull.end))
         self.join()
@@ -82,10 +83,6 @@ class _Lane:
         while len(joined) > _MOST_HULLS:
             joined[:2] = [_Hull(joined[0].start, joined[1].end, None)]
         self.hulls = joined
-
-
-def _within(hull: _Hull, start: int, end: int) -> bool:
-    return start <= hull.start and hull.end <= end
 
 
 class Lanes:

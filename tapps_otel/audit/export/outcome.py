@@ -30,20 +30,19 @@ class Outcome:
     """Counts what was written, and keeps what was not.
 
     :ivar count: spans, or rows
-    :ivar bad: how many spans could not be written
-    :ivar problems: what went wrong, each with its place; at most 100 are kept
+    :ivar problems: what went wrong, each with its place; after 100 the last says that there is more
     """
 
     count: int = 0
-    bad: int = 0
     problems: list[str] = field(default_factory=list)
 
     def leave_out(self, found: Found, error: Exception) -> None:
         """Note a span that no format can hold."""
-        self.bad += 1
         self.remark(found, f"span {id_of(found.span)} cannot be written: {error!s:.200}")
 
     def remark(self, found: Found, text: str) -> None:
         """Note what is wrong with a span."""
         if len(self.problems) < _MOST:
             self.problems.append(f"{found.log}, seq {found.seq}: {text}")
+        elif len(self.problems) == _MOST:
+            self.problems.append("there are more problems of this kind, which are not told")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commands import Cli
+from commands import Cli, child
 from logs import forge
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\ud800\r\n<b>[link=x]\x00"
@@ -61,6 +61,19 @@ def safe(cli: Cli, command: str) -> None:
 def test_no_command_lets_a_control_character_through(cli: Cli, command: str) -> None:
     forge(Path("hostile"), "r", EVERYWHERE)
     safe(cli, command)
+
+
+@pytest.mark.parametrize("form", ["otlp-json", "chrome-trace"])
+def test_no_remark_of_a_library_lets_one_through_either(form: str) -> None:
+    odd = {"trace_state": f"{EVIL}=1", "attributes": {EVIL: EVIL}, "events": [[EVIL, 1, {}]]}
+    span = {"event_type": "span", "name": EVIL, "otel": odd}
+    ids = {"trace_id": "4b" * 16, "span_id": "0a" * 8}
+    forge(Path("hostile"), "r", [{"event_type": "workflow_start"}, {**span, **ids}])
+    done = child("export", "r", "-f", form, "--log-dir", "hostile")
+
+    assert all(line.isprintable() for line in (done.out + done.err).split("\n"))
+    assert "pwned" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
