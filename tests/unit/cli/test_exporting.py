@@ -58,6 +58,14 @@ def test_a_run_goes_to_a_file(cli: Cli, run: str, form: str) -> None:
     assert Path("out").stat().st_size
 
 
+def test_exported_spans_bear_witness_of_their_log(cli: Cli, run: str) -> None:
+    cli("export", run, "-f", "otlp-json", "-o", "spans.jsonl")
+
+    assert cli("verify", run, "--against", "spans.jsonl").code == 0
+    cli("run", "flow.py:failing", "--id", "other")
+    assert cli("verify", "other", "--against", "spans.jsonl").code == 1
+
+
 def test_a_file_that_is_there_is_replaced_by_force_alone(cli: Cli, run: str) -> None:
     Path("out").write_text("mine")
     done = cli("export", run, "-f", "csv", "-o", "out")

@@ -24,14 +24,6 @@ def test_what_stands_before_damage_is_in_the_last_batch() -> None:
     path.write_bytes(path.read_bytes().replace(b'"seq":8', b'"seq":7'))
     made: list[list[Found]] = []
     with pytest.raises(LogDamagedError):
-        made.extend(batches(RunSpans(Store(Path("logs")), "r"), lambda _: True, 3))
+        made.extend(batches(RunSpans(Store(Path("logs")), "r"), 3))
 
     assert [[found.seq for found in batch] for batch in made] == [[1, 2, 3], [4, 5, 6], [7]]
-
-
-def test_only_what_is_wanted_counts() -> None:
-    forge(Path("logs"), "r", spans(9))
-    found = RunSpans(Store(Path("logs")), "r")
-    made = list(batches(found, lambda found: found.seq % 2 == 1, 3))
-
-    assert [[found.seq for found in batch] for batch in made] == [[1, 3, 5], [7, 9]]
