@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from pathlib import Path
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
+import jaegers
+from capabilities import need
 from collecting import Collector, Program
 from commands import child
 from exporting import spans_of, trace_of
@@ -69,6 +72,26 @@ def test_a_collector_takes_the_lines_and_has_the_spans_of_the_log(
         assert one.raw == expected.SerializeToString(deterministic=True)
         assert one.resource == spans[one.span_id].resource.attributes
         assert one.scope == (of_scope.scope.name, of_scope.scope.version)
+
+
+def test_jaeger_s_upload_reads_the_lines(program: Program, tmp_path: Path) -> None:
+    need("jaeger")
+    program(FLOW)
+    (line,) = child("export", "r1", "-f", "otlp-json").out.splitlines()
+    folder = tmp_path / "jaeger"
+    folder.mkdir()
+    with jaegers.running(folder, "memory") as jaeger:
+        request = urllib.request.Request(
+            f"{jaeger.query}/api/transform", line.encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            (trace,) = json.load(answer)["data"]
+
+    spans = {f"{f.span.context.span_id:016x}": f.span for f in spans_of("r1", LOGS)}
+    assert {one["spanID"]: one["operationName"] for one in trace["spans"]} == {
+        span_id: span.name for span_id, span in spans.items()
+    }
+    assert not [one for one in trace["spans"] if one.get("warnings")]
 
 
 def test_a_killed_and_resumed_run_is_a_trace_of_two_processes(program: Program) -> None:
