@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +157,21 @@ def child(*arguments: str, **more: str) -> Done:
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = environment(COLUMNS=str(columns), LINES="24", TERM="xterm-256color", **more)
+    with subprocess.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        written = bytearray()
+        end = time.monotonic() + 30
+        while time.monotonic() < end and select.select([ours], [], [], 30)[0]:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:  # how Linux says that the other side is closed
+                break
+        process.wait(timeout=10)
+    os.close(ours)
+    return written.decode()

@@ -1,1 +1,1 @@
-"""Across logs and spans: whether what one says is what the other says. Changes nothing."""
+"""Across logs and spans: what other programs make of a run, and whether the two agree."""

@@ -11,7 +11,8 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> None:
     """Carry out a command, and exit with its code."""
     from tapps_otel.cli.app import app
-    from tapps_otel.cli.terminal import tolerant_streams
+    from tapps_otel.cli.terminal import safe_logging, tolerant_streams
 
     tolerant_streams()
+    safe_logging()
     app(args=arguments, prog_name="tapps-otel")

@@ -39,6 +39,14 @@ LogDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
+class ExportFormat(StrEnum):
+    """What ``export --format`` can ask for."""
+
+    otlp_json = "otlp-json"
+    chrome_trace = "chrome-trace"
+    csv = "csv"
+
+
 class Status(StrEnum):
     """What ``list --status`` can ask for."""
 
@@ -318,6 +326,43 @@ def send(  # noqa: PLR0917 - typer gives them by name
         log_dir=log_dir,
     )
     finish(lambda: sending.send(what, as_json=as_json))
+
+
+@app.command()
+def export(
+    workflow_id: RunId,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", "-f", help="What to write.", show_default=False)
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to: a new file, readable by you alone; - is standard output.",
+        ),
+    ] = "-",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Write a run for other programs.
+
+    \b
+    otlp-json     spans as OTLP JSON Lines: for collectors, Jaeger's upload
+    chrome-trace  spans as Trace Event JSON: for Perfetto, chrome://tracing
+    csv           the log's events, one a row: for spreadsheets (text that begins
+                  like a formula gets an apostrophe in front)
+
+    Of a run that is going on, spans are those that have ended. A file stands under its name once
+    it is whole. Where the log is damaged, what stands before the damage is written.
+    """  # noqa: D301 - the backslash is for click
+    from tapps_otel.cli import exporting
+
+    file = None if output == "-" else Path(output)
+    if force and file is None:
+        refuse_usage("--force is for --output FILE")
+    finish(lambda: exporting.export(workflow_id, form.value, file, force=force, log_dir=log_dir))
 
 
 @app.command()

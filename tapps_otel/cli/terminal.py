@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shlex
 import sys
@@ -22,6 +23,7 @@ __all__ = [
     "command",
     "err",
     "out",
+    "safe_logging",
     "say_error",
     "silence",
     "styled",
@@ -125,6 +127,21 @@ def tolerant_streams() -> None:
             setattr(sys, name, io.StringIO())
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _SafeLines(logging.Formatter):
+    """Remarks of libraries, which may quote a log, as lines that are safe to show."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from tapps_otel.report.text import block
+
+        return "\n".join(block(super().format(record)))
+
+
+def safe_logging() -> None:
+    """Let remarks that no handler takes, and that go to standard error, be safe to show."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_SafeLines())
 
 
 def silence() -> None:

@@ -87,6 +87,10 @@ class Files:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return os.fdopen(descriptor, "rb", buffering=1 << 18, closefd=False)
 
+    def writer(self, descriptor: int) -> BinaryIO:
+        """Write to an open file through a large buffer; the descriptor stays open afterwards."""
+        return os.fdopen(descriptor, "wb", buffering=1 << 18, closefd=False)
+
     def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read up to ``length`` bytes at ``offset``; fewer only where the file ends."""
         return os.pread(descriptor, length, offset)
@@ -146,12 +150,30 @@ class Files:
     def put(self, path: Path, data: bytes, *, sync: bool) -> None:
         """Put a whole file in place, or none: a crash leaves no half of it under this name."""
         self.make_folder(path.parent)
-        part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
-        try:
+        with self.new_file(path, replace=True, sync=sync) as descriptor:
             self.write(descriptor, data)
+
+    @contextmanager
+    def new_file(self, path: Path, *, replace: bool, sync: bool) -> Iterator[int]:
+        """Write a private file that stands under its name once it is whole, or never.
+
+        Gives a descriptor to write to. A crash leaves a part of it under another name in the same
+        folder. A folder, FIFO, device or link of that name is refused; so is a file, without
+        ``replace``. One that comes up in the very last moment is replaced.
+
+        :raises FileExistsError: there is a file of that name
+        """
+        self._refuse_taken(path, replace=replace)
+        part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
+        except OSError as error:  # of the name that the caller knows
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        try:
+            yield descriptor
             if sync:
                 self.sync(descriptor)
+            self._refuse_taken(path, replace=replace)
             os.rename(part, path)
         except BaseException:
             with suppress(OSError):
@@ -233,6 +255,19 @@ class Files:
     def remove(self, path: Path) -> None:
         """Remove a file that was made to try something out; never a log."""
         os.unlink(path)
+
+    def is_same(self, path: Path, other: Path) -> bool:
+        """Whether both name one file or folder, also by links; not where one is not there."""
+        with suppress(FileNotFoundError):
+            return os.path.samefile(path, other)
+        return False
+
+    def _refuse_taken(self, path: Path, *, replace: bool) -> None:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
+            if not replace:
+                raise FileExistsError(errno.EEXIST, "a file of that name is there", str(path))
 
     def _regular(self, descriptor: int, path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -78,10 +78,12 @@ class Rebuilt(NamedTuple):
     """A span, and where the log says that it has ended.
 
     :ivar seq: of the line that ended it; 0 for one that was cut short, and that no line ends
+    :ivar execution: the one that it belongs to
     """
 
     span: ReadableSpan
     seq: int
+    execution: int
 
 
 class _Execution:
@@ -247,7 +249,7 @@ class Rebuilder:
 
     def _ended(self, opened: _Open, event: Event, sha: bytes) -> Iterator[Rebuilt]:
         try:
-            yield Rebuilt(self._build(opened, event, sha), event.seq)
+            yield Rebuilt(self._build(opened, event, sha), event.seq, event.execution)
         except _ODD as error:
             self._complain(event, error)
 
@@ -257,7 +259,7 @@ class Rebuilder:
         self._open.clear()
         for one in reversed(opened):
             try:
-                yield Rebuilt(self._build_interrupted(one), 0)
+                yield Rebuilt(self._build_interrupted(one), 0, one.execution.number)
             except _ODD as error:
                 self._complain(one.start, error)
 
@@ -419,7 +421,7 @@ class Rebuilder:
         except _ODD as error:
             self._complain(event, error)
             return
-        yield Rebuilt(span, event.seq)
+        yield Rebuilt(span, event.seq, event.execution)
 
     # -- remarks
 

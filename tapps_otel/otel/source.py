@@ -11,11 +11,12 @@ from tapps_otel.log.reader import Checker, read
 from tapps_otel.otel.rebuild import Rebuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
 __all__ = ["Found", "RunSpans"]
@@ -27,12 +28,14 @@ class Found(NamedTuple):
     :ivar log: name of the log's file
     :ivar seq: of the line in it that ended the span; 0 for one that was cut short
     :ivar sha: of the line at which it was found (64 hex)
+    :ivar execution: the one that it belongs to
     """
 
     span: ReadableSpan
     log: str
     seq: int
     sha: str
+    execution: int
 
 
 class RunSpans:
@@ -42,6 +45,7 @@ class RunSpans:
 
     :param before: only what belongs to executions before this one
     :param beside: logs beside the run's, where the caller knows them; else they are looked for
+    :param seen: is given each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
     :ivar running: whether somebody carries the run on
     :raises RunNotFoundError: there is no such run
@@ -55,13 +59,14 @@ class RunSpans:
         *,
         before: int | None = None,
         beside: Sequence[Path] | None = None,
+        seen: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.problems: list[str] = []
         self.running = False
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
-        self._before, self._beside = before, beside
+        self._before, self._beside, self._seen = before, beside, seen
 
     def __iter__(self) -> Iterator[Found]:
         beside = self._beside
@@ -80,14 +85,16 @@ class RunSpans:
         free = own and lease.holder(self._lease) is None
         try:
             for event in read(path, self._id, checker=checker):
-                for span, seq in rebuilder.feed(event, checker.sha):
-                    yield Found(span, path.name, seq, checker.sha.decode())
+                if self._seen is not None:
+                    self._seen(path.name, event)
+                for span, seq, execution in rebuilder.feed(event, checker.sha):
+                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
                 if own and self._before is not None and event.execution >= self._before:
                     return
             # Who took the lease since then has added lines that were not read.
             self.running = own and not (free and lease.holder(self._lease) is None)
             if not self.running:
-                for span, seq in rebuilder.close():
-                    yield Found(span, path.name, seq, checker.sha.decode())
+                for span, seq, execution in rebuilder.close():
+                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
         finally:
             self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]

@@ -41,11 +41,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     """
     separators = None if indent else (",", ":")
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else _escape_json(char) for char in text
-    )
+    return text if text.isprintable() else text.translate(_JSON_ESCAPES)
 
 
 def width(text: str) -> int:
@@ -96,5 +92,15 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _escape_json(char: str) -> str:
-    return json.dumps(char)[1:-1]  # ASCII, with surrogate pairs where it takes them
+class _JsonEscapes(dict[int, str]):
+    """What each character is in JSON that any terminal can show, for :meth:`str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        shown = char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
+        if len(self) < 4096:  # quick for the usual, and small whatever comes
+            self[code] = shown
+        return shown  # ASCII, with surrogate pairs where it takes them
+
+
+_JSON_ESCAPES: Final = _JsonEscapes()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from commands import Cli, child, command, environment
+from commands import Cli, child, environment, on_terminal
 from tapps_otel import errors
 from tapps_otel.cli import codes
 from tapps_otel.cli.app import app
@@ -26,6 +23,7 @@ COMMANDS = [
     "repair",
     "resolve",
     "send",
+    "export",
     "schema",
     "doctor",
     "demo",
@@ -123,24 +121,6 @@ def test_commands_to_type_are_called_as_this_one_was(
     monkeypatch.setattr(sys, "argv", [called])
 
     assert f"go on: {shown}\n" in cli("run", "flow.py:failing", "--id", "a").err
-
-
-def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
-    """What a command writes to a terminal."""
-    ours, theirs = pty.openpty()
-    env = environment(COLUMNS=str(columns), LINES="24", TERM="xterm-256color", **more)
-    with subprocess.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        written = bytearray()
-        end = time.monotonic() + 30
-        while time.monotonic() < end and select.select([ours], [], [], 30)[0]:
-            try:
-                written += os.read(ours, 65536)
-            except OSError:  # how Linux says that the other side is closed
-                break
-        process.wait(timeout=10)
-    os.close(ours)
-    return written.decode()
 
 
 def test_on_a_terminal_there_are_colours_and_elsewhere_none(cli: Cli) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commands import Cli
+from commands import Cli, child
+from logs import forge
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\ud800\r\n<b>[link=x]\x00"
-
-
-def write(folder: Path, workflow_id: str, events: list[dict[str, Any]]) -> None:
-    """A log as anybody can make one."""
-    folder.mkdir(exist_ok=True)
-    sha = sha256(workflow_id.encode()).hexdigest()
-    with (folder / f"{workflow_id}.jsonl").open("wb") as file:
-        for seq, event in enumerate(events, 1):
-            at = "2026-11-24T00:00:00.000000000Z"
-            common = {"workflow_id": workflow_id, "timestamp": at, "execution": 1}
-            fields = {"v": 1, "seq": seq, **common, **event}
-            body = json.dumps(fields, separators=(",", ":")).encode()[:-1]
-            sha = sha256(sha.encode() + body).hexdigest()
-            file.write(body + b',"sha":"' + sha.encode() + b'"}\n')
 
 
 EVERYWHERE: list[dict[str, Any]] = [
@@ -59,7 +44,9 @@ EVERYWHERE: list[dict[str, Any]] = [
 COMMANDS = ["show r", "show r --json", "verify r", "verify r --json", "verify --all", "list",
             "list --json", "resume r -q", "resume --last", f"resolve r open{EVIL} --rerun",
             f"resolve r {EVIL} --rerun", "repair r --accept-damage", f"show {EVIL}",
-            f"run {EVIL}:x", f"run x -i {EVIL}", f"list --since {EVIL}"]  # fmt: skip
+            "export r -f otlp-json", "export r -f chrome-trace", f"export {EVIL} -f csv",
+            "export r -f csv -o no\x1b]0;x\x07\u202e/x", f"run {EVIL}:x", f"run x -i {EVIL}",
+            f"list --since {EVIL}"]  # fmt: skip
 
 
 def safe(cli: Cli, command: str) -> None:
@@ -72,8 +59,21 @@ def safe(cli: Cli, command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_lets_a_control_character_through(cli: Cli, command: str) -> None:
-    write(Path("hostile"), "r", EVERYWHERE)
+    forge(Path("hostile"), "r", EVERYWHERE)
     safe(cli, command)
+
+
+@pytest.mark.parametrize("form", ["otlp-json", "chrome-trace"])
+def test_no_remark_of_a_library_lets_one_through_either(form: str) -> None:
+    odd = {"trace_state": f"{EVIL}=1", "attributes": {EVIL: EVIL}, "events": [[EVIL, 1, {}]]}
+    span = {"event_type": "span", "name": EVIL, "otel": odd}
+    ids = {"trace_id": "4b" * 16, "span_id": "0a" * 8}
+    forge(Path("hostile"), "r", [{"event_type": "workflow_start"}, {**span, **ids}])
+    done = child("export", "r", "-f", form, "--log-dir", "hostile")
+
+    assert all(line.isprintable() for line in (done.out + done.err).split("\n"))
+    assert "pwned" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_no_command_lets_a_control_character_through(cli: Cli, command: str) -> 
 def test_events_in_no_order_that_a_run_has_are_shown(
     cli: Cli, events: list[dict[str, Any]]
 ) -> None:
-    write(Path("hostile"), "r", events)
+    forge(Path("hostile"), "r", events)
     for command in (
         "show r",
         "show r --json",
@@ -146,6 +146,6 @@ FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st
     )
 )
 def test_whatever_the_events_are_a_history_is_shown(cli: Cli, events: list[dict[str, Any]]) -> None:
-    write(Path("hostile"), "r", events)
+    forge(Path("hostile"), "r", events)
     for command in ("show r", "show r --json", "list", "resolve r a --rerun"):
         safe(cli, command)

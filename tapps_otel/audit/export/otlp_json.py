@@ -1,0 +1,108 @@
+"""Spans as OTLP JSON Lines, which a collector's ``otlp_json_file`` receiver and Jaeger's UI read.
+
+The format is that of the OpenTelemetry specification, "OpenTelemetry Protocol File Exporter": each
+line is one whole ``ExportTraceServiceRequest`` in the JSON of OTLP ("JSON Protobuf Encoding":
+ids are lower-case hex, 64-bit integers are strings, enums are numbers, empty fields are left out).
+A line says of its spans what ``tapps-otel send`` sends of them, field by field.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from base64 import b64decode
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+from tapps_otel.audit.export.outcome import UNFIT
+from tapps_otel.otel.send import batches
+from tapps_otel.report.text import json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tapps_otel.audit.export.outcome import Outcome
+    from tapps_otel.otel.source import Found
+
+__all__ = ["MOST_BYTES", "lines"]
+
+MOST_BYTES: Final = 1 << 20  # the collector's receiver splits longer lines, and reads neither part
+_BATCH: Final = 128  # spans; such a line has some 200 kB
+_IDS: Final = ("traceId", "spanId", "parentSpanId")
+_encoder_log = logging.getLogger("opentelemetry.exporter.otlp.proto.common._internal")
+
+
+def lines(spans: Iterable[Found], outcome: Outcome) -> Iterator[str]:
+    """Lines of less than 1 MiB, each with its newline; one span alone may make a longer one.
+
+    What OTLP cannot hold is left out and noted in ``outcome``.
+    """
+    for batch in batches(spans, _BATCH):
+        yield from _lines(batch, outcome)
+
+
+def _lines(batch: Sequence[Found], outcome: Outcome) -> Iterator[str]:
+    """One line; or those of its parts, where it is too long or not all of it can be written."""
+    alone = len(batch) == 1
+    try:
+        line, dropped = _line(batch)
+    except UNFIT as error:
+        if alone:
+            outcome.leave_out(batch[0], error)
+            return
+        line, dropped = "", []
+    size = len(line.encode())
+    if not alone and (not line or dropped or size >= MOST_BYTES):
+        part = max(1, len(batch) // max(2, size // MOST_BYTES + 1))
+        for at in range(0, len(batch), part):
+            yield from _lines(batch[at : at + part], outcome)
+        return
+    for what in dropped:
+        outcome.remark(batch[0], what)
+    outcome.count += len(batch)
+    yield line
+
+
+def _line(batch: Sequence[Found]) -> tuple[str, list[str]]:
+    """The line, and what the encoder says that it left out."""
+    with _told() as dropped:
+        message = encode_spans([found.span for found in batch])
+    request = MessageToDict(message, use_integers_for_enums=True)
+    for of_resource in request["resourceSpans"]:
+        for of_scope in of_resource["scopeSpans"]:
+            for span in of_scope["spans"]:
+                _write_ids_in_hex(span)
+                for link in span.get("links", ()):
+                    _write_ids_in_hex(link)
+    return json_text(request) + "\n", dropped
+
+
+def _write_ids_in_hex(fields: dict[str, Any]) -> None:
+    """The one place where the JSON of OTLP is not the JSON of protobuf, which has base64."""
+    for name in _IDS:
+        if name in fields:
+            fields[name] = b64decode(fields[name]).hex()
+
+
+@contextmanager
+def _told() -> Iterator[list[str]]:
+    """Take down what the encoder tells the program's log: it drops an attribute that OTLP has not.
+
+    What other threads encode meanwhile is told as ever.
+    """
+    told: list[str] = []
+    thread = threading.get_ident()
+
+    def take(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            told.append(record.getMessage()[:200])
+        return record.thread != thread
+
+    _encoder_log.addFilter(take)
+    try:
+        yield told
+    finally:
+        _encoder_log.removeFilter(take)

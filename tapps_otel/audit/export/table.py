@@ -1,0 +1,107 @@
+r"""A log as a table for spreadsheets: comma-separated values (RFC 4180), a row an event.
+
+Cells hold what a spreadsheet must not carry out: text that begins as a formula does (``=``, ``+``,
+``-``, ``@``, also their full-width forms) gets an apostrophe in front. Text stands on one line,
+with escapes (``\n``, ``\x1b``) for what is not printable.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
+
+from tapps_otel.otel.content import text
+from tapps_otel.report.text import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tapps_otel.audit.export.outcome import Outcome
+    from tapps_otel.log.event import Event
+
+__all__ = ["COLUMNS", "rows"]
+
+COLUMNS: Final = (
+    "seq",
+    "timestamp",
+    "event_type",
+    "execution",
+    "step_id",
+    "attempt",
+    "agent",
+    "action",
+    "name",
+    "status",
+    "duration_s",
+    "error_type",
+    "error_message",
+    "reason",
+    "artifacts",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "log",
+)
+_FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001
+
+
+class _Echo:
+    """A file that gives back what is written to it."""
+
+    def write(self, line: str) -> str:
+        return line
+
+
+def rows(events: Iterable[tuple[str, Event]], outcome: Outcome) -> Iterator[str]:
+    """The heading and a row for each event, with their line ends (CR LF).
+
+    :param events: each with the name of its log
+    """
+    write = csv.writer(_Echo()).writerow
+    yield str(write(COLUMNS))
+    for log, event in events:
+        outcome.count += 1
+        yield str(write([_cell(one) for one in _values(log, event)]))
+
+
+def _values(log: str, event: Event) -> tuple[Any, ...]:
+    """What the event says, in the order of the columns."""
+    error = {} if event.error is UNSET else event.error
+    asked = event.question if event.reason is UNSET else event.reason
+    return (
+        event.seq,
+        event.timestamp,
+        event.event_type,
+        event.execution,
+        event.step_id,
+        event.attempt,
+        event.agent,
+        event.action,
+        event.name,
+        event.status,
+        UNSET if event.duration_ns is UNSET else _seconds(event.duration_ns),
+        error.get("type"),
+        error.get("message"),
+        asked,
+        UNSET if event.artifacts is UNSET else len(event.artifacts),
+        event.trace_id,
+        event.span_id,
+        event.parent_span_id,
+        log,
+    )
+
+
+def _cell(value: Any) -> int | str:
+    if value is UNSET or value is None:
+        return ""
+    if isinstance(value, int):
+        return value
+    shown = plain(text(str(value)))
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def _seconds(ns: int) -> str:
+    whole, rest = divmod(abs(ns), 1_000_000_000)
+    return f"{'-' if ns < 0 else ''}{whole}.{rest:09d}"

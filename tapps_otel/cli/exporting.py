@@ -1,0 +1,103 @@
+"""``export``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tapps_otel.cli.codes import Code, refuse_usage
+from tapps_otel.cli.terminal import err, out, styled
+from tapps_otel.errors import LogError
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import plain
+
+if TYPE_CHECKING:
+    from tapps_otel.audit.export import Export, Format
+
+__all__ = ["export"]
+
+
+def export(
+    workflow_id: str, form: Format, output: Path | None, *, force: bool, log_dir: Path | None
+) -> Code:
+    """``export``: a run in another program's format.
+
+    :param output: ``None`` for standard output
+    """
+    from tapps_otel.audit.export import Export
+    from tapps_otel.run.opening import store_of
+
+    made = Export(store_of(log_dir), workflow_id, form)
+    try:
+        with _shown(made, output):
+            if output is None:
+                _to_standard_output(made)
+            else:
+                _to_file(made, output, force=force)
+    except LogError:
+        if made.count:
+            _say(made, output)
+        raise
+    _say(made, output)
+    return Code.FAILED if made.problems else Code.OK
+
+
+def _to_standard_output(made: Export) -> None:
+    """Bytes, for no locale may change them."""
+    stream = getattr(sys.stdout, "buffer", None)
+    for piece in made:
+        if stream is not None:  # else it was closed before this process began
+            stream.write(piece.encode())
+    sys.stdout.flush()
+
+
+def _to_file(made: Export, output: Path, *, force: bool) -> None:
+    from tapps_otel.audit.export import save
+
+    try:
+        save(made, output, replace=force)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.filename is None:  # it was open, and could not be written any more
+            raise OSError(error.errno, reason, str(output)) from None
+        if error.filename != str(output):
+            raise
+        if isinstance(error, FileExistsError):
+            how = "it is in the folder of logs" if force else "or say --force to replace it"
+            reason = f"{reason}: name another, {how}"
+        refuse_usage(f"{output}: {reason}")
+
+
+def _shown(made: Export, output: Path | None) -> AbstractContextManager[object]:
+    """How far it is, where somebody looks and does not see it go by."""
+    terminal = err()
+    if not terminal.is_terminal or (output is None and out().is_terminal):
+        return nullcontext()
+    from rich.live import Live
+
+    return Live(
+        get_renderable=lambda: styled(Line.of(("… ", "strong"), _count(made))),
+        console=terminal.console,
+        refresh_per_second=5,
+        transient=True,
+        redirect_stdout=False,
+    )
+
+
+def _count(made: Export) -> str:
+    what = "event" if made.form == "csv" else "span"
+    return f"{made.count} {what}" + ("" if made.count == 1 else "s")
+
+
+def _say(made: Export, output: Path | None) -> None:
+    """What is to be said of it, where it does not come among what was asked for."""
+    terminal = err()
+    for text in made.problems:
+        terminal.say(Line.of(("problem  ", "bad"), plain(text)))
+    if made.running:
+        terminal.say(Line.of(("the run is going on: what is open is left out", "warn")))
+    if output is not None:
+        where = (plain(str(output)), "strong")
+        terminal.say(Line.of(("wrote    ", "good"), where, f"  {_count(made)}"))
