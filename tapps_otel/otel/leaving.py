@@ -9,6 +9,7 @@ interpreter shuts down), and the interpreter waits for all of them together no l
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -21,8 +22,9 @@ from tapps_otel.otel.spans import warn_once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Exit", "Gate", "Part", "leave"]
+__all__ = ["Exit", "Gate", "Part", "Uncounted", "leave"]
 
+_log = logging.getLogger(__name__)
 _BEFORE_FORK: Final = 0.2  # seconds that a fork waits for an answer that is on its way
 
 
@@ -73,6 +75,29 @@ class Part(Protocol):
 
     def after_fork(self) -> None:
         """Begin anew in a forked process: what the parent holds, it sends."""
+
+
+class Uncounted:
+    """Somebody else's exporters: nobody counts what they sent, but they may be out of time.
+
+    :param words: what is said then
+    """
+
+    def __init__(self, words: str) -> None:
+        self.gate, self._words = Gate(), words
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """There is nothing here to stop them by."""
+        self._given_up = True
+
+    def say_unsent(self) -> None:
+        """Tell that they had not ended in time."""
+        if self._given_up:
+            _log.warning("%s", self._words)
+
+    def after_fork(self) -> None:
+        """They look after themselves."""
 
 
 P = TypeVar("P", bound=Part)
@@ -149,7 +174,7 @@ class Exit(Generic[P]):
             delivery.gate.open(in_child=True)
             delivery.after_fork()
         update = getattr(self._provider, "_update_resource", None)
-        if update is not None:
+        if update is not None and "process.pid" in _resource_of(self._provider).attributes:
             update(Resource({"process.pid": os.getpid()}))
         self._start()
 
@@ -168,3 +193,10 @@ class Exit(Generic[P]):
                 delivery.give_up()
         for delivery in self.deliveries:
             delivery.say_unsent()
+
+
+def _resource_of(provider: Any) -> Resource:
+    """Of a provider of spans, or of metrics, which keeps it elsewhere."""
+    config = getattr(provider, "_sdk_config", provider)
+    resource: Resource = getattr(config, "resource", Resource.get_empty())
+    return resource

@@ -14,13 +14,13 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel.otel.client import connect
 from tapps_otel.otel.delivery import Delivery, Exporter
 from tapps_otel.otel.destination import destination, protocol_of
-from tapps_otel.otel.leaving import Exit
+from tapps_otel.otel.leaving import Exit, Uncounted
 from tapps_otel.otel.otlp import OtlpExporter
 from tapps_otel.otel.providers import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.spans import wanted, warn_once
@@ -105,11 +105,22 @@ def _configure_by(file: str, timeout: float) -> trace.TracerProvider | None:
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
         return None
-    at_exit = getattr(provider, "_atexit_handler", None)
-    if isinstance(provider, TracerProvider) and at_exit is not None:
-        atexit.unregister(at_exit)
-        Exit(provider, [], timeout).register()
+    _bound(
+        provider,
+        timeout,
+        f"spans were not all sent in {timeout:g} s; the log has them: "
+        "`tapps-otel send --all` sends them later.",
+    )
+    _bound(metrics.get_meter_provider(), timeout, f"metrics were not all sent in {timeout:g} s.")
     return provider
+
+
+def _bound(provider: Any, timeout: float, words: str) -> None:
+    """Let the process wait no longer than this for a provider that would end with it."""
+    at_exit = getattr(provider, "_atexit_handler", None)
+    if at_exit is not None:
+        atexit.unregister(at_exit)
+        Exit(provider, [Uncounted(words)], timeout).register()
 
 
 # ---------------------------------------------------------------- what the environment asks for
