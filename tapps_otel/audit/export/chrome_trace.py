@@ -5,9 +5,10 @@ line. (Its closing bracket may be missing there, so that what was cut short open
 complete event (``X``), what happened on it an instant event (``i``). Every execution is a process,
 and has as many threads ("lanes") as it takes for what ran side by side.
 
-Times are microseconds since the run began, to the nanosecond. Since then, not since 1970: a viewer
-that reads numbers as doubles would round those to a quarter of a microsecond. A span's ``args`` say
-when it began.
+Times are microseconds since a day before the run began, to the nanosecond. Not since 1970: a viewer
+that reads numbers as doubles would round those to a quarter of a microsecond. Not since the run
+began: Perfetto drops what is before 0, as a span by another host's clock may be. Viewers show times
+from the first span on; a span's ``args`` say when it began.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["ChromeTrace"]
 
 _MOST_PROCESSES: Final = 64  # whose lanes are remembered; more are open only in odd logs
+_BEFORE: Final = 86_400 * 10**9  # ns that the trace's time 0 is before the run's beginning
 _EXACT: Final = 1 << 53  # integers beyond are rounded by viewers, so they are shown as text
 _STARTS: Final = frozenset({"workflow_start", "workflow_resume", "step_start"})
 # Events of ours that only say that a span starts or ends, which its borders show.
@@ -67,15 +69,15 @@ class ChromeTrace:
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._began_ns: int | None = None
+        self._zero_ns: int | None = None
         self._processes: dict[tuple[str, int], _Process] = {}
         self._pids, self._tids = count(1), count(1)
 
     def see(self, log: str, event: Event) -> None:
         """Take an event of the log ``log``, before the spans that it ends."""
-        if self._began_ns is None:
+        if self._zero_ns is None:
             with suppress(ValueError):  # a time that is none
-                self._began_ns = time_of(event)
+                self._zero_ns = time_of(event) - _BEFORE
         if event.event_type in _STARTS and event.span_id is not UNSET:
             parent = None if event.parent_span_id is UNSET else event.parent_span_id
             self._process(log, event.execution).lanes.begin(event.span_id, parent)
@@ -144,7 +146,7 @@ class ChromeTrace:
                 yield _event(times, name, _category(span), args)
 
     def _at(self, ns: int) -> str:
-        return _microseconds(ns - (self._began_ns or 0))
+        return _microseconds(ns - (self._zero_ns or 0))
 
     # -- processes
 
