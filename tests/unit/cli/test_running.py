@@ -333,6 +333,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def signalled(workflow: str, number: signal.Signals) -> Done:
+    # Who runs the tests in the background of a shell has them ignore Ctrl-C; a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command("run", f"flow.py:{workflow}", "--id", "a"),
         env=environment(),
@@ -340,6 +342,7 @@ def signalled(workflow: str, number: signal.Signals) -> Done:
         stderr=subprocess.PIPE,
         text=True,
     ) as other:
+        signal.signal(signal.SIGINT, before)
         wait_for(Path("waiting.txt"), other)
         other.send_signal(number)
         out, err = other.communicate(timeout=20)
