@@ -34,6 +34,7 @@ _SYNCS: Final = 25
 _SLOW_US: Final = 20_000  # microseconds: a spinning disk takes about ten thousand
 _LITTLE: Final = 100 * 1024 * 1024  # bytes
 _WAIT: Final = 1.0  # seconds for a collector to take a connection
+_START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
 _PACKAGES: Final = (
     "tapps_otel",
     "opentelemetry-api",
@@ -70,6 +71,7 @@ def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
     folder = Path(chosen).absolute()
     yield from _folder(folder)
     yield from _collector()
+    yield from _jaeger()
     yield _versions()
 
 
@@ -227,7 +229,7 @@ def _collector() -> Iterator[Finding]:
         return
     if not wanted(config):
         text = "no spans are sent: no variable names an endpoint"
-        hint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them"
+        hint = f"OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them; {_START}"
         yield Finding("collector", "info", text, hint, {"endpoint": None})
         return
     from tapps_otel.otel.client import connect
@@ -249,13 +251,30 @@ def _collector() -> Iterator[Finding]:
         client.send(b"", patience=_WAIT)  # a request without spans: valid, and changes nothing
     except SendError as error:
         text = f"{found.address} takes no spans by {found.protocol}: {error.reason}"
-        hint = "runs go on without it, and their logs are complete: `send` sends them later"
+        hint = f"runs go on without it, and their logs are complete: `send` sends later. {_START}"
         yield Finding("collector", "warn", text, hint, {**data, "reachable": False})
     else:
         text = f"{found.address} takes spans by {found.protocol}"
         yield Finding("collector", "ok", text, data=data)
     finally:
         client.close()
+
+
+def _jaeger() -> Iterator[Finding]:
+    from tapps_otel.otel import jaeger
+
+    try:
+        given = settings.current().jaeger_url
+    except SettingsError:  # said already
+        return
+    url = (given or jaeger.STACK_URL).rstrip("/")
+    wrong = jaeger.problem(url)
+    data = {"url": url, "reachable": wrong is None}
+    if wrong is None:
+        yield Finding("jaeger", "ok", f"{url} answers", "`open RUN` leads to a run's trace", data)
+        return
+    hint = f"{_START}; TAPPS_OTEL_JAEGER_URL names another"
+    yield Finding("jaeger", "warn" if given else "info", f"{url}: {wrong}", hint, data)
 
 
 # -- versions

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     :ivar otlp_protocol: ``grpc`` or ``http/protobuf``
     :ivar otlp_headers: sent with every request; in the environment a JSON object
     :ivar service_name: of this program in traces
+    :ivar jaeger_url: where traces are looked at, as ``http://jaeger:16686`` or behind a path; links
+        lead there. Else the Jaeger of this repository's stack, where it answers
     :ivar announce: what a trace shows before its end: ``workflow``, ``steps`` too, or ``off``
     :ivar shutdown_timeout: how long sending spans may delay the process's exit, seconds
     :ivar handle_sigterm: record SIGTERM as an interruption, also outside the command line
@@ -59,6 +61,10 @@ class Settings(BaseSettings):
     otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
     otlp_headers: dict[str, str] | None = None
     service_name: str | None = None
+    # Printed as a link: nothing but what an address without user and query is made of.
+    jaeger_url: str | None = Field(
+        default=None, pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~%/\-]*)?$"
+    )
     announce: Literal["workflow", "steps", "off"] = "workflow"
     shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     handle_sigterm: bool = False

@@ -186,6 +186,17 @@ def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) ->
     finish(lambda: reading.show(workflow_id, as_json=as_json, log_dir=log_dir))
 
 
+@app.command("open")
+def open_(workflow_id: RunId, log_dir: LogDir = None) -> None:
+    """Print the link of a run's trace in Jaeger; on a desktop, open it.
+
+    TAPPS_OTEL_JAEGER_URL says which Jaeger; else it is this project's, on this machine.
+    """
+    from tapps_otel.cli import opening
+
+    finish(lambda: opening.open_trace(workflow_id, log_dir=log_dir))
+
+
 @app.command()
 def verify(
     workflow_id: Annotated[

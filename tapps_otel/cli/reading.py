@@ -90,16 +90,19 @@ def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
     holder = lease.holder(store.lease_path(workflow_id))
     if history.status == "running" and holder is None and history.executions:
         history.status = history.executions[-1].status = "interrupted"
+    link = _trace_link(history)
     if as_json:
         problem = None if damage is None else str(damage)
         log = {"path": str(store.log_path(workflow_id)), "problem": problem, "unfinished": torn}
         held = holder and {"pid": holder[0], "host": holder[1]}
-        write_json({**report.as_json(history), "holder": held, "log": log})
+        write_json({**report.as_json(history), "trace_url": link, "holder": held, "log": log})
     else:
         notes = [] if torn is None else [Line.of(("log end   ", "dim"), (torn, "warn"))]
         following = report.next_step(history) if damage is None and holder is None else None
         place = f"{plain(str(store.log_path(workflow_id)))}, {history.seq} events"
         notes.append(Line.of(("log       ", "dim"), place))
+        if link is not None:
+            notes.append(Line.of(("jaeger    ", "dim"), link))
         if following is not None:
             notes.append(Line.of(("next      ", "dim"), plain(command(following, log_dir))))
         _write_history(history, holder, notes)
@@ -107,6 +110,15 @@ def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
         return Code.OK
     say_error(str(damage))
     return Code.FAILED
+
+
+def _trace_link(history: RunHistory) -> str | None:
+    """Where the run's trace can be looked at, if a Jaeger is known."""
+    from tapps_otel import settings
+    from tapps_otel.otel.jaeger import trace_url, url_of
+
+    url = url_of(settings.current()) if history.trace_id else None
+    return None if url is None else trace_url(url, history.trace_id)
 
 
 def _look(

@@ -75,6 +75,8 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
         f"resume {name}": "its result",
         "list": "all runs",
     }
+    if wanted(settings.current()):
+        follow_up[f"open {name}"] = "its trace in Jaeger"
     yield from columns(
         (
             (Piece(plain(command(arguments, log_dir))), Piece(f"# {what}", "dim"))

@@ -19,6 +19,7 @@ COMMANDS = [
     "resume",
     "list",
     "show",
+    "open",
     "verify",
     "repair",
     "resolve",

@@ -1,0 +1,78 @@
+"""Where a run's trace is looked at: links into Jaeger, and whether it answers.
+
+The links are those of Jaeger's own pages, ``/trace/{trace id}``; what is asked are its query
+service's HTTP interfaces, ``/api/services`` and ``/api/traces/{trace id}``.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from tapps_otel.settings import Settings
+
+__all__ = ["STACK_URL", "has_trace", "problem", "trace_url", "url_of"]
+
+STACK_URL: Final = "http://localhost:16686"
+"""Of the Jaeger that ``docker compose up`` or ``collector/stack.sh up`` starts."""
+
+_WAIT: Final = 1.0  # seconds for an answer
+_FIRST_BYTES: Final = 64  # of an answer: enough to tell JSON of Jaeger's from a web page
+
+
+def url_of(settings: Settings) -> str | None:
+    """The Jaeger that is set; else the stack's, if it answers; else ``None``."""
+    if settings.jaeger_url is not None:
+        return settings.jaeger_url.rstrip("/")
+    # A connection is tried first: where nothing listens, nothing heavy is imported.
+    return STACK_URL if _listens(STACK_URL) and problem(STACK_URL) is None else None
+
+
+def trace_url(url: str, trace_id: str | None) -> str | None:
+    """The page of a trace; ``None`` for an id that is none, as of a run that has not begun."""
+    if trace_id is None or not re.fullmatch("[0-9a-f]{32}", trace_id):
+        return None
+    return f"{url}/trace/{trace_id}"
+
+
+def problem(url: str) -> str | None:
+    """Why nobody can look at a trace there, in words; ``None``: it is a Jaeger, and answers."""
+    code, text = _ask(url, "/api/services")
+    return None if code == 200 else text
+
+
+def has_trace(url: str, trace_id: str) -> bool:
+    """Whether that Jaeger has spans of this trace; ``False`` also where it does not answer."""
+    return _ask(url, f"/api/traces/{trace_id}")[0] == 200
+
+
+def _listens(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), _WAIT).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ask(url: str, path: str) -> tuple[int, str]:
+    """The status of Jaeger's answer, 0 where none of its came, and what is wrong in words."""
+    import requests
+
+    try:
+        with requests.get(url + path, timeout=_WAIT, stream=True) as answer:
+            begin = next(answer.iter_content(_FIRST_BYTES), b"")
+    except requests.Timeout:
+        return 0, "it does not answer in time"
+    except requests.ConnectionError:
+        return 0, "nothing answers there"
+    except requests.RequestException as error:
+        return 0, f"it cannot be asked: {type(error).__name__}"
+    if answer.status_code in {401, 403}:
+        return 0, f"it answered {answer.status_code}: it wants to know who asks"
+    if not begin.lstrip().startswith(b'{"data":'):
+        return 0, f"what answers there ({answer.status_code}) is no Jaeger"
+    return answer.status_code, f"it answered {answer.status_code}"
