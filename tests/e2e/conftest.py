@@ -16,6 +16,7 @@ import pytest
 
 from capabilities import need
 from collecting import Collector, Ended, Program, Sink, start_agent
+from stack import Stack, running
 
 
 @pytest.fixture
@@ -47,6 +48,24 @@ def running(folder: Path) -> Iterator[Collector]:
         sink.shutdown()
         sink.server_close()
         serving.join()
+
+
+@pytest.fixture(scope="session")
+def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Collector and Jaeger for all tests that leave them running: each has runs of its own."""
+    need("stack")
+    folder = tmp_path_factory.mktemp("stack")
+    with running(folder, folder / "no-logs") as stack:
+        yield stack
+
+
+@pytest.fixture
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Collector and Jaeger of this test's own, which it may kill."""
+    need("stack")
+    folder = tmp_path_factory.mktemp("stack")
+    with running(folder, folder / "no-logs") as stack:
+        yield stack
 
 
 @pytest.fixture
