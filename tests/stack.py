@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,8 +224,11 @@ class Stack:
         answer = requests.get(self.jaeger_url + path, params=query, timeout=10)
         return None if answer.status_code == 404 else answer.json()
 
-    def spans(self, trace_id: str, number: int) -> list[Span]:
-        """The spans of a trace, by the older interface, as soon as there are so many."""
+    def spans(self, trace_id: str, wanted: Collection[str] = ()) -> list[Span]:
+        """The spans of a trace, by the older interface, as soon as these are there.
+
+        :param wanted: span ids; without any it is enough that there is one
+        """
 
         def found() -> list[Span] | None:
             answer = self.ask(f"/api/traces/{trace_id}")
@@ -234,9 +237,9 @@ class Stack:
                 if answer
                 else []
             )
-            return spans if len(spans) >= number else None
+            return spans if {span.span_id for span in spans} >= set(wanted) else None
 
-        return wait_for(found, f"{number} spans of {trace_id} in Jaeger")
+        return wait_for(found, f"{wanted} of {trace_id} in Jaeger")
 
     def raw_spans(self, trace_id: str) -> list[dict[str, Any]]:
         """The spans of a trace by the interface of version 3: OTLP as JSON, as Jaeger keeps it."""
@@ -276,7 +279,7 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path, logs: Path, **variables: str) -> Iterator[Stack]:
+def stack_up(folder: Path, logs: Path, **variables: str) -> Iterator[Stack]:
     """A stack of one's own, collector and Jaeger started."""
     stack = Stack(folder, logs, variables)
     try:

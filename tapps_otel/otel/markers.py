@@ -1,4 +1,4 @@
-"""Markers: spans of no length that say at once that another span has begun.
+"""Markers: spans of the least length that say at once that another span has begun.
 
 A span is exported when it ends, so that a store shows nothing of a run while it goes on. A marker
 is a child of the span that it tells of, with an id of its own that follows from that span's: it is
@@ -55,7 +55,7 @@ class Markers:
                     attributes=attributes,
                     start_time=start_ns,
                 )
-            marker.end(start_ns)
+            marker.end(start_ns + 1)  # ns: Jaeger warns of spans that have no length
         except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
             warn_once("marker", error)
 

@@ -3,7 +3,8 @@
 A span that an SDK made comes out as the SDK sent it, to the byte; one that none made (no SDK, one
 that is switched off, a sampler that said no) is a function of the log's lines and nothing else. So
 is one that was cut short: it ends with the last moment of its execution, as an error, and is the
-same before and after a later execution has added to the log.
+same before and after a later execution has added to the log. (A nanosecond later, to be exact:
+Jaeger warns of spans that have no length.)
 
 The log is streamed: what is held is what is open.
 """
@@ -322,7 +323,7 @@ class Rebuilder:
             attributes=attributes,
             events=self._events(opened, {}),
             status=status,
-            at=max(opened.start_ns, execution.last_ns),
+            at=max(opened.start_ns, execution.last_ns) + 1,
             note={},
         )
 

@@ -16,7 +16,7 @@ import pytest
 
 from capabilities import need
 from collecting import Collector, Ended, Program, Sink, start_agent
-from stack import Stack, running
+from stack import Stack, stack_up
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def shared_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Collector and Jaeger for all tests that leave them running: each has runs of its own."""
     need("stack")
     folder = tmp_path_factory.mktemp("stack")
-    with running(folder, folder / "no-logs") as stack:
+    with stack_up(folder, folder / "no-logs") as stack:
         yield stack
 
 
@@ -64,7 +64,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Collector and Jaeger of this test's own, which it may kill."""
     need("stack")
     folder = tmp_path_factory.mktemp("stack")
-    with running(folder, folder / "no-logs") as stack:
+    with stack_up(folder, folder / "no-logs") as stack:
         yield stack
 
 
