@@ -188,9 +188,10 @@ pid_of() {
 holder() {
     local port=${1##*:} found=
     if command -v ss >/dev/null; then
-        found=$(ss -Hltnp "sport = :$port" 2>/dev/null | sed -n 's/.*users:((\([^)]*\)).*/\1/p' | head -n 1)
+        found=$(ss -Hltnp "sport = :$port" 2>/dev/null |
+            sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/\1, process \2/p' | head -n 1)
     elif command -v lsof >/dev/null; then
-        found=$(lsof -nP -iTCP:"$port" -sTCP:LISTEN 2>/dev/null | awk 'NR == 2 {print $1 ", pid " $2}')
+        found=$(lsof -nP -iTCP:"$port" -sTCP:LISTEN 2>/dev/null | awk 'NR == 2 {print $1 ", process " $2}')
     fi
     say "${found:-a process that this user cannot see}"
 }
@@ -215,7 +216,6 @@ launch() {
         prometheus)
             sed -e "s/collector:8889/$TAPPS_STACK_SPAN_METRICS/" \
                 -e "s/collector:8888/$TAPPS_STACK_COLLECTOR_METRICS_HOST:$TAPPS_STACK_COLLECTOR_METRICS_PORT/" \
-                -e "s/scrape_interval: 5s/scrape_interval: ${TAPPS_STACK_METRICS_INTERVAL:-5s}/" \
                 "$here/prometheus.yml" >"$dir/run/prometheus.yml"
             set -- "$command" --config.file "$dir/run/prometheus.yml" \
                 --storage.tsdb.path "$dir/data/prometheus" --web.listen-address "$TAPPS_STACK_PROMETHEUS"
@@ -236,12 +236,6 @@ await_healthy() {
     done
 }
 
-start() {
-    if pid_of "$1" >/dev/null; then return; fi
-    free_or_die "$1"
-    launch "$1"
-}
-
 up() {
     local name
     for name in collector jaeger; do
@@ -254,13 +248,16 @@ up() {
     elif [[ ! -r $TAPPS_OTEL_LOG_DIR || ! -x $TAPPS_OTEL_LOG_DIR ]]; then
         say "note: the folder $TAPPS_OTEL_LOG_DIR cannot be read by this user: its logs are left out"
     fi
-    for name in jaeger collector prometheus; do
-        if [[ -n $(program "$name") ]]; then start "$name"; fi
+    local -a parts=(jaeger collector) missing=()
+    if [[ -n $(program prometheus) ]]; then parts+=(prometheus); fi
+    for name in "${parts[@]}"; do
+        if ! pid_of "$name" >/dev/null; then missing+=("$name"); fi
     done
-    for name in jaeger collector prometheus; do
-        if [[ -n $(program "$name") ]]; then await_healthy "$name"; fi
-    done
-    declare -p ${!TAPPS_@} | sed 's/^declare -x/export/' >"$dir/run/env"
+    # All ports are looked at before anything is started: it starts as a whole, or not at all.
+    for name in ${missing[@]+"${missing[@]}"}; do free_or_die "$name"; done
+    declare -p ${!TAPPS_STACK_@} TAPPS_OTEL_LOG_DIR | sed 's/^declare -x/export/' >"$dir/run/env"
+    for name in ${missing[@]+"${missing[@]}"}; do launch "$name"; done
+    for name in "${parts[@]}"; do await_healthy "$name"; done
     status
 }
 

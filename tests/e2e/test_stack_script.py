@@ -1,0 +1,197 @@
+"""``collector/stack.sh`` as a person uses it: a stack of one's own, without Docker."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from capabilities import need
+from commands import LOGS, Done, child
+from stack import COLLECTOR, DIR, Stack, wait_for
+
+pytestmark = pytest.mark.stack
+
+Script = Callable[..., Done]
+
+
+def run(script_env: dict[str, str], *arguments: str) -> Done:
+    done = subprocess.run(
+        [COLLECTOR / "stack.sh", *arguments],
+        env=script_env,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def stack(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    """Addresses that are free; the script starts what is to run there."""
+    return Stack(tmp_path_factory.mktemp("addresses"), tmp_path / LOGS)
+
+
+@pytest.fixture
+def script(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script]:
+    """The script with a folder of its own, in which the programs are built already."""
+    need("stack")
+    folder = tmp_path_factory.mktemp("script")
+    (folder / "bin").symlink_to(DIR / "bin")
+    env = {**stack.environment(), "TAPPS_STACK_DIR": str(folder)}
+    yield lambda *arguments, **more: run({**env, **more}, *arguments)
+    run(env, "down")
+
+
+def processes(said: str) -> list[str]:
+    return re.findall(r"\(process (\d+)\)", said)
+
+
+# ---------------------------------------------------------------- up and down
+
+
+def test_up_starts_a_stack_in_which_the_demos_crash_and_resume_are_seen(
+    script: Script, stack: Stack
+) -> None:
+    up = script("up")
+    env = {**stack.env(), "TAPPS_OTEL_JAEGER_URL": stack.jaeger_url}
+    demo = child("demo", **env)
+    (trace_id,) = re.findall(r"it is trace ([0-9a-f]{32})", demo.out)
+    (run_id,) = re.findall(r"open (survey-\S+)", demo.out)
+
+    def ended() -> set[str]:
+        spans = stack.spans(trace_id)
+        return {span.tags["tapps.status"] for span in spans if span.name == "workflow survey"}
+
+    wait_for(lambda: ended() == {"interrupted", "completed"}, "both executions")
+    opened = child("open", run_id, **env)
+    shown = child("show", run_id, **env)
+    link = f"{stack.jaeger_url}/trace/{trace_id}"
+
+    assert (up.code, up.err) == (0, "")
+    assert stack.otlp() in up.out
+    assert stack.jaeger_url in up.out
+    assert (opened.code, opened.out, opened.err) == (0, f"{link}\n", "")
+    assert f"jaeger    {link}\n" in shown.out
+    assert f"✓ jaeger       {stack.jaeger_url} answers\n" in child("doctor", **env).out
+
+
+def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
+    before = script("status")
+    first, second = script("up"), script("up")
+    status = script("status")
+    down = script("down")
+    after = script("status")
+
+    assert (before.code, status.code, after.code) == (1, 0, 1)
+    assert processes(first.out) == processes(second.out) == processes(status.out) != []
+    assert down.code == 0
+    assert {"collector is stopped", "jaeger is stopped"} <= set(down.out.splitlines())
+    assert "does not run" in after.out
+    assert script("down").out == ""
+
+
+def test_what_died_is_started_again_at_the_same_addresses(script: Script) -> None:
+    collector, jaeger, *_ = processes(script("up").out)
+    os.kill(int(jaeger), 9)
+    wait_for(lambda: script("status").code == 1, "it is seen")
+    other_address = {"TAPPS_STACK_JAEGER_HTTP": "127.0.0.1:1"}
+    again = script("up", **other_address)
+
+    assert again.code == 0
+    assert processes(again.out)[0] == collector
+    assert processes(again.out)[1] != jaeger
+    assert "127.0.0.1:1 " not in again.out
+
+
+def test_a_log_folder_that_is_not_there_is_told(script: Script, tmp_path: Path) -> None:
+    missing = script("up")
+    script("down")
+    (tmp_path / LOGS).mkdir(parents=True)
+
+    assert f"note: there is no folder {tmp_path / LOGS} yet" in missing.out
+    assert "note:" not in script("up").out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
+def test_a_log_folder_that_cannot_be_read_is_told(script: Script, tmp_path: Path) -> None:
+    (tmp_path / LOGS).mkdir(parents=True, mode=0o000)
+
+    assert f"the folder {tmp_path / LOGS} cannot be read" in script("up").out
+
+
+# ---------------------------------------------------------------- clear errors
+
+
+@pytest.mark.parametrize("taken", ["OTLP_GRPC", "JAEGER_HTTP"])
+def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_starts(
+    script: Script, stack: Stack, taken: str
+) -> None:
+    host, port = stack.addresses[taken].split(":")
+    with socket.create_server((host, int(port))):
+        up = script("up")
+
+    assert up.code == 1
+    assert f"error: {host}:{port}, where " in up.err
+    if shutil.which("ss") or shutil.which("lsof"):
+        assert f"process {os.getpid()}\n" in up.err
+    assert processes(script("status").out) == []
+
+
+def test_up_before_build_says_so(stack: Stack, tmp_path: Path) -> None:
+    up = run({**stack.environment(), "TAPPS_STACK_DIR": str(tmp_path / "new")}, "up")
+
+    assert up.code == 1
+    assert up.err.startswith("error: collector is not built\n  Run: ")
+    assert up.err.endswith("stack.sh build\n")
+
+
+def test_build_has_nothing_to_do_where_the_pins_are_built(script: Script) -> None:
+    need("go")
+    done = script("build")
+
+    assert (done.code, done.err) == (0, "")
+    assert re.fullmatch(r"collector \S+ is built\njaeger \S+ is built\n", done.out)
+
+
+def test_build_without_go_says_what_to_do(stack: Stack, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname", "mkdir", "sed"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    env = {"PATH": str(tools), "TAPPS_STACK_DIR": str(tmp_path / "new")}
+    done = run(env, "build")
+
+    assert done.code == 1
+    assert done.err.startswith("error: there is no Go here\n  Install Go ")
+
+
+def test_a_module_that_is_not_served_is_told(stack: Stack, tmp_path: Path) -> None:
+    need("go")
+    env = {
+        **stack.environment(),
+        "TAPPS_STACK_DIR": str(tmp_path / "new"),
+        "GOPROXY": "off",
+        "GOFLAGS": "-modcacherw",
+        "GOMODCACHE": str(tmp_path / "modules"),
+    }
+    done = run(env, "build")
+
+    assert done.code == 1
+    assert "module lookup disabled by GOPROXY=off" in done.err
+    assert "what is GOPROXY?" in done.err
+    assert str(tmp_path / "new" / "log" / "build.log") in done.err
+
+
+def test_anything_else_is_answered_by_its_usage() -> None:
+    done = run(dict(os.environ), "destroy")
+
+    assert done.code == 2
+    assert "stack.sh up" in done.out
