@@ -17,6 +17,7 @@ JAEGER_VERSION=2.13.0
 JAEGER_MODULE=v1.76.0 # the module's name for it: its path has no /v2
 COLLECTOR_VERSION=$(sed -n 's/^  version: //p' "$here/builder.yaml")
 
+ROOM=4096 # MB that queue and traces may want: less is told
 PATIENCE=60 # seconds for something to become healthy, or to end
 
 # ---------------------------------------------------------------- words
@@ -247,6 +248,11 @@ up() {
         say "note: there is no folder $TAPPS_OTEL_LOG_DIR yet; its logs are read as soon as it is there"
     elif [[ ! -r $TAPPS_OTEL_LOG_DIR || ! -x $TAPPS_OTEL_LOG_DIR ]]; then
         say "note: the folder $TAPPS_OTEL_LOG_DIR cannot be read by this user: its logs are left out"
+    fi
+    local room
+    room=$(df -Pk "$dir" | awk 'NR == 2 {print int($4 / 1024)}')
+    if ((room < ROOM)); then
+        say "note: $room MB are left for $dir: on a full disk the collector drops spans, and says nothing"
     fi
     local -a parts=(jaeger collector) missing=()
     if [[ -n $(program prometheus) ]]; then parts+=(prometheus); fi

@@ -240,6 +240,31 @@ def test_nothing_is_lost_when_collector_and_jaeger_die(own_stack: Stack, run_id:
         assert_whole(spans[name], name)
 
 
+def test_a_full_queue_is_told_to_the_sender_and_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, run_id: str
+) -> None:
+    need("stack")
+    folder = tmp_path_factory.mktemp("stack")
+    runs = [f"{run_id}-{n}" for n in range(3)]
+    long = ("--input", '{"n": 100}', "--quiet")
+    for name in runs:
+        child("run", "flow.py:report", "--id", name, *long, TAPPS_OTEL_DURABILITY="os")
+    # Room for one of them.
+    with stack_up(folder, folder / "no-logs", TAPPS_STACK_QUEUE_BYTES="150000") as stack:
+        env = {**stack.env(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+        stack.jaeger.stop()
+        full = [child("send", name, **env) for name in runs]
+        stack.jaeger.start()
+        stack.spans(trace_id(runs[0]), started(runs[0]))  # there is room again
+        again = [child("send", name, **stack.env()) for name in runs]
+
+        assert full[0].code == 0
+        assert "queue is full" in full[-1].err
+        assert [done.code for done in again] == [0, 0, 0]
+        for name in runs:
+            assert_whole(arrived(stack, name), name)
+
+
 def test_jaegers_traces_outlive_it(own_stack: Stack, run_id: str) -> None:
     child("run", "flow.py:report", "--id", run_id, **own_stack.env())
     arrived(own_stack, run_id)
