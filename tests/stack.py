@@ -46,11 +46,22 @@ def prometheus_there() -> bool:
     return bool(shutil.which("prometheus") and shutil.which("promtool"))
 
 
-CAPABILITIES.setdefault("stack", Capability(stack_built, "collector/stack.sh build (it needs Go)"))
+HAS_GO = shutil.which("go") is not None
 CAPABILITIES.setdefault(
-    "prometheus", Capability(prometheus_there, "install it (apt-get install prometheus)")
+    "stack",
+    Capability(stack_built, "run collector/stack.sh build (it needs Go)", installable=HAS_GO),
 )
-CAPABILITIES.setdefault("go", Capability(lambda: _run("go", "version"), "install Go, go.dev/dl"))
+CAPABILITIES.setdefault(
+    "go", Capability(lambda: HAS_GO, "install Go (go.dev/dl)", installable=False)
+)
+CAPABILITIES.setdefault(
+    "prometheus",
+    Capability(
+        prometheus_there,
+        "install it (apt-get install prometheus)",
+        installable=shutil.which("apt-get") is not None,
+    ),
+)
 
 
 def wait_for(found: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
