@@ -210,6 +210,21 @@ def test_jaeger_can_keep_traces_in_memory(
         assert_whole(arrived(stack, run_id), run_id)
 
 
+def test_open_tells_whether_the_trace_is_there(shared_stack: Stack, run_id: str) -> None:
+    env = {**shared_stack.env(), "TAPPS_OTEL_JAEGER_URL": shared_stack.jaeger_url}
+    child("run", "flow.py:report", "--id", run_id)
+    before = child("open", run_id, **env)
+    child("send", run_id, **env)
+    arrived(shared_stack, run_id)
+    after = child("open", run_id, **env)
+    link = f"{shared_stack.jaeger_url}/trace/{trace_id(run_id)}\n"
+
+    assert (before.code, before.out) == (after.code, after.out) == (0, link)
+    assert before.err.startswith("that Jaeger does not have it yet: ")
+    assert before.err.endswith(f"send {run_id} sends it\n")
+    assert after.err == ""
+
+
 # ---------------------------------------------------------------- nothing is lost
 
 

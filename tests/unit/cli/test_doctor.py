@@ -162,3 +162,21 @@ def test_exporters_without_an_endpoint_are_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
 
     assert found("collector").state == "info"
+
+
+def test_a_jaeger_that_is_set_and_does_not_answer_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        monkeypatch.setattr("tapps_otel.otel.jaeger.STACK_URL", url)
+        unset = found("jaeger")
+        monkeypatch.setenv("TAPPS_OTEL_JAEGER_URL", url)
+        monkeypatch.setattr("tapps_otel.settings._current", None)
+        gone = found("jaeger")
+
+    assert (unset.state, gone.state) == ("info", "warn")
+    assert gone.text == f"{url}: nothing answers there"
+    assert gone.data == {"url": url, "reachable": False}
+    assert "collector/stack.sh up" in str(gone.hint)
