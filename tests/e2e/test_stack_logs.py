@@ -162,6 +162,9 @@ def test_a_torn_last_line_is_left_out_until_it_is_whole(tailing: Stack) -> None:
     tailing.collector.start()
     tailing.log_records(len(lines("r2")), "r2")
     before = tailing.log_records(len(lines("r1")) - 1, "r1")
+    # Meanwhile the collector comes by many times, longer than it would wait by default.
+    child("run", "flow.py:failing", "--id", "r3")
+    tailing.log_records(len(lines("r3")), "r3")
     with log.open("ab") as file:
         file.write(whole[-300:])
     after = tailing.log_records(len(lines("r1")), "r1")

@@ -115,6 +115,17 @@ def test_every_address_is_on_loopback_unless_it_is_set(name: str) -> None:
     assert all(variable and host == "127.0.0.1" for variable, host in addresses)
 
 
+def test_what_waits_for_a_backend_is_never_given_up() -> None:
+    config = read("config.yaml")
+    senders = [config["exporters"][name] for name in ("otlp_grpc/jaeger", "otlp_http/logs")]
+
+    for sender in [*senders, config["receivers"]["file_log"]]:
+        assert sender["retry_on_failure"]["enabled"]
+        assert sender["retry_on_failure"]["max_elapsed_time"] == "0s"
+    for sender in senders:
+        assert sender["sending_queue"]["storage"] == "file_storage/queue"
+
+
 def test_every_variable_is_in_the_readme() -> None:
     said = (COLLECTOR / "README.md").read_text("utf-8")
     used = {name for text in CONFIGS.values() for name in re.findall(r"\$\{env:(\w+)", text)}
