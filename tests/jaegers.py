@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from capabilities import CAPABILITIES, Capability
 from collecting import free_port, listens
+from stack import PROGRAMS
 
 STORAGES = {
     "memory": "memory: {max_traces: 1000}",
@@ -52,36 +50,6 @@ class Jaeger:
     query: str
 
 
-def program() -> str | None:
-    """Where a variable names it, on the path, or where the stack is built."""
-    folders = [os.environ.get("PATH", "")]
-    if stack := os.environ.get("TAPPS_STACK_DIR"):
-        folders.append(str(Path(stack) / "bin"))
-    return os.environ.get("TAPPS_OTEL_JAEGER_BIN") or shutil.which(
-        "jaeger", path=os.pathsep.join(folders)
-    )
-
-
-PROGRAM = program()  # before each test gets an environment of its own
-
-
-def _runs() -> bool:
-    if PROGRAM is None:
-        return False
-    done = subprocess.run([PROGRAM, "version"], capture_output=True, timeout=30, check=False)
-    return done.returncode == 0
-
-
-CAPABILITIES.setdefault(
-    "jaeger",
-    Capability(
-        _runs,
-        "build it (collector/stack.sh build) and name its program in TAPPS_OTEL_JAEGER_BIN",
-        installable=False,
-    ),
-)
-
-
 @contextmanager
 def running(folder: Path, storage: str) -> Iterator[Jaeger]:
     """Start one that keeps spans so, and end it."""
@@ -97,7 +65,9 @@ def running(folder: Path, storage: str) -> Iterator[Jaeger]:
         config.write_text(text, "utf-8")
         with output.open("wb") as out:
             process = subprocess.Popen(
-                [str(PROGRAM), "--config", str(config)], stdout=out, stderr=subprocess.STDOUT
+                [str(PROGRAMS["jaeger"]), "--config", str(config)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
             )
         try:
             if listens(process, *ports.values()):

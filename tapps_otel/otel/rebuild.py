@@ -3,8 +3,7 @@
 A span that an SDK made comes out as the SDK sent it, to the byte; one that none made (no SDK, one
 that is switched off, a sampler that said no) is a function of the log's lines and nothing else. So
 is one that was cut short: it ends with the last moment of its execution, as an error, and is the
-same before and after a later execution has added to the log. (A nanosecond later, to be exact:
-Jaeger warns of spans that have no length.)
+same before and after a later execution has added to the log.
 
 The log is streamed: what is held is what is open.
 """
@@ -177,8 +176,11 @@ class Rebuilder:
                 opened.add(event)
         if event.execution == execution.number and event.late is not True:
             execution.last_seq, execution.last_sha = event.seq, sha
+            # Jaeger warns of spans of no length: what began last lasts a nanosecond, and whatever
+            # encloses it as long.
+            least = 1 if kind in _STARTS else 0
             with suppress(ValueError):  # a time that is none
-                execution.last_ns = max(execution.last_ns, time_of(event))
+                execution.last_ns = max(execution.last_ns, time_of(event) + least)
 
     def close(self) -> Iterator[Rebuilt]:
         """The log ends here, and no process carries the run on: what is open was cut short."""
@@ -323,7 +325,7 @@ class Rebuilder:
             attributes=attributes,
             events=self._events(opened, {}),
             status=status,
-            at=max(opened.start_ns, execution.last_ns) + 1,
+            at=max(opened.start_ns + 1, execution.last_ns),
             note={},
         )
 

@@ -246,7 +246,7 @@ def test_a_run_is_seen_before_it_ends(collector: Collector, program: Program) ->
     assert killed.code == KILLED
     assert marker.name == "workflow six started"
     assert (marker.trace_id, marker.parent_span_id) == (start.trace_id, start.span_id)
-    assert marker.start_ns == marker.end_ns == start.time_ns
+    assert (marker.start_ns, marker.end_ns) == (start.time_ns, start.time_ns + 1)
     assert marker.attributes == {
         "tapps.marker": True,
         "tapps.workflow.id": "r1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Sequence
@@ -29,9 +30,9 @@ def fetch(n: int) -> list[int]:
 
 @step(agent="writer", action="write")
 def write(n: int) -> int:
-    annotate("exact", count=9007199254740993)
     if os.environ.get("KILL_AT") == str(n):
         os.kill(os.getpid(), signal.SIGKILL)
+    annotate("exact", count=9007199254740993)
     return polish(n)
 
 @step(retries=1, backoff=Backoff(0.01, 1, 0.01))
@@ -161,7 +162,10 @@ def test_a_killed_run_is_whole_after_resume(shared_stack: Stack, run_id: str) ->
     second = [s for s in spans if s.tags["tapps.execution"] == 2 and s.name == "workflow report"]
     cut = {span.span_id for span in spans if span.tags.get("tapps.status") == "interrupted"}
 
+    against = child("verify", run_id, "--against", shared_stack.jaeger_url)
+
     assert (killed.code, done.code, done.out) == (-9, 0, "[0,-1,-2]\n")
+    assert (against.code, against.err) == (0, "")
     assert_whole(spans, run_id)
     assert [set(span.links) <= cut and bool(span.links) for span in second] == [True]
     assert len([span for span in spans if span.name == "step fetch"]) == 1
@@ -355,6 +359,21 @@ def test_jaegers_monitor_has_calls_errors_and_latencies(own_stack: Stack, run_id
     wait_for(lambda: operations("calls") == expected, f"calls of {expected}")
     wait_for(lambda: operations("errors") == {"step polish"}, "errors of step polish")
     wait_for(lambda: operations("latencies") == expected, f"latencies of {expected}")
+
+
+def test_what_programs_measure_themselves_is_there_too(own_stack: Stack, run_id: str) -> None:
+    env = {**own_stack.env(), "OTEL_METRICS_EXPORTER": "otlp"}
+    done = child("run", "flow.py:report", "--id", run_id, **env)
+
+    def attempts() -> int:
+        text = requests.get(
+            f"http://{own_stack.addresses['SPAN_METRICS']}/metrics", timeout=10
+        ).text
+        begun = re.findall(r"^tapps_step_attempts_total{.*} (\d+)$", text, re.MULTILINE)
+        return sum(map(int, begun))
+
+    assert (done.code, done.err.count("not sent")) == (0, 0)
+    assert wait_for(attempts, "the program's metrics") == 8
 
 
 def test_the_metrics_have_buckets_that_fit_workflows(own_stack: Stack, run_id: str) -> None:

@@ -110,11 +110,12 @@ def test_what_a_sampler_left_out_is_not_missing(collector: Collector, program: P
 def jaeger(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Jaeger]:
-    need("jaeger")
+    need("stack")
     with running(tmp_path_factory.mktemp("jaeger"), request.param) as made:
         yield made
 
 
+@pytest.mark.stack
 def test_a_run_agrees_with_a_real_jaeger_and_a_cut_log_does_not(
     jaeger: Jaeger, program: Program
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_run_agrees_with_a_real_jaeger_and_a_cut_log_does_not(
     assert verify("r", against=jaeger.query).ok
 
 
+@pytest.mark.stack
 def test_what_is_not_in_jaeger_is_missing_and_sent_later(jaeger: Jaeger, program: Program) -> None:
     program(FLOW)
     unknown = verify("r", against=jaeger.query)
@@ -148,6 +150,7 @@ def test_what_is_not_in_jaeger_is_missing_and_sent_later(jaeger: Jaeger, program
     assert verify("r", against=jaeger.query).ok
 
 
+@pytest.mark.stack
 def test_an_address_without_the_prefix_is_no_jaeger(jaeger: Jaeger, program: Program) -> None:
     program(FLOW)
     address = jaeger.query.removesuffix("/traces")
