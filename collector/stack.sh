@@ -325,12 +325,15 @@ down() {
 
 # ---------------------------------------------------------------- the command
 
+case "${1:-} $#" in
+    "build 1" | "up 1" | "status 1" | "down 1") ;;
+    *)
+        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"
+        exit 2
+        ;;
+esac
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-case "${1:-} $#" in
-    "build 1") build ;;
-    "up 1") as_running && defaults && up ;;
-    "status 1") as_running && defaults && status ;;
-    "down 1") down ;;
-    *) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}" && exit 2 ;;
-esac
+as_running
+defaults
+"$1"
