@@ -6,6 +6,7 @@ import json
 import urllib.request
 from pathlib import Path
 
+import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 import jaegers
@@ -74,8 +75,9 @@ def test_a_collector_takes_the_lines_and_has_the_spans_of_the_log(
         assert one.scope == (of_scope.scope.name, of_scope.scope.version)
 
 
+@pytest.mark.stack
 def test_jaeger_s_upload_reads_the_lines(program: Program, tmp_path: Path) -> None:
-    need("jaeger")
+    need("stack")
     program(FLOW)
     (line,) = child("export", "r1", "-f", "otlp-json").out.splitlines()
     folder = tmp_path / "jaeger"
