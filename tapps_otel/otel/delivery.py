@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from tapps_otel.names import ATTR
+from tapps_otel.otel.known import is_marker
 from tapps_otel.otel.leaving import Gate
 from tapps_otel.otel.spans import warn_once
 
@@ -146,8 +146,3 @@ class Delivery(BatchSpanProcessor):
     def after_fork(self) -> None:
         """Begin to count anew, in a forked process: what the parent queued, it sends."""
         self._forget()
-
-
-def is_marker(span: ReadableSpan) -> bool:
-    """Whether a span only says that another one has begun."""
-    return ATTR.MARKER in (span.attributes or ())
