@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from msgspec import UNSET
+
 from tapps_otel import clock
 from tapps_otel.log.event import Event
 from tapps_otel.otel.packing import keep, pack_resource, pack_span
@@ -33,8 +35,7 @@ class Captured(NamedTuple):
 
     def name_resource(self, known: tuple[dict[str, Any], str] | None) -> Event:
         """The event, with its resource unless that is the one ``known`` where it will stand."""
-        if self.resource != known:
-            self.event.resource = self.resource[0]
+        self.event.resource = UNSET if self.resource == known else self.resource[0]
         return self.event
 
 

@@ -6,7 +6,7 @@ OpenTelemetry is imported here, for live spans are packed where there is no SDK 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 from opentelemetry.trace import SpanKind, StatusCode
@@ -86,14 +86,13 @@ def keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None)
 
     :raises OSError: of ``put``; the event says by then that something is missing
     """
-    data = raw_json(note)
-    size = len(bytes(data))
-    if size <= INLINE_LIMIT:
-        event.otel = cast("Any", data)  # encoded once
+    data = bytes(raw_json(note))
+    if len(data) <= INLINE_LIMIT:
+        event.otel = note
         return
-    event.otel = {"omitted": f"{size} bytes"}  # also if the blob cannot be written
+    event.otel = {"omitted": f"{len(data)} bytes"}  # also if the blob cannot be written
     if put is not None:
-        event.otel_blob = put(bytes(data))
+        event.otel_blob = put(data)
         event.otel = UNSET
 
 

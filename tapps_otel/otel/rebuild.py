@@ -15,7 +15,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
 from msgspec import UNSET
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event as SpanEvent
@@ -24,6 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from tapps_otel.errors import BlobDamagedError
+from tapps_otel.log.event import loads
 from tapps_otel.otel.aliases import Aliases, aliases_of
 from tapps_otel.otel.content import (
     ERROR,
@@ -366,11 +366,10 @@ class Rebuilder:
         if end.otel_blob is UNSET:
             return end.otel if end.otel is not UNSET else {}
         try:
-            note = msgspec.json.decode(self._blob(end.otel_blob))
-        except (BlobDamagedError, msgspec.DecodeError) as error:
+            return loads(self._blob(end.otel_blob))
+        except (BlobDamagedError, ValueError) as error:
             self._remark(end, f"what others put on this span is lost: {error}")
             return {}
-        return note if isinstance(note, dict) else {}
 
     def _attributes(self, opened: _Open, note: Mapping[str, Any]) -> Any:
         limits = opened.execution.limits

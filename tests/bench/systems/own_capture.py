@@ -15,6 +15,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.util.types import AttributeValue
 
 from tapps_otel import JsonlSpanExporter, Run, configure
 
@@ -38,7 +39,7 @@ class Keeping(Dropping):
 
 def http(tracer: Tracer, i: int) -> None:
     """A call as the conventions describe it."""
-    attributes = {
+    attributes: dict[str, AttributeValue] = {
         "http.request.method": "GET",
         "url.full": f"https://example.org/chapters/{i}?lang=en",
         "server.address": "example.org",
@@ -54,7 +55,7 @@ def http(tracer: Tracer, i: int) -> None:
 
 def query(tracer: Tracer, i: int) -> None:
     """A query as the conventions describe it."""
-    attributes = {
+    attributes: dict[str, AttributeValue] = {
         "db.system.name": "sqlite",
         "db.namespace": "books.db",
         "db.operation.name": "SELECT",
