@@ -29,6 +29,7 @@ from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
+from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel import beside, known
 from tapps_otel.otel.source import RunSpans
 
@@ -99,6 +100,11 @@ def by_id(spans: Sequence[ReadableSpan]) -> dict[int, bytes]:
     made = {span.context.span_id: encode_spans([span]).SerializeToString() for span in spans}
     assert len(made) == len(spans)
     return made
+
+
+def writer_of(run: Run) -> LogWriter:
+    assert run._writer is not None
+    return run._writer
 
 
 def span_lines(path: Path) -> list[dict[str, Any]]:
@@ -511,7 +517,7 @@ def test_lines_that_wait_are_not_doubled(traced: Traced) -> None:
         with files.use(FaultyFiles("open_append")), files.use(FaultyFiles("write", times=1)):
             run.call("waits", lambda: 1)
             traced.flush()  # while it waits
-        run._writer._retry_at_ns = 0
+        writer_of(run)._retry_at_ns = 0
         run.call("goes", lambda: 2)
     assert traced.flush() is SUCCESS
     traced.exporter.shutdown()
@@ -569,10 +575,10 @@ def test_one_runs_trouble_is_not_anothers(traced: Traced, tmp_path: Path) -> Non
 def test_while_the_runs_log_fails_its_buffer_is_left_to_its_own_events(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         with files.use(FaultyFiles("open_append")):
-            run._writer._poison(OSError("gone"))
+            writer_of(run)._poison(OSError("gone"))
             traced.call()
         assert traced.flush() is SUCCESS
-        assert not run._writer._waiting
+        assert not writer_of(run)._waiting
 
     assert "GET" in traced.names()
 
