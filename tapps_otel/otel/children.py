@@ -105,7 +105,11 @@ def parent_of(environment: Mapping[str, str]) -> known.KnownRun | None:
     try:
         match json.loads(environment.get(PARENT, "")):
             case {"workflow_id": str(run), "execution": int(number), "log_dir": str(folder)} if (
-                is_workflow_id(run) and number > 0 and Path(folder).is_absolute()
+                is_workflow_id(run)
+                and number is not True
+                and number > 0
+                and Path(folder).is_absolute()
+                and "\0" not in folder
             ):
                 return known.KnownRun(run, Path(folder), number, clock.time_ns())
     except (ValueError, RecursionError):

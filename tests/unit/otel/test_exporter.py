@@ -513,16 +513,20 @@ def test_a_step_whose_lines_the_log_lost_is_kept_whole_and_late(traced: Traced) 
 
 
 def test_lines_that_wait_are_not_doubled(traced: Traced) -> None:
-    with Run.open("flow", workflow_id="r") as run:
-        with files.use(FaultyFiles("open_append")), files.use(FaultyFiles("write", times=1)):
+    disk, time = FaultyFiles("write", nth=1 << 40), Settable()
+    with files.use(disk), clock.use(time):
+        with Run.open("flow", workflow_id="r") as run:
+            disk._nth = 0
             run.call("waits", lambda: 1)
-            traced.flush()  # while it waits
-        writer_of(run)._retry_at_ns = 0
-        run.call("goes", lambda: 2)
-    assert traced.flush() is SUCCESS
-    traced.exporter.shutdown()
+            assert run.log_failure is not None
+            assert traced.flush() is SUCCESS  # its lines may still come
+            disk._nth = 1 << 40
+            time.sleep(2)
+            run.call("goes", lambda: 2)
+        assert traced.flush() is SUCCESS
 
     assert sorted(traced.names()) == ["step goes", "step waits", "workflow flow"]
+    assert span_lines(traced.folder / "r.jsonl") == []
 
 
 # ---------------------------------------------------------------- failing
