@@ -413,7 +413,7 @@ class Rebuilder:
             duration = 0 if event.duration_ns is UNSET else event.duration_ns
             span = unpack_span(
                 note,
-                name=note.get("name", str(event.name)),
+                name=str(note.get("name", event.name)),
                 ids=(str(event.trace_id), str(event.span_id), parent),
                 times=(_in_range(end - duration), end),
                 resource=resource,

@@ -456,6 +456,18 @@ def test_a_forked_child_writes_beside_and_never_into_its_parents_logs(traced: Tr
     assert {"before", "in the child", "after"} <= set(traced.names())
 
 
+def test_a_log_beside_does_not_say_that_the_run_is_over(traced: Traced) -> None:
+    fail(traced, "r")
+    traced.flush()
+    with Run.open("flow", workflow_id="r"):
+        found = RunSpans(Store(traced.folder), "r")
+        names = [one.span.name for one in found]
+
+        assert traced.beside()
+        assert found.running
+        assert names == ["workflow flow", "GET"]  # of the first execution; the second is open
+
+
 # ---------------------------------------------------------------- our own spans
 
 
