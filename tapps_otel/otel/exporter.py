@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel import settings
 from tapps_otel.log.event import EVENT_TYPES
-from tapps_otel.names import ATTR, is_workflow_id
+from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
 from tapps_otel.otel import children, known
 from tapps_otel.otel.keeping import Keeper
 from tapps_otel.otel.known import KnownRun
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["NO_RUN", "JsonlSpanExporter"]
+__all__ = ["JsonlSpanExporter"]
 
-NO_RUN: Final = "traces"  # what the logs of traces of no run are named after
 _MOST_HELD: Final = 2048  # spans of ours whose lines wait for a log that cannot be written
 _log = logging.getLogger(__name__)
 
