@@ -727,7 +727,7 @@ class Run:
         with self.lock:  # so that nothing comes between the run's end and what is told of it
             if self.root.state is not OPEN or self.detached or self.log_failure is not None:
                 raise LookupError
-            return self.write_synced(event) if sync else self.write(event)
+            return self.write(event, sync=sync)
 
     @property
     def started_ns(self) -> int:
