@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +30,7 @@ from tapps_otel.log.files import FaultyFiles
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
-from tapps_otel.otel import beside, known
+from tapps_otel.otel import beside, catchup, known
 from tapps_otel.otel.source import RunSpans
 
 SUCCESS, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
@@ -91,9 +90,8 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
     made = Traced(folder)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", made.provider)
     yield made
-    for thread in threading.enumerate():  # of a resume: what the execution before could not send
-        if thread.name == "tapps_otel-catch-up":
-            thread.join()
+    if catchup._worker is not None:  # of a resume: what the execution before could not send
+        catchup._worker.shutdown()
     made.exporter.shutdown()
     for path in folder.glob("*.jsonl"):
         check(path)
