@@ -5,6 +5,7 @@ The names below are imported when they are first used, so that ``import tapps_ot
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.audit.verify import verify
     from tapps_otel.log.model import WorkflowEvent
+    from tapps_otel.otel.exporter import JsonlSpanExporter
     from tapps_otel.run.attempt import Attempt
+    from tapps_otel.run.children import child_env
     from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.reading import (
@@ -35,12 +38,14 @@ if TYPE_CHECKING:
 _PLACES = {
     "Attempt": "run.attempt",
     "Backoff": "run.policy",
+    "JsonlSpanExporter": "otel.exporter",
     "Run": "run.recorder",
     "Step": "run.step",
     "Workflow": "run.workflow",
     "WorkflowEvent": "log.model",
     "annotate": "run.current",
     "bind": "run.scope",
+    "child_env": "run.children",
     "configure": "settings",
     "current_run": "run.current",
     "current_step": "run.current",
@@ -63,6 +68,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "Attempt",
     "Backoff",
     "bind",
+    "child_env",
     "configure",
     "current_run",
     "current_step",
@@ -70,6 +76,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "events",
     "follow",
     "history",
+    "JsonlSpanExporter",
     "last_run",
     "list_runs",
     "resume",
@@ -106,6 +113,12 @@ class _FrontDoor(ModuleType):
 
 
 sys.modules[__name__].__class__ = _FrontDoor
+
+if "TAPPS_OTEL_PARENT" in os.environ:  # a step of another process started this one: child_env()
+    from tapps_otel.otel import children
+
+    children.join()
+    del children
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from tapps_otel.errors import InvalidIdError
 
 __all__ = [
     "ATTR",
+    "NO_RUN",
     "check_workflow_id",
     "escape",
     "is_workflow_id",
@@ -28,6 +29,7 @@ __all__ = [
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ESCAPES = str.maketrans({"/": "%2F", "#": "%23", "%": "%25"})
+NO_RUN: Final = "traces"  # in place of a run's id, where spans are captured that are of no run
 
 
 class ATTR:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
+from tapps_otel.names import NO_RUN
 from tapps_otel.run.opening import store_of
 
 if TYPE_CHECKING:
@@ -175,7 +176,10 @@ class _Check:
         except FileNotFoundError:
             if alone:  # removed since it was looked for
                 raise RunNotFoundError(self._id, self._store.folder) from None
-            self.problems.append(f"{path} is not there: there are only logs beside it")
+            if self._id == NO_RUN:
+                self.notes.append("traces of no run, which are in logs beside")
+            else:
+                self.problems.append(f"{path} is not there: there are only logs beside it")
             return _no_log(path)
 
     def log(self, path: Path, prefix: str, seqs: Container[int] = ()) -> reader.CheckReport:

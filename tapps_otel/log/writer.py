@@ -122,6 +122,11 @@ class LogWriter:
         return self._sha.decode()
 
     @property
+    def size(self) -> int:
+        """Of the file, bytes."""
+        return self._end
+
+    @property
     def stops(self) -> bool:
         """Whether an event that cannot be written raises."""
         return self._stop

@@ -355,17 +355,29 @@ def pack(value: object) -> Any:
     An object is always a tagged value: ``{"b": base64}`` bytes, ``{"f": "nan"}`` a float that
     JSON has not, ``{"i": "..."}`` an integer beyond 64 bits, ``{"m": {...}}`` a mapping.
     """
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"f": repr(value)}
-    if isinstance(value, int) and not -_INT64 <= value < _INT64:
-        return {"i": str(value)}
+    if value is None or type(value) in _AS_JSON:
+        return value
+    if isinstance(value, int | float | str):
+        return _pack_scalar(value)
+    if isinstance(value, list | tuple):
+        return [pack(one) for one in value]
     if isinstance(value, bytes | bytearray):
         return {"b": base64.b64encode(value).decode()}
     if isinstance(value, Mapping):
         return {"m": {str(name): pack(one) for name, one in value.items()}}
-    if isinstance(value, list | tuple):
-        return [pack(one) for one in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+    return str(value)
+
+
+_AS_JSON: Final = frozenset({str, bool})  # nearly all
+
+
+def _pack_scalar(value: Scalar) -> Any:
+    """Plain, also where it is of a class of its own (a NumPy float, an enumeration's member)."""
+    if isinstance(value, int):
+        return int(value) if -_INT64 <= value < _INT64 else {"i": str(int(value))}
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {"f": repr(float(value))}
+    return str.__str__(value)
 
 
 def unpack(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from tapps_otel.names import ATTR
+from tapps_otel.otel.exporter import JsonlSpanExporter
+from tapps_otel.otel.known import is_marker
 from tapps_otel.otel.leaving import Gate
 from tapps_otel.otel.spans import warn_once
 
@@ -129,6 +130,8 @@ class Delivery(BatchSpanProcessor):
 
     def say_unsent(self) -> None:
         """Tell what the collector did not take, and where it is."""
+        if isinstance(self.exporter.inner, JsonlSpanExporter):
+            return  # it has said so, and there is no collector
         if unsent := self.unsent:
             _log.warning(
                 "%d of %d spans were not sent to %s; the log has them: "
@@ -146,8 +149,3 @@ class Delivery(BatchSpanProcessor):
     def after_fork(self) -> None:
         """Begin to count anew, in a forked process: what the parent queued, it sends."""
         self._forget()
-
-
-def is_marker(span: ReadableSpan) -> bool:
-    """Whether a span only says that another one has begun."""
-    return ATTR.MARKER in (span.attributes or ())

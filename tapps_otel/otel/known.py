@@ -11,35 +11,55 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.names import ATTR
+from tapps_otel.otel.spans import SCOPE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from tapps_otel.log.event import Event
 
-__all__ = ["KnownRun", "enter", "find"]
+__all__ = ["KnownRun", "end", "enter", "find", "is_marker", "own_run_id", "run_of"]
 
 _MOST: Final = 4096  # runs; a server may begin many in the seconds that an exporter is late
 _lock = threading.Lock()
 _traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
 
 
-@dataclass(frozen=True, slots=True)
+def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - as a run's own takes it
+    raise LookupError
+
+
+@dataclass(eq=False, slots=True)
 class KnownRun:
     """A run of this process, or one that this process is a child of.
 
     :ivar folder: of its log
     :ivar execution: which of its executions this process is part of
     :ivar started_ns: when that began, ns since 1970 UTC
-    :ivar append: writes an event into its log while it goes on, and gives its seq; ``None`` once
-        the run has ended here, or if its log fails
+    :ivar pid: of the process that carries it on; 0 if that is another than this
+    :ivar resource: attributes of the resource that its log names, packed, and its schema
+    :ivar append: writes an event into its log, synced if asked, and gives its seq; ``None``: the
+        log fails, and the event waits to be written late. Raises :class:`LookupError`, and takes
+        nothing, where the run is not going on here, or its log is failing already
+    :ivar ended_ns: when it ended here; ``None`` while it goes on
     """
 
     workflow_id: str
     folder: Path
     execution: int
     started_ns: int
-    append: Callable[[Event], int | None] = lambda _: None
+    pid: int = 0
+    resource: tuple[dict[str, Any], str] | None = None
+    append: Callable[[Event, bool], int | None] = _refuse
+    ended_ns: int | None = None
+
+    def goes_on_at(self, ns: int) -> bool:
+        """Whether it had begun by then and had not ended."""
+        return self.started_ns <= ns and (self.ended_ns is None or ns <= self.ended_ns)
 
 
 def enter(trace_id: str, run: KnownRun) -> None:
@@ -48,6 +68,13 @@ def enter(trace_id: str, run: KnownRun) -> None:
         runs = _latest(_traces, int(trace_id, 16), OrderedDict())
         runs.pop(run.workflow_id, None)
         _latest(runs, run.workflow_id, run)
+
+
+def end(trace_id: str, workflow_id: str, at_ns: int) -> None:
+    """Note that a run has ended here: what its trace holds from then on may be another's."""
+    run = find(int(trace_id, 16), workflow_id=workflow_id)
+    if run is not None:
+        run.ended_ns = at_ns
 
 
 def _latest(entries: OrderedDict[Any, Any], key: Any, new: Any) -> Any:
@@ -59,7 +86,9 @@ def _latest(entries: OrderedDict[Any, Any], key: Any, new: Any) -> Any:
 
 
 def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> KnownRun | None:
-    """A run of this trace: the one of that id, or the last that had begun by then.
+    """A run of this trace: the one of that id, or the innermost that was going on then.
+
+    Where none was: the last that had begun, or else the first of all.
 
     :param at_ns: when the span in question started, ns since 1970 UTC
     """
@@ -69,5 +98,29 @@ def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> Kn
             return None
         if workflow_id is not None:
             return runs.get(workflow_id)
-        begun = (run for run in reversed(runs.values()) if run.started_ns <= at_ns)
-        return next(begun, next(iter(runs.values())))
+        if len(runs) == 1:
+            return next(iter(runs.values()))
+        latest = list(reversed(runs.values()))
+    begun = [run for run in latest if run.started_ns <= at_ns]
+    return next((run for run in begun if run.goes_on_at(at_ns)), (begun or latest[-1:])[0])
+
+
+def run_of(span: ReadableSpan) -> KnownRun | None:
+    """The run whose log tells of this span; none for a marker, which no log has."""
+    if is_marker(span):
+        return None
+    return find(span.context.trace_id, workflow_id=own_run_id(span), at_ns=span.start_time or 0)
+
+
+def own_run_id(span: ReadableSpan) -> str | None:
+    """Of which run this is the span of an execution or an attempt; ``None``: somebody else's."""
+    scope = span.instrumentation_scope
+    if scope is None or scope.name != SCOPE:
+        return None
+    found = (span.attributes or {}).get(ATTR.WORKFLOW_ID)
+    return found if isinstance(found, str) else None
+
+
+def is_marker(span: ReadableSpan) -> bool:
+    """Whether a span only says that another one has begun."""
+    return ATTR.MARKER in (span.attributes or ())

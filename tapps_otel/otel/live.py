@@ -23,8 +23,6 @@ from opentelemetry.trace import (
 )
 
 from tapps_otel import names
-from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.event import raw_json
 from tapps_otel.names import ATTR
 from tapps_otel.otel.aliases import Aliases, aliases_of
 from tapps_otel.otel.content import (
@@ -40,7 +38,7 @@ from tapps_otel.otel.content import (
     workflow_name,
 )
 from tapps_otel.otel.markers import Markers
-from tapps_otel.otel.packing import pack_attributes, pack_event, pack_link, pack_resource
+from tapps_otel.otel.packing import keep, pack_attributes, pack_event, pack_link, pack_resource
 from tapps_otel.otel.resource import version
 from tapps_otel.otel.spans import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
 
@@ -319,7 +317,7 @@ class _Span(LiveSpan):
             return
         try:
             if not self._untouched() and (note := self._differences()):
-                _keep(note, event, put)
+                keep(note, event, put)
         except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
             warn_once("hold", error)
 
@@ -427,18 +425,6 @@ def _note(
     if links:
         note["links"] = [pack_link(link) for link in links]
     return note
-
-
-def _keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None) -> None:
-    """Put a note into its event, or a large one into a blob: users put whole prompts on spans."""
-    data = bytes(raw_json(note))
-    if len(data) <= INLINE_LIMIT:
-        event.otel = note
-        return
-    event.otel = {"omitted": f"{len(data)} bytes"}  # also if the blob cannot be written
-    if put is not None:
-        event.otel_blob = put(data)
-        event.otel = UNSET
 
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:

@@ -9,11 +9,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
-from tapps_otel.names import ATTR
 from tapps_otel.otel import known
 from tapps_otel.otel.encoding import encoded, id_of
 from tapps_otel.otel.ledger import Ledger
-from tapps_otel.otel.spans import SCOPE, warn_once
+from tapps_otel.otel.spans import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +61,7 @@ class OtlpExporter(SpanExporter):
     def _confirm(self, request: Request) -> None:
         by_run: dict[KnownRun, dict[str, str]] = {}
         for span in request.spans:
-            run = _run_of(span)
+            run = known.run_of(span)
             if run is not None:
                 span_id = id_of(span)
                 by_run.setdefault(run, {})[span_id] = request.digests[span_id]
@@ -81,17 +80,3 @@ class OtlpExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
         """Nothing waits here."""
         return True
-
-
-def _run_of(span: ReadableSpan) -> KnownRun | None:
-    """The run whose ledger tells of this span; none for a marker, which no log has."""
-    attributes = span.attributes or {}
-    if ATTR.MARKER in attributes:
-        return None
-    scope = span.instrumentation_scope
-    own = attributes.get(ATTR.WORKFLOW_ID) if scope is not None and scope.name == SCOPE else None
-    return known.find(
-        span.context.trace_id,
-        workflow_id=own if isinstance(own, str) else None,
-        at_ns=span.start_time or 0,
-    )

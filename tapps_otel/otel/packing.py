@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tapps_otel.log.event import EVENT_TYPES
+from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.event import EVENT_TYPES, raw_json
 from tapps_otel.names import ATTR
 from tapps_otel.otel.content import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Link
 
-__all__ = ["pack_attributes", "pack_event", "pack_link", "pack_resource", "pack_span"]
+    from tapps_otel.log.event import Event
+
+__all__ = ["keep", "pack_attributes", "pack_event", "pack_link", "pack_resource", "pack_span"]
 
 
 def pack_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -77,6 +81,21 @@ def _pack_scope(scope: Any) -> dict[str, Any]:
     return packed
 
 
+def keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None) -> None:
+    """Put a note into its event, or a large one into a blob: users put whole prompts on spans.
+
+    :raises OSError: of ``put``; the event says by then that something is missing
+    """
+    data = bytes(raw_json(note))
+    if len(data) <= INLINE_LIMIT:
+        event.otel = note
+        return
+    event.otel = {"omitted": f"{len(data)} bytes"}  # also if the blob cannot be written
+    if put is not None:
+        event.otel_blob = put(data)
+        event.otel = UNSET
+
+
 def pack_span(span: ReadableSpan) -> dict[str, Any]:
     """All of a span but its name, its ids, its times and its resource, which an event has too."""
     context, parent, status = span.context, span.parent, span.status
@@ -100,4 +119,6 @@ def pack_span(span: ReadableSpan) -> dict[str, Any]:
     for what in ("attributes", "events", "links"):
         if dropped := getattr(span, f"dropped_{what}", 0):
             packed.setdefault("dropped", {})[what] = dropped
+    if schema := span.resource.schema_url:
+        packed["resource_schema"] = schema
     return packed

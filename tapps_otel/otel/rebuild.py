@@ -15,7 +15,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
 from msgspec import UNSET
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event as SpanEvent
@@ -24,6 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from tapps_otel.errors import BlobDamagedError
+from tapps_otel.log.event import loads
 from tapps_otel.otel.aliases import Aliases, aliases_of
 from tapps_otel.otel.content import (
     ERROR,
@@ -148,7 +148,6 @@ class Rebuilder:
         self._blob = blob
         self._execution = _Execution(0)
         self._open: dict[str, _Open] = {}
-        self._resource: Resource | None = None  # of captured spans, where it is not the run's
         self.problems: list[str] = []
         self.bad = 0
 
@@ -370,11 +369,10 @@ class Rebuilder:
         if end.otel_blob is UNSET:
             return end.otel if end.otel is not UNSET else {}
         try:
-            note = msgspec.json.decode(self._blob(end.otel_blob))
-        except (BlobDamagedError, msgspec.DecodeError) as error:
+            return loads(self._blob(end.otel_blob))
+        except (BlobDamagedError, ValueError) as error:
             self._remark(end, f"what others put on this span is lost: {error}")
             return {}
-        return note if isinstance(note, dict) else {}
 
     def _attributes(self, opened: _Open, note: Mapping[str, Any]) -> Any:
         limits = opened.execution.limits
@@ -407,24 +405,39 @@ class Rebuilder:
         return SpanEvent(event.event_type, attributes, _in_range(at))
 
     def _captured(self, event: Event) -> Iterator[Rebuilt]:
-        """A span of a library, which the log holds whole."""
+        """A span that the log holds whole: of a library, or one of ours whose lines are lost."""
+        if event.span_id is not UNSET:
+            self._open.pop(event.span_id, None)
         try:
-            if event.resource is not UNSET:
-                self._resource = unpack_resource(event.resource)
+            note = self._note_of(event)
+            resource = self._resource_of(event, note)
             parent = None if event.parent_span_id is UNSET else event.parent_span_id
             end = _in_range(time_of(event))
             duration = 0 if event.duration_ns is UNSET else event.duration_ns
             span = unpack_span(
-                self._note_of(event),
-                name=str(event.name),
+                note,
+                name=str(note.get("name", event.name)),
                 ids=(str(event.trace_id), str(event.span_id), parent),
                 times=(_in_range(end - duration), end),
-                resource=self._resource or self._execution.resource,
+                resource=resource,
             )
         except _ODD as error:
             self._complain(event, error)
             return
         yield Rebuilt(span, event.seq, event.execution)
+
+    def _resource_of(self, event: Event, note: Mapping[str, Any]) -> Resource:
+        """The one that the event names; else the execution's.
+
+        A log beside a run's has no execution's own event: what it named last holds.
+        """
+        execution = self._execution
+        if event.resource is UNSET:
+            return execution.resource
+        resource = unpack_resource(event.resource, note.get("resource_schema"))
+        if execution.name is None:
+            execution.resource = resource
+        return resource
 
     # -- remarks
 

@@ -92,8 +92,9 @@ class RunSpans:
                 if own and self._before is not None and event.execution >= self._before:
                     return
             # Who took the lease since then has added lines that were not read.
-            self.running = own and not (free and lease.holder(self._lease) is None)
-            if not self.running:
+            if own:
+                self.running = not (free and lease.holder(self._lease) is None)
+            if not (own and self.running):
                 for span, seq, execution in rebuilder.close():
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
         finally:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
 __all__ = [
+    "PARENT",
     "SCOPE",
     "LiveSpan",
     "SpanRef",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 SCOPE: Final = "tapps_otel"  # the instrumentation scope
+PARENT: Final = "TAPPS_OTEL_PARENT"  # the variable that tells a process whose child it is
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 

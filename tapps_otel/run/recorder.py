@@ -7,6 +7,7 @@ a step. How a run is opened, and what it finds there, is :mod:`tapps_otel.run.op
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -44,6 +45,7 @@ from tapps_otel.run.values import digest as digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from tapps_otel.history.fold import Fold
@@ -156,6 +158,11 @@ class Run:
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
         return self.memory.refusal is not None
+
+    @property
+    def log_dir(self) -> Path | None:
+        """Folder of its log; ``None`` where this process writes none."""
+        return None if self._writer is None else self._writer.path.parent
 
     @property
     def captures_inputs(self) -> bool:
@@ -600,6 +607,7 @@ class Run:
             with self.lock:
                 self.root.state = state
             if span is not None:
+                known.end(self.trace_id, self.workflow_id, clock.time_ns())
                 span.end(event, sha=None if self._writer is None else self._writer.sha)
 
     def remark(self, scope: Scope) -> None:
@@ -669,7 +677,7 @@ class Run:
                 event, start_ns=self._started_ns, parent=first, links=links
             )
             root.span_id, self.trace_id = root.span.span_id, root.span.trace_id
-            self._enter_trace()
+            self._enter_trace(event)
         self.write(event)
         if root.span is not None:
             root.span.record(event)
@@ -686,18 +694,40 @@ class Run:
             except Exception as error:  # noqa: BLE001 - no thread to be had, a broken import
                 warn_once("catching up", error)
 
-    def _enter_trace(self) -> None:
+    def _enter_trace(self, event: Event) -> None:
         """Let exporters find this run by its trace, without keeping it alive."""
         me = weakref.ref(self)
 
-        def append(event: Event) -> int | None:
+        def append(event: Event, sync: bool) -> int | None:  # noqa: FBT001 - every span comes here
             run = me()
-            return None if run is None or run.root.state is not OPEN else run.write(event)
+            if run is None:
+                raise LookupError
+            return run.append_captured(event, sync=sync)
 
         if self._writer is not None:
-            folder, started = self._writer.path.parent, self._started_ns
-            run = known.KnownRun(self.workflow_id, folder, self.execution, started, append)
+            note = event.otel if isinstance(event.otel, dict) else {}
+            run = known.KnownRun(
+                self.workflow_id,
+                self._writer.path.parent,
+                self.execution,
+                self._started_ns,
+                pid=os.getpid(),
+                resource=(event.resource or {}, note.get("resource_schema", "")),
+                append=append,
+            )
             known.enter(self.trace_id, run)
+
+    def append_captured(self, event: Event, *, sync: bool) -> int | None:
+        """Write a span of somebody else's, while the run goes on.
+
+        :returns: its seq; ``None``: the log has just failed, and the event waits like any other
+        :raises LookupError: the run does not go on here, or its log fails already: what waits
+            there is the run's own
+        """
+        with self.lock:  # so that nothing comes between the run's end and what is told of it
+            if self.root.state is not OPEN or self.detached or self.log_failure is not None:
+                raise LookupError
+            return self.write(event, sync=sync)
 
     @property
     def started_ns(self) -> int:

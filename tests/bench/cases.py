@@ -172,6 +172,14 @@ OWN_CASES = (
         needs=("opentelemetry.sdk",),
     ),
     Case(
+        "own.capture",
+        "span",
+        "a library's span into the log, and its bare OTLP encoding",
+        "own_capture",
+        FAST_STEPS,
+        needs=("opentelemetry.sdk",),
+    ),
+    Case(
         "own.resume",
         "resume",
         "from the call to the first new step",

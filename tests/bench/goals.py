@@ -66,6 +66,12 @@ GOALS: tuple[Goal, ...] = (
         target=1.4,
     ),
     Goal(
+        "capture of a library's span / its OTLP encoding",
+        ref("own.capture capture_us"),
+        ref("own.capture encode_us"),
+        target=1.3,
+    ),
+    Goal(
         "resume / orjson.loads of the same file",
         ref("own.resume first_new_step_ms"),
         ref("floor.orjson_resume read_ms"),

@@ -1,0 +1,40 @@
+"""Subprocesses of steps."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tapps_otel.otel.spans import PARENT, SpanRef
+from tapps_otel.run.scope import current_scope
+
+__all__ = ["child_env"]
+
+
+def child_env() -> dict[str, str]:
+    """The environment for a subprocess that is to stand in the trace of the current step.
+
+    ``subprocess.run(command, env=child_env())``. It is this process's environment, and with it the
+    current span (``TRACEPARENT``, ``TRACESTATE``, ``BAGGAGE``), the run, and the folder of its log.
+
+    A child that imports ``tapps_otel``, or has its ``tapps_jsonl`` exporter, joins by itself: what
+    it does is a child of the current step's span; spans of its libraries go into a log beside the
+    run's, which is its parent's to write; a run that it begins is one of its own, in the same trace
+    and folder. Outside a run the current span alone is passed on.
+    """
+    from tapps_otel.otel.children import carry
+
+    environment = dict(os.environ)
+    scope = current_scope.get()
+    span = None
+    if scope is not None and not scope.run.detached:
+        run = scope.run
+        span = SpanRef(run.trace_id, scope.span_id)
+        span = SpanRef(run.trace_id, scope.span_id)
+        folder = str(run.log_dir)
+        environment["TAPPS_OTEL_LOG_DIR"] = folder
+        environment[PARENT] = json.dumps(
+            {"workflow_id": run.workflow_id, "execution": run.execution, "log_dir": folder}
+        )
+    carry(environment, span)
+    return environment

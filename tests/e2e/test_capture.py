@@ -1,0 +1,236 @@
+"""The file holds the whole trace: real libraries' calls, those of a subprocess too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import tapps_otel
+from collecting import Collected, Collector, Ended, Program, once
+from commands import LOGS
+from outside_checker import check
+from tapps_otel.log.store import Store
+from tapps_otel.otel.send import client_of, send_run
+
+LIBRARIES = """
+from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
+from opentelemetry.instrumentation.urllib import URLLibInstrumentor
+SQLite3Instrumentor().instrument()
+URLLibInstrumentor().instrument()
+"""
+
+FLOW = """
+import sqlite3, subprocess, sys
+from urllib.request import urlopen
+from tapps_otel import child_env, step, workflow
+
+@step
+def fetch(url: str) -> str:
+    with urlopen(url) as page:
+        return page.read().decode()
+
+@step
+def count() -> int:
+    books = sqlite3.connect(":memory:")
+    (found,) = books.cursor().execute("SELECT 41 + 1").fetchone()
+    books.close()
+    return found
+
+@step
+def delegate(command: list[str]) -> int:
+    return subprocess.run(command, env=child_env()).returncode
+
+@workflow
+def report(url: str, command: list[str]) -> list:
+    return [count(), fetch(url), delegate(command)]
+
+print(report.options(workflow_id="r1")(sys.argv[1], sys.argv[2:]))
+"""
+
+CHILD = """
+import sqlite3, sys
+from urllib.request import urlopen
+books = sqlite3.connect(":memory:")
+books.cursor().execute("PRAGMA page_size")
+books.close()
+urlopen(sys.argv[1] + "child").close()
+"""
+
+# A child with a provider of its own, which is set up by hand.
+BY_HAND = (
+    """
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from tapps_otel import JsonlSpanExporter
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+provider.add_span_processor(BatchSpanProcessor(JsonlSpanExporter()))
+trace.set_tracer_provider(provider)
+"""
+    + LIBRARIES
+    + CHILD
+)
+
+# A child with a run of its own, which stands in the same trace.
+WITH_A_RUN = (
+    "from tapps_otel import Run\n"
+    + LIBRARIES
+    + "with Run.open('inner', workflow_id='r2'):\n"
+    + "".join(f"    {line}\n" for line in CHILD.splitlines())
+)
+
+INSTRUMENT = [str(Path(sys.executable).with_name("opentelemetry-instrument"))]
+OTHERS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+DECLARED = """
+file_format: "1.0"
+tracer_provider:
+  processors:
+    - batch: {{exporter: {{otlp_grpc: {{endpoint: "{endpoint}", tls: {{insecure: true}}}}}}}}
+    - batch: {{exporter: {{tapps_jsonl: {{only_runs: true}}}}}}
+"""
+RUN = {"workflow report", "step count", "step fetch", "step delegate"}
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A web site of one page."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    serving.join()
+
+
+def contents(spans: list[Collected]) -> dict[str, tuple[object, ...]]:
+    """All that a collector was told of each span."""
+    assert len({span.span_id for span in spans}) == len(spans)
+    return {span.span_id: (span.raw, span.resource, span.scope) for span in spans}
+
+
+def sent_from_the_files(collector: Collector, count: int, *runs: str) -> list[Collected]:
+    for run in runs:
+        client = client_of(endpoint=collector.grpc)
+        report = send_run(Store(Path(LOGS).absolute()), run, client)
+        client.close()
+        assert (report.problems, report.rejected) == ([], 0)
+    return collector.spans(count)
+
+
+def assert_the_files_hold_the_trace(
+    live: list[Collected], done: Ended, another: Callable[[], Collector], *runs: str
+) -> None:
+    again = sent_from_the_files(another(), len(live), *runs)
+
+    assert (done.code, done.out, done.err) == (0, "[42, 'ok', 0]\n", "")
+    assert contents(again) == contents(live)
+    assert len({span.trace_id for span in live}) == 1
+    assert [span.name for span in live if not span.parent_span_id] == ["workflow report"]
+    assert {span.parent_span_id for span in live} - {""} <= {span.span_id for span in live}
+    for path in Path(LOGS).glob("*.jsonl"):
+        check(path)
+
+
+def under(live: list[Collected], name: str) -> list[str]:
+    """What stands directly under the span of this name."""
+    (above,) = [span for span in live if span.name == name]
+    return sorted(span.name for span in live if span.parent_span_id == above.span_id)
+
+
+def test_the_trace_sent_from_the_files_is_the_live_one(
+    collector: Collector, another: Callable[[], Collector], program: Program, site: str
+) -> None:
+    env = {**collector.env(), **OTHERS, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}
+    command = [*INSTRUMENT, sys.executable, "-c", CHILD, site]
+    done = program(LIBRARIES + FLOW, site, *command, **env)
+    live = once(collector.spans(8))
+
+    assert_the_files_hold_the_trace(live, done, another, "r1")
+    assert under(live, "step count") == ["SELECT"]
+    assert under(live, "step fetch") == ["GET"]
+    assert under(live, "step delegate") == ["GET", "PRAGMA"]
+    assert [run.status for run in tapps_otel.list_runs()] == ["completed"]
+    assert len(list(Path(LOGS).glob("r1+*.jsonl"))) == 1  # the child's: the log is its parent's
+
+
+def test_the_sdks_own_set_up_does_as_well(
+    collector: Collector, another: Callable[[], Collector], site: str, tmp_path: Path
+) -> None:
+    env = {**collector.env(), **OTHERS, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}
+    child = [sys.executable, "-c", CHILD, site]  # it inherits the launcher
+    done = launched(tmp_path, FLOW, site, *child, **env)
+    live = once(collector.spans(8))
+
+    assert_the_files_hold_the_trace(live, done, another, "r1")
+    assert under(live, "step delegate") == ["GET", "PRAGMA"]
+
+
+def test_a_configuration_file_names_it_with_its_options(
+    collector: Collector, another: Callable[[], Collector], program: Program, site: str
+) -> None:
+    Path("otel.yaml").write_text(DECLARED.format(endpoint=collector.grpc), "utf-8")
+    done = program(LIBRARIES + FLOW, site, sys.executable, "-c", "", OTEL_CONFIG_FILE="otel.yaml")
+    live = once(collector.spans(6))
+
+    assert_the_files_hold_the_trace(live, done, another, "r1")
+    assert {span.name for span in live} == {*RUN, "SELECT", "GET"}
+
+
+def test_a_child_with_a_provider_of_its_own_joins_by_its_exporter(
+    collector: Collector, another: Callable[[], Collector], program: Program, site: str
+) -> None:
+    env = {**collector.env(), "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}
+    env["OTEL_EXPORTER_OTLP_INSECURE"] = "true"
+    done = program(LIBRARIES + FLOW, site, sys.executable, "-c", BY_HAND, site, **env)
+    live = once(collector.spans(8))
+
+    assert_the_files_hold_the_trace(live, done, another, "r1")
+    assert under(live, "step delegate") == ["GET", "PRAGMA"]
+
+
+def test_a_run_of_a_child_is_one_of_its_own_in_the_same_trace(
+    collector: Collector, another: Callable[[], Collector], program: Program, site: str
+) -> None:
+    env = {**collector.env(), "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}
+    done = program(LIBRARIES + FLOW, site, sys.executable, "-c", WITH_A_RUN, site, **env)
+    live = once(collector.spans(9))
+
+    assert_the_files_hold_the_trace(live, done, another, "r1", "r2")
+    assert under(live, "step delegate") == ["workflow inner"]
+    assert under(live, "workflow inner") == ["GET", "PRAGMA"]
+    assert sorted(run.workflow_id for run in tapps_otel.list_runs()) == ["r1", "r2"]
+
+
+def launched(folder: Path, source: str, *arguments: str, **env: str) -> Ended:
+    """Run a program under ``opentelemetry-instrument``."""
+    path = folder / "program.py"
+    path.write_text(source, "utf-8")
+    done = subprocess.run(
+        [*INSTRUMENT, sys.executable, str(path), *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, 0)
