@@ -249,6 +249,9 @@ up() {
     elif [[ ! -r $TAPPS_OTEL_LOG_DIR || ! -x $TAPPS_OTEL_LOG_DIR ]]; then
         say "note: the folder $TAPPS_OTEL_LOG_DIR cannot be read by this user: its logs are left out"
     fi
+    if [[ $TAPPS_OTEL_LOG_DIR == *[]*?{}[]* ]]; then
+        say "note: $TAPPS_OTEL_LOG_DIR has one of * ? [ ] { } in it: the collector takes it for a pattern"
+    fi
     local room
     room=$(df -Pk "$dir" | awk 'NR == 2 {print int($4 / 1024)}')
     if ((room < ROOM)); then

@@ -80,7 +80,9 @@ def test_up_starts_a_stack_in_which_the_demos_crash_and_resume_are_seen(
     assert stack.jaeger_url in up.out
     assert (opened.code, opened.out, opened.err) == (0, f"{link}\n", "")
     assert f"jaeger    {link}\n" in shown.out
-    assert f"✓ jaeger       {stack.jaeger_url} answers\n" in child("doctor", **env).out
+    doctor = child("doctor", **env).out
+    assert f"✓ jaeger       {stack.jaeger_url} answers\n" in doctor
+    assert f"✓ collector    {stack.addresses['OTLP_GRPC']} takes spans by grpc\n" in doctor
 
 
 def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
@@ -118,6 +120,13 @@ def test_a_log_folder_that_is_not_there_is_told(script: Script, tmp_path: Path) 
 
     assert f"note: there is no folder {tmp_path / LOGS} yet" in missing.out
     assert "note:" not in script("up").out
+
+
+def test_a_log_folder_that_reads_as_a_pattern_is_told(script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "logs[1]"
+    folder.mkdir()
+
+    assert f"note: {folder} has one of" in script("up", TAPPS_OTEL_LOG_DIR=str(folder)).out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
