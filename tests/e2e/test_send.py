@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,12 +241,25 @@ def test_a_provider_of_the_programs_own_gets_what_was_cut_short(
 # ---------------------------------------------------------------- markers
 
 
-def test_a_run_is_seen_before_it_ends(collector: Collector, program: Program) -> None:
-    killed = program(SIX, **collector.env(), OTEL_BSP_SCHEDULE_DELAY="60000")
-    (marker,) = collector.markers(1)  # the only one that was not kept for later
+WAITING = SIX.replace(
+    "        os.kill(os.getpid(), signal.SIGKILL)",
+    "        while not Path('go').exists(): time.sleep(0.01)",
+).replace("import os, signal", "import time")
+
+
+def test_a_run_is_seen_before_it_ends(collector: Collector) -> None:
+    Path("waiting.py").write_text(WAITING, "utf-8")
+    env = {**os.environ, **collector.env(), "OTEL_BSP_SCHEDULE_DELAY": "60000"}
+    with subprocess.Popen([sys.executable, "waiting.py"], env=env) as going_on:
+        try:
+            (marker,) = collector.markers(1)  # it waits for that
+            spans = collector.spans(0)
+        finally:
+            Path("go").touch()
     start = log()[0]
 
-    assert killed.code == KILLED
+    assert going_on.returncode == 0
+    assert not [span for span in spans if span.name == "workflow six"]
     assert marker.name == "workflow six started"
     assert (marker.trace_id, marker.parent_span_id) == (start.trace_id, start.span_id)
     assert (marker.start_ns, marker.end_ns) == (start.time_ns, start.time_ns + 1)
