@@ -17,6 +17,7 @@ __all__ = [
     "escape",
     "is_workflow_id",
     "join_step_id",
+    "log_name",
     "marker_span_id",
     "new_span_id",
     "new_trace_id",
@@ -54,6 +55,8 @@ class ATTR:
     QUESTION: Final = "tapps.question"
     NAME: Final = "tapps.annotation.name"
     RETRY_IN: Final = "tapps.retry_in"  # seconds
+    EXECUTOR_STATUS: Final = "tapps.executor.status"  # a foreign executor's own word
+    VARIABLES: Final = "tapps.executor.variables"  # names of the variables that it holds
     LINK: Final = "tapps.link"  # on a link: why it is there
     MARKER: Final = "tapps.marker"  # on a span that only says that another one has begun
     ERROR_TYPE: Final = "error.type"
@@ -89,6 +92,17 @@ def new_workflow_id(name: str, timestamp: str) -> str:
     stem = safe_file_name(name)[:96]
     at = timestamp[:19].replace("-", "").replace(":", "")
     return f"{stem}-{at}-{os.urandom(4).hex()}"
+
+
+def log_name(workflow_id: str) -> str:
+    """Name of a run's log, and of the run for people: its id, where that can name a file.
+
+    An executor's own id may be anything: it gets a safe name, unique by a hash.
+    """
+    if is_workflow_id(workflow_id):
+        return workflow_id
+    digest = sha256(workflow_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{safe_file_name(workflow_id)[:96]}-{digest[:16]}"
 
 
 def safe_file_name(text: str) -> str:

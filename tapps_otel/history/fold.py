@@ -141,6 +141,11 @@ class ScopeHistory(Struct):
         self.pending.clear()
         self.loose.clear()
 
+    def forget_failure(self, step: StepHistory) -> None:
+        """It counts as a failure no more."""
+        self.pending = [one for one in self.pending if one is not step]
+        self.loose = [one for one in self.loose if one is not step]
+
     def due(self, record: StepHistory) -> bool:
         """Whether the code is still expected to ask for this record."""
         seq = record.last.start_seq
@@ -190,6 +195,7 @@ class RunHistory(Struct):
     :ivar status: ``completed``, ``failed``, ``cancelled``, ``interrupted`` or ``paused``, as the
         last end says; ``running`` where the last execution has no end: whether it is alive only
         its lease can tell
+    :ivar workflow: its name, and where it comes from, as the last execution found it
     :ivar steps: in the order of their first start
     :ivar seq: of the last event
     :ivar result_json: JSON bytes of the workflow's result, if it completed and they are in the log
@@ -217,6 +223,11 @@ class RunHistory(Struct):
     def steps(self) -> list[StepHistory]:
         """Every step, in the order of their first start."""
         return list(self.by_id.values())
+
+    @property
+    def foreign(self) -> bool:
+        """Whether an executor that is not ours carries it out: it decides what runs again."""
+        return "executor" in self.workflow
 
     @property
     def trace_id(self) -> str | None:
@@ -268,8 +279,8 @@ class Fold:
                 before.status = "interrupted"
         for scope in history.scopes.values():
             scope.forget_failures()  # only the execution in which it failed can show it handled
+        history.workflow = _or(event.workflow, history.workflow)  # a resume may accept a change
         if event.event_type == "workflow_start":
-            history.workflow = _or(event.workflow, {})
             history.name = str(history.workflow.get("name", ""))
             history.inputs = _bytes(event.inputs)
             history.inputs_blob = _or(event.inputs_blob, None)
@@ -337,6 +348,8 @@ class Fold:
 
     def _on_step_end(self, event: Event) -> None:
         step = self._ended(event)
+        if step.attempts[-1].error is not None:  # an executor passes over what has failed
+            self.history.scope(step.parent).forget_failure(step)
         step.attempts[-1].status = "completed" if event.event_type == "step_finish" else "skipped"
         if event.result is not UNSET:
             step.result = bytes(event.result)

@@ -104,6 +104,18 @@ class Store:
             paths.sort()
         return found
 
+    def has_log(self, workflow_id: str) -> bool:
+        """Whether a run of that name has begun, whatever its log is like; an empty file is none.
+
+        :raises OSError: it cannot be looked at, or is no plain file
+        """
+        files = _files.system()
+        try:
+            with files.open_read(self.log_path(workflow_id)) as file:
+                return files.size(file.fileno()) > 0
+        except FileNotFoundError:
+            return False
+
     def summary(self, workflow_id: str) -> RunSummary:
         """How one run stands, in less than a millisecond whatever the log's size.
 

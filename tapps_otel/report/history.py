@@ -155,7 +155,7 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
         notes.append("handled")
     if last.reason:
         notes.append(plain(last.reason))
-    if step.result_omitted:
+    if step.result_omitted:  # empty: there never was one to keep
         notes.append(f"no result kept: {plain(step.result_omitted)}")
     notes += [f"made {plain(one.get('path') or one.get('name'))}" for one in last.artifacts]
     if len(step.attempts) == 1 and last.error is not None and last.status != "interrupted":
@@ -235,12 +235,16 @@ def outlook(history: RunHistory, holder: tuple[int | None, str | None] | None) -
         return [*lines, _outlook_line("now", text)]
     if not history.executions:
         return [*lines, _outlook_line("goes on", "at the beginning: nothing was begun")]
-    done = sum(step.stored for step in history.steps)
+    done = sum(_is_done(step, history) for step in history.steps)
     again = [plain(step.step_id) for step in _innermost(goes_on_at(history))]
     text = f"at {few(again)}" if again else "with what follows the last step"
     steps = f"{done} finished step{'s' * (done != 1)}"
     text += f"; {steps} will not run again" if done else ""
     return [*lines, _outlook_line("goes on", text)]
+
+
+def _is_done(step: StepHistory, history: RunHistory) -> bool:
+    return step.stored or (history.foreign and step.status == "completed")
 
 
 def _outlook_line(label: str, text: str) -> Line:

@@ -91,32 +91,14 @@ class Attempt(Scope):
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        run, call, event = self.run, self.call, None
+        run, event = self.run, None
         try:
-            definition = call.definition
-            self._started_ns = started = clock.time_ns()
-            self._monotonic = clock.monotonic_ns()
-            event = Event(
-                event_type="step_start",
-                workflow_id=run.workflow_id,
-                timestamp=clock.timestamp(started),
-                execution=run.execution,
-                step_id=self.step_id,  # type: ignore[arg-type]
-                step=call.name,
-                agent=call.agent,
-                action=call.action,
-                attempt=self.number,
-                status="running",
-                order=UNSET if self.order is None else self.order,
-                key=UNSET if self.key is None else self.key,
-                inputs_digest=UNSET if self.digest is None else self.digest,
-                definition=UNSET if definition is None else definition,
-            )
+            event = self._start_event()
             if self.inputs is not None:
                 run.store_inputs(event, self.inputs)
-            run.start_span(self, event, started, self.scope)
+            run.start_span(self, event, self._started_ns, self.scope)
             self.start_event = event
-            seq = run.write(event, sync=call.policy.on_interrupted == "fail")
+            seq = run.write(event, sync=self.call.policy.on_interrupted == "fail")
         except BaseException as error:
             if event is not None and event.seq and not isinstance(error, LogError):
                 self._remember(event, event.seq)  # Ctrl-C at that very moment: it is in the log
@@ -127,6 +109,27 @@ class Attempt(Scope):
         self._remember(event, seq)
         if self.span is not None:
             self.span.record(event)
+
+    def _start_event(self) -> Event:
+        run, call, definition = self.run, self.call, self.call.definition
+        self._started_ns = started = clock.time_ns()
+        self._monotonic = clock.monotonic_ns()
+        return Event(
+            event_type="step_start",
+            workflow_id=run.workflow_id,
+            timestamp=clock.timestamp(started),
+            execution=run.execution,
+            step_id=self.step_id,  # type: ignore[arg-type]
+            step=call.name,
+            agent=call.agent,
+            action=call.action,
+            attempt=self.number,
+            status="running",
+            order=UNSET if self.order is None else self.order,
+            key=UNSET if self.key is None else self.key,
+            inputs_digest=UNSET if self.digest is None else self.digest,
+            definition=UNSET if definition is None else definition,
+        )
 
     def again(self) -> Attempt:
         """The next try of the same step.
@@ -178,13 +181,10 @@ class Attempt(Scope):
 
     def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
         """The same, when nothing is open inside any more."""
-        run, call = self.run, self.call
+        run = self.run
         event = self._end_event("step_finish", "completed")
         try:
-            if call.policy.persist:
-                run.store(event, call.write_result(result))
-            else:
-                event.result_omitted = "persist=False"
+            self.call.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
             run.remark(self)
@@ -222,7 +222,7 @@ class Attempt(Scope):
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
         """The same, when nothing is open inside any more."""
         run = self.run
-        event = self._end_event("step_fail", status_of(error, run.workflow_id))
+        event = self._end_event("step_fail", self._status_of(error))
         event.error = failures.describe(error)
         wait = None
         if failures_so_far is not None and not run.refused:
@@ -251,7 +251,7 @@ class Attempt(Scope):
         event = self._end_event("step_skip", "skipped")
         event.reason = reason
         try:
-            self.run.store(event, _skip_result(self.call, result))
+            self.call.put_skip_result(self.run, event, result)
         except BaseException as error:
             self.fail_drained(error)
             raise
@@ -316,8 +316,7 @@ class Attempt(Scope):
         self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
 
     def _end_event(self, event_type: str, status: str) -> Event:
-        run, call = self.run, self.call
-        duration = clock.monotonic_ns() - self._monotonic
+        run, call, duration = self.run, self.call, self._took_ns()
         return Event(
             event_type=event_type,
             workflow_id=run.workflow_id,
@@ -334,6 +333,12 @@ class Attempt(Scope):
             status=status,
             duration_ns=duration,
         )
+
+    def _took_ns(self) -> int:
+        return clock.monotonic_ns() - self._monotonic
+
+    def _status_of(self, error: BaseException) -> str:
+        return status_of(error, self.run.workflow_id)
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
         run, span = self.run, self.span
@@ -415,11 +420,6 @@ class _Current:
         if span is not None:
             span.detach(self._span_token)
         leave_scope(self._token)
-
-
-def _skip_result(call: Call, result: Any) -> bytes:
-    """A skip's result: ``None`` is one whatever the annotation says."""
-    return b"null" if result is None else call.write_result(result)
 
 
 def status_of(error: BaseException, workflow_id: str) -> str:

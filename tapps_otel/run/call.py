@@ -12,6 +12,8 @@ from tapps_otel.run.values import check_text, definition_of, from_json, to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.log.event import Event
+    from tapps_otel.run.recorder import Run
     from tapps_otel.run.values import Signature
 
 __all__ = ["Call", "Skipped", "Stored"]
@@ -39,6 +41,7 @@ class Call:
         policy: Policy = Policy(),  # noqa: B008 - frozen
         signature: Signature | None = None,
         fn: Callable[..., Any] | None = None,
+        definition: str | None = None,
     ) -> None:
         check_text(name, "the name of a step")
         for value, what in ((agent, "agent"), (action, "action")):
@@ -47,7 +50,7 @@ class Call:
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
         self.signature, self._fn = signature, fn
-        self._definition: str | None = None
+        self._definition = definition
 
     @property
     def definition(self) -> str | None:
@@ -56,6 +59,20 @@ class Call:
         if fn is not None:
             self._definition, self._fn = definition_of(fn), None
         return self._definition
+
+    def put_result(self, run: Run, event: Event, value: object) -> None:
+        """Put what the step gave back into the event that ends it, if it is to be kept.
+
+        :raises StepResultError: it cannot be stored
+        """
+        if self.policy.persist:
+            run.store(event, self.write_result(value))
+        else:
+            event.result_omitted = "persist=False"
+
+    def put_skip_result(self, run: Run, event: Event, value: object) -> None:
+        """The same for a skip: ``None`` is a result whatever the annotation says."""
+        run.store(event, b"null" if value is None else self.write_result(value))
 
     def write_result(self, value: object) -> bytes:
         """A result as JSON.

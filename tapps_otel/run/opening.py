@@ -7,6 +7,7 @@ import platform
 import socket
 import sys
 import weakref
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,14 +39,18 @@ from tapps_otel.run.recorder import Run
 from tapps_otel.run.values import canonical, from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tapps_otel.settings import Settings
 
 __all__ = [
     "FROM_FILE",
+    "Held",
+    "begin",
     "beginning",
+    "blobs_of",
     "boot_id",
+    "hold",
     "load",
     "open_by_hand",
     "open_run",
@@ -95,7 +100,7 @@ def stored_inputs(name: str, workflow_id: str, log_dir: Path | str | None) -> by
     """
     history = beginning(workflow_id, log_dir)
     _check_name(history, name)
-    return _inputs_of(history, _blobs(store_of(log_dir), workflow_id)) or b"{}"
+    return _inputs_of(history, blobs_of(store_of(log_dir), workflow_id)) or b"{}"
 
 
 def open_run(
@@ -125,63 +130,115 @@ def open_run(
         workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
     elif _completed(store, workflow_id):
         return _answer(store, name, workflow_id, inputs)
-    path = store.log_path(workflow_id)
-    lease: Lease | None = None
-    writer: LogWriter | None = None
-    try:
-        # Before the metrics, so that at the exit spans are sent first and can be counted.
-        made, measured = tracing(config), measures(config, name)
-        lease = Lease(store.lease_path(workflow_id), workflow_id)
-        fold = Fold(workflow_id)
-        with collector_paused():
-            writer = LogWriter(
-                path,
-                workflow_id,
-                durability=config.durability,
-                boot_id=boot_id(),
-                stop=config.on_log_failure == "stop",
-                limit=config.buffer_events,
-                on_event=fold.feed,
-                observer=measured,
-            )
-        history = fold.history
+    with hold(store, workflow_id, name, config) as held:
+        history = held.history
         if history.status == "completed":  # it ended between the look at it and the lease
-            writer.close()
-            lease.release()
+            held.release()
             return _answer(store, name, workflow_id, inputs)
-        blobs = _blobs(store, workflow_id, sync=config.durability != "os")
         if history.executions:
-            _check_same(history, name, inputs, blobs)
+            _check_same(history, name, inputs, held.blobs)
         run = Run(
             workflow_id,
             name,
-            fold=fold,
-            blobs=blobs,
-            execution=history.executions[-1].number + 1 if history.executions else 1,
-            lease=lease,
-            writer=writer,
-            tracing=made,
-            measures=measured,
+            fold=held.fold,
+            blobs=held.blobs,
+            execution=held.execution,
+            lease=held.lease,
+            writer=held.writer,
+            tracing=held.tracing,
+            measures=held.measures,
             capture_inputs=config.capture_inputs,
             on_divergence=on_divergence,
             home=None if fn is None else fn.__module__,
         )
-        if history.executions:
-            _resume(run, history, config, fn)
-        else:
-            _start(run, config, inputs, blobs, fn)
+        begin(run, held, _import_path(fn), inputs)
+    return run
+
+
+class Held:
+    """A run's lease and its log, in this process's hands.
+
+    :param name: of its workflow
+    :ivar fold: takes in what the log says
+    :ivar tracing: what makes its spans, if anything does
+    :ivar measures: what measures it, if anything does
+    :raises RunBusyError: another process carries the run on
+    :raises LogDamagedError: its log was changed; nothing was written
+    """
+
+    def __init__(self, store: Store, workflow_id: str, name: str, config: Settings) -> None:
+        self.config = config
+        # Before the metrics, so that at the exit spans are sent first and can be counted.
+        self.tracing, self.measures = tracing(config), measures(config, name)
+        self.fold = Fold(workflow_id)
+        self.blobs = blobs_of(store, workflow_id, sync=config.durability != "os")
+        self.lease = Lease(store.lease_path(workflow_id), workflow_id)
+        try:
+            with collector_paused():
+                self.writer = LogWriter(
+                    store.log_path(workflow_id),
+                    workflow_id,
+                    durability=config.durability,
+                    boot_id=boot_id(),
+                    stop=config.on_log_failure == "stop",
+                    limit=config.buffer_events,
+                    on_event=self.fold.feed,
+                    observer=self.measures,
+                )
+        except BaseException:
+            self.lease.release()
+            raise
+
+    @property
+    def history(self) -> RunHistory:
+        """What the log said; what this execution adds, as far as it is followed."""
+        return self.fold.history
+
+    @property
+    def execution(self) -> int:
+        """Number of the execution that begins now."""
+        executions = self.history.executions
+        return executions[-1].number + 1 if executions else 1
+
+    def release(self) -> None:
+        """Let both go; once more changes nothing."""
+        self.writer.close()
+        self.lease.release()
+
+
+@contextmanager
+def hold(store: Store, workflow_id: str, name: str, config: Settings) -> Iterator[Held]:
+    """Take a run's lease and open its log; both are let go of if the block fails.
+
+    :param name: of its workflow
+
+    :raises LogWriteError: the log cannot be opened, or is full
+    """
+    held: Held | None = None
+    try:
+        held = Held(store, workflow_id, name, config)
+        yield held
     except BaseException as error:
-        if writer is not None:
-            writer.close()
-        if lease is not None:
-            lease.release()
+        if held is not None:
+            held.release()
         if isinstance(error, OSError):
-            raise LogWriteError(path, str(error)) from error
+            raise LogWriteError(store.log_path(workflow_id), str(error)) from error
         raise
-    if config.handle_sigterm:
+
+
+def begin(run: Run, held: Held, about: Mapping[str, Any], inputs: bytes) -> None:
+    """Write that an execution begins: the run's first, or the next one.
+
+    :param about: what the ``workflow`` field says beside the name
+    :param inputs: as JSON; a later execution has them in the log already
+    """
+    if held.history.executions:
+        _resume(run, held.history, held.config, about)
+    else:
+        _start(run, held, about, inputs)
+    if held.config.handle_sigterm:
         run.handle_sigterm()
     _runs.add(run)
-    return run
 
 
 def open_by_hand(
@@ -228,12 +285,13 @@ def _completed(store: Store, workflow_id: str) -> bool:
 def _answer(store: Store, name: str, workflow_id: str, inputs: bytes) -> Run:
     """A run that is done: its log gives its results, and no lease is taken."""
     fold = _fold(store, workflow_id)
-    blobs = _blobs(store, workflow_id)
+    blobs = blobs_of(store, workflow_id)
     _check_same(fold.history, name, inputs, blobs)
     return Run(workflow_id, name, fold=fold, blobs=blobs)
 
 
-def _blobs(store: Store, workflow_id: str, *, sync: bool = True) -> Blobs:
+def blobs_of(store: Store, workflow_id: str, *, sync: bool = True) -> Blobs:
+    """Where the run's large values are."""
     return Blobs(store.blobs_folder(workflow_id), sync=sync)
 
 
@@ -274,19 +332,16 @@ def _shown(data: bytes) -> str:
 # -- how an execution begins
 
 
-def _start(
-    run: Run, config: Settings, inputs: bytes, blobs: Blobs, fn: Callable[..., Any] | None
-) -> None:
-    run.trace_id = new_trace_id()
-    event = _execution_event(run, "workflow_start", config, fn)
+def _start(run: Run, held: Held, about: Mapping[str, Any], inputs: bytes) -> None:
+    event = _execution_event(run, "workflow_start", held.config, about)
     if len(inputs) <= INLINE_LIMIT:
         event.inputs = Raw(inputs)
     else:
-        event.inputs_blob = blobs.put(inputs)
+        event.inputs_blob = held.blobs.put(inputs)
     run.begin_execution(event)
 
 
-def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., Any] | None) -> None:
+def _resume(run: Run, history: RunHistory, config: Settings, about: Mapping[str, Any]) -> None:
     before = history.executions[0]
     run.trace_id = history.trace_id or new_trace_id()
     flags = 1 if before.flags is None else before.flags
@@ -299,7 +354,7 @@ def _resume(run: Run, history: RunHistory, config: Settings, fn: Callable[..., A
         for step in interrupted
         if step.last.span_id is not None
     )
-    event = _execution_event(run, "workflow_resume", config, fn)
+    event = _execution_event(run, "workflow_resume", config, about)
     ends = [_interruption(run, step, last, last_ns) for step in interrupted]
     run.begin_execution(event, ends, first=first, links=links)
 
@@ -341,7 +396,7 @@ def _interruption(run: Run, step: StepHistory, last: str, last_ns: int) -> Event
 
 
 def _execution_event(
-    run: Run, event_type: str, config: Settings, fn: Callable[..., Any] | None
+    run: Run, event_type: str, config: Settings, about: Mapping[str, Any]
 ) -> Event:
     return Event(
         event_type=event_type,
@@ -349,7 +404,7 @@ def _execution_event(
         timestamp=clock.timestamp(run.started_ns),
         execution=run.execution,
         status="running",
-        workflow={"name": run.name, **_import_path(fn)},
+        workflow={"name": run.name, **about},
         process=_process(config.durability),
         # Noted whether spans are made or not: they can be made from the log later.
         otel={"aliases": list(config.aliases)} if config.aliases else UNSET,

@@ -21,7 +21,7 @@ from tapps_otel.errors import (
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
-from tapps_otel.names import escape, join_step_id, new_span_id
+from tapps_otel.names import escape, join_step_id, log_name, new_span_id, new_trace_id
 from tapps_otel.otel import known
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.spans import note_of_links, warn_once
@@ -97,7 +97,7 @@ class Run:
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
         self.lock = threading.RLock()
-        self.trace_id = ""
+        self.trace_id = new_trace_id()  # until its log, or an SDK, says otherwise
         # Not carried on by this process: switched off, or a forked child's copy of its parent's.
         self.detached, self._off = off, off
         self._sigterm: SigtermHandler | None = None
@@ -580,7 +580,7 @@ class Run:
     def _advise(self, error: BaseException) -> None:
         if self._off:
             return
-        note = f"to go on with this run: tapps-otel resume {self.workflow_id}"
+        note = f"to go on with this run: tapps-otel resume {log_name(self.workflow_id)}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
@@ -664,6 +664,9 @@ class Run:
         """
         root = self.root
         if self._tracing is None:
+            outer = current_scope.get()
+            if first is None and outer is not None and not outer.run.detached:
+                self.trace_id, event.parent_span_id = outer.run.trace_id, outer.span_id
             event.trace_id, event.span_id = self.trace_id, new_span_id()
             event.resource = of_process()
             if first is not None:
@@ -690,7 +693,8 @@ class Run:
         """Let what earlier executions could not send be sent. The run does not depend on it."""
         if self._writer is not None:
             try:
-                tracing.catch_up(self._writer.path.parent, self.workflow_id, self.execution)
+                name = log_name(self.workflow_id)
+                tracing.catch_up(self._writer.path.parent, name, self.execution)
             except Exception as error:  # noqa: BLE001 - no thread to be had, a broken import
                 warn_once("catching up", error)
 
