@@ -42,8 +42,8 @@ def summarize(artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
 def summary_of(path: Path, *, name: str | None = None, root: Path | None = None) -> dict[str, Any]:
     """``{"name", "path", "sha256", "bytes", "media_type"}`` of a file, which is read once.
 
-    It is read in pieces. A folder is told of by its media type, ``inode/directory``, and nothing else. What cannot be
-    read has an ``error`` in place of its hash.
+    It is read in pieces. A folder has the media type ``inode/directory`` and no hash. What cannot
+    be read has an ``error`` in place of its hash.
 
     :param name: what its maker calls it, where that is not the file's name
     :param root: the path is told relative to it, if it is below

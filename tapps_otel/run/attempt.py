@@ -176,7 +176,7 @@ class Attempt(Scope):
             ``{"name", "path", "sha256", "bytes", "media_type"}``
         :raises StepResultError: the result cannot be stored; the step has failed then
         """
-        if self._settle():
+        if self.settle():
             self.finish_drained(result, artifacts)
 
     def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
@@ -243,7 +243,7 @@ class Attempt(Scope):
         :raises TypeError: ``reason`` is no string
         """
         check_text(reason, "the reason of a skip")
-        if self._settle():
+        if self.settle():
             self.skip_drained(reason, result)
 
     def skip_drained(self, reason: str, result: Any) -> None:
@@ -294,7 +294,7 @@ class Attempt(Scope):
         with self.run.lock:
             self.scope.release(self)
 
-    def _settle(self) -> bool:
+    def settle(self) -> bool:
         """Wait for what is open inside; where that fails, the step does.
 
         :returns: ``False`` if it is over already

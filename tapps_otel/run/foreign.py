@@ -170,6 +170,11 @@ class ForeignRun(Run):
         self._numbers = {step.step_id: step.last.number for step in held.history.by_id.values()}
         self._head = ("", 0)
 
+    @property
+    def stops(self) -> bool:
+        """Whether no step is to run that cannot be logged."""
+        return self._config.on_log_failure == "stop"
+
     # -- steps
 
     def begin_step(self, step_id: str, call: ForeignCall, *, late: bool = False) -> ForeignAttempt:
