@@ -28,6 +28,8 @@ class Settings(BaseSettings):
         cannot be written; ``stop`` raises before the step runs
     :ivar buffer_events: see ``on_log_failure``
     :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
+    :ivar executor_variables: write the variables of an instrumented executor with every finished
+        step, so that it can go on without its own snapshots
     :ivar spans: make OpenTelemetry spans
     :ivar aliases: conventions whose attributes spans have too, as ``cicd/1.44``; in the environment
         with commas between them
@@ -54,6 +56,7 @@ class Settings(BaseSettings):
     on_log_failure: Literal["continue", "stop"] = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
+    executor_variables: bool = False
     spans: bool = True
     aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
     metrics: bool = True

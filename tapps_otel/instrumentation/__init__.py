@@ -15,7 +15,7 @@ from tapps_otel.instrumentation.spec import ExecutorSpec, Seen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ExecutorSpec", "Report", "Seen", "instrument", "uninstrument"]
+__all__ = ["ExecutorSpec", "Report", "Seen", "instrument", "report", "uninstrument"]
 
 
 def _tapps_agents() -> Patches:
@@ -50,6 +50,18 @@ def uninstrument(target: str | type[Any]) -> None:
     patches = _made.pop(_name_of(target), None)
     if patches is not None:
         patches.take_off()
+
+
+def report(target: str | type[Any]) -> Report:
+    """How the hooks of an executor stand at this moment.
+
+    :raises LookupError: nobody asked for them
+    """
+    name = _name_of(target)
+    if name not in _made:
+        msg = f"{name} is not instrumented"
+        raise LookupError(msg)
+    return _made[name].report
 
 
 def _name_of(target: str | type[Any]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogWriteError, SettingsError, TappsError
+from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.foreign import (
@@ -84,7 +85,7 @@ class Carrying:
     :ivar run: ``None`` before that, and where the run goes on without a log
     """
 
-    def __init__(self, executor: object) -> None:
+    def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.opened = False
         self.run: ForeignRun | None = None
@@ -246,11 +247,18 @@ def call_of(reading: Reading, seen: Seen) -> tuple[str, ForeignCall]:
     )
 
 
-def finish(reading: Reading, seen: Seen, attempt: ForeignAttempt) -> None:
-    """Write how a step ended that has returned; what is open inside has ended before."""
-    with guarded("the end of a step"):
+def finish(reading: Reading, seen: Seen, attempt: ForeignAttempt, result: object = None) -> None:
+    """Write how a step ended that has returned; what is open inside has ended before.
+
+    :param result: what is to be kept of it, JSON-native
+    """
+    skipped: str | None = None
+    artifacts: list[dict[str, Any]] = []
+    with guarded("what a step has made is not logged"):
         skipped = reading.skipped(seen)
+        artifacts = summarize(reading.artifacts(seen))
+    with guarded("the end of a step"):
         if skipped is not None:
             attempt.skip_drained(skipped, None)
         else:
-            attempt.finish_drained(None, reading.artifacts(seen))
+            attempt.finish_drained(result, artifacts)
