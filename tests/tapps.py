@@ -1,0 +1,148 @@
+"""The real tapps-agents: a project for it, a workflow of five steps, and agents that do nothing.
+
+Agents are replaced at the outermost seam, ``XAgent.run``: everything before it is the real engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capabilities import CAPABILITIES, Capability
+from crashing import Effects
+
+HOW = (
+    "tapps-agents needs Python 3.12 or newer: pip install tapps-agents==3.7.1 tomli"
+    " (3.5.39 wants requests, too)"
+)
+CAPABILITIES.setdefault(
+    "tapps-agents",
+    # Not to be asked of every environment: CI makes some of their own for it.
+    Capability(
+        lambda: importlib.util.find_spec("tapps_agents") is not None, HOW, installable=False
+    ),
+)
+
+# step: agent, action, what it creates
+FIVE = {
+    "s1": ("analyst", "gather_requirements", "requirements.md"),
+    "s2": ("planner", "create_stories", "stories/"),
+    "s3": ("architect", "design_system", "architecture.md"),
+    "s4": ("ops", "security_scan", "security-report.md"),
+    "s5": ("documenter", "generate_docs", "docs/"),
+}
+AGENTS = ("analyst", "planner", "architect", "ops", "documenter", "designer")
+
+
+@cache
+def version() -> tuple[int, ...]:
+    """Of the tapps-agents that is installed."""
+    found = importlib.metadata.version("tapps-agents")
+    return tuple(int(part) for part in found.split(".")[:3])
+
+
+def is_parallel() -> bool:
+    """Whether that version starts every step whose requirements are there."""
+    return version() < (3, 5, 40)
+
+
+def chain(steps: dict[str, tuple[str, str, str]] = FIVE) -> list[dict[str, Any]]:
+    """Steps that follow each other, each requiring what the one before creates."""
+    names = list(steps)
+    made: list[dict[str, Any]] = []
+    for at, (name, (agent, action, creates)) in enumerate(steps.items()):
+        one: dict[str, Any] = {"id": name, "agent": agent, "action": action}
+        one["creates"] = [creates] if creates else []
+        one["requires"] = [steps[names[at - 1]][2]] if at and steps[names[at - 1]][2] else []
+        if at + 1 < len(names):
+            one["next"] = names[at + 1]
+        made.append(one)
+    return made
+
+
+class Project:
+    """A project of tapps-agents in the test's own folder.
+
+    :ivar did: names of the agents that were called, also by processes that died
+    :ivar does: what an agent does when it is called, by name; nothing, if it is not there
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.did = Effects(root / "agents.txt")
+        self.does: dict[str, Callable[..., Awaitable[Any]]] = {}
+        config = root / ".tapps-agents" / "config.yaml"
+        config.parent.mkdir()
+        config.write_text("beads: {enabled: false, required: false}\n")
+
+    def write(self, steps: list[dict[str, Any]] | None = None, workflow_id: str = "demo") -> Path:
+        """The workflow's file. JSON is YAML."""
+        path = self.root / "flow.yaml"
+        workflow = {
+            "id": workflow_id,
+            "name": "Demo",
+            "description": "of a test",
+            "version": "1",
+            "type": "greenfield",
+            "steps": chain() if steps is None else steps,
+        }
+        path.write_text(json.dumps({"workflow": workflow}))
+        return path
+
+    def executor(self, path: Path | None = None, **options: Any) -> Any:
+        """An executor that has loaded the workflow."""
+        from tapps_agents.workflow.executor import WorkflowExecutor
+
+        made = WorkflowExecutor(project_root=self.root, **options)
+        made.load_workflow(path or self.root / "flow.yaml")
+        return made
+
+    async def run_agent(self, name: str) -> Any:
+        """What stands in for ``XAgent.run``."""
+        self.did(name)
+        for _, (agent, _, creates) in FIVE.items():
+            if agent == name and creates:
+                self.make(creates)
+        does = self.does.get(name)
+        return {"by": name} if does is None else await does()
+
+    def make(self, creates: str) -> None:
+        """Make what a step creates."""
+        path = self.root / creates
+        if creates.endswith("/"):
+            path.mkdir(exist_ok=True)
+            (path / "one.md").write_text("one")
+        else:
+            path.write_text(f"the {creates}")
+
+
+def replace_agents(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let agents do what the project says."""
+
+    def stand_in(name: str) -> Callable[..., Awaitable[Any]]:
+        async def run(self: Any, command: str, **_: Any) -> Any:
+            return await project.run_agent(name)
+
+        return run
+
+    async def activate(self: Any, *_: Any, **__: Any) -> None: ...
+
+    for name in AGENTS:
+        module = importlib.import_module(f"tapps_agents.agents.{name}.agent")
+        agent = getattr(module, f"{name.title()}Agent")
+        monkeypatch.setattr(agent, "run", stand_in(name))
+        monkeypatch.setattr(agent, "activate", activate)
+
+
+def forget_nothing(module: str) -> bool:
+    """Whether a module of theirs is imported already."""
+    return module in sys.modules
