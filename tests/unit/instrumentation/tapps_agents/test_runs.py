@@ -243,7 +243,7 @@ async def test_a_start_that_fails_is_a_run_that_failed(
     project: Project, story: Story, events: Events
 ) -> None:
     project.write()
-    (project.root / ".tapps-agents" / "config.yaml").write_text("beads: {enabled: true}\n")
+    (project.root / ".tapps-agents" / "config.yaml").write_text("beads: {enabled: true, required: true}\n")
     with pytest.raises(Exception, match="(?i)beads"):
         await project.executor().execute()
 
@@ -556,12 +556,14 @@ async def test_cursor_mode(cursor: Project, story: Story) -> None:
     state = await cursor.executor().execute()
 
     assert state.status == "completed"
-    assert story(state.workflow_id) == [
-        "workflow_start", *good("s1", "s2", "s3"), "workflow_end completed",
-    ]  # fmt: skip
+    first, *told, last = story(state.workflow_id)
+    assert (first, last) == ("workflow_start", "workflow_end completed")
+    assert sorted(told) == sorted(good("s1", "s2", "s3"))
 
 
 async def test_a_failure_in_cursor_mode(cursor: Project, events: Events, story: Story) -> None:
+    if version() < (3, 6):
+        pytest.skip("in Cursor mode tapps-agents calls no agents before 3.6.0")
     cursor.write(without_next(free_steps()))
     cursor.does["planner"] = fail
     state = await cursor.executor().execute()
