@@ -9,7 +9,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -109,7 +108,7 @@ class Project:
     async def run_agent(self, name: str) -> Any:
         """What stands in for ``XAgent.run``."""
         self.did(name)
-        for _, (agent, _, creates) in FIVE.items():
+        for agent, _, creates in FIVE.values():
             if agent == name and creates:
                 self.make(creates)
         does = self.does.get(name)
@@ -141,8 +140,3 @@ def replace_agents(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         agent = getattr(module, f"{name.title()}Agent")
         monkeypatch.setattr(agent, "run", stand_in(name))
         monkeypatch.setattr(agent, "activate", activate)
-
-
-def forget_nothing(module: str) -> bool:
-    """Whether a module of theirs is imported already."""
-    return module in sys.modules

@@ -42,6 +42,7 @@ __all__ = [
     "ForeignCall",
     "ForeignRun",
     "ForeignWorkflow",
+    "begun",
     "open_anew",
     "open_next",
 ]
@@ -341,7 +342,7 @@ def open_anew(
                 continue
             with hold(store, name, workflow.name, config) as held:
                 if held.history.seq == 0:
-                    return _begun(store, own_id, workflow, held)
+                    return begun(store, own_id, workflow, held)
                 held.release()  # somebody was quicker
         except RunBusyError:
             continue
@@ -359,10 +360,11 @@ def open_next(
     :raises LogWriteError: the log cannot be opened
     """
     with hold(store, log_name(workflow_id), workflow.name, config) as held:
-        return _begun(store, workflow_id, workflow, held)
+        return begun(store, workflow_id, workflow, held)
 
 
-def _begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held) -> ForeignRun:
+def begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held) -> ForeignRun:
+    """Begin an execution of the run whose log is held; a run around it is told so."""
     run = ForeignRun(workflow_id, workflow.name, held, store)
     begin(run, held, workflow.about, workflow.inputs)
     outer = current_scope.get()

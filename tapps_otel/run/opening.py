@@ -316,7 +316,7 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs) -> 
 
 
 def _check_name(history: RunHistory, name: str) -> None:
-    if history.name != name:
+    if history.name != name or history.foreign:
         msg = (
             f"run {history.workflow_id!r} is one of workflow {history.name!r}, not of {name!r}: "
             "choose another id"

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.tapps_agents.instrumentor import TappsAgentsInstrumentor
+    from tapps_otel.instrumentation.tapps_agents.resuming import resume
 
-__all__ = ["TappsAgentsInstrumentor"]
+__all__ = ["TappsAgentsInstrumentor", "resume"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "resume":
+        from tapps_otel.instrumentation.tapps_agents.resuming import resume
+
+        return resume
     if name == "TappsAgentsInstrumentor":
         from tapps_otel.instrumentation.tapps_agents.instrumentor import TappsAgentsInstrumentor
 

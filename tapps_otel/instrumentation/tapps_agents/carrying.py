@@ -90,7 +90,9 @@ async def carry(call: Callable[[], Awaitable[Any]], seen: Seen) -> Any:
             await carrying.end_by_async(error)
             raise
         finally:
-            bond_of(seen.executor).carrying = bond_of(carrying.executor).carrying = None
+            for executor in (seen.executor, carrying.executor):
+                bond = bond_of(executor)
+                bond.carrying = bond.kept = None
         await carrying.end_async(READING, Seen(carrying.executor, seen.arguments, state))
         return state
 

@@ -243,8 +243,10 @@ async def test_a_start_that_fails_is_a_run_that_failed(
     project: Project, story: Story, events: Events
 ) -> None:
     project.write()
-    (project.root / ".tapps-agents" / "config.yaml").write_text("beads: {enabled: true, required: true}\n")
-    with pytest.raises(Exception, match="(?i)beads"):
+    (project.root / ".tapps-agents" / "config.yaml").write_text(
+        "beads: {enabled: true, required: true}\n"
+    )
+    with pytest.raises(Exception, match=r"(?i)beads"):
         await project.executor().execute()
 
     assert story() == ["workflow_start", "workflow_end failed"]
@@ -318,7 +320,7 @@ async def test_a_hostile_id_stays_in_the_folder(
     project: Project, events: Events, workflow_id: str
 ) -> None:
     project.write(workflow_id=workflow_id)
-    before = {path for path in project.root.parent.iterdir()}
+    before = set(project.root.parent.iterdir())
     executor = project.executor()
     executor.event_log = Unlogged()  # their own, which leaves the folder
     state = await executor.execute()
@@ -327,7 +329,7 @@ async def test_a_hostile_id_stays_in_the_folder(
     assert path.stem.isascii()
     assert events(path.stem)[0]["workflow_id"] == state.workflow_id
     assert history(path.stem).status == "completed"
-    assert {path for path in project.root.parent.iterdir()} == before
+    assert set(project.root.parent.iterdir()) == before
 
 
 class Unlogged:
@@ -378,7 +380,7 @@ async def test_a_batch_outside_any_run_is_a_plain_call(project: Project) -> None
     assert not list(Path().rglob("events/demo-*[0-9].jsonl"))
 
 
-# ---------------------------------------------------------------- beside each other, inside each other
+# ---------------------------------------------------------------- beside and inside each other
 
 
 FAN = [

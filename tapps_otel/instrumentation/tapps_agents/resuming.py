@@ -1,0 +1,245 @@
+"""Going on with a run of tapps-agents, from its log alone.
+
+Their own resume runs everything again (their state never lists what is completed). Here the state
+is made from the log, and their engine is let go on with it: under the same id, in the same log and
+trace, with what is done left alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel import settings
+from tapps_otel.errors import RunConflictError, RunNotFoundError, SettingsError
+from tapps_otel.instrumentation import instrument
+from tapps_otel.instrumentation.carrying import store_under, workflow_of
+from tapps_otel.instrumentation.spec import Seen
+from tapps_otel.instrumentation.tapps_agents import states
+from tapps_otel.instrumentation.tapps_agents.bonds import bond_of
+from tapps_otel.instrumentation.tapps_agents.definition import differences, steps_of
+from tapps_otel.instrumentation.tapps_agents.past import (
+    Past,
+    done_steps,
+    inputs_of,
+    variables_of,
+)
+from tapps_otel.instrumentation.tapps_agents.reading import EXECUTOR, READING, root_of
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.store import Store
+from tapps_otel.names import log_name
+from tapps_otel.run.foreign import begun
+from tapps_otel.run.opening import hold, load
+
+if TYPE_CHECKING:
+    from tapps_otel.history.fold import RunHistory
+
+__all__ = ["make_executor", "prepare", "resume"]
+
+
+async def resume(
+    executor: Any,
+    workflow_id: str,
+    *,
+    accept_change: bool = False,
+    log_dir: Path | str | None = None,
+) -> Any:
+    """Go on with a run: steps that are done are not run again.
+
+    What they made is looked for: a step whose file or folder is gone runs again, and so does what
+    depends on it. Variables come from the newest readable snapshot, or from the log if
+    ``executor_variables`` was set. Without a snapshot everything else comes from the log.
+
+    :param executor: a ``WorkflowExecutor``, or Cursor's; with the workflow loaded, or without: it
+        is loaded from where the log says then
+    :param workflow_id: its id, or its log's name
+    :param accept_change: go on although the workflow's steps have changed
+    :returns: its ``WorkflowState``; that of a run that is completed comes from the log, and
+        nothing runs
+    :raises RunNotFoundError: there is no such run
+    :raises RunBusyError: another process carries it on
+    :raises RunConflictError: the steps have changed (it shows how), the workflow cannot be loaded,
+        or it is a run of something else
+    :raises LogDamagedError: the log was changed
+    """
+    if not settings.current().enabled:
+        raise SettingsError("tapps_otel is switched off: nothing can be resumed from its log")
+    instrument("tapps_agents")
+    root = root_of(executor)
+    store = _store(root, log_dir)
+    name = log_name(workflow_id)
+    if not store.has_log(name):
+        raise RunNotFoundError(name, store.folder)
+    inner = _carrier(executor)
+    summary = store.summary(name)
+    if summary.status == "completed":
+        history = load(name, store.folder)
+        _load_workflow(inner, history, root)
+        return _state_of(inner, store, history, root)
+    bond = bond_of(inner)
+    with hold(store, name, settings.current()) as held:
+        history = held.history
+        if not history.executions:
+            raise RunNotFoundError(name, store.folder)
+        _load_workflow(inner, history, root)
+        if not accept_change:
+            _check_same(inner, history)
+        inner.state = state = _state_of(inner, store, history, root)
+        asked = inputs_of(history)
+        workflow = workflow_of(READING, Seen(inner, asked))
+        bond.prepared = begun(store, state.workflow_id, workflow, held)
+    bond.kept = state
+    inner.auto_progression.step_retry_counts.clear()
+    given = {key: asked[key] for key in ("target_file", "max_steps") if key in asked}
+    try:
+        carry_out = inner.run if inner is not executor or _is_cursors(inner) else inner.execute
+        return await carry_out(**given)
+    finally:
+        run, bond.prepared, bond.kept = bond.prepared, None, None
+        if run is not None:  # their executor did not even begin
+            run.end("failed", "the executor did not begin")
+
+
+def prepare(executor: Any, workflow_id: str | None = None) -> Any:
+    """Make a state from the log and leave it with the executor: its ``execute()`` goes on with it.
+
+    :param workflow_id: ``None``: the run that was written to last
+    :returns: the state; ``None`` where no log has a run that is not over
+    """
+    root = root_of(executor)
+    store = store_under(root)
+    name = _last_open(store) if workflow_id is None else log_name(workflow_id)
+    if name is None or not store.has_log(name) or store.summary(name).status == "completed":
+        return None
+    history = load(name, store.folder)
+    if history.workflow.get("executor") != EXECUTOR:
+        return None
+    _load_workflow(executor, history, root)
+    _check_same(executor, history)
+    state = _state_of(executor, store, history, root)
+    bond_of(executor).kept = executor.state = state
+    return state
+
+
+def make_executor(history: RunHistory) -> Any:
+    """An executor for a run whose own is gone with its process.
+
+    :raises RunConflictError: tapps-agents is not installed here, or the project is gone
+    """
+    try:
+        from tapps_agents.workflow.executor import WorkflowExecutor
+    except ImportError as error:
+        raise RunConflictError(
+            f"run {history.workflow_id!r} is one of tapps-agents, which cannot be imported here: "
+            f"{error}. Install it (pip install tapps-agents tomli) and try again"
+        ) from error
+    root = Path(str(history.workflow.get("root", "")))
+    return WorkflowExecutor(project_root=root)
+
+
+def _store(root: Path, log_dir: Path | str | None) -> Store:
+    return store_under(root) if log_dir is None else Store(Path(log_dir).absolute())
+
+
+def _last_open(store: Store) -> str | None:
+    for summary in store.runs():
+        if summary.status in {"interrupted", "failed", "paused", "cancelled"}:
+            found = load(summary.workflow_id, store.folder)
+            if found.workflow.get("executor") == EXECUTOR:
+                return summary.workflow_id
+    return None
+
+
+def _is_cursors(executor: Any) -> bool:
+    return type(executor).__name__ == "CursorWorkflowExecutor"
+
+
+def _carrier(executor: Any) -> Any:
+    """Who carries the run out: in Cursor mode, an executor that ``execute()`` would make anew."""
+    from tapps_agents.core.runtime_mode import is_cursor_mode
+
+    if _is_cursors(executor) or not is_cursor_mode():
+        return executor
+    from tapps_agents.workflow.cursor_executor import CursorWorkflowExecutor
+
+    inner = CursorWorkflowExecutor(
+        project_root=executor.project_root,
+        expert_registry=executor.expert_registry,
+        auto_mode=executor.auto_mode,
+    )
+    inner.workflow = executor.workflow
+    bond_of(inner).loaded = bond_of(executor).loaded
+    return inner
+
+
+def _load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
+    """Let the executor have its workflow: its own, or the one that the log names.
+
+    :raises RunConflictError: there is none
+    """
+    name, about = history.workflow_id, history.workflow
+    if about.get("executor") != EXECUTOR:
+        raise RunConflictError(f"run {name!r} is one of {history.name!r}, not of tapps-agents")
+    if executor.workflow is not None:
+        return
+    source = about.get("source")
+    if not source:
+        raise RunConflictError(
+            f"run {name!r}: its workflow was not loaded from a file: give the executor the "
+            "workflow, then resume"
+        )
+    path = root / str(source)
+    try:
+        loaded = _parse(path)
+    except Exception as error:
+        raise RunConflictError(
+            f"run {name!r}: its workflow cannot be loaded from {path}: "
+            f"{type(error).__name__}: {error}. Put the file back, or load the workflow into the "
+            "executor before you resume"
+        ) from error
+    executor.workflow = loaded.workflow
+    if hasattr(executor, "_workflow_path"):
+        executor._workflow_path = path  # noqa: SLF001 - where theirs notes it, for snapshots
+    bond_of(executor).loaded = loaded
+
+
+def _parse(path: Path) -> Any:
+    from tapps_agents.workflow.parser import WorkflowParser
+
+    from tapps_otel.instrumentation.tapps_agents import definition
+
+    return definition.load(path, WorkflowParser.parse_file(path))
+
+
+def _check_same(executor: Any, history: RunHistory) -> None:
+    """:raises RunConflictError: the workflow's steps are not those that the log knows"""
+    loaded = bond_of(executor).loaded
+    now = (
+        loaded.steps
+        if loaded is not None and loaded.workflow is executor.workflow
+        else steps_of(executor.workflow)
+    )
+    changed = differences(history.workflow.get("steps") or (), now)
+    if changed:
+        name = history.workflow_id
+        raise RunConflictError(
+            f"run {name!r}: the steps of its workflow have changed since it began:\n{changed}\n"
+            f"To go on with the steps as they are now: `tapps-otel resume {name} --accept-change`, "
+            "or resume(..., accept_change=True)"
+        )
+
+
+def _state_of(executor: Any, store: Store, history: RunHistory, root: Path) -> Any:
+    past = Past.of(store, history)
+    variables = variables_of(past, root, Blobs(store.blobs_folder(history.workflow_id)))
+    path = getattr(executor, "_workflow_path", None)
+    if path is not None:
+        variables["_workflow_path"] = str(path)
+    return states.make_state(
+        executor.workflow,
+        history,
+        workflow_id=past.workflow_id,
+        done=done_steps(executor, history, root),
+        variables=variables,
+        root=root,
+    )

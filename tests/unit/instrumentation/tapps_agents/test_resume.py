@@ -1,0 +1,476 @@
+"""A run of the real engine that was killed goes on from its log: what is done is not done again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crashing import in_child, killed
+from tapps import FIVE, Project, chain, is_parallel
+from tapps_otel import configure, history
+from tapps_otel.errors import (
+    LogDamagedError,
+    RunBusyError,
+    RunConflictError,
+    RunNotFoundError,
+    SettingsError,
+)
+from tapps_otel.instrumentation import instrument
+from tapps_otel.instrumentation.tapps_agents import resume
+
+Story = Callable[..., list[str]]
+Events = Callable[..., list[dict[str, Any]]]
+
+LOGS = Path(".tapps-agents/workflow-state/events")
+STATES = Path(".tapps-agents/workflow-state")
+FIRST = ["analyst", "planner", "architect"]
+REST = ["architect", "ops", "documenter"]
+
+
+@pytest.fixture(autouse=True)
+def _instrumented(_own_place: None) -> None:
+    instrument("tapps_agents")
+
+
+def run(project: Project) -> Any:
+    return asyncio.run(project.executor().execute())
+
+
+def go_on(project: Project, name: str | None = None, **options: Any) -> Any:
+    return asyncio.run(resume(project.executor(), name or the_run(), **options))
+
+
+def the_run() -> str:
+    (path,) = (path for path in LOGS.glob("*.jsonl") if not path.name.endswith(".events.jsonl"))
+    return path.stem
+
+
+async def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_in(project: Project, agent: str = "architect") -> str:
+    """Let a run die by SIGKILL when this agent is called; gives its id."""
+    project.write()
+    project.does[agent] = die
+    assert in_child(lambda: run(project)).code == -signal.SIGKILL
+    project.does.clear()
+    return the_run()
+
+
+# ---------------------------------------------------------------- what a crash may leave
+
+
+def keep(_: str) -> None: ...
+
+
+def delete(_: str) -> None:
+    for path in STATES.rglob("*.json"):
+        path.unlink()
+
+
+def corrupt(_: str) -> None:
+    for path in STATES.rglob("*.json"):
+        path.write_text(path.read_text()[: path.stat().st_size // 2])
+
+
+def tear(name: str) -> None:
+    delete(name)
+    with (LOGS / f"{name}.jsonl").open("ab") as file:
+        file.write(b'{"v":1,"seq":7,"event_ty')
+
+
+@pytest.mark.parametrize("damage", [keep, delete, corrupt, tear])
+def test_killed_in_the_third_of_five_steps(
+    project: Project, story: Story, events: Events, damage: Callable[[str], None]
+) -> None:
+    name = kill_in(project)
+    assert project.did.all == FIRST
+    damage(name)
+    state = go_on(project)
+
+    assert project.did.all == [*FIRST, *REST]
+    assert (state.status, state.workflow_id) == ("completed", name)
+    told = [one for one in story() if not one.startswith("log_repair")]
+    assert told[-9:] == [
+        "workflow_resume", "step_fail s3 1 interrupted",
+        "step_start s3 2", "step_finish s3 2",
+        *(f"{what} {one} 1" for one in ("s4", "s5") for what in ("step_start", "step_finish")),
+        "workflow_end completed",
+    ]  # fmt: skip
+    assert {one["workflow_id"] for one in events()} == {name}
+    assert len({one["trace_id"] for one in events() if "trace_id" in one}) == 1
+
+
+def test_what_a_step_made_and_is_gone_is_made_again(project: Project, story: Story) -> None:
+    kill_in(project)
+    shutil.rmtree("stories")
+    state = go_on(project)
+
+    assert state.status == "completed"
+    assert project.did.all == [*FIRST, "planner", *REST]
+    assert "step_start s2 2" in story()
+
+
+def test_what_a_step_made_and_was_changed_is_told_of(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    kill_in(project)
+    Path("requirements.md").write_text("edited")
+    go_on(project)
+
+    assert project.did.all == [*FIRST, *REST]
+    assert "artifact requirements.md of step s1 was changed since" in caplog.text
+
+
+def test_siblings_that_had_finished_do_not_run_again(
+    project: Project, story: Story, events: Events
+) -> None:
+    if not is_parallel():
+        pytest.skip("tapps-agents runs one step at a time since 3.5.40")
+    first = {"id": "a", "agent": "analyst", "action": "gather_requirements"}
+    after = {"requires": ["requirements.md"]}
+    project.write(
+        [
+            first | {"creates": ["requirements.md"]},
+            after | {"id": "b", "agent": "planner", "action": "create_stories"},
+            after | {"id": "c", "agent": "architect", "action": "design_system"},
+            after | {"id": "d", "agent": "ops", "action": "security_scan"},
+            {"id": "e", "agent": "documenter", "action": "generate_docs", "requires": ["x"]},
+        ]
+    )
+
+    async def die_when_the_others_are_done() -> None:
+        while not {"step_finish b 1", "step_finish d 1"} <= set(story()):  # noqa: ASYNC110 - a file
+            await asyncio.sleep(0.01)
+        await die()
+
+    project.does["architect"] = die_when_the_others_are_done
+    assert in_child(lambda: run(project)).code == -signal.SIGKILL
+    assert {"step_finish b 1", "step_finish d 1"} <= set(story())
+    project.does.clear()
+    before = project.did.all
+    go_on(project)
+
+    assert project.did.all == [*before, "architect"]
+
+
+# ---------------------------------------------------------------- what is asked to go on
+
+
+def test_a_completed_run_is_answered_from_its_log(project: Project, story: Story) -> None:
+    project.write()
+    first = run(project)
+    before = story()
+    state = go_on(project)
+
+    assert (state.status, state.workflow_id) == ("completed", first.workflow_id)
+    assert state.completed_steps == list(FIVE)
+    assert story() == before
+    assert len(project.did.all) == 5
+
+
+def test_a_failed_run_goes_on_at_what_failed(project: Project, story: Story) -> None:
+    async def fail() -> None:
+        raise RuntimeError("no luck")
+
+    project.write([one | {"metadata": {"retry": {"enabled": False}}} for one in chain()])
+    project.does["architect"] = fail
+    assert run(project).status == "failed"
+    project.does.clear()
+    state = go_on(project)
+
+    assert state.status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+    assert "step_start s3 2" in story()
+
+
+def test_a_paused_run_goes_on(project: Project, story: Story) -> None:
+    project.write()
+    executor = project.executor()
+
+    async def pause() -> None:
+        executor.pause_workflow()
+
+    project.does["planner"] = pause
+    assert asyncio.run(executor.execute()).status == "paused"
+    project.does.clear()
+
+    assert go_on(project).status == "completed"
+    assert project.did.all == ["analyst", "planner", *REST]
+
+
+def test_the_same_executor_can_go_on(project: Project) -> None:
+    project.write([one | {"metadata": {"retry": {"enabled": False}}} for one in chain()])
+
+    async def fail() -> None:
+        raise RuntimeError("no luck")
+
+    project.does["architect"] = fail
+    executor = project.executor()
+    asyncio.run(executor.execute())
+    project.does.clear()
+    state = asyncio.run(resume(executor, the_run()))
+
+    assert state.status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+    asyncio.run(executor.execute())  # and then begin anew
+    assert len(project.did.all) == 11
+
+
+def test_a_live_run_is_not_carried_on_by_a_second_process(project: Project) -> None:
+    project.write()
+
+    async def try_it() -> None:
+        outcome = in_child(lambda: asyncio_refused(project))
+        assert outcome.value == "RunBusyError", outcome
+
+    project.does["planner"] = try_it
+
+    assert run(project).status == "completed"
+
+
+def asyncio_refused(project: Project) -> str:
+    asyncio.set_event_loop(None)
+    asyncio._set_running_loop(None)
+    try:
+        go_on(project)
+    except RunBusyError as error:
+        return type(error).__name__
+    return "nothing"
+
+
+def test_a_run_that_is_not_there(project: Project) -> None:
+    project.write()
+    with pytest.raises(RunNotFoundError, match="no run 'nothing'"):
+        go_on(project, "nothing")
+
+
+def test_a_run_of_something_else(project: Project) -> None:
+    from tapps_otel import Run
+
+    project.write()
+    with Run.open("build", workflow_id="b1"):
+        pass
+    with Run.open("Demo", workflow_id="b2") as other:
+        other.call("x", lambda: 1)
+    with pytest.raises(RunConflictError, match="run 'b1' is one of 'build', not of tapps-agents"):
+        go_on(project, "b1")
+    run(project)
+    mine = next(path.stem for path in LOGS.glob("demo-*.jsonl") if ".events" not in path.name)
+    with pytest.raises(RunConflictError):
+        Run.open("Demo", workflow_id=mine)
+
+
+def test_a_damaged_log_is_refused(project: Project) -> None:
+    name = kill_in(project)
+    path = LOGS / f"{name}.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"Demo", b"Dumo"))
+    with pytest.raises(LogDamagedError):
+        go_on(project)
+    assert project.did.all == FIRST
+    path.write_bytes(good)
+
+
+def test_switched_off_nothing_can_be_resumed(project: Project) -> None:
+    kill_in(project)
+    configure(enabled=False)
+    with pytest.raises(SettingsError, match="switched off"):
+        go_on(project)
+
+
+# ---------------------------------------------------------------- a workflow that has changed
+
+
+def test_changed_steps_are_refused_with_a_diff(project: Project, story: Story) -> None:
+    kill_in(project)
+    before = story()
+    project.write([one | ({"action": "audit"} if one["id"] == "s4" else {}) for one in chain()])
+    with pytest.raises(RunConflictError) as caught:
+        go_on(project)
+
+    said = str(caught.value)
+    assert '-  action: "security_scan"\n+  action: "audit"' in said
+    assert f"tapps-otel resume {the_run()} --accept-change" in said
+    assert story() == before
+    assert go_on(project, accept_change=True).status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+    assert history(the_run()).workflow["steps"][3]["action"] == "audit"
+
+
+def test_another_file_with_the_same_steps_is_no_change(project: Project) -> None:
+    kill_in(project)
+    path = project.root / "flow.yaml"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
+
+    assert go_on(project).status == "completed"
+
+
+def test_the_steps_are_those_that_were_loaded(project: Project) -> None:
+    """The file, and the object, may have changed between loading and running."""
+    path = project.write()
+    executor = project.executor()
+    project.write(chain()[:2])
+    executor.workflow.steps[0].notes = "changed in memory"
+    asyncio.run(executor.execute(max_steps=2))
+
+    told = history(the_run()).workflow
+    assert [one["id"] for one in told["steps"]] == list(FIVE)
+    assert "notes" not in told["steps"][0]
+    assert path.name == told["source"]
+
+
+def test_a_workflow_whose_file_is_gone(project: Project) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    name = kill_in(project)
+    (project.root / "flow.yaml").unlink()
+    with pytest.raises(RunConflictError, match=r"cannot be loaded from .*flow.yaml"):
+        asyncio.run(resume(WorkflowExecutor(project_root=project.root), name))
+
+
+def test_without_the_workflow_it_is_loaded_from_where_the_log_says(project: Project) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    name = kill_in(project)
+    state = asyncio.run(resume(WorkflowExecutor(project_root=project.root), name))
+
+    assert state.status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+
+
+# ---------------------------------------------------------------- what steps left for each other
+
+
+def test_variables_come_from_a_snapshot(project: Project) -> None:
+    kill_in(project)
+    state = go_on(project)
+
+    assert state.variables["planner_result"] == {"by": "planner"}
+
+
+def test_variables_come_from_the_log_if_that_was_asked_for(project: Project) -> None:
+    configure(executor_variables=True)
+    name = kill_in(project)
+    delete(name)
+    state = go_on(project)
+
+    assert state.variables["planner_result"] == {"by": "planner"}
+
+
+def test_variables_that_nobody_kept_are_named(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = kill_in(project)
+    delete(name)
+    go_on(project)
+
+    assert "analyst_result, planner_result" in caplog.text
+    assert "TAPPS_OTEL_EXECUTOR_VARIABLES=1" in caplog.text
+
+
+def test_what_the_run_was_asked_for_needs_no_snapshot(project: Project) -> None:
+    project.write()
+    project.does["architect"] = die
+    Path("target.py").write_text("x = 1")
+
+    def asked() -> None:
+        executor = project.executor()
+        executor.user_prompt = "make it so"
+        asyncio.run(executor.execute(target_file="target.py"))
+
+    assert in_child(asked).code == -signal.SIGKILL
+    project.does.clear()
+    delete("")
+    state = go_on(project)
+
+    assert state.variables["user_prompt"] == "make it so"
+    assert state.variables["target_file"] == str(project.root / "target.py")
+
+
+def test_a_second_run_of_an_id_takes_nothing_from_the_first_ones_snapshots(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    project.write()
+    run(project)
+    project.does["architect"] = die
+    assert in_child(lambda: run(project)).code == -signal.SIGKILL
+    project.does.clear()
+    state = go_on(project, "demo.2")
+
+    assert state.workflow_id == "demo.2"
+    assert "planner_result" not in state.variables
+    assert (history("demo").status, history("demo.2").status) == ("completed", "completed")
+
+
+# ---------------------------------------------------------------- a hostile id, Cursor mode
+
+
+def test_a_run_with_a_hostile_id_goes_on(project: Project) -> None:
+    project.write(workflow_id="../../x")
+    project.does["architect"] = die
+
+    def doomed() -> None:
+        executor = project.executor()
+        executor.state_manager = None
+        executor.save_state = lambda: None
+        asyncio.run(executor.execute())
+
+    assert in_child(doomed).code == -signal.SIGKILL
+    project.does.clear()
+    name = the_run()
+    state = go_on(project, name)
+
+    assert state.workflow_id.startswith("../../x-")
+    assert project.did.all == [*FIRST, *REST]
+    assert go_on(project, state.workflow_id).status == "completed"
+
+
+def test_cursor_mode_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch, story: Story
+) -> None:
+    if is_parallel():
+        pytest.skip("its Cursor mode calls skills, not agents")
+    monkeypatch.setenv("TAPPS_AGENTS_MODE", "cursor")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    project.write([one | {"requires": []} for one in chain()])
+    project.does["architect"] = die
+    assert in_child(lambda: run(project)).code == -signal.SIGKILL
+    project.does.clear()
+    name = the_run()
+    state = go_on(project)
+
+    assert (state.status, state.workflow_id) == ("completed", name)
+    assert project.did.all == [*FIRST, *REST]
+    assert story()[-1] == "workflow_end completed"
+
+
+# ---------------------------------------------------------------- at every event
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_killed_after_any_event_it_completes(project: Project, number: int) -> None:
+    project.write()
+    killed(lambda: run(project), after=number)
+    done = [one for one in history(the_run()).steps if one.status == "completed"]
+    if number == 12:
+        assert history(the_run()).status == "completed"
+    before = project.did.all
+    state = go_on(project)
+
+    assert state.status == "completed"
+    rest = [agent for agent, *_ in [*FIVE.values()][len(done) :]]
+    assert project.did.all == [*before, *rest]
