@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.audit.verify import verify
+    from tapps_otel.instrumentation import instrument, uninstrument
+    from tapps_otel.instrumentation.resuming import resume
     from tapps_otel.log.model import WorkflowEvent
     from tapps_otel.otel.exporter import JsonlSpanExporter
     from tapps_otel.run.attempt import Attempt
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
         history,
         last_run,
         list_runs,
-        resume,
     )
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
@@ -53,12 +54,14 @@ _PLACES = {
     "events": "run.reading",
     "follow": "run.reading",
     "history": "run.reading",
+    "instrument": "instrumentation",
     "last_run": "run.reading",
     "list_runs": "run.reading",
-    "resume": "run.reading",
+    "resume": "instrumentation.resuming",
     "send": "run.sending",
     "skip": "run.current",
     "step": "run.step",
+    "uninstrument": "instrumentation",
     "verify": "audit.verify",
     "workflow": "run.workflow",
 }
@@ -76,6 +79,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "events",
     "follow",
     "history",
+    "instrument",
     "JsonlSpanExporter",
     "last_run",
     "list_runs",
@@ -85,6 +89,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "skip",
     "Step",
     "step",
+    "uninstrument",
     "verify",
     "Workflow",
     "workflow",

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
     :ivar executor_variables: write the variables of an instrumented executor with every finished
         step, so that it can go on without its own snapshots
+    :ivar executor_state_from_log: let an instrumented executor's own loading of its last state
+        fall back to the log, and take from it what is completed
     :ivar spans: make OpenTelemetry spans
     :ivar aliases: conventions whose attributes spans have too, as ``cicd/1.44``; in the environment
         with commas between them
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     executor_variables: bool = False
+    executor_state_from_log: bool = False
     spans: bool = True
     aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
     metrics: bool = True

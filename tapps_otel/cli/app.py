@@ -127,6 +127,13 @@ def resume(
         typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
     ] = None,
     last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change",
+            help="Go on although the steps of an executor's workflow have changed.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     log_dir: LogDir = None,
 ) -> None:
@@ -138,7 +145,11 @@ def resume(
 
     if (workflow_id is None) is not last:
         refuse_usage("give the id of a run, or --last")
-    finish(lambda: running.resume(workflow_id, log_dir=log_dir, quiet=quiet))
+    finish(
+        lambda: running.resume(
+            workflow_id, accept_change=accept_change, log_dir=log_dir, quiet=quiet
+        )
+    )
 
 
 @app.command("list")

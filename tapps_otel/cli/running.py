@@ -61,16 +61,19 @@ def run(
     args, kwargs = _arguments(flow, data)
     name = workflow_id or new_workflow_id(flow.name, clock.timestamp(clock.time_ns()))
     return _carry_out(
-        flow,
         lambda folder: flow.options(workflow_id=name, log_dir=folder)(*args, **kwargs),
         name,
+        flow.signature.result_json,
         log_dir=log_dir,
         quiet=quiet,
     )
 
 
-def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Code:
+def resume(
+    workflow_id: str | None, *, accept_change: bool, log_dir: Path | None, quiet: bool
+) -> Code:
     """``resume``: the run of that id, or the last one."""
+    from tapps_otel.instrumentation.resuming import resume_foreign
     from tapps_otel.run import reading
     from tapps_otel.run.opening import beginning, store_of
 
@@ -82,7 +85,15 @@ def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Cod
             return Code.NOT_FOUND
         workflow_id = last.workflow_id
     name = workflow_id
-    path = str(beginning(name, log_dir).workflow.get("path", ""))
+    found = beginning(name, log_dir)
+    if found.foreign:
+        return _carry_out(
+            lambda folder: resume_foreign(found, accept_change=accept_change, log_dir=folder),
+            name,
+            log_dir=log_dir,
+            quiet=quiet,
+        )
+    path = str(found.workflow.get("path", ""))
     _find_modules_here(path)
     try:
         flow = reading.find_workflow(path, name)
@@ -90,9 +101,9 @@ def resume(workflow_id: str | None, *, log_dir: Path | None, quiet: bool) -> Cod
         _say_import_failure(error)
         return Code.REFUSED
     return _carry_out(
-        flow,
         lambda folder: flow.options(log_dir=folder).resume(name),
         name,
+        flow.signature.result_json,
         log_dir=log_dir,
         quiet=quiet,
     )
@@ -173,13 +184,17 @@ def _say_import_failure(error: RunConflictError) -> None:
 
 
 def _carry_out(
-    flow: Workflow[..., Any],
     call: Callable[[Path], Any],
     workflow_id: str,
+    result_json: Callable[[Any], bytes] | None = None,
     *,
     log_dir: Path | None,
     quiet: bool,
 ) -> Code:
+    """Carry a run out, and show it.
+
+    :param result_json: writes its result; without it the run is an executor's, whose state it is
+    """
     from tapps_otel.run.opening import store_of
 
     config = settings.configure(handle_sigterm=True)  # after the workflow's own configure()
@@ -192,20 +207,25 @@ def _carry_out(
             result = _await(call(store.folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _interrupted(Code.INTERRUPTED, workflow_id, log_dir)
-    except SystemExit as error:
-        if error.code == Code.TERMINATED:
-            return _interrupted(Code.TERMINATED, workflow_id, log_dir)
-        return _failed(error, watch, workflow_id, log_dir)
-    except Exception as error:  # noqa: BLE001 - of the user's workflow
-        began = watch.began and not isinstance(error, (RefusalError, LogError))
-        if isinstance(error, TappsError) and not began:
-            say_error(str(error))
-            return code_of(error)
-        return _failed(error, watch, workflow_id, log_dir)
+    except (SystemExit, Exception) as error:  # noqa: BLE001 - of the user's workflow
+        return _raised(error, watch, workflow_id, log_dir)
+    if result_json is None and result.status != "completed":
+        return _ended(result, watch, workflow_id, log_dir)
     _say_done(watch, workflow_id, quiet=quiet)
     _say_log_state(store, workflow_id)
-    _write_result(flow.signature.result_json(result))
+    _write_result(b"null" if result_json is None else result_json(result))
     return Code.OK
+
+
+def _raised(error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None) -> Code:
+    """Say what has left the workflow: a failure of its own, a signal, or a refusal of ours."""
+    if isinstance(error, SystemExit) and error.code == Code.TERMINATED:
+        return _interrupted(Code.TERMINATED, workflow_id, log_dir)
+    began = watch.began and not isinstance(error, (RefusalError, LogError))
+    if isinstance(error, TappsError) and not began:
+        say_error(str(error))
+        return code_of(error)
+    return _failed(error, watch, workflow_id, log_dir)
 
 
 def _seen(store: Store, workflow_id: str) -> int:
@@ -289,6 +309,16 @@ def _failed(error: BaseException, watch: Watch, workflow_id: str, log_dir: Path 
             terminal.say(*block(note))
     _say_resume(workflow_id, log_dir)
     return Code.FAILED
+
+
+def _ended(state: Any, watch: Watch, workflow_id: str, log_dir: Path | None) -> Code:
+    """Say how an executor has ended a run that it did not complete."""
+    first, *rest = block(str(state.error or "its executor names no reason"))
+    words = f" {plain(state.status)} after {watch.elapsed}: "
+    head = Line.of(("✗ ", "bad"), (plain(workflow_id), "strong"), words)
+    err().say(Line([*head, *Line.of((first, "bad"))]), *rest)
+    _say_resume(workflow_id, log_dir)
+    return Code.REFUSED if state.status == "paused" else Code.FAILED
 
 
 def _qualified(kind: type[BaseException]) -> str:

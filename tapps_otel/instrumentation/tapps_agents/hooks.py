@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from tapps_otel import settings
 from tapps_otel.instrumentation.carrying import attempt_here, call_of, guarded, is_enabled
 from tapps_otel.instrumentation.patching import Hook, Patches
 from tapps_otel.instrumentation.spec import Seen
@@ -24,6 +25,7 @@ from tapps_otel.instrumentation.tapps_agents.carrying import (
     here,
 )
 from tapps_otel.instrumentation.tapps_agents.reading import READING
+from tapps_otel.instrumentation.tapps_agents.resuming import correct, prepare
 from tapps_otel.instrumentation.watching import see
 
 __all__ = ["SIGNATURES", "patches"]
@@ -105,6 +107,23 @@ def _load_workflow(load: Any, executor: Any, args: Any, kwargs: Any) -> Any:
         path = see(load, executor, args, kwargs).arguments["workflow_path"]
         bond_of(executor).loaded = definition.load(Path(path), workflow)
     return workflow
+
+
+def _load_last_state(load: Any, executor: Any, args: Any, kwargs: Any) -> Any:
+    """If that is asked for: what is completed comes from the log, and without a snapshot all."""
+    if not (is_enabled() and settings.current().executor_state_from_log):
+        return load(*args, **kwargs)
+    try:
+        state = load(*args, **kwargs)
+    except (ValueError, OSError):  # torn, or not there
+        with guarded("no state could be made from a log"):
+            made = prepare(executor)
+            if made is not None:
+                return made
+        raise
+    with guarded("the log does not say what is completed"):
+        correct(executor, state)
+    return state
 
 
 # -- steps
@@ -229,6 +248,7 @@ SIGNATURES: Final = {
     ),
     "executor.WorkflowExecutor.start": "(self, workflow)",
     "executor.WorkflowExecutor.load_workflow": "(self, workflow_path)",
+    "executor.WorkflowExecutor.load_last_state": "(self, validate)",
     "executor.WorkflowExecutor.mark_step_complete": "(self, step_id, artifacts)",
     "executor.WorkflowExecutor.skip_step": "(self, step_id)",
     "executor.WorkflowExecutor.pause_workflow": "(self)",
@@ -254,6 +274,7 @@ _WRAPPERS: Final = {
     "_initialize_run": _initialize_cursor,
     "_process_parallel_results": _process_results,
     "load_workflow": _load_workflow,
+    "load_last_state": _load_last_state,
     "mark_step_complete": _mark_step_complete,
     "skip_step": _skip_step,
     "pause_workflow": _pause_workflow,

@@ -10,9 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel import settings
+from tapps_otel import instrumentation, settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError, SettingsError
-from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.carrying import store_under, workflow_of
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import states
@@ -34,7 +33,7 @@ from tapps_otel.run.opening import hold, load
 if TYPE_CHECKING:
     from tapps_otel.history.fold import RunHistory
 
-__all__ = ["make_executor", "prepare", "resume"]
+__all__ = ["correct", "make_executor", "prepare", "resume"]
 
 
 async def resume(
@@ -64,7 +63,7 @@ async def resume(
     """
     if not settings.current().enabled:
         raise SettingsError("tapps_otel is switched off: nothing can be resumed from its log")
-    instrument("tapps_agents")
+    instrumentation.instrument("tapps_agents")
     root = root_of(executor)
     store = _store(root, log_dir)
     name = log_name(workflow_id)
@@ -100,25 +99,48 @@ async def resume(
             run.end("failed", "the executor did not begin")
 
 
-def prepare(executor: Any, workflow_id: str | None = None) -> Any:
-    """Make a state from the log and leave it with the executor: its ``execute()`` goes on with it.
+def prepare(executor: Any) -> Any:
+    """Make the state of the last run that is not over from its log, and leave it with the executor.
 
-    :param workflow_id: ``None``: the run that was written to last
-    :returns: the state; ``None`` where no log has a run that is not over
+    Its ``execute()`` goes on with that state, in the same log.
+
+    :returns: the state; ``None`` where no log has such a run
+    :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
     """
-    root = root_of(executor)
-    store = store_under(root)
-    name = _last_open(store) if workflow_id is None else log_name(workflow_id)
-    if name is None or not store.has_log(name) or store.summary(name).status == "completed":
-        return None
+    store = store_under(root_of(executor))
+    for summary in store.runs():
+        if summary.status != "completed":
+            made = _made(executor, store, summary.workflow_id)
+            if made is not None:
+                bond_of(executor).kept = executor.state = made
+                return made
+    return None
+
+
+def correct(executor: Any, state: Any) -> None:
+    """Let a state that the executor has loaded say what its log says is completed.
+
+    :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
+    """
+    store = store_under(root_of(executor))
+    name = log_name(state.workflow_id)
+    made = _made(executor, store, name) if store.has_log(name) else None
+    if made is not None:
+        for field in ("current_step", "completed_steps", "skipped_steps", "status", "error"):
+            setattr(state, field, getattr(made, field))
+        state.artifacts |= made.artifacts
+        bond_of(executor).kept = state
+
+
+def _made(executor: Any, store: Store, name: str) -> Any:
+    """The state of a run, if it is one of theirs, and not over."""
     history = load(name, store.folder)
-    if history.workflow.get("executor") != EXECUTOR:
+    if history.workflow.get("executor") != EXECUTOR or history.status == "completed":
         return None
+    root = root_of(executor)
     _load_workflow(executor, history, root)
     _check_same(executor, history)
-    state = _state_of(executor, store, history, root)
-    bond_of(executor).kept = executor.state = state
-    return state
+    return _state_of(executor, store, history, root)
 
 
 def make_executor(history: RunHistory) -> Any:
@@ -139,15 +161,6 @@ def make_executor(history: RunHistory) -> Any:
 
 def _store(root: Path, log_dir: Path | str | None) -> Store:
     return store_under(root) if log_dir is None else Store(Path(log_dir).absolute())
-
-
-def _last_open(store: Store) -> str | None:
-    for summary in store.runs():
-        if summary.status in {"interrupted", "failed", "paused", "cancelled"}:
-            found = load(summary.workflow_id, store.folder)
-            if found.workflow.get("executor") == EXECUTOR:
-                return summary.workflow_id
-    return None
 
 
 def _is_cursors(executor: Any) -> bool:

@@ -414,6 +414,49 @@ def test_a_second_run_of_an_id_takes_nothing_from_the_first_ones_snapshots(
     assert (history("demo").status, history("demo.2").status) == ("completed", "completed")
 
 
+# ---------------------------------------------------------------- by their own way of resuming
+
+
+def their_way(project: Project) -> Any:
+    executor = project.executor()
+    executor.load_last_state()
+    return asyncio.run(executor.execute())
+
+
+def test_their_own_way_begins_anew(project: Project) -> None:
+    kill_in(project)
+    their_way(project)
+
+    assert project.did.all == [*FIRST, "analyst", "planner", *REST]
+
+
+@pytest.mark.parametrize("damage", [keep, delete, corrupt])
+def test_if_asked_to_their_own_way_goes_on(
+    project: Project, story: Story, damage: Callable[[str], None]
+) -> None:
+    name = kill_in(project)
+    damage(name)
+    configure(executor_state_from_log=True)
+    state = their_way(project)
+
+    assert (state.status, state.workflow_id) == ("completed", name)
+    assert project.did.all == [*FIRST, *REST]
+    assert story()[-1] == "workflow_end completed"
+
+
+def test_a_loaded_state_of_a_preserved_id_continues_its_log(
+    project: Project, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    kill_in(project)
+    their_way(project)
+
+    assert project.did.all == [*FIRST, "analyst", "planner", *REST]
+    assert {"workflow_resume", "step_finish s1 2", "step_finish s2 2", "step_finish s3 2"} <= set(
+        story("demo")
+    )
+
+
 # ---------------------------------------------------------------- a hostile id, Cursor mode
 
 

@@ -1,0 +1,121 @@
+"""The command line and the front door, for runs of tapps-agents."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+import tapps_otel
+from commands import Done
+from crashing import in_child
+from tapps import Project, chain
+from tapps_otel.cli import main
+from tapps_otel.instrumentation import instrument
+
+
+@pytest.fixture(autouse=True)
+def _instrumented(_own_place: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    instrument("tapps_agents")
+    monkeypatch.setattr("sys.argv", ["tapps-otel"])
+
+
+@pytest.fixture
+def killed(project: Project) -> str:
+    """A run that died in its third step; its id."""
+
+    async def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    project.write()
+    project.does["architect"] = die
+    outcome = in_child(lambda: asyncio.run(project.executor().execute()))
+    assert outcome.code == -signal.SIGKILL
+    project.does.clear()
+    return next(
+        path.stem
+        for path in Path(".tapps-agents/workflow-state/events").glob("*.jsonl")
+        if ".events" not in path.name
+    )
+
+
+def cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    said = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return Done(ended.value.code, said.out, said.err)
+
+
+def test_resume_by_the_command_line(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = cli(capsys, "show", killed)
+    assert "goes on   at s3; 2 finished steps will not run again" in shown.out
+    done = cli(capsys, "resume", killed)
+
+    assert done.code == 0, done
+    assert "completed" in done.err
+    assert project.did.all[3:] == ["architect", "ops", "documenter"]
+    assert cli(capsys, "verify", killed).code == 0
+
+
+def test_a_changed_workflow_by_the_command_line(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write([one | ({"action": "audit"} if one["id"] == "s4" else {}) for one in chain()])
+    refused = cli(capsys, "resume", "--last")
+    assert refused.code == 5
+    assert '+  action: "audit"' in refused.err
+
+    assert cli(capsys, "resume", killed, "--accept-change").code == 0
+
+
+def test_a_run_that_fails_again(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError("no luck")
+
+    project.write([one | {"metadata": {"retry": {"enabled": False}}} for one in chain()])
+    project.does["architect"] = fail
+    done = cli(capsys, "resume", killed, "--accept-change")
+
+    assert done.code == 1
+    assert "failed after" in done.err
+    assert f"go on: tapps-otel resume {killed}" in done.err
+
+
+def test_the_project_may_be_gone(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    logs = tmp_path / "kept"
+    shutil.copytree(".tapps-agents/workflow-state/events", logs)
+    (project.root / "flow.yaml").unlink()
+    done = cli(capsys, "resume", killed, "--log-dir", str(logs))
+
+    assert done.code == 5
+    assert "its workflow cannot be loaded from" in done.err
+
+
+def test_the_front_door_resumes_it_too(project: Project, killed: str) -> None:
+    state = asyncio.run(tapps_otel.resume(killed))
+
+    assert state.status == "completed"
+    assert project.did.all[3:] == ["architect", "ops", "documenter"]
+
+
+def test_a_run_is_listed_under_the_name_of_its_workflow(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.write()
+    asyncio.run(project.executor().execute())
+    listed = cli(capsys, "list")
+
+    assert "completed" in listed.out
+    assert "Demo" in listed.out
