@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         step, so that it can go on without its own snapshots
     :ivar executor_state_from_log: let an instrumented executor's own loading of its last state
         fall back to the log, and take from it what is completed
+    :ivar executor_bridge: let an instrumented executor's own event log be served by ours
     :ivar spans: make OpenTelemetry spans
     :ivar aliases: conventions whose attributes spans have too, as ``cicd/1.44``; in the environment
         with commas between them
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     capture_inputs: bool = False
     executor_variables: bool = False
     executor_state_from_log: bool = False
+    executor_bridge: bool = False
     spans: bool = True
     aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
     metrics: bool = True

@@ -15,18 +15,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.tapps_agents.instrumentor import TappsAgentsInstrumentor
     from tapps_otel.instrumentation.tapps_agents.resuming import resume
+    from tapps_otel.instrumentation.tapps_agents.timelines import timeline_markdown, timeline_of
 
-__all__ = ["TappsAgentsInstrumentor", "resume"]
+__all__ = ["TappsAgentsInstrumentor", "resume", "timeline_markdown", "timeline_of"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "resume":
-        from tapps_otel.instrumentation.tapps_agents.resuming import resume
-
-        return resume
+    home: Any
     if name == "TappsAgentsInstrumentor":
-        from tapps_otel.instrumentation.tapps_agents.instrumentor import TappsAgentsInstrumentor
+        from tapps_otel.instrumentation.tapps_agents import instrumentor
 
-        return TappsAgentsInstrumentor
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+        home = instrumentor
+    elif name == "resume":
+        from tapps_otel.instrumentation.tapps_agents import resuming
+
+        home = resuming
+    elif name in __all__:
+        from tapps_otel.instrumentation.tapps_agents import timelines
+
+        home = timelines
+    else:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(home, name)

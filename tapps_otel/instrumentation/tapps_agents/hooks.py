@@ -14,7 +14,7 @@ from tapps_otel import settings
 from tapps_otel.instrumentation.carrying import attempt_here, call_of, guarded, is_enabled
 from tapps_otel.instrumentation.patching import Hook, Patches
 from tapps_otel.instrumentation.spec import Seen
-from tapps_otel.instrumentation.tapps_agents import definition
+from tapps_otel.instrumentation.tapps_agents import bridge, definition
 from tapps_otel.instrumentation.tapps_agents.batch import Batch
 from tapps_otel.instrumentation.tapps_agents.bonds import bond_of
 from tapps_otel.instrumentation.tapps_agents.carrying import (
@@ -237,6 +237,27 @@ def _step_of(executor: Any, step_id: str | None) -> Any:
     return next(step for step in executor.workflow.steps if step.id == step_id)
 
 
+# -- their own event log, if it is to be served by ours
+
+
+def _emit_event(emit: Any, log: Any, args: Any, kwargs: Any) -> Any:
+    if bridge.is_asked_for():
+        with guarded("their event log is written as without us"):
+            event = bridge.emit(log, see(emit, log, args, kwargs))
+            if event is not None:
+                return event
+    return emit(*args, **kwargs)
+
+
+def _read_events(read: Any, log: Any, args: Any, kwargs: Any) -> Any:
+    if bridge.is_asked_for():
+        given = see(read, log, args, kwargs).arguments
+        found = bridge.read_ours(log, given["workflow_id"], given["limit"])
+        if found is not None:
+            return found
+    return read(*args, **kwargs)
+
+
 # -- which functions, and as what they are known
 
 
@@ -256,6 +277,12 @@ SIGNATURES: Final = {
         "(self, steps, execute_fn, *, state, timeout_seconds)"
     ),
     "agent_handlers.registry.AgentHandlerRegistry.find_handler": "(self, agent_name, action)",
+    "event_log.WorkflowEventLog.emit_event": (
+        "(self, event_type, workflow_id, step_id, agent, action, status, error, artifacts, "
+        "metadata, *, rationale, input_summary, criteria, skill_name, model_profile, "
+        "artifact_paths, tool_call_summary)"
+    ),
+    "event_log.WorkflowEventLog.read_events": "(self, workflow_id, limit)",
     "cursor_executor.CursorWorkflowExecutor.run": "(self, workflow, target_file, max_steps)",
     "cursor_executor.CursorWorkflowExecutor._initialize_run": "(self, workflow, target_file)",
     "cursor_executor.CursorWorkflowExecutor._process_parallel_results": (
@@ -278,6 +305,8 @@ _WRAPPERS: Final = {
     "mark_step_complete": _mark_step_complete,
     "skip_step": _skip_step,
     "pause_workflow": _pause_workflow,
+    "emit_event": _emit_event,
+    "read_events": _read_events,
     "execute_parallel": _execute_parallel,
     "find_handler": _find_handler,
     "_can_execute_step": _can_execute_step,
