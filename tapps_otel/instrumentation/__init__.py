@@ -19,7 +19,7 @@ __all__ = ["ExecutorSpec", "Report", "Seen", "instrument", "report", "uninstrume
 
 
 def _tapps_agents() -> Patches:
-    from tapps_otel.instrumentation.tapps_agents.hooks import patches
+    from tapps_otel.instrumentation.tapps_agents.functions import patches
 
     return patches()
 

@@ -92,7 +92,7 @@ class Patches:
 
     def put_on(self) -> None:
         """Hook what is imported, now; and what is not yet, when it is. Nothing is raised."""
-        if self._wanted or not _enabled():
+        if self._wanted:
             return
         import wrapt
 
@@ -118,6 +118,9 @@ class Patches:
 
     def _on_import(self, module: Any) -> None:
         if not self._wanted:
+            return
+        if not _enabled():
+            self.take_off()
             return
         for hook in self._hooks:
             if hook.module == module.__name__:

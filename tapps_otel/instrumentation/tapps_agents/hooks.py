@@ -1,8 +1,4 @@
-"""The functions of tapps-agents that are watched, and what each of them tells.
-
-In all versions from 3.5.38 to 3.7.1 they have the same signatures (``_can_execute_step`` is there
-from 3.6.0 on); a test compares them with the version that is installed.
-"""
+"""What each watched function of tapps-agents tells. Loaded when the first of them is called."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import Any, Final
 
 from tapps_otel import settings
 from tapps_otel.instrumentation.carrying import attempt_here, call_of, guarded, is_enabled
-from tapps_otel.instrumentation.patching import Hook, Patches
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import bridge, definition
 from tapps_otel.instrumentation.tapps_agents.batch import Batch
@@ -28,14 +23,7 @@ from tapps_otel.instrumentation.tapps_agents.reading import READING
 from tapps_otel.instrumentation.tapps_agents.resuming import correct, prepare
 from tapps_otel.instrumentation.watching import see
 
-__all__ = ["SIGNATURES", "patches"]
-
-_WORKFLOW: Final = "tapps_agents.workflow"
-
-
-def patches() -> Patches:
-    """The hooks, off."""
-    return Patches("tapps_agents", _HOOKS)
+__all__ = ["WRAPPERS"]
 
 
 # -- a run
@@ -258,68 +246,25 @@ def _read_events(read: Any, log: Any, args: Any, kwargs: Any) -> Any:
     return read(*args, **kwargs)
 
 
-# -- which functions, and as what they are known
-
-
-SIGNATURES: Final = {
-    "executor.WorkflowExecutor.execute": "(self, workflow, target_file, max_steps)",
-    "executor.WorkflowExecutor._initialize_execution": "(self, workflow, target_file)",
-    "executor.WorkflowExecutor._process_parallel_results": (
-        "(self, results, completed_step_ids, running_step_ids)"
-    ),
-    "executor.WorkflowExecutor.start": "(self, workflow)",
-    "executor.WorkflowExecutor.load_workflow": "(self, workflow_path)",
-    "executor.WorkflowExecutor.load_last_state": "(self, validate)",
-    "executor.WorkflowExecutor.mark_step_complete": "(self, step_id, artifacts)",
-    "executor.WorkflowExecutor.skip_step": "(self, step_id)",
-    "executor.WorkflowExecutor.pause_workflow": "(self)",
-    "parallel_executor.ParallelStepExecutor.execute_parallel": (
-        "(self, steps, execute_fn, *, state, timeout_seconds)"
-    ),
-    "agent_handlers.registry.AgentHandlerRegistry.find_handler": "(self, agent_name, action)",
-    "event_log.WorkflowEventLog.emit_event": (
-        "(self, event_type, workflow_id, step_id, agent, action, status, error, artifacts, "
-        "metadata, *, rationale, input_summary, criteria, skill_name, model_profile, "
-        "artifact_paths, tool_call_summary)"
-    ),
-    "event_log.WorkflowEventLog.read_events": "(self, workflow_id, limit)",
-    "cursor_executor.CursorWorkflowExecutor.run": "(self, workflow, target_file, max_steps)",
-    "cursor_executor.CursorWorkflowExecutor._initialize_run": "(self, workflow, target_file)",
-    "cursor_executor.CursorWorkflowExecutor._process_parallel_results": (
-        "(self, results, completed_step_ids, running_step_ids)"
-    ),
-    "cursor_executor.CursorWorkflowExecutor._can_execute_step": "(self, step, completed_steps)",
-    "cursor_executor.CursorWorkflowExecutor.start": "(self, workflow, user_prompt)",
-    "cursor_executor.CursorWorkflowExecutor.skip_step": "(self, step_id)",
-    "cursor_executor.CursorWorkflowExecutor.pause_workflow": "(self)",
+WRAPPERS: Final = {
+    "WorkflowExecutor.execute": _execute,
+    "WorkflowExecutor._initialize_execution": _initialize,
+    "WorkflowExecutor._process_parallel_results": _process_results,
+    "WorkflowExecutor.start": _start,
+    "WorkflowExecutor.load_workflow": _load_workflow,
+    "WorkflowExecutor.load_last_state": _load_last_state,
+    "WorkflowExecutor.mark_step_complete": _mark_step_complete,
+    "WorkflowExecutor.skip_step": _skip_step,
+    "WorkflowExecutor.pause_workflow": _pause_workflow,
+    "ParallelStepExecutor.execute_parallel": _execute_parallel,
+    "AgentHandlerRegistry.find_handler": _find_handler,
+    "WorkflowEventLog.emit_event": _emit_event,
+    "WorkflowEventLog.read_events": _read_events,
+    "CursorWorkflowExecutor.run": _execute,
+    "CursorWorkflowExecutor._initialize_run": _initialize_cursor,
+    "CursorWorkflowExecutor._process_parallel_results": _process_results,
+    "CursorWorkflowExecutor._can_execute_step": _can_execute_step,
+    "CursorWorkflowExecutor.start": _start_cursor,
+    "CursorWorkflowExecutor.skip_step": _skip_step,
+    "CursorWorkflowExecutor.pause_workflow": _pause_workflow,
 }
-_ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
-_WRAPPERS: Final = {
-    "execute": _execute,
-    "run": _execute,
-    "_initialize_execution": _initialize,
-    "_initialize_run": _initialize_cursor,
-    "_process_parallel_results": _process_results,
-    "load_workflow": _load_workflow,
-    "load_last_state": _load_last_state,
-    "mark_step_complete": _mark_step_complete,
-    "skip_step": _skip_step,
-    "pause_workflow": _pause_workflow,
-    "emit_event": _emit_event,
-    "read_events": _read_events,
-    "execute_parallel": _execute_parallel,
-    "find_handler": _find_handler,
-    "_can_execute_step": _can_execute_step,
-}
-
-
-def _hook(path: str) -> Hook:
-    module, class_name, method = path.rsplit(".", 2)
-    wrapper = _WRAPPERS.get(method)
-    if wrapper is None:  # start, which is a coroutine in one of them
-        wrapper = _start_cursor if class_name.startswith("Cursor") else _start
-    name = f"{class_name}.{method}"
-    return Hook(f"{_WORKFLOW}.{module}", name, wrapper, essential=method in _ESSENTIAL)
-
-
-_HOOKS: Final = tuple(map(_hook, SIGNATURES))

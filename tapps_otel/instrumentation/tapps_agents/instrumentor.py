@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
@@ -36,6 +37,8 @@ class TappsAgentsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("tapps-agents >= 3.5.38",)
 
     def _instrument(self, **_: Any) -> None:
+        if find_spec(_TARGET) is None:  # the launcher asks for every instrumentor that there is
+            return
         instrumentation.instrument(_TARGET)
 
     def _uninstrument(self, **_: Any) -> None:

@@ -1,0 +1,69 @@
+"""The functions of tapps-agents that are watched.
+
+In all versions from 3.5.38 to 3.7.1 they have the same parameters (``_can_execute_step`` is there
+from 3.6.0 on); a test compares them with the version that is installed. Nothing heavy is imported
+here: what the functions tell is in :mod:`~tapps_otel.instrumentation.tapps_agents.hooks`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from tapps_otel.instrumentation.patching import Hook, Patches
+
+__all__ = ["SIGNATURES", "patches"]
+
+_WORKFLOW: Final = "tapps_agents.workflow"
+
+SIGNATURES: Final = {
+    "executor.WorkflowExecutor.execute": "(self, workflow, target_file, max_steps)",
+    "executor.WorkflowExecutor._initialize_execution": "(self, workflow, target_file)",
+    "executor.WorkflowExecutor._process_parallel_results": (
+        "(self, results, completed_step_ids, running_step_ids)"
+    ),
+    "executor.WorkflowExecutor.start": "(self, workflow)",
+    "executor.WorkflowExecutor.load_workflow": "(self, workflow_path)",
+    "executor.WorkflowExecutor.load_last_state": "(self, validate)",
+    "executor.WorkflowExecutor.mark_step_complete": "(self, step_id, artifacts)",
+    "executor.WorkflowExecutor.skip_step": "(self, step_id)",
+    "executor.WorkflowExecutor.pause_workflow": "(self)",
+    "parallel_executor.ParallelStepExecutor.execute_parallel": (
+        "(self, steps, execute_fn, *, state, timeout_seconds)"
+    ),
+    "agent_handlers.registry.AgentHandlerRegistry.find_handler": "(self, agent_name, action)",
+    "event_log.WorkflowEventLog.emit_event": (
+        "(self, event_type, workflow_id, step_id, agent, action, status, error, artifacts, "
+        "metadata, *, rationale, input_summary, criteria, skill_name, model_profile, "
+        "artifact_paths, tool_call_summary)"
+    ),
+    "event_log.WorkflowEventLog.read_events": "(self, workflow_id, limit)",
+    "cursor_executor.CursorWorkflowExecutor.run": "(self, workflow, target_file, max_steps)",
+    "cursor_executor.CursorWorkflowExecutor._initialize_run": "(self, workflow, target_file)",
+    "cursor_executor.CursorWorkflowExecutor._process_parallel_results": (
+        "(self, results, completed_step_ids, running_step_ids)"
+    ),
+    "cursor_executor.CursorWorkflowExecutor._can_execute_step": "(self, step, completed_steps)",
+    "cursor_executor.CursorWorkflowExecutor.start": "(self, workflow, user_prompt)",
+    "cursor_executor.CursorWorkflowExecutor.skip_step": "(self, step_id)",
+    "cursor_executor.CursorWorkflowExecutor.pause_workflow": "(self)",
+}
+_ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
+
+
+def patches() -> Patches:
+    """The hooks, off."""
+    return Patches("tapps_agents", tuple(map(_hook, SIGNATURES)))
+
+
+def _hook(path: str) -> Hook:
+    module, class_name, method = path.rsplit(".", 2)
+    name = f"{class_name}.{method}"
+    essential = method in _ESSENTIAL
+    return Hook(f"{_WORKFLOW}.{module}", name, partial(_call, name), essential=essential)
+
+
+def _call(name: str, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    from tapps_otel.instrumentation.tapps_agents.hooks import WRAPPERS  # heavy
+
+    return WRAPPERS[name](wrapped, instance, args, kwargs)
