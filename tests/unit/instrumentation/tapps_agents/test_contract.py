@@ -1,0 +1,176 @@
+"""What the hooks rely on, compared with the tapps-agents that is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import environment
+from tapps import Project, version
+from tapps_otel.instrumentation import instrument
+from tapps_otel.instrumentation.tapps_agents.functions import SIGNATURES
+from tapps_otel.instrumentation.tapps_agents.hooks import WRAPPERS
+
+Story = Callable[..., list[str]]
+
+SINCE = {"cursor_executor.CursorWorkflowExecutor._can_execute_step": (3, 6)}
+COROUTINES = {"execute", "run", "execute_parallel", "_initialize_run", "_process_parallel_results"}
+
+
+def find(path: str) -> Any:
+    module, class_name, method = path.rsplit(".", 2)
+    home = importlib.import_module(f"tapps_agents.workflow.{module}")
+    return vars(getattr(home, class_name)).get(method)
+
+
+def parameters(function: Any) -> str:
+    """A signature without its annotations and defaults."""
+    found = inspect.signature(function).parameters.values()
+    bare = [one.replace(annotation=one.empty, default=one.empty) for one in found]
+    return str(inspect.Signature(bare))
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_a_hook_finds_the_function_that_it_was_made_for(path: str) -> None:
+    function = find(path)
+    if function is None and version() < SINCE.get(path, (0,)):
+        return
+
+    assert parameters(function) == SIGNATURES[path]
+    method = path.rpartition(".")[2]
+    is_coroutine = method in COROUTINES or path.endswith("CursorWorkflowExecutor.start")
+    assert inspect.iscoroutinefunction(function) is is_coroutine
+
+
+def test_every_watched_function_has_its_wrapper() -> None:
+    assert {path.split(".", 1)[1].removeprefix("registry.") for path in SIGNATURES} == set(WRAPPERS)
+
+
+def test_a_wrapped_coroutine_function_is_one_still() -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    instrument("tapps_agents")
+
+    assert inspect.iscoroutinefunction(WorkflowExecutor.execute)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (
+            "WorkflowState",
+            """workflow_id started_at current_step completed_steps skipped_steps artifacts
+            variables status error step_executions""",
+        ),
+        ("Artifact", "name path status created_by created_at"),
+        (
+            "StepExecution",
+            "step_id agent action started_at completed_at duration_seconds status error",
+        ),
+        ("WorkflowStep", "id agent action next requires creates metadata"),
+    ],
+)
+def test_the_fields_that_a_state_is_made_of_are_there(kind: str, fields: str) -> None:
+    models = importlib.import_module("tapps_agents.workflow.models")
+
+    assert set(fields.split()) <= {one.name for one in dataclasses.fields(getattr(models, kind))}
+
+
+def test_what_else_is_asked_of_their_objects() -> None:
+    auto = importlib.import_module("tapps_agents.workflow.auto_progression")
+    parallel = importlib.import_module("tapps_agents.workflow.parallel_executor")
+    manager = auto.AutoProgressionManager()
+
+    assert manager.step_retry_counts == {}
+    assert manager.get_progression_history("s1") == []
+    assert parameters(parallel.ParallelStepExecutor.find_ready_steps) == (
+        "(self, workflow_steps, completed_step_ids, running_step_ids, available_artifacts)"
+    )
+
+
+# ---------------------------------------------------------------- another version
+
+
+async def test_a_hook_that_is_missing_costs_what_it_would_tell(
+    project: Project,
+    story: Story,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    monkeypatch.delattr(WorkflowExecutor, "skip_step")
+    report = instrument("tapps_agents")
+
+    assert not report.ok
+    assert report.problem is None
+    hooks = report.hooks
+    assert hooks["tapps_agents.workflow.executor.WorkflowExecutor.skip_step"] == "missing"
+    assert "WorkflowExecutor.skip_step is missing" in caplog.text
+    project.write()
+    await project.executor().execute()
+    assert story()[-1] == "workflow_end completed"
+
+
+async def test_without_an_essential_hook_nothing_is_watched(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+    from tapps_agents.workflow.parallel_executor import ParallelStepExecutor
+
+    before = dict(vars(WorkflowExecutor))
+    original = ParallelStepExecutor.execute_parallel
+    monkeypatch.delattr(ParallelStepExecutor, "execute_parallel")
+    report = instrument("tapps_agents")
+
+    assert report.problem is not None
+    assert "has no ParallelStepExecutor.execute_parallel" in str(report)
+    assert dict(vars(WorkflowExecutor)) == before
+    assert "Its runs go on without a log" in caplog.text
+    monkeypatch.setattr(ParallelStepExecutor, "execute_parallel", original, raising=False)
+    project.write()
+    assert (await project.executor().execute()).status == "completed"
+    assert not list(Path().rglob("events/demo-*[0-9].jsonl"))
+
+
+# ---------------------------------------------------------------- their own tests
+
+
+PLUGIN = "from tapps_otel import instrument\nprint(instrument('tapps_agents'))\n"
+OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)", re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_their_own_tests_end_as_without_us(tmp_path: Path) -> None:
+    source = os.environ.get("TAPPS_AGENTS_SRC")
+    if not source:
+        pytest.skip("needs a checkout of tapps-agents: set TAPPS_AGENTS_SRC to its folder")
+    Path("instrumented.py").write_text(PLUGIN)
+
+    def run(*plugins: str) -> dict[str, str]:
+        command = [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=no", "-p", "no:randomly"]
+        tests = [str(path) for path in (Path(source, "tests/unit/workflow"),) if path.exists()]
+        done = subprocess.run(
+            [*command, *plugins, *(tests or [source])],
+            cwd=source,
+            env=environment(PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[4]}"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {test: outcome for outcome, test in OUTCOME.findall(done.stdout)}
+
+    bare = run()
+    assert "PASSED" in bare.values()
+    assert run("-p", "instrumented") == bare
