@@ -245,6 +245,22 @@ OWN_CASES = (
         option="memory",
         fixture=LOG,
     ),
+    Case(
+        "own.engine",
+        "executor",
+        "a step of tapps-agents' engine: as it comes, without its event log, watched, bridged",
+        "tapps_engine",
+        STEPS,
+        env="tapps-engine",
+    ),
+    Case(
+        "own.import_executors",
+        "start",
+        "import tapps_otel.instrumentation",
+        "spawn",
+        GOES,
+        option="-c 'import tapps_otel.instrumentation'",
+    ),
     Case("own.help", "start", "tapps-otel --help", "spawn", GOES, option="-m tapps_otel --help"),
     Case("own.check", "read", "check of a log", "own_read", EVENTS, option="check", fixture=LOG),
     Case(

@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWN = "own"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer's environment: what is installed there, and the Python that it needs (empty: any)."""
+    """A peer's environment: what is installed there, and the Python that it needs (empty: any).
+
+    ``beside`` says that this project is measured in it too, from the clone, with what it needs.
+    """
 
     name: str
     packages: tuple[str, ...]
     python: str = ""
+    beside: bool = False
 
 
 PEERS = {
@@ -35,6 +40,7 @@ PEERS = {
         Peer("orjson", ("orjson==3.13.0",)),
         Peer("eliot", ("eliot==1.18.0",)),
         Peer("tapps-agents", ("tapps-agents==3.7.1", "tomli"), python="3.12"),
+        Peer("tapps-engine", ("tapps-agents==3.7.1", "tomli"), python="3.12", beside=True),
     )
 }
 
@@ -82,7 +88,8 @@ def set_up(peer: Peer) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     python = find_python(peer.python)
     _run([str(python), "-m", "venv", str(folder)])
-    _run([str(interpreter(peer.name)), "-m", "pip", "install", "--quiet", *peer.packages])
+    own = [str(ROOT)] if peer.beside else []
+    _run([str(interpreter(peer.name)), "-m", "pip", "install", "--quiet", *own, *peer.packages])
     _marker(peer).write_text("\n".join(peer.packages))
 
 

@@ -137,5 +137,23 @@ GOALS: tuple[Goal, ...] = (
         ref("own.send peak_rss_mb"),
         target=1.05,
     ),
+    Goal(
+        "what watching adds to an engine's step / what its own event log costs",
+        ref("own.engine added_us"),
+        ref("own.engine event_log_us"),
+        target=1,
+    ),
+    Goal(
+        "an engine's step with its log bridged / as it comes",
+        ref("own.engine bridged_us"),
+        ref("own.engine bare_us"),
+        target=1,
+    ),
+    Goal(
+        "import tapps_otel.instrumentation / the interpreter alone, on top of it",
+        ref("own.import_executors wall_ms"),
+        less=ref("floor.python wall_ms"),
+        target=50,
+    ),
     Goal("tapps-otel --help", ref("own.help wall_ms"), target=300),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .cases import Case, Fixture, Size
-from .envs import OWN, interpreter, missing
+from .envs import OWN, PEERS, interpreter, missing
 from .systems.common import CRASHED
 
 TIMEOUT = 900.0
@@ -131,7 +131,8 @@ def surroundings(env: str, folder: Path) -> dict[str, str]:
     for our own programs the clone's root, so that the clone is what is measured.
     """
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    paths = [str(TESTS), *([str(TESTS.parent)] if env == OWN else [])]
+    own = env == OWN or PEERS[env].beside
+    paths = [str(TESTS), *([str(TESTS.parent)] if own else [])]
     return {
         **kept,
         "HOME": str(folder),
