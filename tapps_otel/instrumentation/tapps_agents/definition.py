@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 from dataclasses import dataclass
@@ -54,8 +53,7 @@ def steps_of(workflow: Any) -> list[Step]:
 
 def fields_of(step: Any) -> Step:
     """The fields of a step that say something, JSON-native."""
-    given = dataclasses.asdict(step)
-    told: Step = json.loads(json.dumps(given, default=str, allow_nan=False))
+    told: Step = json.loads(json.dumps(vars(step), default=str), parse_constant=str)
     return {name: value for name, value in told.items() if value not in (None, [], {}, False)}
 
 

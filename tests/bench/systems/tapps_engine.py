@@ -26,8 +26,8 @@ from tapps_otel import configure, instrument, uninstrument
 
 from .common import Arguments, answer, arguments
 
-STEPS = 10
-"""Of one run."""
+STEPS = 25
+"""Of one run: what a run costs once is not to hide what a step costs."""
 
 
 async def _nothing(self: Any, *_: Any, **__: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import pytest
 from tapps import FIVE, Project, chain, is_parallel, version
 from tapps_otel import configure, history, step
 from tapps_otel.instrumentation import instrument
+from tapps_otel.log import files
+from tapps_otel.log.files import FaultyFiles
 
 Story = Callable[..., list[str]]
 Events = Callable[..., list[dict[str, Any]]]
@@ -351,6 +353,33 @@ async def test_a_run_that_cannot_be_logged_goes_on_loudly(
 
     assert state.status == "completed"
     assert "this run goes on without a log" in caplog.text
+
+
+@pytest.mark.parametrize("call", ["write", "sync"])
+@pytest.mark.parametrize("nth", [1, 4, 6])
+async def test_a_log_that_fails_on_the_way_costs_the_run_nothing(
+    project: Project, call: str, nth: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(durability="commit")
+    project.write()
+    with files.use(FaultyFiles(call, nth, times=3)):
+        state = await project.executor().execute()
+
+    assert state.status == "completed"
+    assert len(project.did.all) == 5
+    assert "cannot write to the log" in caplog.text or "without a log" in caplog.text
+
+
+async def test_if_asked_to_no_step_runs_that_cannot_be_logged(project: Project) -> None:
+    configure(on_log_failure="stop")
+    project.write()
+    executor = calm(project.executor())
+    executor.auto_progression.auto_retry_enabled = False
+    with files.use(FaultyFiles("write", 4)):  # of the second step's start
+        state = await executor.execute()
+
+    assert state.status == "failed"
+    assert project.did.all == ["analyst"]
 
 
 async def test_switched_off_it_is_as_without_us(project: Project) -> None:

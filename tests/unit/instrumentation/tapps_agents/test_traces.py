@@ -1,0 +1,161 @@
+"""The trace of a run of the real engine: what it shows, and that the log can make it again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from crashing import in_child
+from tapps import FIVE, Project, chain
+from tapps_otel import configure
+from tapps_otel.instrumentation import instrument
+from tapps_otel.instrumentation.tapps_agents import resume
+from tapps_otel.log.store import Store
+from tapps_otel.otel.source import RunSpans
+
+LOGS = Path(".tapps-agents/workflow-state/events")
+
+
+@pytest.fixture(autouse=True)
+def exporter(_own_place: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """Takes the spans of this test's own provider."""
+    configure(announce="off")
+    made = InMemorySpanExporter()
+    provider = TracerProvider(resource=Resource({"service.name": "test"}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(made))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    instrument("tapps_agents")
+    yield made
+    provider.shutdown()
+
+
+def run(project: Project) -> Any:
+    executor = project.executor()
+    executor.auto_progression.max_retry_backoff = 0
+    return asyncio.run(executor.execute())
+
+
+def the_run() -> str:
+    (path,) = (path for path in LOGS.glob("*.jsonl") if ".events" not in path.name)
+    return path.stem
+
+
+def rebuilt() -> list[ReadableSpan]:
+    spans = RunSpans(Store(LOGS.absolute()), the_run())
+    found = [one.span for one in spans]
+    assert spans.problems == []
+    return found
+
+
+def bytes_of(spans: Any) -> set[bytes]:
+    return {encode_spans([span]).SerializeToString() for span in spans}
+
+
+async def fail() -> None:
+    raise RuntimeError("no luck")
+
+
+async def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_steps_stand_under_their_run_and_their_libraries_under_them(
+    project: Project, exporter: InMemorySpanExporter
+) -> None:
+    async def call() -> None:
+        with trace.get_tracer("library").start_as_current_span("HTTP"):
+            pass
+
+    project.write()
+    project.does["planner"] = call
+    run(project)
+
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert set(spans) == {"workflow Demo", "HTTP", *(f"step {name}" for name in FIVE)}
+    root = spans["workflow Demo"]
+    for name in FIVE:
+        assert spans[f"step {name}"].parent.span_id == root.context.span_id
+    assert spans["HTTP"].parent.span_id == spans["step s2"].context.span_id
+    attributes = spans["step s1"].attributes
+    assert attributes["tapps.agent.name"] == "analyst"
+    assert "analyst_result" in attributes["tapps.executor.variables"]
+    assert {span.status.status_code for span in spans.values()} == {StatusCode.UNSET}
+
+
+def test_failures_and_skips_are_shown_as_what_they_are(
+    project: Project, exporter: InMemorySpanExporter
+) -> None:
+    passed = {"metadata": {"skip_on_fail": True}, "requires": []}
+    project.write([one | passed for one in chain()])
+    project.does["architect"] = fail
+    run(project)
+
+    spans = exporter.get_finished_spans()
+    tries = [span for span in spans if span.name == "step s3"]
+    assert [span.attributes["tapps.attempt"] for span in tries] == [1, 2, 3, 4]
+    assert {span.status.status_code for span in tries} == {StatusCode.ERROR}
+    assert {span.attributes["error.type"] for span in tries} == {"RuntimeError"}
+    (root,) = (span for span in spans if span.name == "workflow Demo")
+    skip = next(event for event in root.events if event.name == "step_skip")
+    assert skip.attributes["tapps.reason"] == "Step failed but configured to skip on failure"
+    assert root.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize("does", [{}, {"architect": fail}], ids=["good", "failing"])
+def test_the_log_makes_the_same_spans_to_the_byte(
+    project: Project, exporter: InMemorySpanExporter, does: dict[str, Any]
+) -> None:
+    project.write()
+    project.does = does
+    run(project)
+
+    assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
+
+
+def test_a_run_driven_by_hand_has_a_trace_as_well(
+    project: Project, exporter: InMemorySpanExporter
+) -> None:
+    project.write()
+    executor = project.executor()
+    executor.start()
+    for name in FIVE:
+        executor.mark_step_complete(name)
+
+    assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
+    assert {span.end_time - span.start_time for span in rebuilt() if "step" in span.name} == {0}
+
+
+def test_a_killed_run_and_its_resume_are_one_trace(
+    project: Project, exporter: InMemorySpanExporter
+) -> None:
+    project.write()
+    project.does["architect"] = die
+    assert in_child(lambda: run(project)).code == -signal.SIGKILL
+    project.does.clear()
+    asyncio.run(resume(project.executor(), the_run()))
+
+    spans = rebuilt()
+    assert len({span.context.trace_id for span in spans}) == 1
+    first, second = sorted(
+        (span for span in spans if span.name == "workflow Demo"), key=lambda span: span.start_time
+    )
+    (cut,) = (span for span in spans if span.attributes["tapps.status"] == "interrupted" and
+              span.name == "step s3")  # fmt: skip
+    assert second.parent.span_id == first.context.span_id
+    assert [link.context.span_id for link in second.links] == [cut.context.span_id]
+    assert first.attributes["error.type"] == cut.attributes["error.type"] == "interrupted"
+    assert bytes_of(exporter.get_finished_spans()) <= bytes_of(spans)
+    assert len([span for span in spans if span.name == "step s1"]) == 1
