@@ -46,7 +46,10 @@ def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Rep
 
 
 def uninstrument(target: str | type[Any]) -> None:
-    """Put every function of the executor back. A run that is under way goes on as it began."""
+    """Put every function of the executor back.
+
+    Of a run that is under way only the end is logged from then on.
+    """
     patches = _made.pop(_name_of(target), None)
     if patches is not None:
         patches.take_off()

@@ -94,6 +94,7 @@ class LogWriter:
     ) -> None:
         self.path, self._observer = path, observer
         self._id, self._durability, self._boot_id = workflow_id, durability, boot_id
+        self._own_id = workflow_id  # in events: an executor's id need not be able to name a log
         self._stop, self._limit, self._accept_damage = stop, limit, accept_damage
         self._files = _files.system()
         self._lock = threading.Lock()
@@ -345,6 +346,7 @@ class LogWriter:
                 event = checker.feed(line)
                 if event is not None:
                     past.execution = event.execution
+                    self._own_id = event.workflow_id
                     if event.process is not UNSET:
                         past.process = event.process
                     if checker.sha in wanted:
@@ -386,7 +388,7 @@ class LogWriter:
         execution = self._execution or 1
         return Event(
             event_type=event_type,
-            workflow_id=self._id,
+            workflow_id=self._own_id,
             timestamp=at,
             execution=execution,
             **fields,

@@ -43,7 +43,10 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
 
     :param columns_wide: inputs and result are cut to that; ``None``: they are whole
     """
-    path = history.workflow.get("path")
+    about = history.workflow
+    path = about.get("path") or ", ".join(
+        str(about[name]) for name in ("executor", "source") if about.get(name)
+    )
     rows = [
         ("run", plain(history.workflow_id), "strong"),
         ("workflow", (plain(history.name) or "-") + (f" ({plain(path)})" if path else ""), ""),

@@ -8,7 +8,7 @@ trace, with what is done left alone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import instrumentation, settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError, SettingsError
@@ -32,6 +32,9 @@ from tapps_otel.run.opening import hold, load
 
 if TYPE_CHECKING:
     from tapps_otel.history.fold import RunHistory
+    from tapps_otel.instrumentation.patching import Report
+
+_GOES_ON: Final = frozenset({"interrupted", "failed", "cancelled", "paused"})
 
 __all__ = ["correct", "make_executor", "prepare", "resume"]
 
@@ -63,13 +66,14 @@ async def resume(
     """
     if not settings.current().enabled:
         raise SettingsError("tapps_otel is switched off: nothing can be resumed from its log")
-    instrumentation.instrument("tapps_agents")
+    report = instrumentation.instrument("tapps_agents")
     root = root_of(executor)
     store = _store(root, log_dir)
     name = log_name(workflow_id)
     if not store.has_log(name):
         raise RunNotFoundError(name, store.folder)
     inner = _carrier(executor)
+    _check_hooks(inner, report)
     summary = store.summary(name)
     if summary.status == "completed":
         history = load(name, store.folder)
@@ -109,7 +113,7 @@ def prepare(executor: Any) -> Any:
     """
     store = store_under(root_of(executor))
     for summary in store.runs():
-        if summary.status != "completed":
+        if summary.status in _GOES_ON:
             made = _made(executor, store, summary.workflow_id)
             if made is not None:
                 bond_of(executor).kept = executor.state = made
@@ -161,6 +165,27 @@ def make_executor(history: RunHistory) -> Any:
 
 def _store(root: Path, log_dir: Path | str | None) -> Store:
     return store_under(root) if log_dir is None else Store(Path(log_dir).absolute())
+
+
+def _check_hooks(executor: Any, report: Report) -> None:
+    """Their engine would begin anew, if we were not there to hand it the state.
+
+    :raises RunConflictError: a hook that it takes is not on
+    """
+    cursors = _is_cursors(executor)
+    needed = ("run", "_initialize_run", "start") if cursors else (
+        "execute", "_initialize_execution", "start"
+    )  # fmt: skip
+    kind = "Cursor" if cursors else ""
+    home = "cursor_executor" if cursors else "executor"
+    path = f"tapps_agents.workflow.{home}.{kind}WorkflowExecutor"
+    hooks = report.hooks
+    off = [name for name in needed if hooks.get(f"{path}.{name}") != "on"]
+    if off:
+        raise RunConflictError(
+            f"this tapps-agents cannot be resumed from a log: {report.problem or ', '.join(off)} "
+            "is not watched. See instrument('tapps_agents')"
+        )
 
 
 def _is_cursors(executor: Any) -> bool:

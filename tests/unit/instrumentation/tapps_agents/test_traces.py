@@ -13,7 +13,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
@@ -53,7 +53,7 @@ def the_run() -> str:
     return path.stem
 
 
-def rebuilt() -> list[ReadableSpan]:
+def rebuilt() -> list[Any]:
     spans = RunSpans(Store(LOGS.absolute()), the_run())
     found = [one.span for one in spans]
     assert spans.problems == []
@@ -73,7 +73,7 @@ async def die() -> None:
 
 
 def test_steps_stand_under_their_run_and_their_libraries_under_them(
-    project: Project, exporter: InMemorySpanExporter
+    project: Project, exporter: Any
 ) -> None:
     async def call() -> None:
         with trace.get_tracer("library").start_as_current_span("HTTP"):
@@ -95,9 +95,7 @@ def test_steps_stand_under_their_run_and_their_libraries_under_them(
     assert {span.status.status_code for span in spans.values()} == {StatusCode.UNSET}
 
 
-def test_failures_and_skips_are_shown_as_what_they_are(
-    project: Project, exporter: InMemorySpanExporter
-) -> None:
+def test_failures_and_skips_are_shown_as_what_they_are(project: Project, exporter: Any) -> None:
     passed = {"metadata": {"skip_on_fail": True}, "requires": []}
     project.write([one | passed for one in chain()])
     project.does["architect"] = fail
@@ -125,9 +123,7 @@ def test_the_log_makes_the_same_spans_to_the_byte(
     assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
 
 
-def test_a_run_driven_by_hand_has_a_trace_as_well(
-    project: Project, exporter: InMemorySpanExporter
-) -> None:
+def test_a_run_driven_by_hand_has_a_trace_as_well(project: Project, exporter: Any) -> None:
     project.write()
     executor = project.executor()
     executor.start()
@@ -138,9 +134,7 @@ def test_a_run_driven_by_hand_has_a_trace_as_well(
     assert {span.end_time - span.start_time for span in rebuilt() if "step" in span.name} == {0}
 
 
-def test_a_killed_run_and_its_resume_are_one_trace(
-    project: Project, exporter: InMemorySpanExporter
-) -> None:
+def test_a_killed_run_and_its_resume_are_one_trace(project: Project, exporter: Any) -> None:
     project.write()
     project.does["architect"] = die
     assert in_child(lambda: run(project)).code == -signal.SIGKILL

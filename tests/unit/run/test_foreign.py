@@ -1,0 +1,311 @@
+"""Runs that an executor of somebody else's carries out: it decides what runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crashing import Effects, die, in_child
+from tapps_otel import Run, history, settings, step, verify
+from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
+from tapps_otel.log.store import Store
+from tapps_otel.report.history import outlook
+from tapps_otel.run.foreign import (
+    ForeignCall,
+    ForeignRun,
+    ForeignWorkflow,
+    open_anew,
+    open_next,
+)
+
+Log = Callable[..., list[dict[str, Any]]]
+Labels = Callable[..., list[str]]
+
+FLOW = ForeignWorkflow("flow", {"executor": "engine", "root": "/project"})
+DRAFT = ForeignCall("draft", agent="writer", action="write", definition="0123456789abcdef")
+
+
+@pytest.fixture
+def store(log_dir: Path) -> Store:
+    return Store(log_dir)
+
+
+def anew(store: Store, workflow_id: str = "r") -> ForeignRun:
+    return open_anew(store, workflow_id, FLOW, settings.current())
+
+
+def on(store: Store, workflow_id: str = "r") -> ForeignRun:
+    return open_next(store, workflow_id, FLOW, settings.current())
+
+
+def fail(run: ForeignRun) -> None:
+    run.begin_step("draft", DRAFT).fail(ValueError("no"))
+
+
+def test_a_step_has_no_result_and_may_be_started_again(store: Store, log: Log) -> None:
+    run = anew(store)
+    for _ in range(2):
+        run.begin_step("draft", DRAFT).finish()
+    run.end("completed")
+
+    start, *steps, end = log()
+    assert start["workflow"] == {"name": "flow", **FLOW.about}
+    assert [(one["event_type"], one["attempt"]) for one in steps] == [
+        ("step_start", 1), ("step_finish", 1), ("step_start", 2), ("step_finish", 2),
+    ]  # fmt: skip
+    assert steps[0]["definition"] == "0123456789abcdef"
+    fields = {name for one in [*steps, end] for name in one}
+    assert not fields & {"result", "result_omitted", "inputs_digest", "order", "key", "caused_by"}
+
+
+def test_attempts_count_on_over_executions(store: Store, log: Log) -> None:
+    run = anew(store)
+    fail(run)
+    run.end("failed")
+    again = on(store)
+    fail(again)
+    again.begin_step("draft", DRAFT).finish()
+    again.end("completed")
+
+    assert [one["attempt"] for one in log() if "attempt" in one] == [1, 1, 2, 2, 3, 3]
+    assert history("r").status == "completed"
+
+
+def test_a_skip_may_follow_a_failure_or_come_alone(store: Store, log: Log) -> None:
+    run = anew(store)
+    fail(run)
+    run.skip_step("draft", DRAFT, "its failure does not matter")
+    run.skip_step("print", ForeignCall("print"), "nothing to print")
+    run.end("completed")
+
+    skips = log("step_skip")
+    assert [(one["step_id"], one["attempt"]) for one in skips] == [("draft", 1), ("print", 0)]
+    assert all("duration_ns" not in one for one in skips)
+    assert {one["span_id"] for one in skips} == {log()[0]["span_id"]}
+    found = history("r").by_id
+    assert (found["draft"].status, found["print"].status) == ("skipped", "skipped")
+    assert found["draft"].last.reason == "its failure does not matter"
+    assert found["draft"].last.error is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "attributes"),
+    [
+        ("completed", "completed", None),
+        ("paused", "paused", None),
+        ("cancelled", "cancelled", None),
+        ("failed", "failed", None),
+        ("blocked", "failed", {"tapps.executor.status": "blocked"}),
+    ],
+)
+def test_an_end_has_the_executors_word_or_keeps_it(
+    store: Store, log: Log, said: str, status: str, attributes: dict[str, str] | None
+) -> None:
+    anew(store).end(said)
+
+    end = log()[-1]
+    assert (end["status"], end.get("attributes")) == (status, attributes)
+    assert ("error" in end) is (status == "failed")
+
+
+def test_a_failed_end_always_says_why(store: Store, log: Log) -> None:
+    anew(store).end("failed", "the third step is stuck")
+
+    assert log()[-1]["error"] == {
+        "type": "WorkflowFailed", "message": "the third step is stuck", "stack": None,
+    }  # fmt: skip
+
+
+def test_after_its_end_nothing_begins(store: Store) -> None:
+    run = anew(store)
+    run.end("completed")
+    run.end("failed")  # a second end changes nothing
+    with pytest.raises(RunEndedError):
+        run.begin_step("draft", DRAFT)
+    assert history("r").status == "completed"
+
+
+# ---------------------------------------------------------------- ids
+
+
+def test_a_taken_id_gets_a_number(store: Store, log: Log) -> None:
+    for _ in range(3):
+        anew(store).end("completed")
+
+    assert log(None, "r.2")[0]["workflow_id"] == "r.2"
+    assert [one.workflow_id for one in store.runs()] == ["r.3", "r.2", "r"]
+
+
+def test_a_live_runs_id_gets_a_number_too(store: Store) -> None:
+    first = anew(store)
+    second = anew(store)
+    assert (first.workflow_id, second.workflow_id) == ("r", "r.2")
+    with pytest.raises(RunBusyError):
+        on(store)
+    first.end("completed")
+    second.end("completed")
+
+
+HOSTILE = ["../../x", "/etc/passwd", "", "a\nb", "\ud800", "x" * 500, "r.events", "-rf", "ü"]
+
+
+@pytest.mark.parametrize("workflow_id", HOSTILE)
+def test_any_id_is_kept_in_the_events_and_names_a_safe_file(store: Store, workflow_id: str) -> None:
+    run = anew(store, workflow_id)
+    fail(run)
+    run.end("failed")
+    again = on(store, workflow_id)
+    again.end("completed")
+
+    (path,) = store.folder.glob("*.jsonl")
+    assert path.parent == store.folder
+    assert path.name.isascii()
+    assert {json.loads(line)["workflow_id"] for line in path.read_bytes().splitlines()} == {
+        workflow_id
+    }
+    assert history(path.stem).status == "completed"
+    verify(path.stem).raise_if_bad()
+
+
+def test_two_ids_that_look_alike_have_two_logs(store: Store) -> None:
+    anew(store, "a/b").end("completed")
+    anew(store, "a-b").end("completed")
+    anew(store, "a\\b").end("completed")
+
+    assert len(list(store.folder.glob("*.jsonl"))) == 3
+
+
+def test_a_torn_log_is_declared_under_the_runs_own_id(store: Store) -> None:
+    anew(store, "a/b").end("failed")
+    (path,) = store.folder.glob("*.jsonl")
+    with path.open("ab") as file:
+        file.write(b'{"v":1,"se')
+    on(store, "a/b").end("completed")
+
+    repair = json.loads(path.read_bytes().splitlines()[3])
+    assert (repair["event_type"], repair["workflow_id"]) == ("log_repair", "a/b")
+
+
+def test_names_of_runs_do_run_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tapps_otel.run.foreign._MOST_NAMES", 3)
+    for _ in range(2):
+        anew(store).end("completed")
+    with pytest.raises(LogWriteError, match="runs of that id are there already"):
+        anew(store)
+
+
+# ---------------------------------------------------------------- a crash
+
+
+def test_an_interrupted_step_is_told_of_and_the_executor_starts_it_again(
+    store: Store, log: Log
+) -> None:
+    def doomed() -> None:
+        run = anew(store)
+        run.begin_step("draft", DRAFT).finish()
+        run.begin_step("print", ForeignCall("print"))
+        die()
+
+    in_child(doomed)
+    before = history("r")
+    assert "at print; 1 finished step will not run again" in str(outlook(before, None)[-1])
+    run = on(store)
+    run.begin_step("print", ForeignCall("print")).finish()
+    run.end("completed")
+
+    assert [
+        (one["event_type"], one["step_id"], one.get("status")) for one in log() if "step_id" in one
+    ][3:] == [
+        ("step_fail", "print", "interrupted"), ("step_start", "print", "running"),
+        ("step_finish", "print", "completed"),
+    ]  # fmt: skip
+
+
+def test_steps_of_ours_inside_a_step_that_was_cut_short_are_not_run_again(
+    store: Store, did: Effects
+) -> None:
+    @step
+    def inner(name: str) -> str:
+        did(name)
+        return name
+
+    def carry_out(run: ForeignRun, *, whole: bool) -> None:
+        with run.begin_step("draft", DRAFT):
+            inner("a")
+            if not whole:
+                die()
+            inner("b")
+        run.end("completed")
+
+    in_child(lambda: carry_out(anew(store), whole=False))
+    carry_out(on(store), whole=True)
+
+    assert did.all == ["a", "b"]
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_a_step_that_was_marked_takes_no_time(store: Store, log: Log) -> None:
+    run = anew(store)
+    Path("made.txt").write_text("made")
+    run.mark_step("draft", DRAFT, ["made.txt"])
+    run.end("completed")
+
+    start, finish = log()[1:3]
+    assert (start["late"], finish["late"], finish["duration_ns"]) == (True, True, 0)
+    assert finish["timestamp"] == start["timestamp"]
+    assert finish["artifacts"][0]["bytes"] == 4
+
+
+def test_a_run_that_is_let_go_of_is_taken_up_as_the_same_execution(
+    store: Store, labels: Labels
+) -> None:
+    run = anew(store)
+    run.mark_step("draft", DRAFT)
+    run.let_go()
+    assert run.take_up()
+    with pytest.raises(RunBusyError):
+        on(store)
+    run.mark_step("print", ForeignCall("print"))
+    run.end("completed")
+
+    assert "workflow_resume" not in labels()
+    assert len(history("r").executions) == 1
+
+
+def test_a_run_that_somebody_went_on_with_is_not_taken_up(store: Store) -> None:
+    run = anew(store)
+    run.let_go()
+    other = on(store)
+    other.let_go()
+
+    assert not run.take_up()
+    assert other.take_up()
+    other.end("completed")
+
+
+# ---------------------------------------------------------------- beside ours
+
+
+def test_it_is_not_one_of_ours(store: Store) -> None:
+    anew(store).end("failed")
+    with pytest.raises(Exception, match="one of workflow 'flow'"):
+        Run.open("flow", workflow_id="r")
+
+
+def test_inside_a_run_of_ours_it_is_in_its_trace(store: Store, log: Log) -> None:
+    def inside() -> None:
+        anew(store, "inner").end("completed")
+
+    with Run.open("outer", workflow_id="r") as run:
+        run.call("engine", inside)
+
+    outer, inner = log(), log(None, "inner")
+    assert inner[0]["trace_id"] == outer[0]["trace_id"]
+    assert inner[0]["parent_span_id"] == outer[1]["span_id"]
+    assert log("annotation")[0]["attributes"] == {"workflow_id": "inner"}
