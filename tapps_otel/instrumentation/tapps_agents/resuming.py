@@ -28,7 +28,7 @@ from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.run.foreign import begun
-from tapps_otel.run.opening import hold, load
+from tapps_otel.run.opening import beginning, hold, load
 
 if TYPE_CHECKING:
     from tapps_otel.history.fold import RunHistory
@@ -80,10 +80,9 @@ async def resume(
         _load_workflow(inner, history, root)
         return _state_of(inner, store, history, root)
     bond = bond_of(inner)
-    with hold(store, name, settings.current()) as held:
+    flow = beginning(name, store.folder).name
+    with hold(store, name, flow, settings.current()) as held:
         history = held.history
-        if not history.executions:
-            raise RunNotFoundError(name, store.folder)
         _load_workflow(inner, history, root)
         if not accept_change:
             _check_same(inner, history)
