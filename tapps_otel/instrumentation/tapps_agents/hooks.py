@@ -83,6 +83,7 @@ async def _start_cursor(start: Any, executor: Any, args: Any, kwargs: Any) -> An
     bond = bond_of(executor)
     if bond.kept is not None and executor.state is bond.kept:
         return bond.kept
+    end_by_hand(executor, "cancelled")
     try:
         return await start(*args, **kwargs)
     finally:

@@ -17,7 +17,9 @@ import pytest
 
 from commands import environment
 from tapps import Project, version
-from tapps_otel.instrumentation import instrument
+from tapps_otel.errors import RunConflictError
+from tapps_otel.instrumentation import instrument, uninstrument
+from tapps_otel.instrumentation.tapps_agents import resume
 from tapps_otel.instrumentation.tapps_agents.functions import SIGNATURES
 from tapps_otel.instrumentation.tapps_agents.hooks import WRAPPERS
 
@@ -141,6 +143,24 @@ async def test_without_an_essential_hook_nothing_is_watched(
     project.write()
     assert (await project.executor().execute()).status == "completed"
     assert not list(Path().rglob("events/demo-*[0-9].jsonl"))
+
+
+async def test_what_is_not_watched_is_not_resumed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    instrument("tapps_agents")
+    project.write()
+    executor = project.executor()
+    state = await executor.execute(max_steps=2)
+    uninstrument("tapps_agents")
+    monkeypatch.delattr(WorkflowExecutor, "start")
+    before = project.did.all
+    with pytest.raises(RunConflictError, match="start is not watched"):
+        await resume(project.executor(), state.workflow_id)
+
+    assert project.did.all == before
 
 
 # ---------------------------------------------------------------- their own tests
