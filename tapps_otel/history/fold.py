@@ -348,9 +348,10 @@ class Fold:
 
     def _on_step_end(self, event: Event) -> None:
         step = self._ended(event)
-        if step.attempts[-1].error is not None:  # an executor passes over what has failed
+        attempt = step.attempts[-1]
+        if attempt.error is not None:  # an executor passes over what has failed
             self.history.scope(step.parent).forget_failure(step)
-        step.attempts[-1].status = "completed" if event.event_type == "step_finish" else "skipped"
+        attempt.status = "completed" if event.event_type == "step_finish" else "skipped"
         if event.result is not UNSET:
             step.result = bytes(event.result)
         elif event.result_blob is not UNSET:
