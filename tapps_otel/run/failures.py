@@ -11,7 +11,7 @@ from typing import Any, Final
 from tapps_otel.errors import StepFailedError
 from tapps_otel.run.values import to_json
 
-__all__ = ["caused_by", "describe", "left_a_step", "mark", "rebuild"]
+__all__ = ["caused_by", "cut", "describe", "left_a_step", "mark", "rebuild"]
 
 _MARK: Final = "_tapps_left"  # on an exception: the steps that it left, as (workflow_id, step_id)
 _FIELDS: Final = (MemberDescriptorType, GetSetDescriptorType)
@@ -24,8 +24,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     kind = type(error)
     described: dict[str, Any] = {
         "type": _type_name(kind),
-        "message": _cut(_message(error)),
-        "stack": _cut("".join(traceback.format_exception(kind, error, error.__traceback__))),
+        "message": cut(_message(error)),
+        "stack": cut("".join(traceback.format_exception(kind, error, error.__traceback__))),
     }
     more = {"args": list(error.args), "attributes": _attributes(error)}
     kept = {name: value for name, value in more.items() if value and _is_small_json(value)}
@@ -116,7 +116,7 @@ def _message(error: BaseException) -> str:
         return "(its message cannot be shown)"
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """Keep the head and the tail: a stack tells most at its ends."""
     if len(text) <= _TEXT_LIMIT:
         return text

@@ -51,6 +51,8 @@ _log = logging.getLogger("tapps_otel")
 _STATUSES: Final = frozenset({"completed", "failed", "cancelled", "interrupted", "paused"})
 _MOST_NAMES: Final = 1000  # runs that began under one id
 _RESULT_LIMIT: Final = 1 << 20  # bytes of JSON
+_ABOUT_LIMIT: Final = 512 * 1024  # bytes of JSON: the first event has to fit into its line
+_ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
 
 
 class ForeignCall(Call):
@@ -112,6 +114,10 @@ class ForeignAttempt(Attempt):
     def stop(self) -> None:
         """Note that its code has stopped just now; why will be known later."""
         self._stopped_ns = clock.monotonic_ns()
+
+    def skip_drained(self, reason: str, result: Any) -> None:
+        """End it as skipped; the reason is the executor's own, and may be of any length."""
+        super().skip_drained(failures.cut(reason), result)
 
     def fail_as(self, status: str, error: BaseException) -> None:
         """End it with a status of the executor's choice. What is open inside is given up."""
@@ -186,7 +192,7 @@ class ForeignRun(Run):
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         scope = self.scope_here()
-        place = join_step_id(scope.step_id, escape(step_id), 1)
+        place = _place(scope, step_id)
         with self.lock:
             if scope.state is not OPEN:
                 raise RunEndedError(call.name, self.scope_name(scope))
@@ -214,7 +220,7 @@ class ForeignRun(Run):
     def skip_step(self, step_id: str, call: ForeignCall, reason: str) -> None:
         """Write that the executor passes over a step, which has failed or was never begun."""
         scope = self.scope_here()
-        place = join_step_id(scope.step_id, escape(step_id), 1)
+        place = _place(scope, step_id)
         event = Event(
             event_type="step_skip",
             workflow_id=self.workflow_id,
@@ -227,7 +233,7 @@ class ForeignRun(Run):
             agent=call.agent,
             action=call.action,
             attempt=self._numbers.get(place, 0),
-            reason=reason,
+            reason=failures.cut(reason),
             status="skipped",
         )
         self.write(event)
@@ -280,7 +286,11 @@ class ForeignRun(Run):
             event.error = failures.describe(error)
         elif status == "failed":
             message = str(error or f"its executor ended it as {said!r} and named no reason")
-            event.error = {"type": "WorkflowFailed", "message": message, "stack": None}
+            event.error = {
+                "type": "WorkflowFailed",
+                "message": failures.cut(message),
+                "stack": None,
+            }
         try:
             self._end(event, COMPLETED if status == "completed" else FAILED)
         except LogWriteError as failure:
@@ -310,6 +320,17 @@ class ForeignRun(Run):
                 return False
         self._lease, self._writer = held.lease, held.writer
         return True
+
+
+def _place(scope: Scope, step_id: str) -> str:
+    """The step's place in this scope.
+
+    :raises ValueError: its id is too long for an event
+    """
+    if len(step_id) > _ID_LIMIT:
+        msg = f"step {step_id[:40]!r}...: an id of {len(step_id)} characters is too long"
+        raise ValueError(msg)
+    return join_step_id(scope.step_id, escape(step_id), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +385,14 @@ def open_next(
 
 
 def begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held) -> ForeignRun:
-    """Begin an execution of the run whose log is held; a run around it is told so."""
+    """Begin an execution of the run whose log is held; a run around it is told so.
+
+    :raises ValueError: its id, or what is to be said of it, is too large for an event
+    """
+    size = len(raw_json(dict(workflow.about)))
+    if len(workflow_id) > _ID_LIMIT or size > _ABOUT_LIMIT:
+        msg = f"an id of {len(workflow_id)} characters, a description of {size} bytes: too large"
+        raise ValueError(msg)
     run = ForeignRun(workflow_id, workflow.name, held, store)
     begin(run, held, workflow.about, workflow.inputs)
     outer = current_scope.get()

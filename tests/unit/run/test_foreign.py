@@ -129,6 +129,29 @@ def test_after_its_end_nothing_begins(store: Store) -> None:
     assert history("r").status == "completed"
 
 
+def test_what_an_executor_says_at_length_is_cut(store: Store, log: Log) -> None:
+    run = anew(store)
+    run.skip_step("draft", DRAFT, "x" * 2_000_000)
+    run.end("failed", "y" * 2_000_000)
+
+    skip, end = log()[1:]
+    assert "characters left out" in skip["reason"]
+    assert "characters left out" in end["error"]["message"]
+
+
+def test_what_does_not_fit_into_an_event_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        anew(store, "x" * 100_000)
+    large = ForeignWorkflow("flow", {"executor": "engine", "steps": ["x" * 600_000]})
+    with pytest.raises(ValueError, match="too large"):
+        open_anew(store, "r", large, settings.current())
+    run = anew(store, "other")
+    with pytest.raises(ValueError, match="too long"):
+        run.begin_step("x" * 100_000, DRAFT)
+    run.end("completed")
+    assert history("other").steps == []
+
+
 # ---------------------------------------------------------------- ids
 
 
