@@ -75,7 +75,7 @@ class Keeper:
         outside = [one for one in missing if one.event.span_id not in begun]
         with self._lock:
             if inside and not _under_lease(run, inside, durability):
-                path = Store(run.folder).log_path(run.workflow_id)
+                path = Store(run.folder).log_path(run.log_name)
                 problem = problem or LogWriteError(path, "it is another's to write")
             if outside:
                 self._put_beside(run, outside, durability)
@@ -97,7 +97,7 @@ class Keeper:
         late: bool = False,
     ) -> tuple[list[Captured], Exception | None]:
         """Their events, and what was wrong with one that no log can hold."""
-        folder = Store(run.folder).blobs_folder(run.workflow_id)
+        folder = Store(run.folder).blobs_folder(run.log_name)
         put, captured, problem = Blobs(folder, sync=durability != "os").put, [], None
         for span in spans:
             try:
@@ -107,7 +107,7 @@ class Keeper:
         return captured, problem
 
     def _put_beside(self, run: KnownRun, spans: Sequence[Captured], durability: Durability) -> None:
-        self._beside.append(Store(run.folder), run.workflow_id, spans, durability)
+        self._beside.append(Store(run.folder), run.log_name, spans, durability)
 
     def _into_completed(
         self, run: KnownRun, spans: Sequence[Captured], durability: Durability
@@ -116,7 +116,7 @@ class Keeper:
         if run.pid != os.getpid():
             return False
         try:
-            found = Store(run.folder).summary(run.workflow_id)
+            found = Store(run.folder).summary(run.log_name)
         except RunNotFoundError:
             return False
         if (found.status, found.execution) != ("completed", run.execution):
@@ -135,7 +135,7 @@ def _append(
         except (LookupError, LogError):
             return spans[at:], waiting
         if seq is None:
-            path = Store(run.folder).log_path(run.workflow_id)
+            path = Store(run.folder).log_path(run.log_name)
             waiting = LogWriteError(path, "a span waits until it can be written again")
     return (), waiting
 
@@ -144,12 +144,12 @@ def _under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durabilit
     """Write into the run's log; ``False``, and nothing is written, where that is not to be had."""
     store = Store(run.folder)
     try:
-        lease = Lease(store.lease_path(run.workflow_id), run.workflow_id)
+        lease = Lease(store.lease_path(run.log_name), run.log_name)
     except (RunBusyError, OSError):
         return False
     try:
-        path = store.log_path(run.workflow_id)
-        writer = LogWriter(path, run.workflow_id, durability=durability, stop=True)
+        path = store.log_path(run.log_name)
+        writer = LogWriter(path, run.log_name, durability=durability, stop=True)
     except (LogError, OSError):  # damaged: a person decides, and nothing is written to it
         lease.release()
         return False
@@ -170,10 +170,10 @@ def _told(run: KnownRun, wanted: set[str]) -> tuple[set[str], set[str]]:
     store = Store(run.folder)
     begun: dict[str, int] = {}
     told: set[str] = set()
-    beside = store.side_paths().get(run.workflow_id, [])
-    for path in (store.log_path(run.workflow_id), *beside):
+    beside = store.side_paths().get(run.log_name, [])
+    for path in (store.log_path(run.log_name), *beside):
         last = 0
-        for event in _events(path, run.workflow_id):
+        for event in _events(path, run.log_name):
             last = max(last, event.execution)
             if event.span_id not in wanted:
                 continue

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tapps_otel.names import ATTR
+from tapps_otel.names import ATTR, log_name
 from tapps_otel.otel.spans import SCOPE
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class KnownRun:
     resource: tuple[dict[str, Any], str] | None = None
     append: Callable[[Event, bool], int | None] = _refuse
     ended_ns: int | None = None
+
+    @property
+    def log_name(self) -> str:
+        """Of its log: an executor's own id need not be able to name one."""
+        return log_name(self.workflow_id)
 
     def goes_on_at(self, ns: int) -> bool:
         """Whether it had begun by then and had not ended."""

@@ -9,7 +9,6 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
-from tapps_otel.names import log_name
 from tapps_otel.otel import known
 from tapps_otel.otel.encoding import encoded, id_of
 from tapps_otel.otel.ledger import Ledger
@@ -67,7 +66,7 @@ class OtlpExporter(SpanExporter):
                 span_id = id_of(span)
                 by_run.setdefault(run, {})[span_id] = request.digests[span_id]
         for run, digests in by_run.items():
-            path = Store(run.folder).ledger_path(log_name(run.workflow_id))
+            path = Store(run.folder).ledger_path(run.log_name)
             try:
                 Ledger(path, self.client.destination.name).confirm(digests)
             except OSError as error:  # a later send sends them once more: identical
