@@ -729,7 +729,8 @@ class Run:
             there is the run's own
         """
         with self.lock:  # so that nothing comes between the run's end and what is told of it
-            if self.root.state is not OPEN or self.detached or self.log_failure is not None:
+            going_on = self.root.state is OPEN and not self.detached and self._writer is not None
+            if not going_on or self.log_failure is not None:
                 raise LookupError
             return self.write(event, sync=sync)
 

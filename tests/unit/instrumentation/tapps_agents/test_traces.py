@@ -20,7 +20,7 @@ from opentelemetry.trace import StatusCode
 
 from crashing import in_child
 from tapps import FIVE, Project, chain
-from tapps_otel import configure
+from tapps_otel import JsonlSpanExporter, configure
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume
 from tapps_otel.log.store import Store
@@ -153,3 +153,25 @@ def test_a_killed_run_and_its_resume_are_one_trace(project: Project, exporter: A
     assert first.attributes["error.type"] == cut.attributes["error.type"] == "interrupted"
     assert bytes_of(exporter.get_finished_spans()) <= bytes_of(spans)
     assert len([span for span in spans if span.name == "step s1"]) == 1
+
+
+@pytest.mark.parametrize("workflow_id", ["demo", "../../x"])
+def test_spans_of_libraries_are_kept_in_its_log(
+    project: Project, exporter: Any, workflow_id: str
+) -> None:
+    provider: Any = trace.get_tracer_provider()
+    provider.add_span_processor(SimpleSpanProcessor(JsonlSpanExporter()))
+
+    async def call() -> None:
+        with trace.get_tracer("library").start_as_current_span("HTTP"):
+            pass
+
+    project.write(workflow_id=workflow_id)
+    project.does["planner"] = call
+    executor = project.executor()
+    executor.save_state = lambda: None  # theirs would leave the folder
+    executor.event_log.emit_event = lambda **_: None
+    asyncio.run(executor.execute())
+
+    assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
+    assert [path.name for path in LOGS.glob("*+*")] == []
