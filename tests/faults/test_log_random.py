@@ -35,6 +35,7 @@ class Disk(Files):
         self.on_disk = b""
         self.synced_to = 0  # offset behind which the cache is dirty
         self.fail_sync = self.fail_write = False
+        self.lost = False  # what was not synced, by a sync that failed
         self.keep = 0
 
     def write(self, descriptor: int, data: bytes) -> None:
@@ -51,6 +52,7 @@ class Disk(Files):
         self.on_disk = self.on_disk[: self.synced_to] + (b"\0" * len(new) if failed else new)
         self.synced_to = len(cached)
         if failed:
+            self.lost = True
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def evict(self, descriptor: int) -> None:
@@ -102,6 +104,8 @@ class LogLife(RuleBasedStateMachine):
         with clock.use(self.now):
             seq = self.writer.append(event(kind, mark, name="x" * size))
         self.now.now += 600_000_000
+        if self.writer.failure is None:  # it has written again what a failed sync had lost
+            self.disk.lost = False
         if seq is not None:
             self.acknowledged.append(mark)
             if kind in SYNCED or self.durability == "always":
@@ -119,7 +123,9 @@ class LogLife(RuleBasedStateMachine):
     def killed(self) -> None:
         assert self.writer is not None
         self.writer.detach()  # what it held in memory is gone
-        self.disk.fail_write = self.disk.fail_sync = False
+        if self.disk.lost:  # and so is what it was to write again
+            self.acknowledged = self.durable.copy()
+        self.disk.fail_write = self.disk.fail_sync = self.disk.lost = False
         self.open()
 
     @rule(share=st.floats(0, 1), nul=st.booleans())
@@ -132,7 +138,7 @@ class LogLife(RuleBasedStateMachine):
         left = self.disk.on_disk + kept + b"\0" * ((len(unsynced) - len(kept)) if nul else 0)
         self.path.write_bytes(left)
         self.disk.on_disk, self.disk.synced_to = left, len(left)
-        self.disk.fail_write = self.disk.fail_sync = False
+        self.disk.fail_write = self.disk.fail_sync = self.disk.lost = False
         self.acknowledged = self.durable.copy()
         self.boot += 1
         self.open()
