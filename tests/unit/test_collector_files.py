@@ -268,6 +268,27 @@ def test_the_programs_find_each_other(model: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "config"), [("collector", "config.yaml"), ("jaeger", "jaeger.yaml")]
+)
+def test_what_a_person_sets_for_the_stack_reaches_the_container(name: str, config: str) -> None:
+    """Every variable of a configuration but addresses, which are the container's own."""
+    read_there = dict(re.findall(r"\$\{env:(TAPPS_STACK_\w+):-([^}]*)\}", CONFIGS[config]))
+    settable = {
+        variable: default
+        for variable, default in read_there.items()
+        if not re.search(r"127\.0\.0\.1(:\d+)?$|^\d{4}$", default)
+        and variable not in {"TAPPS_STACK_DATA", "TAPPS_STACK_JAEGER_UI_CONFIG"}  # volumes
+        and variable != "TAPPS_STACK_JAEGER_UI"  # the image has its pages inside
+    }
+    given = services()[name]["environment"]
+
+    assert settable
+    assert {variable: given.get(variable) for variable in settable} == {
+        variable: f"${{{variable}:-{default}}}" for variable, default in settable.items()
+    }
+
+
 @pytest.mark.parametrize("name", LONG_RUNNING)
 def test_published_ports_lead_to_addresses_that_are_listened_on(
     model: dict[str, Any], name: str
