@@ -6,6 +6,7 @@ exported later; a run whose trace is forgotten by then counts as none.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -27,6 +28,15 @@ __all__ = ["KnownRun", "end", "enter", "find", "is_marker", "own_run_id", "run_o
 _MOST: Final = 4096  # runs; a server may begin many in the seconds that an exporter is late
 _lock = threading.Lock()
 _traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - who held it may not be in this process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - as a run's own takes it

@@ -36,7 +36,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed_by = 0  # the thread that forks: several may, at the same time
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -46,15 +46,17 @@ class Gate:
 
     def close(self) -> None:
         """Before the fork."""
-        self._closed = self._lock.acquire(timeout=_BEFORE_FORK)
+        if self._lock.acquire(timeout=_BEFORE_FORK):
+            self._closed_by = threading.get_ident()
 
     def open(self, *, in_child: bool = False) -> None:
         """After the fork."""
         if in_child:  # whoever was sending is not there
             self._lock = threading.Lock()
-        elif self._closed:
+            self._closed_by = 0
+        elif self._closed_by == threading.get_ident():
+            self._closed_by = 0
             self._lock.release()
-        self._closed = False
 
 
 class Part(Protocol):

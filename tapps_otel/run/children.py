@@ -30,7 +30,6 @@ def child_env() -> dict[str, str]:
     if scope is not None and not scope.run.detached:
         run = scope.run
         span = SpanRef(run.trace_id, scope.span_id)
-        span = SpanRef(run.trace_id, scope.span_id)
         folder = str(run.log_dir)
         environment["TAPPS_OTEL_LOG_DIR"] = folder
         environment[PARENT] = json.dumps(

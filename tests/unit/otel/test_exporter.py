@@ -648,3 +648,14 @@ def test_a_late_span_ends_what_the_log_left_open(tmp_path: Path) -> None:
         ("step whole", 3),
         ("workflow article", 0),
     ]
+
+
+def test_a_fork_while_an_exporter_looks_a_run_up_does_not_hang_the_child() -> None:
+    need("fork")
+    with known._lock:  # as by an exporter's thread, which is not in the child
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            known.find(1)
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

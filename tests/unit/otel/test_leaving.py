@@ -138,3 +138,14 @@ def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     gate.open(in_child=True)
     with gate:
         pass
+
+
+def test_threads_that_fork_at_the_same_time_leave_the_gate_open() -> None:
+    gate = Gate()
+    gate.close()
+    other = threading.Thread(target=gate.close)  # it waits in vain, and forks all the same
+    other.start()
+    other.join()
+    gate.open()
+
+    assert gate._lock.acquire(blocking=False)
