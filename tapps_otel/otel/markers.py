@@ -29,7 +29,6 @@ class Markers:
     """Makes markers by a twin of the program's tracer: same sampler, resource and processors."""
 
     def __init__(self, tracer: Tracer) -> None:
-        self._lock = threading.Lock()
         self._tracer: Any = None
         if getattr(tracer, "id_generator", None) is not None:  # the SDK's
             self._tracer = copy.copy(tracer)
@@ -47,28 +46,31 @@ class Markers:
         if isinstance(event.step_id, str):
             attributes[ATTR.STEP_ID] = text(event.step_id)
         try:
-            with self._lock:
-                self._ids.given = int(marker_span_id(str(event.trace_id), str(event.span_id)), 16)
-                marker = self._tracer.start_span(
-                    f"{name} started",
-                    trace.set_span_in_context(span),
-                    attributes=attributes,
-                    start_time=start_ns,
-                )
+            self._ids.give(int(marker_span_id(str(event.trace_id), str(event.span_id)), 16))
+            marker = self._tracer.start_span(
+                f"{name} started",
+                trace.set_span_in_context(span),
+                attributes=attributes,
+                start_time=start_ns,
+            )
             marker.end(start_ns + 1)  # ns: Jaeger warns of spans that have no length
         except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
             warn_once("marker", error)
 
 
 class _GivenId:
-    """An id generator that gives the span id that was set before."""
+    """An id generator that gives the span id that this thread has set before."""
 
     def __init__(self, generator: Any) -> None:
         self._generator = generator
-        self.given = 0
+        self._given = threading.local()
+
+    def give(self, span_id: int) -> None:
+        self._given.span_id = span_id
 
     def generate_span_id(self) -> int:
-        return self.given
+        span_id: int = self._given.span_id
+        return span_id
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
