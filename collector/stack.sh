@@ -9,6 +9,7 @@
 #
 # Everything is under TAPPS_STACK_DIR (default: .stack in the repository). Addresses: see `defaults`.
 set -Eeuo pipefail
+unset CDPATH # with it `cd` prints where it went
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${TAPPS_STACK_DIR:-$here/../.stack}
@@ -89,15 +90,16 @@ answers() {
 
 listening() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
 
-# ---------------------------------------------------------------- build
-
-# One build at a time in a folder; whoever comes second waits, and finds it done.
+# One at a time in a folder: whoever comes second waits, and finds it done. Without `flock`, as on
+# macOS, nobody waits.
 locked() {
     if command -v flock >/dev/null; then
-        exec 9>"$dir/build.lock"
+        exec 9>"$dir/$1.lock"
         flock 9
     fi
 }
+
+# ---------------------------------------------------------------- build
 
 # A program is there when it runs, and was built from these pins.
 built() { [[ -f $dir/bin/$1.pins && $(<"$dir/bin/$1.pins") == "$2" ]] && "$dir/bin/$1" --version >/dev/null 2>&1; }
@@ -161,7 +163,7 @@ build() {
     command -v go >/dev/null ||
         die "there is no Go here" "Install Go 1.25 or newer (https://go.dev/dl), or use docker compose."
     mkdir -p "$dir/bin" "$dir/build" "$dir/log"
-    locked
+    locked build
     : >"$dir/log/build.log"
     export CGO_ENABLED=0 GOWORK=off
     (build_collector)
@@ -314,7 +316,7 @@ down() {
     local name pid until
     for name in collector jaeger prometheus; do
         if ! pid=$(pid_of "$name"); then continue; fi
-        kill "$pid"
+        kill "$pid" 2>/dev/null || continue # it has just ended
         until=$((SECONDS + PATIENCE))
         while pid_of "$name" >/dev/null; do
             ((SECONDS < until)) || die "$name (process $pid) does not end" "kill -9 $pid loses nothing"
@@ -337,6 +339,8 @@ case "${1:-} $#" in
 esac
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
+# Before it is looked which addresses a running stack has.
+if [[ $1 == up || $1 == down ]]; then locked run; fi
 as_running
 defaults
 "$1"

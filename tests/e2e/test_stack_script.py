@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
     assert {"collector is stopped", "jaeger is stopped"} <= set(down.out.splitlines())
     assert "does not run" in after.out
     assert script("down").out == ""
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="without flock nobody waits")
+def test_two_that_start_it_at_once_have_one_stack(script: Script) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        ups = list(pool.map(lambda _: script("up"), range(4)))
+
+    assert [up.code for up in ups] == [0] * 4
+    assert len({tuple(processes(up.out)) for up in ups}) == 1
 
 
 def test_what_died_is_started_again_at_the_same_addresses(script: Script) -> None:
