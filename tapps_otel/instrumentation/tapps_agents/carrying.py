@@ -51,6 +51,7 @@ class TappsCarrying(Carrying):
 
         :param failed: what it has made then is a run that failed at its start
         """
+        self.opened = True  # also where that fails: what a step carries out is not this run
         with guarded("this run goes on without a log"):
             called, self.executor, state = self.executor, executor, executor.state
             bond = bond_of(executor)

@@ -16,6 +16,7 @@ from tapps_otel import configure, history, step
 from tapps_otel.instrumentation import instrument
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.lease import Lease
 
 Story = Callable[..., list[str]]
 Events = Callable[..., list[dict[str, Any]]]
@@ -558,6 +559,29 @@ def test_a_new_start_ends_the_run_before_it(project: Project, story: Story) -> N
     executor.start()
 
     assert story()[-1] == "workflow_end cancelled"
+
+
+async def test_a_run_inside_a_step_of_one_that_cannot_be_taken_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch, story: Story
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    inner = project.executor(project.write(chain(dict([*FIVE.items()][:1])), workflow_id="inner"))
+    outer = project.executor(project.write(workflow_id="outer"))
+
+    async def nest() -> None:
+        project.does.clear()
+        await inner.execute()
+
+    project.does["planner"] = nest
+    outer.start()
+    project.make("requirements.md")
+    outer.mark_step_complete("s1", [{"name": "requirements.md", "path": "requirements.md"}])
+    held = Lease(Path(".tapps-agents/workflow-state/events/outer.lease"), "outer")
+    await outer.execute()
+    held.release()
+
+    assert story("inner") == ["workflow_start", *good("s1"), "workflow_end completed"]
+    assert story("outer") == ["workflow_start", *good("s1")]
 
 
 # ---------------------------------------------------------------- in Cursor mode
