@@ -65,10 +65,16 @@ def done_steps(executor: Any, history: RunHistory, root: Path) -> dict[str, Step
 
     Their engine follows requirements, or (since 3.5.40) the chain of ``next`` alone: a step that
     it could not have come to without one that has to run again has to run again, too. So it is
-    asked itself.
+    asked itself; but not of a run that is completed, of which nothing runs.
 
     :param root: artifacts are looked for under it
     """
+    if history.status == "completed":
+        return {
+            step.name: step
+            for step in history.steps
+            if step.parent is None and step.status in _DONE
+        }
     whole = {}
     for step in executor.workflow.steps:
         record = history.by_id.get(escape(str(step.id)))

@@ -77,7 +77,7 @@ async def resume(
     summary = store.summary(name)
     if summary.status == "completed":
         history = load(name, store.folder)
-        _load_workflow(inner, history, root)
+        _check_kind(history)
         return _state_of(inner, store, history, root)
     bond = bond_of(inner)
     flow = beginning(name, store.folder).name
@@ -214,12 +214,10 @@ def _load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
 
     :raises RunConflictError: there is none
     """
-    name, about = history.workflow_id, history.workflow
-    if about.get("executor") != EXECUTOR:
-        raise RunConflictError(f"run {name!r} is one of {history.name!r}, not of tapps-agents")
+    _check_kind(history)
     if executor.workflow is not None:
         return
-    source = about.get("source")
+    name, source = history.workflow_id, history.workflow.get("source")
     if not source:
         raise RunConflictError(
             f"run {name!r}: its workflow was not loaded from a file: give the executor the "
@@ -238,6 +236,14 @@ def _load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
     if hasattr(executor, "_workflow_path"):
         executor._workflow_path = path  # noqa: SLF001 - where theirs notes it, for snapshots
     bond_of(executor).loaded = loaded
+
+
+def _check_kind(history: RunHistory) -> None:
+    """:raises RunConflictError: it is no run of theirs"""
+    if history.workflow.get("executor") != EXECUTOR:
+        raise RunConflictError(
+            f"run {history.workflow_id!r} is one of {history.name!r}, not of tapps-agents"
+        )
 
 
 def _parse(path: Path) -> Any:

@@ -26,18 +26,21 @@ def make_state(
 ) -> Any:
     """A ``WorkflowState`` with which their executors go on where the log ends.
 
+    :param workflow: theirs; not looked at where the run is completed
     :param done: the steps that are not to run again
     :param root: artifacts' paths are made absolute under it, as theirs are
     """
     from tapps_agents.workflow.models import WorkflowState
 
     over = history.status == "completed"
-    first_open = next((step.id for step in workflow.steps if step.id not in done), None)
+    first_open = None
+    if not over:
+        first_open = next((step.id for step in workflow.steps if step.id not in done), None)
     return _make(
         WorkflowState,
         workflow_id=workflow_id,
         started_at=local_time(history.executions[0].started_ns),
-        current_step=None if over else first_open,
+        current_step=first_open,
         completed_steps=list(done),
         skipped_steps=[step_id for step_id, one in done.items() if one.status == "skipped"],
         artifacts={one.name: one for one in _artifacts(done, root)},

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tapps_otel
 from crashing import in_child, killed
 from tapps import FIVE, Project, chain, is_parallel
 from tapps_otel import configure, history
@@ -177,6 +178,21 @@ def test_a_completed_run_is_answered_from_its_log(project: Project, story: Story
     assert state.completed_steps == list(FIVE)
     assert story() == before
     assert len(project.did.all) == 5
+
+
+def test_a_completed_run_asks_for_no_file_of_its_project(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_path = project.write()
+    run(project)
+    run_path.unlink()
+    (project.root / "requirements.md").unlink()
+    caplog.clear()
+    state = asyncio.run(tapps_otel.resume(the_run()))
+
+    assert state.completed_steps == list(FIVE)
+    assert set(state.artifacts) == {creates for _, _, creates in FIVE.values()}
+    assert "again" not in caplog.text
 
 
 def test_a_failed_run_goes_on_at_what_failed(project: Project, story: Story) -> None:
