@@ -21,13 +21,15 @@ _ENDS = frozenset({"step_finish", "step_fail", "step_skip"})
 class Progress:
     """Takes a run's events as they come.
 
-    :ivar finished: steps that ended well, in all executions
+    :ivar finished: steps that ended well, in all executions; one that an executor has done again
+        is one
     :ivar ended: attempts that ended in this execution
     :ivar open: step_ids of what is open
     """
 
     def __init__(self) -> None:
-        self.finished = self.ended = 0
+        self.ended = 0
+        self._done: set[str] = set()
         self.open: dict[str, None] = {}
 
     def feed(self, event: Event) -> Line | None:
@@ -52,7 +54,8 @@ class Progress:
     def _ended(self, event: Event) -> Line:
         step_id, kind = str(event.step_id), event.event_type
         self.open.pop(step_id, None)
-        self.finished += kind != "step_fail"
+        if kind != "step_fail":
+            self._done.add(step_id)
         self.ended += 1
         sign = mark(str(event.status))
         if event.late is True and event.status == "interrupted":
@@ -73,6 +76,11 @@ class Progress:
             plain(step_id),
             (f"  {', '.join(words)}", "bad" if sign.style == "bad" else "dim"),
         )
+
+    @property
+    def finished(self) -> int:
+        """See above."""
+        return len(self._done)
 
     @property
     def now(self) -> str:

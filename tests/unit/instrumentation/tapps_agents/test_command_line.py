@@ -65,6 +65,16 @@ def test_resume_by_the_command_line(
     assert cli(capsys, "verify", killed).code == 0
 
 
+def test_a_step_that_is_done_again_is_counted_once(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("stories")
+    done = cli(capsys, "resume", killed)
+
+    assert project.did.all[3:] == ["planner", "architect", "ops", "documenter"]
+    assert done.err.rstrip().endswith("5 steps")
+
+
 def test_a_changed_workflow_by_the_command_line(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
