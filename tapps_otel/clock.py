@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "Clock",
@@ -42,62 +42,50 @@ class Clock(Protocol):
         """Let this much time pass."""
 
 
-class _System:
-    time_ns = staticmethod(time.time_ns)
-    monotonic_ns = staticmethod(time.monotonic_ns)
-    sleep = staticmethod(time.sleep)
-
-
-_clock: Clock = _System()
-_cached = (-1, "")
-
-
-def time_ns() -> int:
-    """Wall clock, ns since 1970 UTC."""
-    return _clock.time_ns()
-
-
-def monotonic_ns() -> int:
-    """A clock that never goes back, ns from any origin; only differences mean anything."""
-    return _clock.monotonic_ns()
-
-
-def sleep(seconds: float) -> None:
-    """Block this thread for ``seconds``."""
-    _clock.sleep(seconds)
+# The system's own, until `use` puts others here: call them as clock.time_ns(), never by a name of
+# your own.
+time_ns = time.time_ns
+monotonic_ns = time.monotonic_ns
+sleep: Callable[[float], None] = time.sleep
 
 
 async def sleep_async(seconds: float) -> None:
     """Let ``seconds`` pass for this task alone."""
     import asyncio
 
-    if isinstance(_clock, _System):
+    if sleep is time.sleep:
         await asyncio.sleep(seconds)
     else:
-        _clock.sleep(seconds)
+        sleep(seconds)
         await asyncio.sleep(0)
 
 
 @contextmanager
 def use(clock: Clock) -> Iterator[None]:
     """Let the whole process read ``clock`` for a while. For tests."""
-    global _clock  # noqa: PLW0603 - the one switch between the system's clock and a test's
-    before, _clock = _clock, clock
+    global time_ns, monotonic_ns, sleep
+    before = time_ns, monotonic_ns, sleep
+    time_ns, monotonic_ns, sleep = clock.time_ns, clock.monotonic_ns, clock.sleep
     try:
         yield
     finally:
-        _clock = before
+        time_ns, monotonic_ns, sleep = before
+
+
+_cached = (-1, 0, "")
 
 
 def timestamp(ns: int) -> str:
     """Write ``ns`` as RFC 3339 UTC with nine digits and ``Z`` (years 1970 to 9999)."""
     global _cached  # noqa: PLW0603 - most events share the second of the one before
-    second, rest = divmod(ns, _NS)
-    cached = _cached  # read once: another thread may replace the pair meanwhile
-    if cached[0] != second:
+    second = ns // _NS
+    known, offset, prefix = _cached  # read at once: another thread may replace it meanwhile
+    if known != second:
         at = datetime.fromtimestamp(min(max(second, 0), _LAST_SECOND), UTC)
-        cached = _cached = (second, at.strftime("%Y-%m-%dT%H:%M:%S"))
-    return f"{cached[1]}.{rest:09d}Z"
+        # What is left above the offset has ten digits, of which the first is a one.
+        offset, prefix = (second - 1) * _NS, at.strftime("%Y-%m-%dT%H:%M:%S.")
+        _cached = (second, offset, prefix)
+    return f"{prefix}{str(ns - offset)[1:]}Z"
 
 
 def parse_timestamp(text: str) -> int:

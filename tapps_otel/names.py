@@ -152,4 +152,4 @@ def marker_span_id(trace_id: str, span_id: str) -> str:
 
 def new_span_id() -> str:
     """16 hex digits, never all zero (W3C Trace Context, section 3.2.2.4)."""
-    return f"{_random.getrandbits(64) or 1:016x}"
+    return "%016x" % (_random.getrandbits(64) or 1)

@@ -34,9 +34,9 @@ Durability = Literal["commit", "always", "os"]
 
 _log = logging.getLogger("tapps_otel")
 _RETRY_NS: Final = 1_000_000_000  # between two tries to open a log that fails again and again
-# Events are held in memory until they are synced; a run that writes none of the synced types for
-# long is synced all the same.
-_MOST_UNSYNCED: Final = 1024
+# Events are held in memory until they are settled; a run that writes none of the synced types for
+# long is settled all the same.
+_MOST_UNSETTLED: Final = 1024
 _LATE: Final = 32  # bytes by which a line may grow when it is written a second time
 
 
@@ -103,9 +103,9 @@ class LogWriter:
         self._execution: int | None = None  # of the last event appended here
         self._failure: str | None = None
         self._retry_at_ns = 0
-        # Written and not yet known to be on the disk, each with its sha: after a failure the file
-        # may or may not hold them.
-        self._unsynced: list[tuple[Event, bytes]] = []
+        # Written, and not yet known to be as safe as the durability says, each with its sha: after
+        # a failure the file may or may not hold them.
+        self._unsettled: list[tuple[Event, bytes]] = []
         self._waiting: deque[Event] = deque()  # never written
         self._dropped = 0
         self._acknowledged = 0  # seq up to which the log was synced when it last failed
@@ -146,14 +146,18 @@ class LogWriter:
         :raises LogWriteError: the log cannot be written, and ``stop`` was asked for; the event may
             be in the file all the same
         """
-        durability = self._durability
-        due = durability != "os" and (sync or durability == "always" or event.event_type in SYNCED)
+        settle = sync or event.event_type in SYNCED or self._durability == "always"
         with self._lock:
-            if self._descriptor < 0 and self._failure is None:
-                raise LogWriteError(self.path, "the log is closed")
             self._execution = event.execution
-            if self._written(event, due):
-                return event.seq
+            try:
+                if self._descriptor >= 0 or self._reopened():
+                    self._write(event, settle)
+                    return event.seq
+                if not self._stop:
+                    self._keep(event)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C in the middle, too
+                if self._outlived(error):
+                    return event.seq
             if self._stop:
                 self._forget(event)
                 raise LogWriteError(self.path, str(self._failure))
@@ -164,7 +168,7 @@ class LogWriter:
         with self._lock:
             self._retry_at_ns = 0
             if self._failure is not None and not self._recovered():
-                lost = len(self._unsynced) + len(self._waiting) + self._dropped
+                lost = len(self._unsettled) + len(self._waiting) + self._dropped
                 _log.error("%s: up to %d events are lost: %s", self.path, lost, self._failure)
                 self._tell_dropped(lost - self._dropped)  # those were told of
             self._failure = None
@@ -174,7 +178,7 @@ class LogWriter:
         """Let go of the file in a forked child: the log is the parent's."""
         self._lock = threading.Lock()  # a thread that is not in this process may hold the old one
         self._failure = None
-        self._unsynced, self._waiting, self._dropped = [], deque(), 0
+        self._unsettled, self._waiting, self._dropped = [], deque(), 0
         self._release()
 
     def _release(self) -> None:
@@ -184,29 +188,29 @@ class LogWriter:
 
     # -- with the lock held: one event
 
-    def _written(self, event: Event, sync: bool) -> bool:  # noqa: FBT001 - every event comes here
-        """Write ``event``; if the log fails, recover it at once, or keep the event for later."""
-        if self._failure is not None and not self._recovered():
-            if not self._stop:
-                self._keep(event)
-            return False
-        try:
-            self._write(event, sync)
-        except _UnfitEventError as error:
+    def _reopened(self) -> bool:
+        """Whether a log that failed can be written again."""
+        if self._failure is None:
+            raise LogWriteError(self.path, "the log is closed")
+        return self._recovered()
+
+    def _outlived(self, error: BaseException) -> bool:
+        """Deal with what an event's write raised; whether the event is in the log all the same."""
+        if isinstance(error, _UnfitEventError):
             if self._stop:
                 raise LogWriteError(self.path, str(error)) from error
             self._drop(error)
             self._write_gap()
             return False
-        except OSError as error:
-            self._poison(error)
-            return self._recovered()  # which found the event in the file, or wrote it again
-        except BaseException as error:  # Ctrl-C between the write and what remembers it
-            self._poison(error)
-            raise
-        return True
+        if isinstance(error, LogWriteError):  # it is closed
+            raise error
+        self._poison(error)
+        if not isinstance(error, OSError):
+            raise error
+        return self._recovered()  # which found the event in the file, or wrote it again
 
-    def _write(self, event: Event, sync: bool) -> None:  # noqa: FBT001 - every event comes here
+    def _write(self, event: Event, settle: bool) -> None:  # noqa: FBT001 - every event comes here
+        """Write an event; ``settle`` it, and what came before it, as the durability says."""
         event.seq = seq = self._seq + 1
         try:
             line, sha = encode(event, self._sha)
@@ -217,18 +221,17 @@ class LogWriter:
             raise _UnfitEventError(
                 f"event {event.event_type}: a line of {length} bytes, of at most {MAX_LINE}"
             )
-        files, descriptor, unsynced = self._files, self._descriptor, self._unsynced
-        unsynced.append((event, sha))
+        files, descriptor, unsettled = self._files, self._descriptor, self._unsettled
+        unsettled.append((event, sha))
         files.write(descriptor, line)
         self._seq, self._sha = seq, sha
         self._end = end = self._end + length
         if files.position(descriptor) != end:
             raise _ForeignWriterError
-        if sync or len(unsynced) >= _MOST_UNSYNCED:
-            files.sync(descriptor)
-            unsynced.clear()
-        elif self._durability == "os":
-            unsynced.clear()
+        if settle or len(unsettled) >= _MOST_UNSETTLED:
+            if self._durability != "os":
+                files.sync(descriptor)
+            unsettled.clear()
 
     def _keep(self, event: Event) -> None:
         if len(self._waiting) < self._limit:
@@ -250,7 +253,7 @@ class LogWriter:
 
     def _forget(self, event: Event) -> None:
         """Do not write later what the caller was told is not written."""
-        self._unsynced = [one for one in self._unsynced if one[0] is not event]
+        self._unsettled = [one for one in self._unsettled if one[0] is not event]
         if self._waiting and self._waiting[-1] is event:
             self._waiting.pop()
 
@@ -261,7 +264,7 @@ class LogWriter:
         if self._failure is None:
             _log.error("%s: cannot write to the log: %s", self.path, reason)
             if self._durability != "os":
-                self._acknowledged = self._unsynced[0][0].seq - 1 if self._unsynced else self._seq
+                self._acknowledged = self._unsettled[0][0].seq - 1 if self._unsettled else self._seq
         self._failure = reason
         self._release()
         if self._observer is not None:
@@ -274,10 +277,10 @@ class LogWriter:
             return False
         self._retry_at_ns = now + _RETRY_NS
         try:
-            seen = self._open(lambda _: None, {sha for _, sha in self._unsynced})
+            seen = self._open(lambda _: None, {sha for _, sha in self._unsettled})
             self._acknowledged = self._seq  # this much was just read from the disk
-            missing = [event for event, sha in self._unsynced if sha not in seen]
-            self._unsynced.clear()
+            missing = [event for event, sha in self._unsettled if sha not in seen]
+            self._unsettled.clear()
             self._waiting.extendleft(reversed(missing))
             self._write_what_waits()
         except (OSError, LogError) as error:
@@ -293,12 +296,12 @@ class LogWriter:
             event = self._waiting.popleft()
             event.late = True
             try:
-                self._write(event, sync=not self._waiting and self._durability != "os")
+                self._write(event, settle=not self._waiting)
             except _UnfitEventError as error:
                 self._drop(error)
         if self._dropped:
             self._write(
-                self._own_event("log_gap", attributes={"dropped": self._dropped}), sync=True
+                self._own_event("log_gap", attributes={"dropped": self._dropped}), settle=True
             )
             self._dropped = 0
 

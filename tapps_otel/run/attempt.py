@@ -21,57 +21,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from tapps_otel.run.recorder import Run
-
 __all__ = ["Attempt", "status_of"]
 
 
-class Attempt(Scope):
+class Attempt(Scope, kw_only=True, eq=False):
     """One try of a step; the scope of what it calls.
 
-    :ivar done: whether the log had the outcome already; then nothing is written
+    :ivar scope: where it was called
+    :ivar number: 1, 2, ...: of the step's attempts
+    :ivar inputs: as JSON, if they are captured
+    :ivar by_hand: nothing but its caller can end it
     :ivar result: the outcome, once there is one
     """
 
-    __slots__ = (
-        "_entered",
-        "_monotonic",
-        "_started_ns",
-        "by_hand",
-        "call",
-        "digest",
-        "inputs",
-        "key",
-        "number",
-        "order",
-        "result",
-        "scope",
-        "start_event",
-    )
-
-    start_event: Event
-
-    def __init__(
-        self,
-        run: Run,
-        scope: Scope,
-        call: Call,
-        step_id: str,
-        number: int,
-        *,
-        thread: int = 0,
-        task: asyncio.Task[Any] | None = None,
-    ) -> None:
-        super().__init__(run, step_id, thread, task)
-        self.scope, self.call, self.number = scope, call, number
-        self.order: int | None = None
-        self.key: str | None = None
-        self.digest: str | None = None
-        self.inputs: bytes | None = None  # as JSON, if they are captured
-        self.by_hand = False
-        self.result: Any = None
-        self._entered: _Current | None = None
-        self._started_ns = self._monotonic = 0
+    step_id: str
+    scope: Scope
+    call: Call
+    number: int
+    order: int | None = None
+    key: str | None = None
+    digest: str | None = None
+    inputs: bytes | None = None
+    by_hand: bool = False
+    result: Any = None
+    start_event: Event = None  # type: ignore[assignment]  # until it starts
+    _entered: _Current | None = None
+    _started_ns: int = 0
+    _monotonic: int = 0
 
     @property
     def done(self) -> bool:
@@ -119,7 +95,7 @@ class Attempt(Scope):
             workflow_id=run.workflow_id,
             timestamp=clock.timestamp(started),
             execution=run.execution,
-            step_id=self.step_id,  # type: ignore[arg-type]
+            step_id=self.step_id,
             step=call.name,
             agent=call.agent,
             action=call.action,
@@ -138,16 +114,18 @@ class Attempt(Scope):
         """
         run, scope = self.run, self.scope
         following = Attempt(
-            run,
-            scope,
-            self.call,
-            str(self.step_id),
-            self.number + 1,
+            run=run,
+            scope=scope,
+            call=self.call,
+            step_id=self.step_id,
+            number=self.number + 1,
             thread=self.thread,
             task=self.task,
+            order=self.order,
+            key=self.key,
+            digest=self.digest,
+            inputs=self.inputs,
         )
-        following.order, following.key, following.digest = self.order, self.key, self.digest
-        following.inputs = self.inputs
         with run.lock:
             if scope.state is not OPEN:
                 scope.release(self)
@@ -232,7 +210,7 @@ class Attempt(Scope):
         left = failures.caused_by(error, run.workflow_id, self.step_id)
         if left:
             event.caused_by = left
-        failures.mark(error, run.workflow_id, str(self.step_id))
+        failures.mark(error, run.workflow_id, self.step_id)
         self._end(event, FAILED, release=wait is None)
         return wait
 
@@ -299,11 +277,14 @@ class Attempt(Scope):
 
         :returns: ``False`` if it is over already
         """
-        inside = self.begin_end()
-        if inside is None:
+        with self.run.lock:  # as begin_end: every step comes here
+            over = self.state is not OPEN
+            if not over:
+                self.state = CLOSING
+        if over:
             self._say_it_is_over()
             return False
-        if inside:
+        if self.open:
             try:
                 self.drain()
             except BaseException as error:
@@ -325,7 +306,7 @@ class Attempt(Scope):
             span_id=self.start_event.span_id,
             parent_span_id=self.start_event.parent_span_id,
             execution=run.execution,
-            step_id=self.step_id,  # type: ignore[arg-type]
+            step_id=self.step_id,
             step=call.name,
             agent=call.agent,
             action=call.action,
@@ -362,8 +343,9 @@ class Attempt(Scope):
             span.end(event)
 
     def _remember(self, event: Event, seq: int | None, *, forget: bool = False) -> None:
+        """Keep the history of this step, where it is kept: see :meth:`Memory.follow`."""
         run = self.run
-        if run.memory.follows(self):
+        if self.scope.step_id is not None or self.step_id in run.memory.by_id:
             with run.lock:
                 run.memory.follow(self, event, seq, forget=forget)
 

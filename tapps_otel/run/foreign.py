@@ -30,7 +30,6 @@ from tapps_otel.run.scope import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterable, Mapping
 
     from tapps_otel.log.artifacts import Artifact
@@ -76,7 +75,7 @@ class ForeignCall(Call):
         self.put_result(run, event, value)
 
 
-class ForeignAttempt(Attempt):
+class ForeignAttempt(Attempt, kw_only=True, eq=False):
     """One try of an executor's step.
 
     :ivar late: it is told of afterwards, and how long it took is not known
@@ -84,27 +83,12 @@ class ForeignAttempt(Attempt):
     :ivar attributes: of the event that will end it
     """
 
-    __slots__ = ("_ending", "_stopped_ns", "attributes", "late", "skip_reason")
-
-    def __init__(
-        self,
-        run: Run,
-        scope: Scope,
-        call: Call,
-        step_id: str,
-        number: int,
-        *,
-        thread: int = 0,
-        task: asyncio.Task[Any] | None = None,
-        late: bool = False,
-    ) -> None:
-        super().__init__(run, scope, call, step_id, number, thread=thread, task=task)
-        self.by_hand = True  # its code is not ours to wait for
-        self.late = late
-        self.skip_reason: str | None = None
-        self.attributes: dict[str, Any] | None = None
-        self._stopped_ns: int | None = None
-        self._ending: str | None = None
+    by_hand: bool = True  # its code is not ours to wait for
+    late: bool = False
+    skip_reason: str | None = None
+    attributes: dict[str, Any] | None = None
+    _stopped_ns: int | None = None
+    _ending: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -198,11 +182,11 @@ class ForeignRun(Run):
                 raise RunEndedError(call.name, self.scope_name(scope))
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
             attempt = ForeignAttempt(
-                self,
-                scope,
-                call,
-                place,
-                number,
+                run=self,
+                scope=scope,
+                call=call,
+                step_id=place,
+                number=number,
                 thread=threading.get_ident(),
                 task=running_task(),
                 late=late,

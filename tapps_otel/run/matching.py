@@ -22,10 +22,13 @@ class Matcher:
     """The records that one attempt of a scope may take.
 
     A retry has no guard for what the try before asked for: such records are no longer due.
+
+    :ivar fresh: whether the scope has no past at all
     """
 
     def __init__(self, past: Past | None) -> None:
         self._past = past
+        self.fresh = past is None
         self._used = {} if past is None else dict(past.used)
         records = [] if past is None else past.records
         self._unclaimed = {record.step_id: record for record in records}
@@ -35,11 +38,6 @@ class Matcher:
         for record in reversed(records):
             digest = None if record.key is not None else record.inputs_digest
             self._by_content.setdefault((record.name, record.key, digest), []).append(record)
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the scope has no past at all."""
-        return self._past is None
 
     def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """Take the first unclaimed record with this content; ``None`` when there is none."""

@@ -30,6 +30,7 @@ class Memory:
 
     :param home: module of the workflow's function
     :ivar refusal: once raised, it is raised by every later call
+    :ivar by_id: the steps whose history is kept
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Memory:
         self._home = home
         self._workflow_id, self._blobs = workflow_id, blobs
         self._fold, self._plan = fold, Plan(fold.history)
-        self._by_id = fold.history.by_id
+        self.by_id = fold.history.by_id
         self._lenient = on_divergence == "rerun"
         self.refusal: RefusalError | None = None
 
@@ -52,12 +53,13 @@ class Memory:
         """What is known."""
         return self._fold.history
 
-    def new_matcher(self, scope_id: str | None) -> Matcher:
-        """What an attempt of this scope may take."""
-        matcher = Matcher(self._plan.past(scope_id))
-        if scope_id is None:
-            self._plan.forget_scope(None)
-        return matcher
+    def matcher_of(self, scope: Scope) -> Matcher:
+        """What calls of this scope may take; found when the first one comes."""
+        if scope.matcher is None:
+            scope.matcher = Matcher(self._plan.past(scope.step_id))
+            if scope.step_id is None:
+                self._plan.forget_scope(None)
+        return scope.matcher
 
     def knows(self, scope_id: str | None) -> bool:
         """Whether the scope ever had a step."""
@@ -70,22 +72,24 @@ class Memory:
 
         :raises Exception: a failure that was handled before, raised again
         """
-        if not (record.stored or record.handled):
+        status, data, step_id = record.last.status, record.result, record.step_id
+        definition = call.definition
+        if record.handled or record.stored:
+            if record.definition != definition and None not in {record.definition, definition}:
+                if scope.changed is None:
+                    scope.changed = {}
+                scope.changed[step_id] = None
+            if record.handled:
+                self._raise_again(record)
+        else:
             return None
-        if call.definition is not None and record.definition not in {None, call.definition}:
-            if scope.changed is None:
-                scope.changed = {}
-            scope.changed[record.step_id] = None
-        if record.handled:
-            self._raise_again(record)
-        data = record.result
         if record.result_blob is not None:
             data = self._blobs.get(record.result_blob)
-        if record.parent is None:  # nobody asks twice, and large runs have many
-            self._plan.forget(record.step_id)
-        if data is None or (record.status == "skipped" and data == b"null"):
-            return Stored(record.step_id, None)  # a skip's, whatever the annotation says
-        return Stored(record.step_id, call.read_result(data))
+        if scope.step_id is None:  # nobody asks twice, and large runs have many
+            self._plan.forget(step_id)
+        if data is None or (status == "skipped" and data == b"null"):
+            return Stored(step_id, None)  # a skip's, whatever the annotation says
+        return Stored(step_id, call.read_result(data))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
         error = failures.rebuild(record.last.error, self._home)
@@ -115,15 +119,14 @@ class Memory:
 
         :raises RefusalError: the guard knows where it came from
         """
-        if scope.matcher.fresh:
-            return
+        matcher = self.matcher_of(scope)
         once = call.policy.on_interrupted == "fail"
-        lost = scope.matcher.lost(call.name, digest, key) if once else None
+        lost = matcher.lost(call.name, digest, key) if once else None
         if lost is not None:
             self._refuse(refusals.interrupted(lost, self._workflow_id))
         if order is None or key is not None or self._lenient:
             return
-        found = scope.matcher.guard(
+        found = matcher.guard(
             call.name, order, lambda record: self._plan.loss(record, interruptible=not once)
         )
         if found is not None:
@@ -141,10 +144,6 @@ class Memory:
         event.seq = self.history.seq + 1 if seq is None else seq
         self._fold.feed(event)
 
-    def follows(self, attempt: Attempt) -> bool:
-        """Whether the history of this step is kept."""
-        return attempt.scope.step_id is not None or attempt.step_id in self._by_id
-
     def follow(
         self, attempt: Attempt, event: Event, seq: int | None, *, forget: bool = False
     ) -> None:
@@ -155,7 +154,7 @@ class Memory:
 
         :param forget: it ended, and no other try follows: nobody will ask for it again
         """
-        by_id = self.history.by_id
+        by_id = self.by_id
         around: Any = attempt.scope
         if around.step_id is not None and around.step_id not in by_id:
             self.follow(around, around.start_event, around.start_event.seq)
@@ -163,6 +162,6 @@ class Memory:
         self.feed(event, seq)
         if around.step_id is not None:
             if len(by_id) > known:
-                self._plan.add(by_id[str(attempt.step_id)])
+                self._plan.add(by_id[attempt.step_id])
         elif forget:
-            self._plan.forget(str(attempt.step_id))
+            self._plan.forget(attempt.step_id)

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import UNSET, Raw
@@ -110,7 +111,7 @@ class Run:
         self._started_monotonic = clock.monotonic_ns()
         self._token: Any = None
         self._span_token: object = None
-        self.root = Scope(self, None, threading.get_ident(), None)
+        self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
 
     @classmethod
     def open(
@@ -237,11 +238,18 @@ class Run:
             entered.by_hand = True
             entered.start()
             return entered
-        attempt = Attempt(self, self.root, call, "" if entered is None else entered.step_id, 0)
-        attempt.state = COMPLETED
-        attempt.result = None if entered is None else entered.result
-        attempt.by_hand = True
-        return attempt
+        return Attempt(
+            run=self,
+            scope=self.root,
+            call=call,
+            step_id="" if entered is None else entered.step_id,
+            number=0,
+            thread=0,
+            task=None,
+            state=COMPLETED,
+            result=None if entered is None else entered.result,
+            by_hand=True,
+        )
 
     def annotate(
         self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
@@ -275,7 +283,7 @@ class Run:
 
     def enter_root(self) -> None:
         """Make the workflow the current scope; ordered calls come from this thread and task."""
-        self.root.thread, self.root.task = threading.get_ident(), running_task()
+        self.root.thread, self.root.task = get_ident(), running_task()
         self._token = current_scope.set(self.root)
         if self.root.span is not None:
             self._span_token = self.root.span.attach()
@@ -356,7 +364,7 @@ class Run:
         """
         if key is not None:
             check_text(key, f"the key of step {call.name!r}")
-        thread, task, memory = threading.get_ident(), running_task(), self.memory
+        thread, task, memory = get_ident(), running_task(), self.memory
         with self.lock:
             if memory.refusal is not None:
                 raise memory.refusal
@@ -364,27 +372,39 @@ class Run:
                 self._check_outlived(scope, call.name)
                 return None
             order = scope.order_of_call(call.name, thread, task)
-            matcher = scope.matcher
-            if step_id is None:
-                record = matcher.claim(call.name, digest, key)
-            else:
+            matcher = scope.matcher or memory.matcher_of(scope)
+            if step_id is not None:
                 step_id = join_step_id(scope.step_id, escape(step_id), 1)
                 record = matcher.claim_id(step_id)
-            stored = None if record is None else memory.answer(scope, call, record)
-            if stored is not None:
-                return stored
-            if self.done:
+            else:
+                record = None if matcher.fresh else matcher.claim(call.name, digest, key)
+            if record is not None:
+                stored = memory.answer(scope, call, record)
+                if stored is not None:
+                    return stored
+            if self._writer is None and self.done:
                 self._check_outlived(scope, call.name)
                 return None
             if record is not None:
                 memory.check_rerun(call, record)
                 number, step_id = record.last.number + 1, record.step_id
             else:
-                memory.check_new(scope, call, digest, key, order)
+                if not matcher.fresh:
+                    memory.check_new(scope, call, digest, key, order)
                 ordinal = matcher.next_number(call.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, call.escaped, ordinal)
-            attempt = Attempt(self, scope, call, step_id, number, thread=thread, task=task)
-            attempt.order, attempt.key, attempt.digest = order, key, digest
+            attempt = Attempt(
+                run=self,
+                scope=scope,
+                call=call,
+                step_id=step_id,
+                number=number,
+                thread=thread,
+                task=task,
+                order=order,
+                key=key,
+                digest=digest,
+            )
             scope.enclose(attempt)
             return attempt
 
@@ -612,9 +632,10 @@ class Run:
 
     def remark(self, scope: Scope) -> None:
         """Say, when a scope completes, what of its past nobody asked for, or was changed."""
-        if not scope.called and not self.memory.knows(scope.step_id):
+        if scope.matcher is None and not self.memory.knows(scope.step_id):
             return
-        unasked = [record.step_id for record in scope.matcher.unasked()]
+        matcher = self.memory.matcher_of(scope)
+        unasked = [record.step_id for record in matcher.unasked()]
         self._remark(scope, "tapps.unasked", "completed before, and not asked for now", unasked)
         changed = scope.changed or ()
         self._remark(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from msgspec import Struct
 
+if TYPE_CHECKING:
     from tapps_otel.otel.spans import LiveSpan
     from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.matching import Matcher
@@ -44,57 +45,32 @@ R = TypeVar("R")
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
 
 
-class Scope:
+# A struct, for its constructor is in C: every step makes one.
+class Scope(Struct, kw_only=True, eq=False, weakref=True):
     """The workflow, or an attempt of a step.
 
     :ivar step_id: of the step; ``None`` for the workflow
+    :ivar matcher: the records that calls of this scope may take; ``None`` before the first call
     :ivar counts: ordered calls so far, by name
     :ivar open: attempts inside that have not ended
+    :ivar changed: steps taken from the log though their code changed
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_matcher",
-        "_waiter",
-        "changed",
-        "counts",
-        "open",
-        "run",
-        "span",
-        "span_id",
-        "state",
-        "step_id",
-        "task",
-        "thread",
-    )
+    run: Run
+    step_id: str | None
+    thread: int
+    task: asyncio.Task[Any] | None
+    state: str = OPEN
+    span: LiveSpan | None = None
+    span_id: str = ""
+    matcher: Matcher | None = None
+    counts: dict[str, int] | None = None
+    open: set[Attempt] | None = None
+    changed: dict[str, None] | None = None
+    _waiter: Callable[[], object] | None = None
 
-    def __init__(
-        self, run: Run, step_id: str | None, thread: int, task: asyncio.Task[Any] | None
-    ) -> None:
-        self.run = run
-        self.step_id = step_id
-        self.thread, self.task = thread, task
-        self.state = OPEN
-        self.span: LiveSpan | None = None
-        self.span_id = ""
-        self.counts: dict[str, int] | None = None
-        self.open: set[Attempt] | None = None
-        self.changed: dict[str, None] | None = None
-        self._matcher: Matcher | None = None
-        self._waiter: Callable[[], object] | None = None
-
-    @property
-    def matcher(self) -> Matcher:
-        """The records that calls of this scope may take; found when the first call comes."""
-        found = self._matcher
-        if found is None:
-            found = self._matcher = self.run.memory.new_matcher(self.step_id)
-        return found
-
-    @property
-    def called(self) -> bool:
-        """Whether a step was called in it."""
-        return self._matcher is not None
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.step_id!r} of {self.run!r}: {self.state}>"
 
     def order_of_call(self, name: str, thread: int, task: asyncio.Task[Any] | None) -> int | None:
         """Count a call made from the scope's own task and thread; ``None`` for any other."""

@@ -41,7 +41,6 @@ __all__ = [
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_STRINGS: Final = frozenset({str})
 _FREE: Final = frozenset({Any, object, inspect.Parameter.empty})  # annotations that say nothing
 # Annotations that JSON itself can keep, each with the types that it admits.
 _PLAIN: Final[dict[Any, frozenset[type]]] = {
@@ -83,8 +82,8 @@ def to_json(value: object) -> bytes:
     :raises TypeError: naming the path of what is not JSON's own (a tuple, a NaN, a key that is no
         string, ...)
     """
-    if type(value) not in _SCALARS:
-        _check_native(value, "$", MAX_DEPTH)
+    if type(value) not in _SCALARS and not _is_native(value, MAX_DEPTH):
+        _refuse_foreign(value, "$", MAX_DEPTH)
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -99,29 +98,44 @@ def from_json(data: bytes) -> Any:
         return json.loads(data)
 
 
-def _check_native(value: object, path: str, depth: int) -> None:
+def _is_native(value: Any, depth: int) -> bool:
+    """Whether ``value``, no scalar, is of JSON's own types. Every result is asked."""
     kind = type(value)
-    if kind in _SCALARS:
+    if depth == 0 and kind is not float:
+        return False
+    if kind is dict:
+        for key, item in value.items():
+            odd = type(item) not in _SCALARS and not _is_native(item, depth - 1)
+            if odd or type(key) is not str:
+                return False
+        return True
+    if kind is list:
+        for item in value:
+            if type(item) not in _SCALARS and not _is_native(item, depth - 1):
+                return False
+        return True
+    return kind is float and math.isfinite(value)
+
+
+def _refuse_foreign(value: object, path: str, depth: int) -> None:
+    """Say what is not native, and where.
+
+    :raises _NotNativeError: unless all is
+    """
+    kind = type(value)
+    if kind is float and not math.isfinite(value):  # type: ignore[arg-type]
+        raise _NotNativeError(path, f"{value} has no place in JSON")
+    if kind is float or kind in _SCALARS:
         return
-    if kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type]
-            raise _NotNativeError(path, f"{value} has no place in JSON")
-    elif depth == 0:
+    if depth == 0:
         raise _NotNativeError(path[:80], f"nested deeper than {MAX_DEPTH} levels")
-    elif kind is list:
-        # Most lists hold scalars alone: their types are looked at in C.
-        if not _SCALARS.issuperset(map(type, value)):  # type: ignore[call-overload]
-            for index, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
-                _check_native(item, f"{path}[{index}]", depth - 1)
-    elif kind is dict:
-        if not _STRINGS.issuperset(map(type, value)):  # type: ignore[call-overload]
-            odd = next(key for key in value if type(key) is not str)  # type: ignore[attr-defined]
-            raise _NotNativeError(path, f"the key {odd!r:.80} is not a string")
-        for key, item in value.items():  # type: ignore[attr-defined]
-            if type(item) not in _SCALARS:
-                _check_native(item, f"{path}.{key}", depth - 1)
-    else:
+    if kind not in {list, dict}:
         raise _NotNativeError(path, _kind_name(kind))
+    for key in value if kind is dict else ():  # type: ignore[attr-defined]
+        if type(key) is not str:
+            raise _NotNativeError(path, f"the key {key!r:.80} is not a string")
+    for step, item in _items(value):
+        _refuse_foreign(item, path + step, depth - 1)
 
 
 def check_text(value: object, what: str) -> None:
