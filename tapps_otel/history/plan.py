@@ -34,25 +34,24 @@ class Past:
 
 
 class Plan:
-    """The records of every scope of a run, kept up to date while it goes on."""
+    """The records of every scope of a run, kept up to date while it goes on.
+
+    :ivar children: of each scope that ever had a step, unless it was forgotten
+    """
 
     def __init__(self, history: RunHistory) -> None:
         self._history = history
-        self._children: dict[str | None, list[StepHistory]] = {}
+        self.children: dict[str | None, list[StepHistory]] = {}
         for step in history.by_id.values():
             self.add(step)
 
     def add(self, step: StepHistory) -> None:
         """Take in a step that the history has come to know."""
-        self._children.setdefault(step.parent, []).append(step)
-
-    def knows(self, scope_id: str | None) -> bool:
-        """Whether the scope ever had a step."""
-        return scope_id in self._children
+        self.children.setdefault(step.parent, []).append(step)
 
     def past(self, scope_id: str | None) -> Past | None:
         """What a new attempt of this scope finds; ``None`` for a scope that never had a step."""
-        children = self._children.get(scope_id)
+        children = self.children.get(scope_id)
         if children is None:
             return None
         scope = self._history.scope(scope_id)
@@ -72,12 +71,12 @@ class Plan:
         """Let go of a step that has ended, and of all inside it: nobody will ask again."""
         self._history.by_id.pop(step_id, None)
         self._history.scopes.pop(step_id, None)
-        for child in self._children.pop(step_id, ()):
+        for child in self.children.pop(step_id, ()):
             self.forget(child.step_id)
 
     def forget_scope(self, scope_id: str | None) -> None:
         """Let go of a scope's list of records, which a matcher has taken over."""
-        self._children.pop(scope_id, None)
+        self.children.pop(scope_id, None)
 
     def loss(self, record: StepHistory, *, interruptible: bool) -> str | None:
         """What would be lost if this record were passed over; ``None``: nothing.
@@ -98,7 +97,7 @@ class Plan:
         reset = 0 if scope is None else scope.reset_seq
         return any(
             child.last.start_seq > reset and (child.stored or self._progress(child))
-            for child in self._children.get(record.step_id, ())
+            for child in self.children.get(record.step_id, ())
         )
 
 

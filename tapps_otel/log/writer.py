@@ -225,10 +225,10 @@ class LogWriter:
         unsettled.append((event, sha))
         files.write(descriptor, line)
         self._seq, self._sha = seq, sha
-        self._end = end = self._end + length
-        if files.position(descriptor) != end:
-            raise _ForeignWriterError
+        self._end += length
         if settle or len(unsettled) >= _MOST_UNSETTLED:
+            if files.position(descriptor) != self._end:
+                raise _ForeignWriterError
             if self._durability != "os":
                 files.sync(descriptor)
             unsettled.clear()

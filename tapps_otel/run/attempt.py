@@ -48,6 +48,7 @@ class Attempt(Scope, kw_only=True, eq=False):
     _entered: _Current | None = None
     _started_ns: int = 0
     _monotonic: int = 0
+    _stopped_ns: int | None = None  # on the same clock, where its code ends before its event
 
     @property
     def done(self) -> bool:
@@ -165,7 +166,8 @@ class Attempt(Scope, kw_only=True, eq=False):
             self.call.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
-            run.remark(self)
+            if run.memory.knows(self):
+                run.remark(self)
         except BaseException as error:
             self.fail_drained(error)
             raise
@@ -297,7 +299,8 @@ class Attempt(Scope, kw_only=True, eq=False):
         self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
 
     def _end_event(self, event_type: str, status: str) -> Event:
-        run, call, duration = self.run, self.call, self._took_ns()
+        run, call = self.run, self.call
+        duration = (self._stopped_ns or clock.monotonic_ns()) - self._monotonic
         return Event(
             event_type=event_type,
             workflow_id=run.workflow_id,
@@ -314,9 +317,6 @@ class Attempt(Scope, kw_only=True, eq=False):
             status=status,
             duration_ns=duration,
         )
-
-    def _took_ns(self) -> int:
-        return clock.monotonic_ns() - self._monotonic
 
     def _status_of(self, error: BaseException) -> str:
         return status_of(error, self.run.workflow_id)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
 from tapps_otel.run.policy import Policy
-from tapps_otel.run.values import check_text, definition_of, from_json, to_json
+from tapps_otel.run.values import check_text, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,9 +29,11 @@ class Skipped(BaseException):
 
 
 class Call:
-    """What is fixed about the calls of one step: made once, used by every call."""
+    """What is fixed about the calls of one step: made once, used by every call.
 
-    __slots__ = ("_definition", "_fn", "action", "agent", "escaped", "name", "policy", "signature")
+    :ivar definition: digest of the code behind it, 16 hex digits
+    :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
+    """
 
     def __init__(
         self,
@@ -40,7 +43,6 @@ class Call:
         action: str | None = None,
         policy: Policy = Policy(),  # noqa: B008 - frozen
         signature: Signature | None = None,
-        fn: Callable[..., Any] | None = None,
         definition: str | None = None,
     ) -> None:
         check_text(name, "the name of a step")
@@ -49,16 +51,10 @@ class Call:
                 check_text(value, f"{what} of step {name!r}")
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
-        self.signature, self._fn = signature, fn
-        self._definition = definition
-
-    @property
-    def definition(self) -> str | None:
-        """Digest of the function's code, found at the first call: reading source takes a while."""
-        fn = self._fn  # read once: another thread may have found it meanwhile
-        if fn is not None:
-            self._definition, self._fn = definition_of(fn), None
-        return self._definition
+        self.signature, self.definition = signature, definition
+        self.write_result: Callable[[object], bytes] = (
+            partial(_write_untyped, name) if signature is None else signature.result_json
+        )
 
     def put_result(self, run: Run, event: Event, value: object) -> None:
         """Put what the step gave back into the event that ends it, if it is to be kept.
@@ -74,22 +70,17 @@ class Call:
         """The same for a skip: ``None`` is a result whatever the annotation says."""
         run.store(event, b"null" if value is None else self.write_result(value))
 
-    def write_result(self, value: object) -> bytes:
-        """A result as JSON.
-
-        :raises StepResultError: it cannot be stored
-        """
-        if self.signature is not None:
-            return self.signature.result_json(value)
-        try:
-            return to_json(value)
-        except TypeError as error:
-            msg = f"result of step {self.name!r} cannot be stored: {error}"
-            raise StepResultError(msg, str(error).partition(":")[0]) from None
-
     def read_result(self, data: bytes) -> Any:
         """A stored result as the function gave it back."""
         return from_json(data) if self.signature is None else self.signature.result_from_json(data)
+
+
+def _write_untyped(name: str, value: object) -> bytes:
+    try:
+        return to_json(value)
+    except TypeError as error:
+        msg = f"result of step {name!r} cannot be stored: {error}"
+        raise StepResultError(msg, str(error).partition(":")[0]) from None
 
 
 class Stored:

@@ -87,7 +87,6 @@ class ForeignAttempt(Attempt, kw_only=True, eq=False):
     late: bool = False
     skip_reason: str | None = None
     attributes: dict[str, Any] | None = None
-    _stopped_ns: int | None = None
     _ending: str | None = None
 
     @property
@@ -117,6 +116,7 @@ class ForeignAttempt(Attempt, kw_only=True, eq=False):
         event = super()._start_event()
         if self.late:
             event.late = True
+            self._stopped_ns = self._monotonic
         return event
 
     def _end_event(self, event_type: str, status: str) -> Event:
@@ -126,11 +126,6 @@ class ForeignAttempt(Attempt, kw_only=True, eq=False):
         if self.attributes:
             event.attributes = self.attributes
         return event
-
-    def _took_ns(self) -> int:
-        if self.late:
-            return 0
-        return (self._stopped_ns or clock.monotonic_ns()) - self._monotonic
 
     def _status_of(self, error: BaseException) -> str:
         return self._ending or super()._status_of(error)

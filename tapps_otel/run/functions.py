@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
+from hashlib import sha256
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -12,11 +15,12 @@ from tapps_otel.run.values import Signature
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_async", "name_of", "signature_of"]
+__all__ = ["definition_of", "is_async", "name_of", "signature_of"]
 
 # Functions live as long as their module; what is known of them is found once.
 _signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, ...], Signature]]
 _signatures = WeakKeyDictionary()
+_definitions: WeakKeyDictionary[Callable[..., Any], str | None] = WeakKeyDictionary()
 
 
 def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signature:
@@ -30,6 +34,32 @@ def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signat
     if ignore not in known:
         known[ignore] = Signature(fn, ignore)
     return known[ignore]
+
+
+def definition_of(fn: Callable[..., Any]) -> str | None:
+    """16 hex of the digest of a function's code: comments, layout, docstring and decorators apart.
+
+    ``None`` without source. It may differ between Python versions.
+    """
+    fn = getattr(fn, "__func__", fn)
+    if not isinstance(fn, FunctionType):
+        return _digest_of_code(fn)
+    if fn not in _definitions:
+        _definitions[fn] = _digest_of_code(fn)
+    return _definitions[fn]
+
+
+def _digest_of_code(fn: Callable[..., Any]) -> str | None:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(fn))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return None
+    if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        tree.decorator_list = []
+        first = tree.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            tree.body = tree.body[1:] or [ast.Pass()]
+    return sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
 def is_async(fn: Callable[..., Any]) -> bool:

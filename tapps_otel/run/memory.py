@@ -61,9 +61,9 @@ class Memory:
                 self._plan.forget_scope(None)
         return scope.matcher
 
-    def knows(self, scope_id: str | None) -> bool:
+    def knows(self, scope: Scope) -> bool:
         """Whether the scope ever had a step."""
-        return self._plan.knows(scope_id)
+        return scope.matcher is not None or scope.step_id in self._plan.children
 
     # -- answering a call
 

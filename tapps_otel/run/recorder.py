@@ -75,6 +75,7 @@ class Run:
 
     :ivar workflow_id: names the run and its log
     :ivar execution: 1, 2, ...: this process's go at it
+    :ivar captures_inputs: whether the inputs of steps are logged, not their digests alone
     :ivar done: whether the run was complete already when it was opened
     :ivar result: what it gave back, if ``done``
     """
@@ -105,7 +106,7 @@ class Run:
         self._terminated = False
         self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
-        self._measures, self._capture_inputs = measures, capture_inputs
+        self._measures, self.captures_inputs = measures, capture_inputs
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
@@ -164,11 +165,6 @@ class Run:
     def log_dir(self) -> Path | None:
         """Folder of its log; ``None`` where this process writes none."""
         return None if self._writer is None else self._writer.path.parent
-
-    @property
-    def captures_inputs(self) -> bool:
-        """Whether the inputs of steps are logged, not their digests alone."""
-        return self._capture_inputs
 
     @property
     def log_failure(self) -> str | None:
@@ -568,7 +564,8 @@ class Run:
             if self.memory.refusal is not None:
                 raise self.memory.refusal
             self.store(event, result_json())
-            self.remark(self.root)
+            if self.memory.knows(self.root):
+                self.remark(self.root)
         except BaseException as error:
             self._write_failed(error)
             raise
@@ -632,8 +629,6 @@ class Run:
 
     def remark(self, scope: Scope) -> None:
         """Say, when a scope completes, what of its past nobody asked for, or was changed."""
-        if scope.matcher is None and not self.memory.knows(scope.step_id):
-            return
         matcher = self.memory.matcher_of(scope)
         unasked = [record.step_id for record in matcher.unasked()]
         self._remark(scope, "tapps.unasked", "completed before, and not asked for now", unasked)

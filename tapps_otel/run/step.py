@@ -13,7 +13,7 @@ from tapps_otel import clock
 from tapps_otel.errors import StepTimeoutError
 from tapps_otel.run.attempt import Attempt
 from tapps_otel.run.call import Call, Skipped
-from tapps_otel.run.functions import is_async, name_of, signature_of
+from tapps_otel.run.functions import definition_of, is_async, name_of, signature_of
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
 
@@ -50,7 +50,7 @@ class Step(Generic[P, R]):
         key: str | None = None,
     ) -> None:
         self._fn, self._ignore, self._key = fn, ignore, key
-        self._async, self._checked = is_async(fn), False
+        self._async, self._prepared = is_async(fn), False
         if policy.timeout is not None and not self._async:
             msg = (
                 f"timeout= on {name_of(fn)}: code that does not await cannot be stopped from "
@@ -65,7 +65,6 @@ class Step(Generic[P, R]):
             action=action,
             policy=policy,
             signature=signature,
-            fn=fn,
         )
         functools.update_wrapper(self, fn)
         if self._async and hasattr(inspect, "markcoroutinefunction"):
@@ -102,9 +101,9 @@ class Step(Generic[P, R]):
         if self._async:
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
-        if scope is None or scope.run.is_detached():
-            return cast("R", _plain(self._fn, args, kwargs))
-        return cast("R", self._call_sync(scope, args, kwargs))
+        if scope is None or (scope.run.detached and scope.run.is_detached()):
+            return _plain(self._fn, args, kwargs)
+        return self._call_sync(scope, args, kwargs)
 
     def call_in(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it as a step of ``run``, whatever the current scope is."""
@@ -118,25 +117,31 @@ class Step(Generic[P, R]):
     def _enter(
         self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Attempt | Stored | None:
-        call = self._call
-        if not self._checked:  # hints may name what is defined later: not at decoration
-            if call.policy.persist:
-                self._signature.check_result()
-            self._checked = True
-        key = self._key
+        call, run, key = self._call, scope.run, self._key
+        if not self._prepared:
+            self._prepare()
         if key is None and call.policy.key is not None:
             made = call.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
         digest = None if key is not None else self._signature.digest(args, kwargs)
-        entered = scope.run.enter(scope, call, digest, key)
-        if scope.run.captures_inputs and isinstance(entered, Attempt):
+        entered = run.enter(scope, call, digest, key)
+        if run.captures_inputs and isinstance(entered, Attempt):
             entered.inputs = self._signature.captured(args, kwargs)
         return entered
 
-    def _call_sync(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _prepare(self) -> None:
+        """What waits for the first call: hints may name what is defined later, source is slow."""
+        if self._call.policy.persist:
+            self._signature.check_result()
+        self._call.definition = definition_of(self._fn)
+        self._prepared = True
+
+    def _call_sync(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         entered = self._enter(scope, args, kwargs)
+        result: R
         if not isinstance(entered, Attempt):
-            return _plain(self._fn, args, kwargs) if entered is None else entered.result
+            result = _plain(self._fn, args, kwargs) if entered is None else entered.result
+            return result
         attempt, failures = entered, 0
         while True:
             attempt.start()
@@ -151,7 +156,7 @@ class Step(Generic[P, R]):
                     current_scope.reset(token)
             except Skipped as skipped:
                 attempt.skip(skipped.reason, skipped.result)
-                return skipped.result
+                return cast("R", skipped.result)
             except BaseException as error:
                 failures += 1
                 wait_ns = attempt.fail_or_retry(error, failures)
@@ -295,11 +300,11 @@ def step(
     return decorate if fn is None else decorate(fn)
 
 
-def _plain(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _plain(fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
     try:
         return fn(*args, **kwargs)
     except Skipped as skipped:
-        return skipped.result
+        return cast("R", skipped.result)
 
 
 async def _plain_async(

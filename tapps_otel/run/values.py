@@ -7,11 +7,9 @@ with the path to it.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import math
-import textwrap
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,7 +31,6 @@ __all__ = [
     "Signature",
     "canonical",
     "check_text",
-    "definition_of",
     "digest",
     "from_json",
     "to_json",
@@ -177,18 +174,6 @@ _SCALAR_FORMS: Final[dict[type, Callable[[Any], str]]] = {
 }
 
 
-def _form_of_scalars(labels: list[tuple[int, str]], args: tuple[Any, ...]) -> str | None:
-    """The canonical form of the commonest calls, put together by hand; ``None`` for others."""
-    parts = []
-    for place, label in labels:
-        value = args[place]
-        write = _SCALAR_FORMS.get(type(value))
-        if write is None:
-            return None
-        parts.append(label + write(value))
-    return "{" + ",".join(parts) + "}"
-
-
 def _other(value: object) -> object:
     if isinstance(value, Iterator):
         raise TypeError(_used_up(value))
@@ -229,24 +214,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
 
 
-# -- functions
-
-
-def definition_of(fn: Callable[..., Any]) -> str | None:
-    """16 hex of the digest of a function's code: comments, layout, docstring and decorators apart.
-
-    ``None`` without source. It may differ between Python versions.
-    """
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(fn))).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError):
-        return None
-    if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        tree.decorator_list = []
-        first = tree.body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            tree.body = tree.body[1:] or [ast.Pass()]
-    return sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+# -- annotations and signatures
 
 
 class _Codec:
@@ -416,9 +384,14 @@ class Signature:
         """
         labels = self._labels
         if labels is not None and not kwargs and len(args) == len(labels):
-            form = _form_of_scalars(labels, args)
-            if form is not None:
-                return sha256(form.encode()).hexdigest()
+            parts = []  # of the commonest calls' form, put together by hand
+            for place, label in labels:
+                write = _SCALAR_FORMS.get(type(args[place]))
+                if write is None:
+                    break
+                parts.append(label + write(args[place]))
+            else:
+                return sha256(("{" + ",".join(parts) + "}").encode()).hexdigest()
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
