@@ -116,7 +116,7 @@ class StepHistory(Struct, gc=False):
     @property
     def stored(self) -> bool:
         """Whether it ended well and the log can give back what it returned."""
-        status = self.status
+        status = self.attempts[-1].status
         return status == "skipped" or (
             status == "completed" and (self.result is not None or self.result_blob is not None)
         )

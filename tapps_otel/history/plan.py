@@ -28,10 +28,6 @@ class Past:
     used: dict[str, int] = field(default_factory=dict)
     lost: list[StepHistory] = field(default_factory=list)
 
-    def due(self, record: StepHistory) -> bool:
-        """Whether the code is still expected to ask for this record."""
-        return self.scope.due(record)
-
 
 class Plan:
     """The records of every scope of a run, kept up to date while it goes on.

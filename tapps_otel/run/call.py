@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
 from tapps_otel.run.policy import Policy
@@ -33,6 +35,7 @@ class Call:
 
     :ivar definition: digest of the code behind it, 16 hex digits
     :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
+    :ivar read_result: gives a stored result as the function gave it back; raises the same
     """
 
     def __init__(
@@ -51,10 +54,11 @@ class Call:
                 check_text(value, f"{what} of step {name!r}")
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
-        self.signature, self.definition = signature, definition
+        self.definition = definition
         self.write_result: Callable[[object], bytes] = (
             partial(_write_untyped, name) if signature is None else signature.result_json
         )
+        self.read_result = from_json if signature is None else signature.result_from_json
 
     def put_result(self, run: Run, event: Event, value: object) -> None:
         """Put what the step gave back into the event that ends it, if it is to be kept.
@@ -70,10 +74,6 @@ class Call:
         """The same for a skip: ``None`` is a result whatever the annotation says."""
         run.store(event, b"null" if value is None else self.write_result(value))
 
-    def read_result(self, data: bytes) -> Any:
-        """A stored result as the function gave it back."""
-        return from_json(data) if self.signature is None else self.signature.result_from_json(data)
-
 
 def _write_untyped(name: str, value: object) -> bytes:
     try:
@@ -83,10 +83,8 @@ def _write_untyped(name: str, value: object) -> bytes:
         raise StepResultError(msg, str(error).partition(":")[0]) from None
 
 
-class Stored:
+class Stored(Struct):
     """The outcome that the log already has for a call."""
 
-    __slots__ = ("result", "step_id")
-
-    def __init__(self, step_id: str, result: Any) -> None:
-        self.step_id, self.result = step_id, result
+    step_id: str
+    result: Any

@@ -7,6 +7,7 @@ with something to lose.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,36 +28,53 @@ class Matcher:
     """
 
     def __init__(self, past: Past | None) -> None:
-        self._past = past
         self.fresh = past is None
-        self._used = {} if past is None else dict(past.used)
-        records = [] if past is None else past.records
-        self._unclaimed = {record.step_id: record for record in records}
-        # The last record first: they are taken from the end.
+        self._scope = None if past is None else past.scope
+        self._lost = [] if past is None else past.lost
+        self._used = {} if past is None else past.used
+        # Most runs ask again for just what they asked for before, in the same order. As long as
+        # that holds, the next record is always the first of these, and nothing is looked up.
+        self._ahead = deque(() if past is None else past.records)
+        # From the first call on that comes otherwise: the unclaimed records by their places, and
+        # by their content (the last one first: they are taken from the end).
+        self._unclaimed: dict[str, StepHistory] | None = None
         self._by_content: dict[tuple[str, str | None, str | None], list[StepHistory]] = {}
         self._by_order: dict[tuple[str, int], list[StepHistory]] | None = None
-        for record in reversed(records):
-            digest = None if record.key is not None else record.inputs_digest
-            self._by_content.setdefault((record.name, record.key, digest), []).append(record)
 
     def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """Take the first unclaimed record with this content; ``None`` when there is none."""
-        if not self._by_content:
-            return None
+        if self._ahead:
+            record = self._ahead[0]
+            same = record.key == key and (key is not None or record.inputs_digest == digest)
+            if same and record.name == name:
+                return self._ahead.popleft()
+        unclaimed = self._look_up()
         found = self._by_content.get((name, key, None if key is not None else digest))
         while found:
             record = found.pop()
-            if self._unclaimed.pop(record.step_id, None) is not None:
+            if unclaimed.pop(record.step_id, None) is not None:
                 return record
         return None
 
     def claim_id(self, step_id: str) -> StepHistory | None:
         """Take the record at this place."""
-        return self._unclaimed.pop(step_id, None)
+        return self._look_up().pop(step_id, None)
+
+    def _look_up(self) -> dict[str, StepHistory]:
+        """The unclaimed records by their places."""
+        unclaimed = self._unclaimed
+        if unclaimed is None:
+            unclaimed = self._unclaimed = {record.step_id: record for record in self._ahead}
+            for record in reversed(self._ahead):
+                digest = None if record.key is not None else record.inputs_digest
+                content = record.name, record.key, digest
+                self._by_content.setdefault(content, []).append(record)
+            self._ahead.clear()
+        return unclaimed
 
     def lost(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
         """An interrupted record with this content that counts no more and nobody resolved."""
-        for record in () if self._past is None else self._past.lost:
+        for record in self._lost:
             same = record.key == key if key is not None else record.inputs_digest == digest
             if record.name == name and same:
                 return record
@@ -70,17 +88,17 @@ class Matcher:
         :param loses: says what would be lost if this record were passed over, ``None`` for nothing
         :returns: the record that came the same way, and what it has to lose
         """
-        past = self._past
-        if past is None or not self._unclaimed:
+        unclaimed = self._look_up()
+        if not unclaimed:
             return None
         if self._by_order is None:
             self._by_order = {}
-            for record in past.records:
+            for record in unclaimed.values():
                 if record.last.order is not None and record.key is None:
                     self._by_order.setdefault((record.name, record.last.order), []).append(record)
         for record in self._by_order.get((name, order), ()):
-            loss = loses(record) if record.step_id in self._unclaimed else None
-            if loss is not None and past.due(record):
+            loss = loses(record) if record.step_id in unclaimed else None
+            if loss is not None and self._due(record):
                 return record, loss
         return None
 
@@ -91,7 +109,9 @@ class Matcher:
 
     def unasked(self) -> Iterator[StepHistory]:
         """Completed records that are due, and that no call took."""
-        for record in self._unclaimed.values():
-            due = self._past is None or self._past.due(record)
-            if due and record.status == "completed":
+        for record in self._look_up().values():
+            if record.status == "completed" and self._due(record):
                 yield record
+
+    def _due(self, record: StepHistory) -> bool:
+        return self._scope is None or self._scope.due(record)
