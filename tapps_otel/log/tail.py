@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.log import files as _files
 from tapps_otel.log.event import MAX_LINE, TRAILER, Event, decode, trailing_sha
-from tapps_otel.log.reader import Checker
+from tapps_otel.log.reader import Checker, refuse_damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["WINDOW", "Tail", "event_type_of", "older_lines", "read_tail"]
+__all__ = ["WINDOW", "Tail", "event_type_of", "head_of", "older_lines", "read_tail"]
 
 WINDOW: Final = 64 * 1024  # bytes: a hundred lines, and one read of a few dozen microseconds
 _LARGEST: Final = 4 * (MAX_LINE + TRAILER)  # a torn line and the repair of it fit well inside
@@ -54,6 +54,21 @@ def read_tail(descriptor: int, path: Path, workflow_id: str) -> Tail:
         length *= 4
     checker = Checker(path, workflow_id)
     return Tail(_events(checker, files.read_at(descriptor, size, 0)), 0, checker)
+
+
+def head_of(path: Path, workflow_id: str) -> tuple[int, str]:
+    """The last whole line of a log as ``(seq, sha)``, from its tail; 0 where it has none.
+
+    An end that a crash can have torn is passed over.
+
+    :raises OSError: it cannot be read
+    :raises LogDamagedError: its end is damaged
+    :raises LogVersionError: a newer format
+    """
+    with _files.system().open_read(path) as file:
+        checker = read_tail(file.fileno(), path, workflow_id).checker
+    refuse_damage(checker, path)
+    return checker.seq, checker.sha.decode()
 
 
 def _tail_of(block: bytes, offset: int, path: Path) -> Tail | None:

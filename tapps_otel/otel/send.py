@@ -6,19 +6,24 @@ sends the same spans again, with the same ids and the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tapps_otel import settings
 from tapps_otel.errors import LedgerError, LogError, SettingsError
+from tapps_otel.log.tail import head_of
 from tapps_otel.otel.client import connect
 from tapps_otel.otel.destination import destination
+from tapps_otel.otel.digests import Digests
 from tapps_otel.otel.encoding import MOST_SPANS, encoded, id_of
-from tapps_otel.otel.ledger import Ledger
+from tapps_otel.otel.ledger import Ledger, Whole
 from tapps_otel.otel.source import RunSpans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tapps_otel.log.store import Store
@@ -87,6 +92,8 @@ def send_run(
 ) -> SendReport:
     """Send what the collector has not confirmed. The log is streamed: memory does not grow with it.
 
+    A log that has not grown since all of it was confirmed is not read again.
+
     :param force: send everything, confirmed or not
     :param before: only what belongs to executions before this one
     :param beside: logs beside the run's, where the caller knows them
@@ -102,14 +109,16 @@ def send_run(
     """
     report = report or SendReport(workflow_id, client.destination.name)
     sender = Sender(store, report, client, force=force, patience=patience)
-    spans = RunSpans(store, workflow_id, beside=beside, before=before)
+    beside = store.side_paths().get(workflow_id, []) if beside is None else beside
+    done = sender.done([store.log_path(workflow_id), *beside])
+    spans = RunSpans(store, workflow_id, beside=beside, before=before, skip=done)
     progress(report)
     try:
         for batch in batches(sender.new(spans)):
             sender.send(batch)
             progress(report)
         if before is None:
-            sender.finish()
+            sender.finish(spans.ends)
     finally:
         report.running = spans.running
         report.problems += spans.problems
@@ -160,6 +169,32 @@ class Sender:
         # Marks that the log has yet to bear out, and logs of which not everything was taken.
         self._due = dict(self._ledger.marks)
         self._broken: set[str] = set()
+        self._found: Counter[str] = Counter()
+
+    @cached_property
+    def _digests(self) -> Digests:
+        """What was confirmed span by span; read where a log has to be read, and not before."""
+        return Digests() if self._force else self._ledger.spans()
+
+    def done(self, paths: Iterable[Path]) -> set[str]:
+        """Names of those logs that stand as they did when all of them was confirmed."""
+        names = set()
+        for path in paths:
+            whole = self._ledger.wholes.get(path.name)
+            if whole is not None and self._ends_with(path, whole):
+                names.add(path.name)
+                self._due.pop(path.name, None)
+                self.report.confirmed += whole.spans
+                self.report.seq = max(self.report.seq, whole.seq)
+        return names
+
+    def _ends_with(self, path: Path, whole: Whole) -> bool:
+        if whole.seq < self._ledger.marks.get(path.name, (0, ""))[0]:
+            return False  # more was confirmed since: it was cut
+        try:
+            return head_of(path, self.report.workflow_id) == (whole.seq, whole.sha)
+        except (FileNotFoundError, LogError):  # reading it says so
+            return False
 
     def new(self, spans: Iterable[Found]) -> Iterator[Found]:
         """Leave out what stands before a mark.
@@ -171,6 +206,7 @@ class Sender:
         """
         held: dict[str, list[Found]] = {}
         for found in spans:
+            self._found[found.log] += 1
             if found.log not in self._due:
                 yield found
             elif found.seq == 0:
@@ -188,13 +224,17 @@ class Sender:
             del self._due[found.log]
         self.report.confirmed += 1
 
-    def finish(self) -> None:
+    def finish(self, ends: Mapping[str, tuple[int, str]]) -> None:
         """After the last batch.
 
+        :param ends: of logs of which every span was given: their last line as ``(seq, sha)``
         :raises LedgerError: a log ends before what was confirmed of it
         """
         for log, (seq, _) in self._due.items():
             self._refuse(log, seq)
+        for log in sorted(self._found.keys() & ends.keys() - self._broken):
+            with self._telling():
+                self._ledger.close(log, Whole(*ends[log], self._found[log]))
 
     def _refuse(self, log: str, seq: int) -> None:
         raise LedgerError(
@@ -223,10 +263,10 @@ class Sender:
                 self._send(left, *encoded([found.span for found in left]))
 
     def _is_due(self, found: Found, request: Request) -> bool:
-        if not self._ledger.spans:
+        if self._force or not self._digests:
             return True
         span_id = id_of(found.span)
-        known = None if self._force else self._ledger.spans.get(span_id)
+        known = self._digests.get(span_id)
         if known is None:
             return True
         if known == request.digests[span_id]:
@@ -271,12 +311,19 @@ class Sender:
                 single[span_id] = request.digests[span_id]
             else:
                 last[found.log] = found
-        try:
+        with self._telling():
             if single:
+                self._digests.update(single)
                 self._ledger.confirm(single)
             for log, found in last.items():
                 self._ledger.mark(log, found.seq, found.sha)
-        except OSError as error:  # they will be sent once more
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell what keeps the ledger from being written: spans will be sent once more."""
+        try:
+            yield
+        except OSError as error:
             self._say(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
 
     def _say(self, problem: str) -> None:

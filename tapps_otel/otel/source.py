@@ -11,7 +11,7 @@ from tapps_otel.log.reader import Checker, read
 from tapps_otel.otel.rebuild import Rebuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
@@ -45,9 +45,12 @@ class RunSpans:
 
     :param before: only what belongs to executions before this one
     :param beside: logs beside the run's, where the caller knows them; else they are looked for
+    :param skip: names of logs that are not to be read
     :param seen: is given each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
     :ivar running: whether somebody carries the run on
+    :ivar ends: of the logs that were read to their end, and of which every span was given: their
+        last whole line as ``(seq, sha)``, by name
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage, after the spans before it
     """
@@ -59,14 +62,16 @@ class RunSpans:
         *,
         before: int | None = None,
         beside: Sequence[Path] | None = None,
+        skip: Container[str] = (),
         seen: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.problems: list[str] = []
         self.running = False
+        self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
-        self._before, self._beside, self._seen = before, beside, seen
+        self._before, self._beside, self._skip, self._seen = before, beside, skip, seen
 
     def __iter__(self) -> Iterator[Found]:
         beside = self._beside
@@ -81,8 +86,11 @@ class RunSpans:
             yield from self._read(path, own=False)
 
     def _read(self, path: Path, *, own: bool) -> Iterator[Found]:
+        if path.name in self._skip:
+            self.running = self.running or (own and self._is_held())
+            return
         checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
-        free = own and lease.holder(self._lease) is None
+        free = own and not self._is_held()
         try:
             for event in read(path, self._id, checker=checker):
                 if self._seen is not None:
@@ -93,9 +101,14 @@ class RunSpans:
                     return
             # Who took the lease since then has added lines that were not read.
             if own:
-                self.running = not (free and lease.holder(self._lease) is None)
+                self.running = not free or self._is_held()
             if not (own and self.running):
                 for span, seq, execution in rebuilder.close():
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
+                if not rebuilder.problems:
+                    self.ends[path.name] = (checker.seq, checker.sha.decode())
         finally:
             self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
+
+    def _is_held(self) -> bool:
+        return lease.holder(self._lease) is not None

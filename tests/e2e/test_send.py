@@ -352,7 +352,7 @@ def test_a_send_that_is_killed_is_taken_up_where_it_was(
     send(collector)
     ledger = LOGS / "r1.ledger"
     data = ledger.read_bytes()
-    ledger.write_bytes(data[: len(data) // 2])
+    ledger.write_bytes(data[: data.index(b"\n") // 2])
 
     again = send(collector)[1]
 
