@@ -10,6 +10,7 @@ Nothing waits for this but the process's exit, and that no longer than ``shutdow
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -134,6 +135,18 @@ _lock = threading.Lock()
 _worker: _Worker | None = None
 
 
+def _after_fork() -> None:
+    """Make another worker in a forked process, if a thread that is not here was making one."""
+    global _lock, _worker  # noqa: PLW0603 - one of each a process
+    if _lock.locked():
+        _worker = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def catch_up(
     folder: Path, workflow_id: str, execution: int, provider: TracerProvider, timeout: float
 ) -> None:
@@ -146,7 +159,8 @@ def catch_up(
         if _worker is None:
             _worker = _Worker()
             Exit(_worker, [_worker], timeout).register()
-    _worker.add(_Job(Store(folder), workflow_id, execution, provider))
+        worker = _worker
+    worker.add(_Job(Store(folder), workflow_id, execution, provider))
 
 
 def _hand_over(job: _Job) -> None:

@@ -43,6 +43,18 @@ _lock = threading.Lock()
 _tried = False
 
 
+def _after_fork() -> None:
+    """Begin the set-up anew in a forked process, if a thread that is not here was at it."""
+    global _lock, _tried  # noqa: PLW0603 - one of each a process
+    if _lock.locked():
+        _tried = False
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:
     """The process's meter provider, built here if there is none and somebody asks for it.
 
@@ -50,8 +62,9 @@ def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:
     """
     global _tried  # noqa: PLW0603 - a process is set up once
     with _lock:
-        if _tried or not wanted():
-            return _theirs()
+        provider = _theirs()
+        if provider is not None or _tried or not wanted():
+            return provider
         _tried = True
         deliveries: list[MetricDelivery] = []
         readers = []

@@ -47,6 +47,18 @@ _tried = False
 _made: Exit[Delivery] | None = None
 
 
+def _after_fork() -> None:
+    """Begin the set-up anew in a forked process, if a thread that is not here was at it."""
+    global _lock, _tried  # noqa: PLW0603 - one of each a process
+    if _lock.locked():
+        _tried = False
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
     """The process's tracer provider, built here if there is none and somebody asks for it.
 
