@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from opentelemetry.sdk.resources import Resource
@@ -22,10 +23,10 @@ from tapps_otel.otel.spans import warn_once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Exit", "Gate", "Part", "Uncounted", "leave"]
+__all__ = ["Exit", "Gate", "Part", "Uncounted", "close_gates", "leave"]
 
 _log = logging.getLogger(__name__)
-_BEFORE_FORK: Final = 0.2  # seconds that a fork waits for an answer that is on its way
+_BEFORE_FORK: Final = 0.2  # seconds that a fork waits for all answers that are on their way
 
 
 class Gate:
@@ -44,9 +45,9 @@ class Gate:
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
 
-    def close(self) -> None:
-        """Before the fork."""
-        if self._lock.acquire(timeout=_BEFORE_FORK):
+    def close(self, seconds: float) -> None:
+        """Before the fork: wait no longer than this for who is sending."""
+        if self._lock.acquire(timeout=seconds):
             self._closed_by = threading.get_ident()
 
     def open(self, *, in_child: bool = False) -> None:
@@ -124,6 +125,14 @@ def leave(exits: Sequence[Exit[Any]]) -> None:
         one.finish(left(1))
 
 
+def close_gates(exits: Sequence[Exit[Any]]) -> None:
+    """Before a fork: wait for those that are sending, a moment for all of them together."""
+    until = clock.monotonic_ns() + _BEFORE_FORK * 1e9
+    for one in exits:
+        for delivery in one.deliveries:
+            delivery.gate.close(max(0.0, (until - clock.monotonic_ns()) / 1e9))
+
+
 class Exit(Generic[P]):
     """The last flush of one provider, in a thread that exists from the beginning.
 
@@ -139,14 +148,15 @@ class Exit(Generic[P]):
 
     def register(self) -> None:
         """Let the interpreter come here when it shuts down, and when it forks."""
+        forks = hasattr(os, "register_at_fork")
         if not _exits:
             atexit.register(leave, _exits)
+            if forks:
+                os.register_at_fork(before=partial(close_gates, _exits))
         _exits.append(self)
-        if hasattr(os, "register_at_fork"):
+        if forks:
             os.register_at_fork(
-                before=self._before_fork,
-                after_in_parent=self._after_fork_in_parent,
-                after_in_child=self.after_fork,
+                after_in_parent=self.after_fork_in_parent, after_in_child=self.after_fork
             )
 
     def _start(self) -> None:
@@ -162,11 +172,8 @@ class Exit(Generic[P]):
             warn_once("shutdown", error)
         self._done.set()
 
-    def _before_fork(self) -> None:
-        for delivery in self.deliveries:
-            delivery.gate.close()
-
-    def _after_fork_in_parent(self) -> None:
+    def after_fork_in_parent(self) -> None:
+        """Let those send again who waited for the fork."""
         for delivery in self.deliveries:
             delivery.gate.open()
 

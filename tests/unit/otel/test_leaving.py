@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tapps_otel import clock
-from tapps_otel.otel.leaving import Exit, Gate, leave
+from tapps_otel.otel.leaving import Exit, Gate, close_gates, leave
 
 
 class Moment:
@@ -122,19 +122,40 @@ def test_nobody_waits_for_what_is_done(moment: Moment, made: list[Waiting]) -> N
 def test_a_fork_finds_nobody_sending(moment: Moment, made: list[Waiting]) -> None:
     made.append(Waiting(moment, 2, hangs=False))
     (leaving,) = made
-    leaving._before_fork()
+    close_gates(made)
     closed = not leaving.way.gate._lock.acquire(blocking=False)
-    leaving._after_fork_in_parent()
+    leaving.after_fork_in_parent()
     with leaving.way.gate:
         pass
 
     assert closed
 
 
+class Busy(Gate):
+    """Somebody is sending, who does not come to an end."""
+
+    def __init__(self, moment: Moment) -> None:
+        super().__init__()
+        self._moment = moment
+
+    def close(self, seconds: float) -> None:
+        self._moment.sleep(seconds)
+
+
+def test_all_that_are_sending_delay_a_fork_once(moment: Moment, made: list[Waiting]) -> None:
+    made += [Waiting(moment, 2, hangs=False) for _ in range(3)]
+    for one in made[:2]:
+        one.way.gate = Busy(moment)
+    close_gates(made)
+
+    assert moment.now == 0.2e9
+    assert not made[2].way.gate._lock.acquire(blocking=False)  # it is closed all the same
+
+
 def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     gate = Gate()
     gate._lock.acquire()  # a thread that is sending while the process forks
-    gate.close()
+    gate.close(0.01)
     gate.open(in_child=True)
     with gate:
         pass
@@ -142,8 +163,8 @@ def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
 
 def test_threads_that_fork_at_the_same_time_leave_the_gate_open() -> None:
     gate = Gate()
-    gate.close()
-    other = threading.Thread(target=gate.close)  # it waits in vain, and forks all the same
+    gate.close(1)
+    other = threading.Thread(target=gate.close, args=(0.01,))
     other.start()
     other.join()
     gate.open()
