@@ -171,6 +171,10 @@ class _Http(Client):
             )
             with response:
                 body = next(response.iter_content(_BODY), b"")
+        except (requests.exceptions.InvalidHeader, UnicodeError):  # whose text shows the header
+            raise self._refusal(
+                "a header holds what HTTP cannot carry: look at OTEL_EXPORTER_OTLP_HEADERS"
+            ) from None
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
             raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:

@@ -54,7 +54,8 @@ class Ledger:
 
     def __init__(self, path: Path, destination: str) -> None:
         self.path = path
-        self._destination = destination
+        # Environment variables may hold bytes that are no text.
+        self._destination = destination.encode(errors="backslashreplace").decode()
         self.marks: dict[str, tuple[int, str]] = {}
         self.wholes: dict[str, Whole] = {}
 

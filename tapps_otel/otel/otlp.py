@@ -44,6 +44,9 @@ class OtlpExporter(SpanExporter):
         except SendError as error:
             warn_once(f"sending to {error.destination}", error)
             return SpanExportResult.FAILURE
+        except Exception as error:  # noqa: BLE001 - of the libraries below; no run is harmed by it
+            warn_once("sending", error)
+            return SpanExportResult.FAILURE
         return result
 
     def _send(self, request: Request) -> bool:
@@ -66,10 +69,10 @@ class OtlpExporter(SpanExporter):
                 span_id = id_of(span)
                 by_run.setdefault(run, {})[span_id] = request.digests[span_id]
         for run, digests in by_run.items():
-            path = Store(run.folder).ledger_path(run.log_name)
             try:
+                path = Store(run.folder).ledger_path(run.log_name)
                 Ledger(path, self.client.destination.name).confirm(digests)
-            except OSError as error:  # a later send sends them once more: identical
+            except Exception as error:  # noqa: BLE001 - a later send sends them again: identical
                 warn_once("ledger", error)
 
     def shutdown(self) -> None:

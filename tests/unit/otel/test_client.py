@@ -187,6 +187,18 @@ def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, client: Make) ->
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("value", ["secret \u20ac", "secret\nof two lines"])
+def test_a_header_that_cannot_be_sent_is_told_without_its_value(
+    serve: Serve, client: Make, value: str
+) -> None:
+    server = serve(OK)
+    with pytest.raises(SendError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        client(replace(server.destination, headers=(("x", value),))).send(REQUEST)
+
+    assert "secret" not in str(caught.value)
+    assert server.requests == []
+
+
 # ---------------------------------------------------------------- gRPC
 
 
