@@ -81,6 +81,9 @@ def join() -> None:
 
     The context is attached for good, so that what this process does at its top is a child of that
     step; its exporters find the run. A second call does nothing, and nothing is raised.
+
+    Attached in the calling thread alone: any other begins with no context, as everywhere in
+    OpenTelemetry, unless it is given a copy (:func:`tapps_otel.bind`).
     """
     global _joined  # noqa: PLW0603 - a process has one parent
     if _joined or PARENT not in os.environ:

@@ -18,9 +18,10 @@ def child_env() -> dict[str, str]:
     current span (``TRACEPARENT``, ``TRACESTATE``, ``BAGGAGE``), the run, and the folder of its log.
 
     A child that imports ``tapps_otel``, or has its ``tapps_jsonl`` exporter, joins by itself: what
-    it does is a child of the current step's span; spans of its libraries go into a log beside the
-    run's, which is its parent's to write; a run that it begins is one of its own, in the same trace
-    and folder. Outside a run the current span alone is passed on.
+    it does is a child of the current step's span (in its other threads where ``bind`` carried it);
+    spans of its libraries go into a log beside the run's, which is its parent's to write; a run
+    that it begins is one of its own, in the same trace and folder. Outside a run the current span
+    alone is passed on.
     """
     from tapps_otel.otel.children import carry
 

@@ -26,6 +26,19 @@ from opentelemetry import trace
 here = trace.get_current_span().get_span_context()
 print(f"{here.trace_id:032x} {here.span_id:016x} {here.is_remote}")
 """
+IN_THREAD = """
+import tapps_otel
+from threading import Thread
+from opentelemetry import trace
+
+def show():
+    here = trace.get_current_span().get_span_context()
+    print(f"{here.trace_id:032x} {here.span_id:016x} {here.is_remote}")
+
+thread = Thread(target=tapps_otel.bind(show))
+thread.start()
+thread.join()
+"""
 OWN_RUN = """
 from tapps_otel import Run
 with Run.open("inner", workflow_id="inner"):
@@ -107,10 +120,11 @@ def test_baggage_and_trace_state_go_along(provider: TracerProvider) -> None:
     assert env["BAGGAGE"] == "customer=7+%26+more"
 
 
-def test_a_child_that_imports_the_package_stands_in_the_trace() -> None:
+@pytest.mark.parametrize("source", [WHERE, IN_THREAD])
+def test_a_child_that_imports_the_package_stands_in_the_trace(source: str) -> None:
     env, begun = in_step(), started()
 
-    assert python(WHERE, env) == (f"{begun['trace_id']} {begun['span_id']} True\n", "")
+    assert python(source, env) == (f"{begun['trace_id']} {begun['span_id']} True\n", "")
 
 
 def test_a_run_that_a_child_begins_is_a_child_of_the_step_in_the_same_folder() -> None:
