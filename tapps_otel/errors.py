@@ -93,7 +93,7 @@ class InvalidIdError(TappsError, ValueError):
         super().__init__(
             f"{shown if len(shown) <= 80 else shown[:77] + '...'} cannot be a run id: use 1 to 128 "
             "letters, digits, dots, dashes or underscores, beginning with a letter or a digit, "
-            "not ending in '.events'"
+            "not ending in '.events', and not 'traces', which is for traces of no run"
         )
 
 

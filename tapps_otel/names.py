@@ -30,7 +30,8 @@ __all__ = [
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ESCAPES = str.maketrans({"/": "%2F", "#": "%23", "%": "%25"})
-NO_RUN: Final = "traces"  # in place of a run's id, where spans are captured that are of no run
+# In place of a run's id, where spans are captured that are of no run. No new run gets this name.
+NO_RUN: Final = "traces"
 
 
 class ATTR:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
 from tapps_otel.log.event import Event, raw_json
-from tapps_otel.names import ATTR, escape, join_step_id, log_name
+from tapps_otel.names import ATTR, NO_RUN, escape, join_step_id, log_name
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import Attempt, status_of
 from tapps_otel.run.call import Call
@@ -338,7 +338,7 @@ def open_anew(
         own_id = workflow_id if number == 1 else f"{workflow_id}.{number}"
         name = log_name(own_id)
         try:
-            if store.has_log(name):
+            if own_id == NO_RUN or store.has_log(name):
                 continue
             with hold(store, name, workflow.name, config) as held:
                 if held.history.seq == 0:

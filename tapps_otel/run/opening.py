@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import (
+    InvalidIdError,
     LogWriteError,
     RunConflictError,
     RunNotFoundError,
@@ -31,7 +32,7 @@ from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import read
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
-from tapps_otel.names import new_trace_id, new_workflow_id
+from tapps_otel.names import NO_RUN, new_trace_id, new_workflow_id
 from tapps_otel.otel.measures import measures
 from tapps_otel.otel.resource import version
 from tapps_otel.otel.spans import SpanRef, tracing
@@ -212,10 +213,13 @@ def hold(store: Store, workflow_id: str, name: str, config: Settings) -> Iterato
 
     :param name: of its workflow
 
+    :raises InvalidIdError: a new run would have the name of traces of no run
     :raises LogWriteError: the log cannot be opened, or is full
     """
     held: Held | None = None
     try:
+        if workflow_id == NO_RUN and not store.has_log(workflow_id):
+            raise InvalidIdError(workflow_id)
         held = Held(store, workflow_id, name, config)
         yield held
     except BaseException as error:

@@ -173,6 +173,13 @@ def test_a_live_runs_id_gets_a_number_too(store: Store) -> None:
     second.end("completed")
 
 
+def test_the_name_of_traces_of_no_run_counts_as_taken(store: Store) -> None:
+    run = anew(store, "traces")
+    run.end("completed")
+
+    assert run.workflow_id == "traces.2"
+
+
 HOSTILE = ["../../x", "/etc/passwd", "", "a\nb", "\ud800", "x" * 500, "r.events", "-rf", "ü"]
 
 

@@ -33,6 +33,7 @@ from tapps_otel.errors import (
     RunConflictError,
     RunNotFoundError,
 )
+from tapps_otel.run import opening
 
 Labels = Callable[..., list[str]]
 
@@ -52,6 +53,11 @@ def read(page: Page) -> Page:
     calls.append(page)
     die_at("read")
     return Page(page.url, len(page.url))
+
+
+@workflow
+def once() -> None:
+    raise ValueError("once")
 
 
 @workflow
@@ -204,6 +210,26 @@ def test_an_id_that_cannot_name_a_file_is_refused(log_dir: Path, bad: str) -> No
     with pytest.raises(InvalidIdError):
         resume(bad)
     assert not log_dir.exists() or not list(log_dir.iterdir())
+
+
+def test_a_new_run_cannot_have_the_name_of_traces_of_no_run(log_dir: Path) -> None:
+    with pytest.raises(InvalidIdError, match="not 'traces'"):
+        go(article, Page("abc"), workflow_id="traces")
+
+    assert not log_dir.exists() or not list(log_dir.iterdir())
+
+
+def test_a_run_that_has_that_name_from_before_goes_on(
+    log_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(opening, "NO_RUN", "not yet")
+        with pytest.raises(ValueError, match="once"):
+            once.options(workflow_id="traces")()
+    with pytest.raises(ValueError, match="once"):
+        once.options(workflow_id="traces")()
+
+    assert len(history("traces").executions) == 2
 
 
 def test_a_held_lease_names_its_holder() -> None:
