@@ -8,6 +8,7 @@ from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
+from tapps_otel.log.tail import head_of
 from tapps_otel.otel.rebuild import Rebuilder
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class RunSpans:
     :param skip: names of logs that are not to be read
     :param seen: is given each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
-    :ivar running: whether somebody carries the run on
+    :ivar running: whether somebody carries the run on, or did so while it was read
     :ivar ends: of the logs that were read to their end, and of which every span was given: their
         last whole line as ``(seq, sha)``, by name
     :raises RunNotFoundError: there is no such run
@@ -99,9 +100,9 @@ class RunSpans:
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
                 if own and self._before is not None and event.execution >= self._before:
                     return
-            # Who took the lease since then has added lines that were not read.
+            # Who took the lease since then has added lines that were not read, and may be done.
             if own:
-                self.running = not free or self._is_held()
+                self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
             if not (own and self.running):
                 for span, seq, execution in rebuilder.close():
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
@@ -112,3 +113,8 @@ class RunSpans:
 
     def _is_held(self) -> bool:
         return lease.holder(self._lease) is not None
+
+
+def _has_grown(path: Path, workflow_id: str, checker: Checker) -> bool:
+    """Whether a log has lines that its reader has not seen."""
+    return head_of(path, workflow_id) != (checker.seq, checker.sha.decode())

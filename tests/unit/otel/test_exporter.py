@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from opentelemetry import trace
@@ -26,7 +26,7 @@ from logs import Settable, event, start, write
 from outside_checker import check
 from tapps_otel import JsonlSpanExporter, Run, clock, step, workflow
 from tapps_otel.log import files
-from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
@@ -648,6 +648,38 @@ def test_a_late_span_ends_what_the_log_left_open(tmp_path: Path) -> None:
         ("step whole", 3),
         ("workflow article", 0),
     ]
+
+
+class Meanwhile(Files):
+    """Something happens between two looks at the lease, the second of which is the reader's last.
+
+    There is no lease, as of a process that has given it up already.
+    """
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self._happens = happens
+        self._looks = 0
+
+    def open_read(self, path: Path) -> BinaryIO:
+        if path.suffix == ".lease":
+            self._looks += 1
+            if self._looks == 2:
+                self._happens()
+        return super().open_read(path)
+
+
+def test_a_run_that_ends_while_it_is_read_is_not_taken_for_cut_short(tmp_path: Path) -> None:
+    ids = {"trace_id": "1" * 32, "span_id": "2" * 16}
+    path = tmp_path / "r.jsonl"
+    write(path, [start(**ids)])
+    ended = event("workflow_end", **ids, status="completed", duration_ns=5)
+    first, second = RunSpans(Store(tmp_path), "r"), RunSpans(Store(tmp_path), "r")
+    with files.use(Meanwhile(lambda: write(path, [ended]))):
+        before = list(first)
+    after = [(one.span.name, one.seq) for one in second]
+
+    assert (before, first.running, first.ends) == ([], True, {})
+    assert (after, second.running) == ([("workflow article", 2)], False)
 
 
 def test_a_fork_while_an_exporter_looks_a_run_up_does_not_hang_the_child() -> None:
