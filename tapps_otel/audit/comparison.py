@@ -83,6 +83,7 @@ class Comparison:
     :ivar extra: spans of the run there that the log does not have
     :ivar heads: of the log, as told there
     :ivar seq: of the log's last line that its chain vouches for
+    :ivar told: of the last one that is not a captured span, which is compared by itself
     :ivar shas: of the log's lines that heads tell of, by their ``seq``
     :ivar running: the run is being carried on: what is open was left out
     :ivar remarks: what was passed over
@@ -101,6 +102,7 @@ class Comparison:
     extra: Group = field(default_factory=Group)
     heads: tuple[Head, ...] = ()
     seq: int = 0
+    told: int = 0
     shas: Mapping[int, str] = field(default_factory=dict)
     running: bool = False
     remarks: list[str] = field(default_factory=list)
@@ -154,7 +156,7 @@ class Comparison:
         yield f"compared with {self.place}: {self.equal} of {self.spans} {are} there, and equal"
         if all(map(self.confirms, self.heads)):
             seq = max((head.seq for head in self.heads), default=0)
-            if seq < self.seq:
+            if seq < self.told:
                 yield f"no span there vouches for the log's lines after seq {seq}"
         if self.missing.count and self.running:
             yield f"{_spans(self.missing.count)} not there yet; the run goes on"

@@ -126,7 +126,7 @@ def _verify(
     compared = None
     if witness is not None:
         compared = witness.compare(store, beside)
-        compared.seq, compared.shas = log.seq, check.shas
+        compared.seq, compared.told, compared.shas = log.seq, check.told, check.shas
         check.problems += compared.problems
         check.notes += compared.notes
     return VerifyReport(
@@ -160,12 +160,14 @@ class _Check:
     """A check of a run's logs.
 
     :ivar shas: of those lines of its own log that were asked for, by their ``seq``
+    :ivar told: ``seq`` of its own log's last line that is not a captured span
     """
 
     def __init__(self, store: Store, workflow_id: str) -> None:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.shas: dict[int, str] = {}
+        self.told = 0
         self._store, self._id = store, workflow_id
         self._blobs: dict[str, str] = {}  # and where they are named first
 
@@ -185,7 +187,7 @@ class _Check:
     def log(self, path: Path, prefix: str, seqs: Container[int] = ()) -> reader.CheckReport:
         """Check the chain of one log.
 
-        :param prefix: of what is said of it
+        :param prefix: of what is said of it; none for the run's own
         """
 
         def note(event: Event, sha: bytes) -> None:
@@ -194,6 +196,8 @@ class _Check:
                     self._blobs.setdefault(name, f"{prefix}seq {event.seq}")
             if event.seq in seqs:
                 self.shas[event.seq] = sha.decode()
+            if not prefix and event.event_type != "span":
+                self.told = event.seq
 
         found = reader.check(path, self._id, on_event=note)
         region = found.region

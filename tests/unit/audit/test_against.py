@@ -24,6 +24,7 @@ from tapps_otel import annotate, step, verify, workflow
 from tapps_otel.audit import otlp_json
 from tapps_otel.audit.verify import VerifyReport
 from tapps_otel.errors import LogError, SpansError
+from tapps_otel.log.event import Event
 from tapps_otel.log.store import Store
 
 LOG = LOGS / "r.jsonl"
@@ -187,6 +188,19 @@ def test_a_run_that_goes_on_misses_nothing_yet() -> None:
     assert sent.against is not None
     assert (sent.against.equal, sent.against.running) == (1, True)
     assert "no span there vouches for the log's lines after seq 0" in sent.notes
+
+
+def test_spans_that_a_library_ended_after_the_run_vouch_for_themselves(kept: Requests) -> None:
+    with writing(LOG, "r") as writer:
+        writer.append(captured(span_of(kept[3])))
+    late = against(requests_of(LOGS, "r"))
+    with writing(LOG, "r") as writer:
+        writer.append(event("annotation", workflow_id="r", name="after all"))
+    more = against(requests_of(LOGS, "r"))
+
+    assert late.ok
+    assert late.notes == ("compared with spans.jsonl: 5 of 5 spans are there, and equal",)
+    assert "no span there vouches for the log's lines after seq 10" in more.notes
 
 
 # ---------------------------------------------------------------- what the log lost
@@ -390,19 +404,21 @@ def test_many_differences_are_counted_and_the_first_ones_told() -> None:
 # ---------------------------------------------------------------- logs beside
 
 
+def captured(run: dict[str, Any]) -> Event:
+    """A library's span, in the trace of this run."""
+    return event(
+        "span", workflow_id="r", name="SELECT", trace_id=run["traceId"], span_id="5" * 16,
+        parent_span_id=run["spanId"], duration_ns=5, resource={"service.name": "db"},
+        otel={"flags": 1, "scope": {"name": "db"}},
+    )  # fmt: skip
+
+
 @pytest.fixture
 def beside(kept: Requests) -> Path:
     """A log that another process of the run wrote beside it, with a library's span."""
     path = Store(LOGS.absolute()).new_side_path("r")
-    run = span_of(kept[3])
     with writing(path, "r") as writer:
-        writer.append(
-            event(
-                "span", workflow_id="r", name="SELECT", trace_id=run["traceId"], span_id="5" * 16,
-                parent_span_id=run["spanId"], duration_ns=5, resource={"service.name": "db"},
-                otel={"flags": 1, "scope": {"name": "db"}},
-            )
-        )  # fmt: skip
+        writer.append(captured(span_of(kept[3])))
     return path
 
 
