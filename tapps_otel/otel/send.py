@@ -109,8 +109,9 @@ def send_run(
     """
     report = report or SendReport(workflow_id, client.destination.name)
     sender = Sender(store, report, client, force=force, patience=patience)
-    beside = store.side_paths().get(workflow_id, []) if beside is None else beside
-    done = sender.done([store.log_path(workflow_id), *beside])
+    if beside is None:
+        beside = store.side_paths().get(workflow_id, [])
+    done = sender.look_at([store.log_path(workflow_id), *beside])
     spans = RunSpans(store, workflow_id, beside=beside, before=before, skip=done)
     progress(report)
     try:
@@ -176,17 +177,21 @@ class Sender:
         """What was confirmed span by span; read where a log has to be read, and not before."""
         return Digests() if self._force else self._ledger.spans()
 
-    def done(self, paths: Iterable[Path]) -> set[str]:
-        """Names of those logs that stand as they did when all of them was confirmed."""
-        names = set()
+    def look_at(self, paths: Iterable[Path]) -> set[str]:
+        """Take in which logs there are; one beside the run's may have been removed since.
+
+        :returns: names of those that stand as they did when all of them was confirmed
+        """
+        names, done = set(), set()
         for path in paths:
+            names.add(path.name)
             whole = self._ledger.wholes.get(path.name)
             if whole is not None and self._ends_with(path, whole):
-                names.add(path.name)
-                self._due.pop(path.name, None)
+                done.add(path.name)
                 self.report.confirmed += whole.spans
                 self.report.seq = max(self.report.seq, whole.seq)
-        return names
+        self._due = {log: mark for log, mark in self._due.items() if log in names - done}
+        return done
 
     def _ends_with(self, path: Path, whole: Whole) -> bool:
         if whole.seq < self._ledger.marks.get(path.name, (0, ""))[0]:

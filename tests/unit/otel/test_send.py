@@ -301,6 +301,18 @@ def test_of_logs_beside_only_what_has_grown_is_read_again() -> None:
     assert few < 2000
 
 
+def test_a_log_beside_that_somebody_removed_since_is_not_missed() -> None:
+    """Of traces of no run there come ever more, and nothing else removes them."""
+    run(3)
+    add_beside(1, 2)
+    send(Scripted())
+    next(LOGS.glob("r+*.jsonl")).unlink()
+    add_beside(3)
+    report = send(Scripted())
+
+    assert (report.sent, report.confirmed, report.ok) == (1, 5, True)
+
+
 def test_what_was_confirmed_span_by_span_is_read_once_more_and_then_not() -> None:
     """As those of a live run are."""
     run(500)
