@@ -12,7 +12,7 @@ from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNot
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import NO_RUN
-from tapps_otel.run.opening import store_of
+from tapps_otel.run.opening import find, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -86,8 +86,7 @@ def verify(
     :raises LogVersionError: a newer format
     :raises SpansError: the spans to compare with cannot be read
     """
-    store = store_of(log_dir)
-    store.log_path(workflow_id)  # refuses an id that is none
+    store, workflow_id = find(workflow_id, log_dir)
     return _verify(store, workflow_id, store.side_paths().get(workflow_id, []), against)
 
 

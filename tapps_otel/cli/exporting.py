@@ -27,9 +27,9 @@ def export(
     :param output: ``None`` for standard output
     """
     from tapps_otel.audit.export import Export
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.opening import find
 
-    made = Export(store_of(log_dir), workflow_id, form)
+    made = Export(*find(workflow_id, log_dir), form)
     try:
         with _shown(made, output):
             if output is None:

@@ -14,8 +14,10 @@ __all__ = ["repair", "resolve"]
 
 def repair(workflow_id: str, *, log_dir: Path | None) -> Code:
     """``repair``: declare the damage at the end of a log."""
+    from tapps_otel.run.opening import find
     from tapps_otel.run.resolving import repair as declare
 
+    _, workflow_id = find(workflow_id, log_dir)
     declared = declare(workflow_id, log_dir=log_dir)
     terminal = out()
     if declared is None:
@@ -30,8 +32,10 @@ def repair(workflow_id: str, *, log_dir: Path | None) -> Code:
 
 def resolve(workflow_id: str, step_id: str, result: str | None, *, log_dir: Path | None) -> Code:
     """``resolve``: what became of an interrupted step."""
+    from tapps_otel.run.opening import find
     from tapps_otel.run.resolving import resolve as settle
 
+    _, workflow_id = find(workflow_id, log_dir)
     data = None if result is None else _json(result)
     settle(workflow_id, step_id, result=data, log_dir=log_dir)
     words = "will run again" if data is None else "has this result now, and will not run again"

@@ -82,9 +82,9 @@ def _list_rows(found: list[RunSummary]) -> Iterator[list[Line | Piece]]:
 def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
     """``show``: a run's history, as far as its log can be read."""
     from tapps_otel.log import lease
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.opening import find
 
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a file that is not ours is no run
     history, torn, damage = _look(store.log_path(workflow_id), workflow_id, store.folder)
     holder = lease.holder(store.lease_path(workflow_id))

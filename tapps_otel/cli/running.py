@@ -84,7 +84,7 @@ def resume(
             say_error(f"no runs in {store.folder}")
             return Code.NOT_FOUND
         workflow_id = last.workflow_id
-    name = workflow_id
+    name = store.name_of(workflow_id)
     found = beginning(name, log_dir)
     if found.foreign:
         return _carry_out(

@@ -17,7 +17,7 @@ from tapps_otel.log import lease as _lease
 from tapps_otel.log.event import Event, decode
 from tapps_otel.log.reader import Checker, is_ours, lines
 from tapps_otel.log.tail import event_type_of, older_lines, read_tail
-from tapps_otel.names import check_workflow_id, is_workflow_id
+from tapps_otel.names import check_workflow_id, is_workflow_id, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,6 +92,18 @@ class Store:
     def new_side_path(self, workflow_id: str) -> Path:
         """A place for a log beside the run's, for a process that does not hold its lease."""
         return self.folder / f"{check_workflow_id(workflow_id)}+{os.urandom(4).hex()}{_SUFFIX}"
+
+    def name_of(self, workflow_id: str) -> str:
+        """The name of a run's log, by that name or by the id that its executor gave it.
+
+        :raises InvalidIdError: it cannot name a log, and no run of an executor has that id here
+        :raises OSError: it cannot be looked for
+        """
+        if not is_workflow_id(workflow_id):
+            name = log_name(workflow_id)
+            if self.has_log(name):
+                return name
+        return check_workflow_id(workflow_id)
 
     def side_paths(self) -> dict[str, list[Path]]:
         """Logs that other processes of runs wrote beside them, by run; found in one look."""

@@ -51,6 +51,7 @@ __all__ = [
     "beginning",
     "blobs_of",
     "boot_id",
+    "find",
     "hold",
     "load",
     "open_by_hand",
@@ -68,6 +69,16 @@ def store_of(log_dir: Path | str | None) -> Store:
     return Store(Path(log_dir or settings.current().log_dir).absolute())
 
 
+def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
+    """The folder of logs, and the name of a run's log in it.
+
+    :param workflow_id: that name, or the id that an executor gave the run, whatever that holds
+    :raises InvalidIdError: it cannot name a log, and no run of an executor has that id
+    """
+    store = store_of(log_dir)
+    return store, store.name_of(workflow_id)
+
+
 def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
     """Read, check and fold a run's log. Takes nothing, changes nothing.
 
@@ -75,7 +86,7 @@ def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
     :raises LogDamagedError: the log was changed
     :raises LogVersionError: a newer format
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     return _fold(store, workflow_id).history
 
 
@@ -86,7 +97,7 @@ def beginning(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory
     :raises LogDamagedError: the log was changed before the run's start
     :raises LogVersionError: a newer format
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     history = _fold(store, workflow_id, last="workflow_start").history
     if not history.executions:
         raise RunNotFoundError(workflow_id, store.folder)

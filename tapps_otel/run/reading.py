@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel.errors import RunConflictError, RunNotFoundError
 from tapps_otel.log import lease, reader
 from tapps_otel.log.model import WorkflowEvent, read_model
-from tapps_otel.run.opening import FROM_FILE, beginning, load, store_of
+from tapps_otel.run.opening import FROM_FILE, beginning, find, load, store_of
 from tapps_otel.run.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[W
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage, after the events before it
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     try:
         yield from read_model(store.log_path(workflow_id), workflow_id)
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def follow(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[E
 
     :raises RunNotFoundError: there is no such run
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     held = store.lease_path(workflow_id)
     try:
         yield from reader.follow(
@@ -68,7 +68,7 @@ def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistor
     :raises LogDamagedError: the log was changed
     """
     found = load(workflow_id, log_dir)
-    held = store_of(log_dir).lease_path(workflow_id)
+    held = store_of(log_dir).lease_path(found.workflow_id)
     if found.status == "running" and lease.holder(held) is None:
         found.status = "interrupted"
         if found.executions:

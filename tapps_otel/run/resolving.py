@@ -20,7 +20,7 @@ from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import new_span_id
-from tapps_otel.run.opening import boot_id, store_of
+from tapps_otel.run.opening import boot_id, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def repair(workflow_id: str, *, log_dir: Path | str | None = None) -> tuple[int,
     :raises LogVersionError: a newer format
     :raises LogWriteError: it cannot be written
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a run that is not there gets no lease
     with _leased(store, workflow_id):
         region = check(store.log_path(workflow_id), workflow_id).region
@@ -72,7 +72,7 @@ def resolve(
     :raises LogDamagedError: the log was changed; nothing was written
     :raises LogWriteError: it cannot be written
     """
-    store = store_of(log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)
     with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
         step = _find(fold.history, step_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapps_otel.errors import LedgerError, LogError, RunNotFoundError
-from tapps_otel.run.opening import store_of
+from tapps_otel.run.opening import find, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,8 +49,7 @@ def send(
     """
     from tapps_otel.otel.send import client_of, send_run  # heavy, and only for those who send
 
-    store = store_of(log_dir)
-    store.log_path(workflow_id)  # refuses an id that is none before anything else
+    store, workflow_id = find(workflow_id, log_dir)  # before anything else
     client = client_of(endpoint=endpoint, protocol=protocol)
     try:
         return send_run(store, workflow_id, client, force=force, progress=progress)
