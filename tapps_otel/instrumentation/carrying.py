@@ -15,7 +15,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogWriteError, SettingsError, TappsError
+from tapps_otel.errors import LogWriteError, SettingsError
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
@@ -37,22 +38,11 @@ if TYPE_CHECKING:
 
     from tapps_otel.instrumentation.spec import Reading, Seen
 
-__all__ = ["Carrying", "attempt_here", "carried_here", "guarded", "is_enabled", "store_under"]
+__all__ = ["Carrying", "attempt_here", "carried_here", "ending", "is_enabled", "store_under"]
 
 _log = logging.getLogger("tapps_otel")
 _carried: ContextVar[Carrying | None] = ContextVar("tapps_otel_carrying", default=None)
 _said: set[str] = set()
-
-
-@contextmanager
-def guarded(what: str) -> Iterator[None]:
-    """Let nothing of ours out: it is logged, the first time for each ``what`` with its place."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, the executor goes on
-        known = isinstance(error, TappsError) or what in _said
-        _said.add(what)
-        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not known)
 
 
 def is_enabled() -> bool:
@@ -117,6 +107,12 @@ class Carrying:
         self.opened = True
         self.run = run
         run.enter_root()
+
+    def hand_on(self) -> None:
+        """Leave the run open, for another to :meth:`take`."""
+        if self.run is not None:
+            self.run.leave()
+            self.run = None
 
     # -- steps
 
@@ -247,6 +243,17 @@ def call_of(reading: Reading, seen: Seen) -> tuple[str, ForeignCall]:
     )
 
 
+@contextmanager
+def ending(attempt: ForeignAttempt) -> Iterator[None]:
+    """Guard the end of a step: if it cannot be written, the end of the run does not wait for it."""
+    with guarded("the end of a step"):
+        try:
+            yield
+        except BaseException:
+            attempt.release_self()
+            raise
+
+
 def finish(reading: Reading, seen: Seen, attempt: ForeignAttempt, result: object = None) -> None:
     """Write how a step ended that has returned; what is open inside has ended before.
 
@@ -257,8 +264,8 @@ def finish(reading: Reading, seen: Seen, attempt: ForeignAttempt, result: object
     with guarded("what a step has made is not logged"):
         skipped = reading.skipped(seen)
         artifacts = summarize(reading.artifacts(seen))
-    with guarded("the end of a step"):
+    with ending(attempt):
         if skipped is not None:
-            attempt.skip_drained(skipped, None)
+            attempt.skip_drained(str(skipped), None)
         else:
             attempt.finish_drained(result, artifacts)

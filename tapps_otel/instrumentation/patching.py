@@ -6,25 +6,25 @@ Each hook can fail by itself; what is missing is told by the report.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tapps_otel.errors import SettingsError
+from tapps_otel.instrumentation.guarding import Wrapper, guard
 
 __all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "Patches", "Report"]
 
 ON: Final = "on"
 PENDING: Final = "pending"  # its module is not imported yet
-MISSING: Final = "missing"  # its module has no such function
+MISSING: Final = "missing"  # its module has no such function, or one that cannot be watched
 OFF: Final = "off"
 
 _log = logging.getLogger("tapps_otel")
-
-# As wrapt calls it: the original, the object that it is bound to, arguments.
-Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,33 +130,38 @@ class Patches:
         name = f"{hook.module}.{hook.name}"
         try:
             self._undo.append(_wrap(module, hook, lambda: self._wanted))
-        except AttributeError as error:
+        except Exception as error:  # noqa: BLE001 - what is imported here is not ours to break
             self._states[name] = MISSING
             self._miss(hook, error)
         else:
             self._states[name] = ON
 
     def _miss(self, hook: Hook, error: Exception) -> None:
+        missing = isinstance(error, AttributeError)
+        why = f"{hook.module} has no {hook.name}" if missing else f"{hook.name}: {error}"
         if not hook.essential:
-            _log.warning("%s: %s is missing: what it tells is not logged", self._target, hook.name)
+            _log.warning("%s: %s: what it tells is not logged", self._target, why)
             return
-        self.problem = f"not instrumented: {hook.module} has no {hook.name} ({error})"
+        self.problem = f"not instrumented: {why}"
         _log.error("%s: %s. Its runs go on without a log", self._target, self.problem)
-        missing = {name for name, state in self._states.items() if state == MISSING}
+        unfit = {name for name, state in self._states.items() if state == MISSING}
         self.take_off()
-        self._states |= dict.fromkeys(missing, MISSING)
+        self._states |= dict.fromkeys(unfit, MISSING)
 
 
 def _wrap(module: Any, hook: Hook, enabled: Callable[[], bool]) -> Callable[[], None]:
     """Wrap one function; gives what undoes it.
 
     :raises AttributeError: it is not there
+    :raises TypeError: it is a generator, or its class cannot be changed
     """
     import wrapt
 
     parent, attribute, original = wrapt.resolve_path(module, hook.name)
+    _check(original)
     own = attribute in vars(parent)  # else it is a base class's: nothing to put back
-    wrapper = wrapt.FunctionWrapper(original, hook.wrapper, enabled=enabled)
+    watched = partial(guard, f"{hook.module}.{hook.name}", hook.wrapper)
+    wrapper = wrapt.FunctionWrapper(original, watched, enabled=enabled)
     wrapt.apply_patch(parent, attribute, wrapper)
 
     def undo() -> None:
@@ -169,6 +174,14 @@ def _wrap(module: Any, hook: Hook, enabled: Callable[[], bool]) -> Callable[[], 
             delattr(parent, attribute)
 
     return undo
+
+
+def _check(function: Any) -> None:
+    """:raises TypeError: a log of its call would not tell what it does"""
+    function = getattr(function, "__func__", function)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = "it is a generator, and does its work after its call has returned"
+        raise TypeError(msg)
 
 
 def _enabled() -> bool:

@@ -22,6 +22,11 @@ sync or async, the steps perhaps in the threads of a pool::
         ),
     )
 
+A plain method that gives a coroutine (a decorated one, often) ends when that has been awaited.
+Generators are refused, by the report and in the standard log: they work after their call has
+returned. A method that gives something else to wait for, as a future, ends with its call, and that
+is warned of.
+
 What the spec reads is read from a :class:`Seen`. A reader that raises is told of in the standard
 log, and its step (or run) goes on unlogged.
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,8 +13,8 @@ from tapps_otel.instrumentation.carrying import (
     ACTIVE,
     Carrying,
     carried_here,
+    ending,
     finish,
-    guarded,
     is_enabled,
     open_run,
 )
@@ -22,8 +24,13 @@ from tapps_otel.instrumentation.spec import ExecutorSpec, Seen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.instrumentation.guarding import Original
+    from tapps_otel.run.foreign import ForeignAttempt, ForeignRun
+
 __all__ = ["patches", "see"]
 
+_log = logging.getLogger("tapps_otel")
+_told: set[str] = set()
 _signatures: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
 
 
@@ -39,30 +46,33 @@ def patches(name: str, spec: ExecutorSpec) -> Patches:
     )
 
 
-def see(method: Any, executor: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
-    """A call of a bound method, by the names of its parameters."""
-    function = getattr(method, "__func__", method)
+def see(method: Original, executor: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
+    """A call of a method, by the names of its parameters."""
+    bound = method.function
+    function = getattr(bound, "__func__", bound)
     signature = _signatures.get(function)
     if signature is None:
-        signature = _signatures[function] = inspect.signature(method)
+        signature = _signatures[function] = inspect.signature(bound)
     try:
-        bound = signature.bind(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
     except TypeError:  # the call itself will say so
         return Seen(executor, {})
-    bound.apply_defaults()
-    return Seen(executor, bound.arguments)
+    given.apply_defaults()
+    return Seen(executor, given.arguments)
 
 
 # -- a run
 
 
-def _on_run(spec: ExecutorSpec, run: Any, executor: Any, args: Any, kwargs: Any) -> Any:
+def _on_run(spec: ExecutorSpec, run: Original, executor: Any, args: Any, kwargs: Any) -> Any:
     around = carried_here()
     own = around is not None and around.executor is executor and around.encloses
     if own or not is_enabled():
         return run(*args, **kwargs)
-    carry = _carry_async if inspect.iscoroutinefunction(run) else _carry
-    return carry(spec, partial(run, *args, **kwargs), see(run, executor, args, kwargs))
+    seen, call = see(run, executor, args, kwargs), partial(run, *args, **kwargs)
+    if run.is_async:
+        return _carry_async(spec, partial(open_run, spec, seen), call, seen)
+    return _carry(spec, call, seen)
 
 
 def _carry(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen) -> Any:
@@ -73,13 +83,20 @@ def _carry(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen) -> Any:
         except BaseException as error:
             carrying.end_by(error)
             raise
+        made, run = seen.result, carrying.run
+        if run is not None and inspect.iscoroutine(made):
+            carrying.hand_on()  # whoever awaits it carries the run out
+            return _carry_async(spec, lambda: run, lambda: made, seen)
+        _tell_of_more(spec.run, seen)
         carrying.end(spec, seen)
         return seen.result
 
 
-async def _carry_async(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen) -> Any:
+async def _carry_async(
+    spec: ExecutorSpec, opening: Callable[[], ForeignRun], call: Callable[[], Any], seen: Seen
+) -> Any:
     with Carrying(seen.executor) as carrying, ACTIVE.busy(carrying):
-        carrying.open(partial(open_run, spec, seen))
+        carrying.open(opening)
         try:
             seen.result = await call()
         except BaseException as error:
@@ -92,46 +109,68 @@ async def _carry_async(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen) 
 # -- a step
 
 
-def _on_step(spec: ExecutorSpec, step: Any, executor: Any, args: Any, kwargs: Any) -> Any:
+def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwargs: Any) -> Any:
     carrying = carried_here() or ACTIVE.of(executor)
     if carrying is None or carrying.run is None:
         return step(*args, **kwargs)
-    carry = _try_async if inspect.iscoroutinefunction(step) else _try
-    return carry(spec, partial(step, *args, **kwargs), see(step, executor, args, kwargs), carrying)
-
-
-def _try(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, carrying: Carrying) -> Any:
+    seen, call = see(step, executor, args, kwargs), partial(step, *args, **kwargs)
+    if step.is_async:
+        return _begin_async(spec, call, seen, carrying)
     attempt = carrying.begin(spec, seen)
-    if attempt is None:
-        return call()
+    return call() if attempt is None else _try(spec, call, seen, attempt)
+
+
+def _try(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ForeignAttempt) -> Any:
     with attempt.current():
         try:
             seen.result = call()
         except BaseException as error:
-            with guarded("the end of a step"):
+            with ending(attempt):
                 attempt.fail(error)
             raise
-    with guarded("the end of a step"):
+    if inspect.iscoroutine(seen.result):
+        made = seen.result
+        return _try_async(spec, lambda: made, seen, attempt)
+    _tell_of_more(spec.step, seen)
+    with ending(attempt):
         if attempt.settle():
             finish(spec, seen, attempt)
     return seen.result
 
 
-async def _try_async(
+async def _begin_async(
     spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, carrying: Carrying
 ) -> Any:
     attempt = carrying.begin(spec, seen)
-    if attempt is None:
-        return await call()
+    return await (call() if attempt is None else _try_async(spec, call, seen, attempt))
+
+
+async def _try_async(
+    spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ForeignAttempt
+) -> Any:
     with attempt.current():
         try:
             seen.result = await call()
         except BaseException as error:
-            with guarded("the end of a step"):
+            with ending(attempt):
                 if await attempt.drained():
                     attempt.fail_drained(error)
             raise
-    with guarded("the end of a step"):
+    with ending(attempt):
         if await attempt.drained():
             finish(spec, seen, attempt)
     return seen.result
+
+
+def _tell_of_more(method: str, seen: Seen) -> None:
+    """Say once where a method has returned before its work is done: the log cannot know of that."""
+    result, name = seen.result, f"{type(seen.executor).__qualname__}.{method}"
+    more = inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)
+    if (more or isinstance(result, Future)) and name not in _told:
+        _told.add(name)
+        _log.warning(
+            "%s gave a %s: what it does after its call has returned is not logged. Let a spec name "
+            "a method that returns, or is awaited, when the work is done",
+            name,
+            type(result).__name__,
+        )

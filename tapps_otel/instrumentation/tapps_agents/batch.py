@@ -11,7 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.carrying import finish, guarded
+from tapps_otel.instrumentation.carrying import ending, finish
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents.reading import READING, plain_variables
 from tapps_otel.names import ATTR
@@ -53,11 +54,11 @@ class Batch:
                 self._stop(attempt, task)
                 raise
             except BaseException as error:
-                with guarded("the end of a step"):
+                with ending(attempt):
                     if await attempt.drained():
                         attempt.fail_drained(error)
                 raise
-        with guarded("the end of a step"):
+        with ending(attempt):
             if await attempt.drained():
                 given["skipped"] = attempt.skip_reason
                 finish(READING, seen, attempt, self._variables(attempt))
@@ -90,14 +91,14 @@ class Batch:
         """Another try in the same task: what stopped the one before was its time-out."""
         attempt = self._stopped.pop(task, None)
         if attempt is not None:
-            with guarded("the end of a step"):
+            with ending(attempt):
                 attempt.fail_as("timeout", TimeoutError("it took longer than its executor allows"))
 
     def _settle(self, task: _Task) -> None:
         attempt = self._stopped.pop(task, None)
         if attempt is None:
             return
-        with guarded("the end of a step"):
+        with ending(attempt):
             error = None if task.cancelled() else task.exception() or task.result().error
             if isinstance(error, TimeoutError):
                 attempt.fail_as("timeout", error)
@@ -108,7 +109,7 @@ class Batch:
         """The batch is over: what no task could tell is told by its results."""
         timed_out = {result.step.id for result in results if isinstance(result.error, TimeoutError)}
         for attempt in [*self._stopped.values()]:
-            with guarded("the end of a step"):
+            with ending(attempt):
                 late = attempt.call.name in timed_out
                 attempt.fail_as(
                     "timeout" if late else "cancelled",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from tapps_otel import clock, settings
-from tapps_otel.instrumentation.carrying import guarded, is_enabled, store_under
+from tapps_otel.instrumentation.carrying import is_enabled, store_under
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.tapps_agents.carrying import here
 from tapps_otel.log.reader import read
 from tapps_otel.names import log_name

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel.instrumentation.carrying import (
     Carrying,
     carried_here,
-    guarded,
     is_enabled,
     open_run,
 )
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents.bonds import Bond, bond_of
 from tapps_otel.instrumentation.tapps_agents.reading import READING

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.carrying import attempt_here, call_of, guarded, is_enabled
+from tapps_otel.instrumentation.carrying import attempt_here, call_of, is_enabled
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import bridge, definition
 from tapps_otel.instrumentation.tapps_agents.batch import Batch

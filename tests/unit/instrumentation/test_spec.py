@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import importlib
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -282,3 +285,184 @@ def test_importing_it_brings_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+class Lazy:
+    """An executor whose methods are plain functions that give something to wait for."""
+
+    def run(self, plan: list[Task], name: str = "lazy") -> Any:
+        return self._run(plan)
+
+    async def _run(self, plan: list[Task]) -> list[Any]:
+        return [await self.work(task) for task in plan]
+
+    def work(self, task: Task) -> Any:
+        return self._work(task)
+
+    async def _work(self, task: Task) -> Any:
+        await asyncio.sleep(0)
+        return task.does()
+
+
+async def test_a_method_that_gives_a_coroutine_ends_when_that_does(story: Story) -> None:
+    instrument(Lazy, SPEC)
+    made = Lazy().run([Task("a", lambda: current_step().step_id), Task("b")])
+
+    assert story("lazy") == ["workflow_start"]
+    assert await asyncio.create_task(made) == ["a", None]
+    assert story("lazy")[1:] == [
+        "step_start a 1", "step_skip a 1", "step_start b 1", "step_finish b 1",
+        "workflow_end completed",
+    ]  # fmt: skip
+
+
+async def test_what_that_coroutine_raises_is_the_runs(story: Story) -> None:
+    instrument(Lazy, SPEC)
+
+    with pytest.raises(ValueError, match=r"^boom$"):
+        await Lazy().run([Task("a", boom)])
+    assert story("lazy")[1:] == ["step_start a 1", "step_fail a 1 failed", "workflow_end failed"]
+
+
+class Later:
+    def run(self, name: str = "later") -> Any:
+        with ThreadPoolExecutor() as pool:
+            return pool.submit(self.work, Task("a"))
+
+    def work(self, task: Task) -> None: ...
+
+
+def test_a_future_is_passed_on_and_warned_of(
+    story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    instrument(Later, SPEC)
+
+    assert Later().run().result() is None
+    assert story("later")[-1] == "workflow_end completed"
+    assert "Later.run gave a Future: what it does after its call has returned" in caplog.text
+
+
+class Stream:
+    def run(self, name: str = "stream") -> Any:
+        yield 1
+
+    async def run_async(self, name: str = "stream") -> Any:
+        yield 1
+
+    def work(self, task: Task) -> None: ...
+
+
+@pytest.mark.parametrize("run", ["run", "run_async"])
+def test_a_generator_is_refused(run: str, caplog: pytest.LogCaptureFixture) -> None:
+    before = dict(vars(Stream))
+    report = instrument(Stream, ExecutorSpec(**{**vars(SPEC), "run": run}))
+
+    assert dict(vars(Stream)) == before
+    assert not report.ok
+    assert f"Stream.{run}: it is a generator" in str(report)
+    assert "Its runs go on without a log" in caplog.text
+
+
+class Strange:
+    """A method that nothing can be known of: it has no signature, and takes no weak reference."""
+
+    __slots__ = ()
+
+    def __get__(self, instance: object, _: object = None) -> Strange:
+        return self
+
+    def __call__(self, *args: Any) -> str:
+        if args:
+            raise ValueError(*args)
+        return "done"
+
+    __signature__ = "none"
+
+
+class Odd:
+    run = Strange()
+
+    def work(self, task: Task) -> None: ...
+
+
+def test_a_call_that_cannot_be_looked_at_is_carried_out_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    instrument(Odd, SPEC)
+
+    assert [Odd().run(), Odd().run()] == ["done", "done"]
+    with pytest.raises(ValueError, match=r"^theirs$"):
+        Odd().run("theirs")
+    assert caplog.text.count("Odd.run does is not logged") == 1
+
+
+def test_a_class_that_cannot_be_changed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    report = instrument(list, ExecutorSpec(**{**vars(SPEC), "run": "append", "step": "pop"}))
+
+    assert not report.ok
+    assert "list.append" in caplog.text
+
+
+def test_a_reader_that_answers_nonsense_does_not_let_the_run_wait_for_ever(events: Any) -> None:
+    instrument(Pool, ExecutorSpec(**{**vars(SPEC), "skipped": lambda seen: seen.result}))
+
+    assert Pool().run([Task("a", lambda: 1)]) == [1]
+    assert events("build")[2]["reason"] == "1"
+
+
+BREAKABLE = ["carried_here", "is_enabled", "see", "_carry", "_try", "_try_async",
+             "finish", "open_run", "Carrying.__enter__", "Carrying.open",
+             "Carrying.begin", "Carrying.end", "Carrying.end_async", "Carrying.end_by",
+             "Carrying.end_by_async", "Carrying.hand_on", "_tell_of_more"]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BREAKABLE)
+async def test_whatever_breaks_in_watching_costs_the_log_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    calls: list[str] = []
+    plan = [Task("a", lambda: calls.append("a")), Task("b", lambda: calls.append("b"))]
+    for kind in (Pool, Loop, Lazy):
+        instrument(kind, SPEC)
+    monkeypatch.setattr(f"tapps_otel.instrumentation.watching.{broken}", fail)
+
+    assert Pool().run(plan) == [None, None]
+    assert await Loop().run(plan) == "done"
+    assert await Lazy().run(plan) == [None, None]
+    assert sorted(calls) == ["a"] * 3 + ["b"] * 3
+    with pytest.raises(ValueError, match=r"^boom$"):
+        Pool().run([Task("c", boom)])
+    with pytest.raises(ValueError, match=r"^boom$"):
+        await Lazy().run([Task("c", boom)])
+    with pytest.raises(ExceptionGroup, match="unhandled") as caught:
+        await Loop().run([Task("c", boom)])
+    assert [str(one) for one in caught.value.exceptions] == ["boom"]
+
+
+class Thing: ...
+
+
+@pytest.mark.parametrize("kind", [Pool, Loop, Lazy])
+async def test_no_exception_is_kept_alive(kind: type[Any]) -> None:
+    made: list[weakref.ref[Thing]] = []
+
+    def fail() -> None:
+        thing = Thing()
+        made.append(weakref.ref(thing))
+        raise ValueError(thing)
+
+    instrument(kind, SPEC)
+    gc.collect()
+    gc.disable()
+    try:
+        executor: Any = kind()
+        with contextlib.suppress(ValueError):
+            done = executor.work(Task("a", fail))
+            await done
+    finally:
+        gc.enable()
+
+    assert made[0]() is None

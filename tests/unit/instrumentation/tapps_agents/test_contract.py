@@ -118,7 +118,7 @@ async def test_a_hook_that_is_missing_costs_what_it_would_tell(
     assert report.problem is None
     hooks = report.hooks
     assert hooks["tapps_agents.workflow.executor.WorkflowExecutor.skip_step"] == "missing"
-    assert "WorkflowExecutor.skip_step is missing" in caplog.text
+    assert "has no WorkflowExecutor.skip_step" in caplog.text
     project.write()
     await project.executor().execute()
     assert story()[-1] == "workflow_end completed"

@@ -371,6 +371,44 @@ async def test_a_log_that_fails_on_the_way_costs_the_run_nothing(
     assert "cannot write to the log" in caplog.text or "without a log" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *("see", "here", "bond_of", "is_enabled", "carry", "Batch", "attempt_here", "end_by_hand"),
+        *("_to_open", "_execute_batch", "bridge.is_asked_for", "definition.load", "call_of"),
+    ],
+)
+async def test_whatever_breaks_in_watching_costs_the_run_nothing(
+    project: Project, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    project.write()
+    project.executor()  # its modules, and with them the hooks, are imported
+    monkeypatch.setattr(f"tapps_otel.instrumentation.tapps_agents.hooks.{broken}", break_)
+
+    executor = project.executor()
+    assert (await executor.execute()).status == "completed"
+    assert len(project.did.all) == 5
+    executor.skip_step("s1")
+    executor.mark_step_complete("s2")
+    executor.pause_workflow()
+    assert (executor.state.skipped_steps, executor.state.completed_steps[-1]) == (["s1"], "s2")
+
+
+async def test_a_call_with_wrong_arguments_fails_as_without_us(project: Project) -> None:
+    async def execute() -> None:
+        with pytest.raises(TypeError, match="execute_parallel"):
+            await executor.parallel_executor.execute_parallel(no="such")
+
+    project.write()
+    executor = project.executor()
+    project.does["analyst"] = execute
+
+    assert (await executor.execute()).status == "completed"
+
+
 async def test_if_asked_to_no_step_runs_that_cannot_be_logged(project: Project) -> None:
     configure(on_log_failure="stop")
     project.write()
