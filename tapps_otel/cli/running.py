@@ -31,6 +31,7 @@ from tapps_otel.report.text import block, json_text, plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.store import Store
     from tapps_otel.run.workflow import Workflow
 
@@ -87,12 +88,12 @@ def resume(
     name = store.name_of(workflow_id)
     found = beginning(name, log_dir)
     if found.foreign:
-        return _carry_out(
-            lambda folder: resume_foreign(found, accept_change=accept_change, log_dir=folder),
-            name,
-            log_dir=log_dir,
-            quiet=quiet,
-        )
+
+        def go_on(folder: Path) -> Any:
+            _be_where_it_began(found)
+            return resume_foreign(found, accept_change=accept_change, log_dir=folder)
+
+        return _carry_out(go_on, name, log_dir=log_dir, quiet=quiet)
     path = str(found.workflow.get("path", ""))
     _find_modules_here(path)
     try:
@@ -107,6 +108,26 @@ def resume(
         log_dir=log_dir,
         quiet=quiet,
     )
+
+
+def _be_where_it_began(history: RunHistory) -> None:
+    """Go to the working directory of the run's start: an executor's steps write relative to it.
+
+    :raises RunConflictError: it is gone
+    """
+    from tapps_otel.log import files
+
+    place = history.workflow.get("cwd") or history.workflow.get("root")
+    if not isinstance(place, str) or place == str(Path.cwd()):
+        return
+    try:
+        files.system().go_to(Path(place))
+    except (OSError, ValueError) as error:
+        raise RunConflictError(
+            f"run {history.workflow_id!r} began in {place}, where its steps write, and which "
+            f"cannot be gone to: {error}. Make that folder again, and try again"
+        ) from error
+    err().say(Line.of(("  in ", "dim"), plain(place), (", where the run began", "dim")))
 
 
 # -- what to run, and with what

@@ -247,6 +247,10 @@ class Files:
         """Whether there is a folder."""
         return path.is_dir()
 
+    def go_to(self, folder: Path) -> None:
+        """Make a folder this process's working directory: for programs, never for a library."""
+        os.chdir(folder)
+
     def free_bytes(self, folder: Path) -> int:
         """What is left on the disk for users who are not root."""
         found = os.statvfs(folder)

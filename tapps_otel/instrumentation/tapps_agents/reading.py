@@ -16,7 +16,7 @@ from tapps_otel.log.artifacts import summary_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["EXECUTOR", "READING", "plain_variables", "root_of"]
+__all__ = ["EXECUTOR", "READING", "plain_variables", "root_of", "working_directory"]
 
 EXECUTOR: Final = "tapps-agents"
 
@@ -24,6 +24,14 @@ EXECUTOR: Final = "tapps-agents"
 def root_of(executor: Any) -> Path:
     """The project's folder, absolute."""
     return Path(executor.project_root).absolute()
+
+
+def working_directory() -> str | None:
+    """Where this process is: their agents name files relative to it. ``None`` if that is gone."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,7 +51,7 @@ def _skipped(seen: Seen) -> str | None:
 def _about(seen: Seen) -> Mapping[str, Any]:
     executor = seen.executor
     root, loaded = root_of(executor), bond_of(executor).loaded
-    about: dict[str, Any] = {"version": _version(), "root": str(root)}
+    about: dict[str, Any] = {"version": _version(), "root": str(root), "cwd": working_directory()}
     if loaded is None or loaded.workflow is not executor.workflow:
         return {**about, "steps": steps_of(executor.workflow)}
     path = loaded.path

@@ -7,6 +7,7 @@ trace, with what is done left alone.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,12 @@ from tapps_otel.instrumentation.tapps_agents.past import (
     inputs_of,
     variables_of,
 )
-from tapps_otel.instrumentation.tapps_agents.reading import EXECUTOR, READING, root_of
+from tapps_otel.instrumentation.tapps_agents.reading import (
+    EXECUTOR,
+    READING,
+    root_of,
+    working_directory,
+)
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from tapps_otel.history.fold import RunHistory
     from tapps_otel.instrumentation.patching import Report
 
+_log = logging.getLogger("tapps_otel")
 _GOES_ON: Final = frozenset({"interrupted", "failed", "cancelled", "paused"})
 
 __all__ = ["correct", "make_executor", "prepare", "resume"]
@@ -51,6 +58,8 @@ async def resume(
     What they made is looked for: a step whose file or folder is gone runs again, and so does what
     depends on it. Variables come from the newest readable snapshot, or from the log if
     ``executor_variables`` was set. Without a snapshot everything else comes from the log.
+    Its agents name files relative to the working directory: if that is another one than where the
+    run began, it is warned of.
 
     :param executor: a ``WorkflowExecutor``, or Cursor's; with the workflow loaded, or without: it
         is loaded from where the log says then
@@ -80,8 +89,9 @@ async def resume(
         _check_kind(history)
         return _state_of(inner, store, history, root)
     bond = bond_of(inner)
-    flow = beginning(name, store.folder).name
-    with hold(store, name, flow, settings.current()) as held:
+    begun_as = beginning(name, store.folder)
+    _warn_of_place(begun_as)
+    with hold(store, name, begun_as.name, settings.current()) as held:
         history = held.history
         _load_workflow(inner, history, root)
         if not accept_change:
@@ -160,6 +170,18 @@ def make_executor(history: RunHistory) -> Any:
         ) from error
     root = Path(str(history.workflow.get("root", "")))
     return WorkflowExecutor(project_root=root)
+
+
+def _warn_of_place(history: RunHistory) -> None:
+    then, now = history.workflow.get("cwd"), working_directory()
+    if then and now != then:
+        _log.warning(
+            "run %s began in %s, and goes on in %s: what its steps write by relative paths comes "
+            "to be there",
+            history.workflow_id,
+            then,
+            now,
+        )
 
 
 def _store(root: Path, log_dir: Path | str | None) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,9 @@ import pytest
 import tapps_otel
 from commands import Done
 from crashing import in_child
+from logs import forge
 from tapps import Project, chain
+from tapps_otel import configure
 from tapps_otel.cli import main
 from tapps_otel.instrumentation import instrument
 
@@ -129,3 +132,66 @@ def test_a_run_is_listed_under_the_name_of_its_workflow(
 
     assert "completed" in listed.out
     assert "Demo" in listed.out
+
+
+@pytest.fixture
+def elsewhere(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Another folder to be in, and where an agent that writes by a relative path is then."""
+    places: list[str] = []
+
+    async def write() -> None:
+        places.append(str(Path.cwd()))
+
+    project.does["architect"] = write
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    return places
+
+
+LOGS = "../.tapps-agents/workflow-state/events"
+
+
+def test_resume_from_elsewhere_goes_on_where_the_run_began(
+    project: Project, killed: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = cli(capsys, "resume", killed, "--log-dir", LOGS)
+
+    assert done.code == 0, done
+    assert elsewhere == [str(project.root)]
+    assert f"in {project.root}, where the run began" in done.err
+    assert list((project.root / "other").iterdir()) == []
+
+
+def test_from_python_it_stays_where_it_is_and_says_so(
+    project: Project, killed: str, elsewhere: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    state = asyncio.run(tapps_otel.resume(killed, log_dir=LOGS))
+
+    assert state.status == "completed"
+    assert elsewhere == [str(project.root / "other")]
+    assert f"began in {project.root}, and goes on in {project.root / 'other'}" in caplog.text
+
+
+def test_a_relative_log_folder_is_that_of_where_one_is(
+    project: Project, killed: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(log_dir=Path(LOGS))
+
+    assert cli(capsys, "resume", killed).code == 0
+    assert elsewhere == [str(project.root)]
+
+
+def test_where_the_run_began_may_be_gone(
+    project: Project, killed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    logs, gone, here = tmp_path / "kept", tmp_path / "gone", Path.cwd()
+    with Path(f".tapps-agents/workflow-state/events/{killed}.jsonl").open() as file:
+        start = json.loads(file.readline())
+    assert start["workflow"]["cwd"] == str(here)
+    start["workflow"] |= {"cwd": str(gone), "root": str(gone)}
+    forge(logs, killed, [start])
+    done = cli(capsys, "resume", killed, "--log-dir", str(logs))
+
+    assert done.code == 5
+    assert f"began in {gone}, where its steps write, and which cannot be gone to" in done.err
+    assert (Path.cwd(), gone.exists()) == (here, False)
