@@ -345,8 +345,10 @@ class Record:
 # ---------------------------------------------------------------- checking compose files
 
 
-def compose_model(path: Path) -> dict[str, Any]:
+def compose_model(path: Path, *overrides: Path) -> dict[str, Any]:
     """A compose file after the check of its schema, every variable filled in.
+
+    :param overrides: files that change it, in their order
 
     The check is that of the reference implementation, built where the stack's programs are.
     """
@@ -361,7 +363,7 @@ def compose_model(path: Path) -> dict[str, Any]:
         assert built.returncode == 0, built.stderr
         (checker.parent / "cmd").replace(checker)
     done = subprocess.run(
-        [checker, "-format", "json", path],
+        [checker, "-format", "json", path, *overrides],
         env=clean_environment(),
         cwd=path.parent,
         capture_output=True,

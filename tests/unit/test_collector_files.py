@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -287,6 +288,38 @@ def test_what_a_person_sets_for_the_stack_reaches_the_container(name: str, confi
     assert {variable: given.get(variable) for variable in settable} == {
         variable: f"${{{variable}:-{default}}}" for variable, default in settable.items()
     }
+
+
+def test_the_readmes_line_makes_the_collector_the_user_who_typed_it(tmp_path: Path) -> None:
+    said = (COLLECTOR / "README.md").read_text("utf-8")
+    (line,) = re.findall(r"^printf .*$", said, re.MULTILINE)
+    assert line in (ROOT / "README.md").read_text("utf-8")
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
+    given = dict(one.split("=") for one in (tmp_path / ".env").read_text().split())
+
+    assert services()["collector"]["user"] == "${TAPPS_UID:-1000}:${TAPPS_GID:-1000}"
+    assert given == {"TAPPS_UID": str(os.getuid()), "TAPPS_GID": str(os.getgid())}
+
+
+def test_the_readmes_override_gives_a_label_to_every_file_of_the_host(
+    tmp_path: Path, model: dict[str, Any]
+) -> None:
+    (text,) = re.findall(
+        r"```yaml\n(.*?)```", (COLLECTOR / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    override = tmp_path / "docker-compose.override.yml"
+    override.write_text(text)
+
+    made = compose_model(COMPOSE, override)
+
+    for name, service in model["services"].items():
+        mounts = {one["target"]: one for one in made["services"][name].get("volumes", ())}
+        assert set(mounts) == {one["target"] for one in service.get("volumes", ())}
+        for before in service.get("volumes", ()):
+            now = mounts[before["target"]]
+            assert now["source"] == before["source"]
+            if now["type"] == "bind":
+                assert (now["read_only"], now["bind"]["selinux"]) == (True, "z")
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
