@@ -76,11 +76,18 @@ healthy() {
     esac
 }
 
+# The device by which bash reaches an address; it wants IPv6 without the brackets.
+device() {
+    local host=${1%:*}
+    host=${host#[}
+    say "/dev/tcp/${host%]}/${1##*:}"
+}
+
 # Whether a GET of this path is answered with 200; bash alone does it.
 answers() {
     local line=
     {
-        exec 3<>"/dev/tcp/${1%:*}/${1##*:}" &&
+        exec 3<>"$(device "$1")" &&
             printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$2" "$1" >&3 &&
             IFS= read -r -t 2 line <&3
     } 2>/dev/null || true
@@ -88,7 +95,7 @@ answers() {
     [[ $line == *" 200 "* ]]
 }
 
-listening() { (exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null; }
+listening() { (exec 3<>"$(device "$1")") 2>/dev/null; }
 
 # One at a time in a folder: whoever comes second waits, and finds it done. Without `flock`, as on
 # macOS, nobody waits.

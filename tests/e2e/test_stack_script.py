@@ -101,6 +101,31 @@ def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
     assert script("down").out == ""
 
 
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 on its loopback")
+def test_addresses_may_be_ipv6(script: Script, stack: Stack) -> None:
+    ours = {name: text for name, text in stack.environment().items() if "TAPPS_STACK_" in name}
+    six = {name: text.replace("127.0.0.1", "[::1]") for name, text in ours.items()}
+    host = {"TAPPS_STACK_COLLECTOR_METRICS_HOST": "[::1]"}
+    up = script("up", **six, **host)
+    jaeger, collector = six["TAPPS_STACK_JAEGER_HTTP"], six["TAPPS_STACK_OTLP_GRPC"]
+    demo = child("demo", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{collector}")
+    (run_id,) = re.findall(r"open (survey-\S+)", demo.out)
+
+    assert (up.code, up.err) == (0, "")
+    assert f"jaeger      http://{jaeger}" in up.out
+    wait_for(
+        lambda: child("verify", run_id, "--against", f"http://{jaeger}").code == 0, "all spans"
+    )
+
+
 @pytest.mark.skipif(shutil.which("flock") is None, reason="without flock nobody waits")
 def test_two_that_start_it_at_once_have_one_stack(script: Script) -> None:
     with ThreadPoolExecutor(4) as pool:
