@@ -331,8 +331,8 @@ class Record:
 
     def __init__(self, found: dict[str, Any]) -> None:
         self.body: str = found["body"]["stringValue"]
-        self.time_ns = int(found["timeUnixNano"])
-        self.severity: str = found["severityText"]
+        self.time_ns = int(found.get("timeUnixNano", 0))
+        self.severity: str = found.get("severityText", "")
         self.trace_id: str = found.get("traceId", "")
         self.span_id: str = found.get("spanId", "")
         self.attributes: dict[str, tuple[str, Any]] = {

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tapps_otel
 from capabilities import need
 from commands import LOGS, child, command, environment
+from logs import forge
 from stack import Record, Stack, wait_for
 
 pytestmark = pytest.mark.stack
@@ -150,7 +153,51 @@ def test_a_restarted_collector_goes_on_where_it_was(tailing: Stack) -> None:
         assert_all_there([one for one in records if one.run == run], run)
 
 
+def test_a_killed_collector_loses_no_line(tailing: Stack) -> None:
+    tailing.collector.start()
+    with subprocess.Popen(
+        command("run", "flow.py:waiting", "--id", "w1", "--quiet"), env=environment()
+    ) as process:
+        wait_for(Path("waiting").exists, "the workflow waits")
+        tailing.collector.kill()
+        Path("go").touch()
+        assert process.wait() == 0
+    for run in ("r1", "r2"):
+        tailing.collector.start()
+        child("run", "flow.py:report", "--id", run)
+        tailing.collector.kill()
+    tailing.collector.start()
+    for run in ("w1", "r1", "r2"):
+        wait_for(partial(_is_there, tailing, run), f"every line of {run}")
+
+
+def _is_there(tailing: Stack, run: str) -> bool:
+    return {one.body for one in tailing.log_records(1, run)} == set(lines(run))
+
+
 # ---------------------------------------------------------------- bad input
+
+
+ODD: list[dict[str, Any]] = [
+    {"event_type": "annotation", "timestamp": "yesterday"},
+    {"event_type": "annotation", "trace_id": "zz", "span_id": "0a" * 8},
+    {"event_type": "step_fail", "trace_id": 5, "status": 7, "step_id": None, "error": None},
+    {"event_type": "step_fail", "status": "failed", "error": "a text"},
+    {"event_type": "step_fail", "status": "failed", "error": {}},
+    {"event_type": "of_a_newer_version", "line": 1, "level": "loud", "body": {"deep": [{}]}},
+    {"event_type": "annotation", "name": "${env:HOME}", "step": "EXPR(body)"},
+    {"event_type": "annotation", "name": "\ud800", "attributes": {"n": 1e300, "big": 2**70}},
+    {"event_type": "annotation", "attributes": {"as long as a line can be": "x" * (1 << 20)}},
+]
+
+
+def test_a_line_arrives_whatever_it_says(tailing: Stack) -> None:
+    forge(LOGS, "odd", [{"event_type": "workflow_start", "status": "running"}, *ODD])
+    tailing.collector.start()
+    records = tailing.log_records(len(ODD) + 1)
+
+    assert_all_there(records, "odd")
+    assert all("." in name for one in records for name in one.attributes)  # ours, and no more
 
 
 def test_a_torn_last_line_is_left_out_until_it_is_whole(tailing: Stack) -> None:
