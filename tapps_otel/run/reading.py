@@ -120,7 +120,9 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
     module_name, _, name = path.rpartition(":")
     if not module_name:
         msg = f"{of_run}{path!r} is not MODULE:FUNCTION"
-        if workflow_id is not None:
+        if workflow_id is None:
+            msg += ", as flow.py:main or package.flow:main"
+        else:
             msg += (
                 ". A run that was opened by hand (Run.open) is gone on with by the code that "
                 "opened it, under the same id"

@@ -215,7 +215,7 @@ def test_an_interrupted_payment_is_refused() -> None:
         (["flow.py:no_workflow"], 2, "is a function, not a function with @workflow"),
         (["nowhere:x"], 2, "No module named 'nowhere'"),
         (["nowhere.py:x"], 2, "FileNotFoundError"),
-        (["flow.py"], 2, "'flow.py' is not MODULE:FUNCTION"),
+        (["flow.py"], 2, "'flow.py' is not MODULE:FUNCTION, as flow.py:main"),
         (["broken.py:x"], 2, "SyntaxError: invalid syntax (broken.py, line 1)"),
         (["fails.py:x"], 2, "ZeroDivisionError: division by zero"),
         (["flow.py:small", "-i", "{"], 2, "the input is not JSON"),
