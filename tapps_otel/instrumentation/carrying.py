@@ -246,11 +246,11 @@ def call_of(reading: Reading, seen: Seen) -> tuple[str, ForeignCall]:
 @contextmanager
 def ending(attempt: ForeignAttempt) -> Iterator[None]:
     """Guard the end of a step: if it cannot be written, the end of the run does not wait for it."""
-    with guarded("the end of a step"):
-        try:
-            yield
-        except BaseException:
-            attempt.release_self()
+    try:
+        yield
+    except BaseException:
+        attempt.release_self()
+        with guarded("the end of a step"):
             raise
 
 

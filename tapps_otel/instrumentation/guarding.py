@@ -39,36 +39,39 @@ class Original:
     """The watched function, as a hook's wrapper calls it, at most once; it notes how that went.
 
     :ivar function: bound to its object
-    :ivar is_async: whether it is declared so; another one may give a coroutine, too
     """
+
+    __slots__ = ("_called", "_error", "_result", "function")
 
     def __init__(self, function: Any) -> None:
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
         self._called = False
         self._result: Any = None
         self._error: BaseException | None = None
 
+    @property
+    def is_async(self) -> bool:
+        """Whether it is declared so; another one may give a coroutine, too."""
+        return inspect.iscoroutinefunction(self.function)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; a coroutine that it gives is still to be awaited."""
         self._called = True
-        with self._noting():
+        try:
             result = self.function(*args, **kwargs)
+        except BaseException as error:
+            self._error = error
+            raise
         self._result = self._await(result) if inspect.iscoroutine(result) else result
         return self._result
 
     async def _await(self, made: Coroutine[Any, Any, Any]) -> Any:
-        with self._noting():
-            self._result = await made
-        return self._result
-
-    @contextmanager
-    def _noting(self) -> Iterator[None]:
         try:
-            yield
+            self._result = await made
         except BaseException as error:
             self._error = error
             raise
+        return self._result
 
     def passes(self, error: BaseException) -> bool:
         """Whether this is to reach the caller: it came from the function, or is no mistake."""

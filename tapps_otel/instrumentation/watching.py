@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from tapps_otel.instrumentation.carrying import (
@@ -31,6 +32,7 @@ __all__ = ["patches", "see"]
 
 _log = logging.getLogger("tapps_otel")
 _told: set[str] = set()
+_MORE: Final = (Awaitable, Generator, AsyncGenerator, Future)
 _signatures: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
 
 
@@ -164,9 +166,11 @@ async def _try_async(
 
 def _tell_of_more(method: str, seen: Seen) -> None:
     """Say once where a method has returned before its work is done: the log cannot know of that."""
-    result, name = seen.result, f"{type(seen.executor).__qualname__}.{method}"
-    more = inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)
-    if (more or isinstance(result, Future)) and name not in _told:
+    result = seen.result
+    if result is None or not isinstance(result, _MORE):
+        return
+    name = f"{type(seen.executor).__qualname__}.{method}"
+    if name not in _told:
         _told.add(name)
         _log.warning(
             "%s gave a %s: what it does after its call has returned is not logged. Let a spec name "

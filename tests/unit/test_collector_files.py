@@ -127,6 +127,16 @@ def test_what_waits_for_a_backend_is_never_given_up() -> None:
         assert sender["sending_queue"]["storage"] == "file_storage/queue"
 
 
+def test_no_label_of_a_span_metric_is_an_id() -> None:
+    metrics = read("config.yaml")["connectors"]["span_metrics"]
+
+    assert {one["name"] for one in metrics["dimensions"]} == {
+        "tapps.workflow.name", "tapps.step.name", "tapps.status",
+    }  # fmt: skip
+    assert metrics["resource_metrics_key_attributes"] == ["service.name"]
+    assert metrics["aggregation_cardinality_limit"] == 10_000  # as README.md says
+
+
 def test_every_variable_is_in_the_readme() -> None:
     said = (COLLECTOR / "README.md").read_text("utf-8")
     used = {name for text in CONFIGS.values() for name in re.findall(r"\$\{env:(\w+)", text)}
