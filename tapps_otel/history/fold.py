@@ -318,28 +318,27 @@ class Fold:
         scope = history.scopes.get(parent)
         if scope is not None and (scope.pending or scope.loose):
             _see_handled(scope, ordered=order is not None)
+        attempt = Attempt(
+            1 if event.attempt is UNSET else event.attempt,
+            event.execution,
+            event.seq,
+            event.timestamp,
+            order,
+            None if event.span_id is UNSET else event.span_id,
+        )
         step = history.by_id.get(step_id)
         if step is None:
-            step = history.by_id[step_id] = _new_step(event)
+            history.by_id[step_id] = _new_step(step_id, event, attempt)
         else:
             self._on_another_attempt(step, parent, event)
-        step.attempts.append(
-            Attempt(
-                1 if event.attempt is UNSET else event.attempt,
-                event.execution,
-                event.seq,
-                event.timestamp,
-                order,
-                None if event.span_id is UNSET else event.span_id,
-            )
-        )
+            step.attempts.append(attempt)
 
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
-        last = step.attempts[-1] if step.attempts else None
+        last = step.last
         step.handled = step.resolved = False
         step.result = step.result_blob = step.result_omitted = None
         step.definition = _or(event.definition, step.definition)
-        if last is None or not last.end_seq:
+        if not last.end_seq:
             return
         if last.status in _ENDED_BADLY and last.retry_in_ns is None:
             self.history.scope(parent).gone.append((last.end_seq, event.seq))
@@ -358,9 +357,15 @@ class Fold:
             step.result_blob = event.result_blob
         else:
             step.result_omitted = _or(event.result_omitted, "")
-        step.interruptions = 0
-        parent = parent_of(step.step_id) if "/" in step.step_id else None
-        while parent is not None:  # progress: what encloses it is not stuck
+        if step.interruptions:
+            step.interruptions = 0
+        if "/" in step.step_id:
+            self._see_progress(step.step_id)
+
+    def _see_progress(self, step_id: str) -> None:
+        """A step ended well: what encloses it is not stuck."""
+        parent = parent_of(step_id)
+        while parent is not None:
             outer = self.history.by_id.get(parent)
             if outer is not None:
                 outer.interruptions = 0
@@ -389,10 +394,9 @@ class Fold:
         step_id = str(event.step_id)
         step = self.history.by_id.get(step_id)
         if step is None:
-            step = self.history.by_id[step_id] = _new_step(event)
-        if not step.attempts:
             number = 0 if event.attempt is UNSET else event.attempt
-            step.attempts.append(Attempt(number, event.execution, event.seq, event.timestamp))
+            attempt = Attempt(number, event.execution, event.seq, event.timestamp)
+            step = self.history.by_id[step_id] = _new_step(step_id, event, attempt)
         attempt = step.attempts[-1]
         attempt.end_seq = event.seq
         if event.duration_ns is not UNSET:
@@ -473,16 +477,17 @@ def _see_handled(scope: ScopeHistory, *, ordered: bool) -> None:
         known.clear()
 
 
-def _new_step(event: Event) -> StepHistory:
+def _new_step(step_id: str, event: Event, attempt: Attempt) -> StepHistory:
     return StepHistory(
-        str(event.step_id),
+        step_id,
         "" if event.step is UNSET else event.step,
         None if event.agent is UNSET else event.agent,
         None if event.action is UNSET else event.action,
         None if event.inputs_digest is UNSET else event.inputs_digest,
         None if event.key is UNSET else event.key,
         None if event.definition is UNSET else event.definition,
-        _bytes(event.inputs),
+        None if event.inputs is UNSET else bytes(event.inputs),
+        [attempt],
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tapps_otel.names import number_in
 
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Past", "Plan", "goes_on_at", "open_steps"]
 
 
-@dataclass(slots=True)
-class Past:
+class Past(Struct):
     """What an attempt of a scope finds in the log.
 
     :ivar records: that count, in the order of their first start
@@ -24,9 +24,9 @@ class Past:
     """
 
     scope: ScopeHistory
-    records: list[StepHistory] = field(default_factory=list)
-    used: dict[str, int] = field(default_factory=dict)
-    lost: list[StepHistory] = field(default_factory=list)
+    records: list[StepHistory] = []
+    used: dict[str, int] = {}
+    lost: list[StepHistory] = []
 
 
 class Plan:
@@ -38,8 +38,14 @@ class Plan:
     def __init__(self, history: RunHistory) -> None:
         self._history = history
         self.children: dict[str | None, list[StepHistory]] = {}
-        for step in history.by_id.values():
-            self.add(step)
+        top = []
+        for step_id, step in history.by_id.items():
+            if "/" in step_id:
+                self.add(step)
+            else:
+                top.append(step)  # nearly all of a large run
+        if top:
+            self.children[None] = top
 
     def add(self, step: StepHistory) -> None:
         """Take in a step that the history has come to know."""
@@ -51,12 +57,11 @@ class Plan:
         if children is None:
             return None
         scope = self._history.scope(scope_id)
-        past = Past(scope)
+        past = Past(scope, used=_highest_numbers(children))
+        if not scope.reset_seq:
+            past.records = children.copy()
+            return past
         for record in children:
-            # Not a count: a start that the crash kept out of the log leaves a gap.
-            number = number_in(record.step_id)
-            if number > past.used.get(record.name, 0):
-                past.used[record.name] = number
             if record.last.start_seq > scope.reset_seq:
                 past.records.append(record)
             elif record.status == "interrupted" and not record.resolved:
@@ -97,9 +102,19 @@ class Plan:
         )
 
 
+def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
+    """Of each name. Not a count: a start that the crash kept out of the log leaves a gap."""
+    highest: dict[str, int] = {}
+    for step in steps:
+        number, name = number_in(step.step_id), step.name
+        if number > highest.get(name, 0):
+            highest[name] = number
+    return highest
+
+
 def open_steps(history: RunHistory) -> list[StepHistory]:
     """Steps that started and never ended, innermost first."""
-    found = [step for step in history.by_id.values() if not step.last.end_seq]
+    found = [step for step in history.by_id.values() if not step.attempts[-1].end_seq]
     return sorted(found, key=lambda step: -step.step_id.count("/"))
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "VERSION",
     "Event",
     "decode",
+    "decode_plain",
     "encode",
     "genesis",
     "line_start",
@@ -104,6 +105,11 @@ _RAW_FIELDS: Final = frozenset({"inputs", "result"})
 _COMPACT: Final[dict[str, Any]] = {"allow_nan": False, "separators": (",", ":")}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
+
+
+# What `decode` does with nearly every line, at once. It refuses escaped lone surrogates, and raises
+# a RecursionError for what is nested too deep.
+decode_plain: Final = _decoder.decode
 
 
 def genesis(workflow_id: str) -> bytes:

@@ -8,10 +8,10 @@ that it does not vouch for are forgiven only where a later line of the chain dec
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
+
+from msgspec import Struct
 
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
@@ -22,6 +22,7 @@ from tapps_otel.log.event import (
     TRAILER,
     Event,
     decode,
+    decode_plain,
     genesis,
     line_start,
     trailing_sha,
@@ -48,8 +49,7 @@ _NEWER: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
 _OURS: Final = b'{"v":1,"seq":1,'
 
 
-@dataclass(slots=True)
-class Region:
+class Region(Struct):
     """Bytes that the chain does not vouch for, from ``offset`` on.
 
     :ivar problem: what is wrong with the first line of them
@@ -67,7 +67,7 @@ class Region:
     holds_nul: bool = False
     terminated: bool = True
     whole_lines: bool = False
-    readable: set[str] = field(default_factory=set)
+    readable: set[str] = set()
 
     @property
     def torn(self) -> bool:
@@ -127,8 +127,11 @@ class Checker:
         if self.region is None and self.whole and line.startswith(b'{"v":1,"seq":%d,' % seq):
             sha = sha256(self.sha + line[:-TRAILER]).hexdigest().encode()
             if line[-TRAILER:] == b',"sha":"%b"}\n' % sha:
-                event = _decode_next(line, seq)
-                if event is not None:
+                try:
+                    event = decode_plain(line)
+                except (ValueError, RecursionError):
+                    return self._feed_odd(line)
+                if event.seq == seq and event.v == 1:
                     self.seq, self.sha = seq, sha
                     self.end += len(line)
                     return event
@@ -266,9 +269,9 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
     Ends at the first line without a newline: what a writer adds meanwhile is not its next line.
     """
     limit = MAX_LINE + TRAILER + 1
-    for line in iter(partial(file.readline, limit), b""):
+    while line := file.readline(limit):
         yield line
-        if len(line) < limit and line[-1:] != b"\n":
+        if line[-1:] != b"\n" and len(line) < limit:
             return
 
 
@@ -301,8 +304,7 @@ def refuse_damage(checker: Checker, path: Path) -> None:
         raise LogDamagedError(path, region.offset, checker.seq + 1, region.problem)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Struct, frozen=True):
     """What a check of a log found.
 
     :ivar seq: of the last good line

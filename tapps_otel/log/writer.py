@@ -345,16 +345,19 @@ class LogWriter:
         if not is_ours(self._files.read_at(descriptor, 64, 0)):
             raise LogDamagedError(self.path, 0, 1, "this is not a log of tapps_otel")
         with self._files.reader(descriptor) as file:
+            last = None
             for line in lines(file):
                 event = checker.feed(line)
-                if event is not None:
-                    past.execution = event.execution
-                    self._own_id = event.workflow_id
-                    if event.process is not UNSET:
-                        past.process = event.process
-                    if checker.sha in wanted:
-                        seen.add(checker.sha)
-                    on_event(event)
+                if event is None:
+                    continue
+                last = event
+                if event.process is not UNSET:
+                    past.process = event.process
+                if wanted and checker.sha in wanted:
+                    seen.add(checker.sha)
+                on_event(event)
+        if last is not None:
+            past.execution, self._own_id = last.execution, last.workflow_id
         if checker.seq < self._acknowledged:
             raise LogDamagedError(
                 self.path,
