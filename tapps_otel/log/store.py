@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError
@@ -31,8 +30,7 @@ _BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
 _HEAD: Final = 64 * 1024  # bytes in which a run's start is looked for, behind a torn first line
 
 
-@dataclass(frozen=True, slots=True)
-class RunSummary:
+class RunSummary(Struct, frozen=True):
     """How a run stands, from its log's first line and its end.
 
     What a log that is empty, torn or damaged does not tell is ``None``.

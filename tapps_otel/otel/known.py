@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from tapps_otel.names import ATTR, log_name
 from tapps_otel.otel.spans import SCOPE
@@ -43,8 +44,7 @@ def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - as a run's own 
     raise LookupError
 
 
-@dataclass(eq=False, slots=True)
-class KnownRun:
+class KnownRun(Struct, eq=False):
     """A run of this process, or one that this process is a child of.
 
     :ivar folder: of its log
