@@ -61,13 +61,9 @@ class Status(StrEnum):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from tapps_otel.otel.resource import VERSION
 
-        try:
-            found = version("tapps_otel")
-        except PackageNotFoundError:  # from a folder of sources
-            found = "(not installed)"
-        typer.echo(f"tapps-otel {found}")
+        typer.echo(f"tapps-otel {VERSION}")
         raise typer.Exit
 
 

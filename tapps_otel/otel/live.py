@@ -39,7 +39,7 @@ from tapps_otel.otel.content import (
 )
 from tapps_otel.otel.markers import Markers
 from tapps_otel.otel.packing import keep, pack_attributes, pack_event, pack_link, pack_resource
-from tapps_otel.otel.resource import version
+from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.spans import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ class _Tracing(Tracing):
 
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         self.provider, self.settings = provider, settings
-        self._tracer = provider.get_tracer(SCOPE, version())
+        self._tracer = provider.get_tracer(SCOPE, VERSION)
         self._markers = None if settings.announce == "off" else Markers(self._tracer)
         self._announces_steps = settings.announce == "steps"
-        self._scope = {"name": SCOPE, "version": version()}
+        self._scope = {"name": SCOPE, "version": VERSION}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
 
     @property

@@ -20,7 +20,7 @@ from opentelemetry import metrics
 from tapps_otel.names import ATTR
 from tapps_otel.otel.content import error_type, text
 from tapps_otel.otel.measures import Measures, wanted
-from tapps_otel.otel.resource import version
+from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.spans import SCOPE, warn_once
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Meters:
 
     def __init__(self, provider: MeterProvider) -> None:
         self.provider = provider
-        meter = provider.get_meter(SCOPE, version())
+        meter = provider.get_meter(SCOPE, VERSION)
         self._instruments = {metric.name: _instrument(meter, metric) for metric in METRICS}
 
     def __getitem__(self, metric: Metric) -> Any:

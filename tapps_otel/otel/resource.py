@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from functools import cache
 from pathlib import PurePath
 from urllib.parse import unquote
 
-__all__ = ["of_process", "program", "version"]
+__all__ = ["VERSION", "of_process", "program"]
+
+# Of this package. The build reads it from here; to ask for an installed package's takes a
+# millisecond, and one that runs from its source has none.
+VERSION = "0.1.0"
 
 
 def of_process() -> dict[str, str | int]:
@@ -42,14 +45,3 @@ def program() -> str:
     path = PurePath(sys.argv[0] if sys.argv else "")
     name = path.parent.name if path.name == "__main__.py" else path.name.removesuffix(".py")
     return name if name not in {"", "-c", "-m", "-"} else "tapps_otel"
-
-
-@cache
-def version() -> str:
-    """Of this package: the version of its instrumentation scope."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("tapps_otel")
-    except PackageNotFoundError:  # run from its source, not installed
-        return "unknown"

@@ -34,7 +34,7 @@ from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, new_trace_id, new_workflow_id
 from tapps_otel.otel.measures import measures
-from tapps_otel.otel.resource import version
+from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.spans import SpanRef, tracing
 from tapps_otel.run.recorder import Run
 from tapps_otel.run.values import canonical, from_json, to_json
@@ -459,7 +459,7 @@ def _process(durability: str) -> dict[str, Any]:
         "boot_id": boot_id(),
         "durability": durability,
         "python": platform.python_version(),
-        "tapps_otel": version(),
+        "tapps_otel": VERSION,
     }
 
 

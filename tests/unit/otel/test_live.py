@@ -39,7 +39,7 @@ from tapps_otel.log.event import Event, decode, encode
 from tapps_otel.otel import live, spans
 from tapps_otel.otel.content import time_of
 from tapps_otel.otel.rebuild import Rebuilder
-from tapps_otel.otel.resource import version
+from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.spans import LiveSpan, SpanRef
 from tapps_otel.settings import Settings
 
@@ -250,7 +250,7 @@ def test_the_start_event_says_what_a_rebuild_needs(driver: Driver) -> None:
     driver.step(run)
     start, step = driver.lines
 
-    assert start.otel == {"flags": 3, "scope": {"name": "tapps_otel", "version": version()}}
+    assert start.otel == {"flags": 3, "scope": {"name": "tapps_otel", "version": VERSION}}
     assert step.otel is UNSET  # all as the scope's
     assert driver.tracing.resource == {"service.name": "test", "host.name": "here"}
 
