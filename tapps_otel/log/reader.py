@@ -44,6 +44,8 @@ __all__ = [
     "refuse_damage",
 ]
 
+_BODY: Final = slice(-TRAILER)  # of a line; made once, and not for each of them
+_END: Final = slice(-TRAILER, None)
 _VERSION: Final = re.compile(rb'\{"v":(\d{1,9}),"seq":')
 _NEWER: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
 _OURS: Final = b'{"v":1,"seq":1,'
@@ -125,8 +127,8 @@ class Checker:
         # Nearly every line of nearly every log goes this way; the rest takes its time.
         seq = self.seq + 1
         if self.region is None and self.whole and line.startswith(b'{"v":1,"seq":%d,' % seq):
-            sha = sha256(self.sha + line[:-TRAILER]).hexdigest().encode()
-            if line[-TRAILER:] == b',"sha":"%b"}\n' % sha:
+            sha = sha256(self.sha + line[_BODY]).hexdigest().encode()
+            if line[_END] == b',"sha":"%b"}\n' % sha:
                 try:
                     event = decode_plain(line)
                 except (ValueError, RecursionError):
@@ -163,8 +165,8 @@ class Checker:
     def _is_next(self, line: bytes) -> bool:
         return (
             line.startswith(b'{"v":1,"seq":%d,' % (self.seq + 1))
-            and line[-TRAILER:]
-            == b',"sha":"%b"}\n' % sha256(self.sha + line[:-TRAILER]).hexdigest().encode()
+            and line[_END]
+            == b',"sha":"%b"}\n' % sha256(self.sha + line[_BODY]).hexdigest().encode()
             and self.whole
         )
 
@@ -226,7 +228,7 @@ class Checker:
             return f"the line does not begin with seq {due}: lines were removed, moved or doubled"
         if trailing_sha(line) is None:
             return "the line has no whole sha at its end"
-        if sha256(self.sha + line[:-TRAILER]).hexdigest().encode() != line[-67:-3]:
+        if sha256(self.sha + line[_BODY]).hexdigest().encode() != line[-67:-3]:
             return "the line's sha does not fit: it, or a line before it, was changed"
         return "the sha fits, but the line is not an event"
 
