@@ -70,8 +70,9 @@ class Plan:
 
     def forget(self, step_id: str) -> None:
         """Let go of a step that has ended, and of all inside it: nobody will ask again."""
-        self._history.by_id.pop(step_id, None)
-        self._history.scopes.pop(step_id, None)
+        history = self._history
+        history.by_id.pop(step_id, None)
+        history.scopes.pop(step_id, None)
         for child in self.children.pop(step_id, ()):
             self.forget(child.step_id)
 

@@ -166,7 +166,7 @@ class Attempt(Scope, kw_only=True, eq=False):
             self.call.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
-            if run.memory.knows(self):
+            if self.matcher is not None or self.step_id in run.memory.children:
                 run.remark(self)
         except BaseException as error:
             self.fail_drained(error)
@@ -337,8 +337,11 @@ class Attempt(Scope, kw_only=True, eq=False):
                 self.fail_drained(error)
             raise
         self._remember(event, seq, forget=release)
-        # Only now may the enclosing scope end: its own end stands behind this one in the log.
-        self._close(state, release=release)
+        with run.lock:
+            self.state = state
+            if release:
+                # Only now may the enclosing scope end: its end stands behind this one in the log.
+                self.scope.release(self)
         if span is not None:
             span.end(event)
 
@@ -349,11 +352,10 @@ class Attempt(Scope, kw_only=True, eq=False):
             with run.lock:
                 run.memory.follow(self, event, seq, forget=forget)
 
-    def _close(self, state: str, *, release: bool = True) -> None:
+    def _close(self, state: str) -> None:
         with self.run.lock:
             self.state = state
-            if release:
-                self.scope.release(self)
+            self.scope.release(self)
 
     def current(self) -> _Current:
         """A context in which this attempt is the current scope, and its span the current one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 import textwrap
 from hashlib import sha256
 from types import FunctionType, MethodType
@@ -50,9 +51,14 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
 
 
 def _digest_of_code(fn: Callable[..., Any]) -> str | None:
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return None
+    # As inspect.getsource, which looks through all modules first.
+    lines = linecache.getlines(code.co_filename, fn.__globals__)[code.co_firstlineno - 1 :]
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(fn))).body[0]
-    except (OSError, TypeError, SyntaxError, IndexError):
+        tree = ast.parse(textwrap.dedent("".join(inspect.getblock(lines)))).body[0]
+    except (SyntaxError, IndexError):
         return None
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         tree.decorator_list = []

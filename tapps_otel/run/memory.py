@@ -31,6 +31,7 @@ class Memory:
     :param home: module of the workflow's function
     :ivar refusal: once raised, it is raised by every later call
     :ivar by_id: the steps whose history is kept
+    :ivar children: by scope, the steps that it ever had, until they are handed to its matcher
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Memory:
         self._home = home
         self._workflow_id, self._blobs = workflow_id, blobs
         self._fold, self._plan = fold, Plan(fold.history)
-        self.by_id = fold.history.by_id
+        self.by_id, self.children = fold.history.by_id, self._plan.children
         self._lenient = on_divergence == "rerun"
         self.refusal: RefusalError | None = None
 
@@ -61,10 +62,6 @@ class Memory:
                 self._plan.forget_scope(None)
         return scope.matcher
 
-    def knows(self, scope: Scope) -> bool:
-        """Whether the scope ever had a step."""
-        return scope.matcher is not None or scope.step_id in self._plan.children
-
     # -- answering a call
 
     def answer(self, scope: Scope, call: Call, record: StepHistory) -> Stored | None:
@@ -72,22 +69,21 @@ class Memory:
 
         :raises Exception: a failure that was handled before, raised again
         """
-        status, data, step_id = record.last.status, record.result, record.step_id
-        definition = call.definition
-        if record.handled or record.stored:
-            if record.definition != definition and None not in {record.definition, definition}:
-                if scope.changed is None:
-                    scope.changed = {}
-                scope.changed[step_id] = None
-            if record.handled:
-                self._raise_again(record)
-        else:
+        if not (record.stored or record.handled):
             return None
+        step_id, definition = record.step_id, call.definition
+        if record.definition != definition and None not in {record.definition, definition}:
+            if scope.changed is None:
+                scope.changed = {}
+            scope.changed[step_id] = None
+        if record.handled:
+            self._raise_again(record)
+        data = record.result
         if record.result_blob is not None:
             data = self._blobs.get(record.result_blob)
         if scope.step_id is None:  # nobody asks twice, and large runs have many
             self._plan.forget(step_id)
-        if data is None or (status == "skipped" and data == b"null"):
+        if data is None or (data == b"null" and record.status == "skipped"):
             return Stored(step_id, None)  # a skip's, whatever the annotation says
         return Stored(step_id, call.read_result(data))
 

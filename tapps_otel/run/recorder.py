@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from msgspec import UNSET, Raw
 
@@ -62,6 +62,35 @@ _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a remark
 
 
+class _Write(Protocol):
+    def __call__(self, event: Event, /, *, sync: bool = False) -> int | None:
+        """Write an event; its seq, or ``None`` while the log fails or is not this process's.
+
+        :param sync: before it returns, whatever the event is
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+
+
+def _write_nothing(_: Event, /, *, sync: bool = False) -> None:
+    """Nobody's log is to be written."""
+
+
+def _way_to(writer: LogWriter | None, measures: Measures | None) -> _Write:
+    """How events get into a log. Chosen once, for every event of every step goes this way."""
+    if writer is None:
+        return _write_nothing
+    if measures is None:
+        return writer.append
+
+    def write(event: Event, /, *, sync: bool = False) -> int | None:
+        began = clock.monotonic_ns()
+        seq = writer.append(event, sync=sync)
+        measures.wrote(event, clock.monotonic_ns() - began)
+        return seq
+
+    return write
+
+
 class Run:
     """One carrying out of a workflow, by this process.
 
@@ -76,6 +105,7 @@ class Run:
     :ivar workflow_id: names the run and its log
     :ivar execution: 1, 2, ...: this process's go at it
     :ivar captures_inputs: whether the inputs of steps are logged, not their digests alone
+    :ivar write: writes an event
     :ivar done: whether the run was complete already when it was opened
     :ivar result: what it gave back, if ``done``
     """
@@ -106,7 +136,8 @@ class Run:
         self._terminated = False
         self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
         self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
-        self._measures, self.captures_inputs = measures, capture_inputs
+        self.captures_inputs = capture_inputs
+        self.write = _way_to(writer, measures)
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
@@ -436,24 +467,6 @@ class Run:
 
     # -- writing
 
-    def write(self, event: Event, *, sync: bool = False) -> int | None:
-        """Write an event; its seq, or ``None`` while the log fails or is not this process's.
-
-        The one place where events are measured, too.
-
-        :param sync: before it returns, whatever the event is
-        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
-        """
-        writer, measures = self._writer, self._measures
-        if writer is None or self.detached:
-            return None
-        if measures is None:
-            return writer.append(event, sync=sync)
-        began = clock.monotonic_ns()
-        seq = writer.append(event, sync=sync)
-        measures.wrote(event, clock.monotonic_ns() - began)
-        return seq
-
     def put_blob(self, data: bytes) -> str:
         """Keep what is too large for a line; gives its name.
 
@@ -564,7 +577,7 @@ class Run:
             if self.memory.refusal is not None:
                 raise self.memory.refusal
             self.store(event, result_json())
-            if self.memory.knows(self.root):
+            if self.root.matcher is not None or None in self.memory.children:
                 self.remark(self.root)
         except BaseException as error:
             self._write_failed(error)
@@ -757,7 +770,7 @@ class Run:
 
     def detach(self) -> None:
         """In a forked child: the run is the parent's, its steps are plain calls here."""
-        self.detached = True
+        self.detached, self.write = True, _write_nothing
         self.lock = threading.RLock()  # a thread that is not in this process may hold the old one
         if self._lease is not None:
             self._lease.release()

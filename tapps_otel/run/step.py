@@ -163,7 +163,8 @@ class Step(Generic[P, R]):
                 if wait_ns is None:
                     raise
             else:
-                attempt.finish(result)
+                if attempt.settle():
+                    attempt.finish_drained(result)
                 return result
             try:
                 clock.sleep(wait_ns / 1e9)
