@@ -284,7 +284,7 @@ class ForeignRun(Run):
         if self._writer is not None:
             self._head = (self._writer.sha, self._writer.seq)
         self.close()
-        self._lease = self._writer = None
+        self._hold(None, None)
 
     def take_up(self) -> bool:
         """Go on where :meth:`let_go` left off, as the same execution.
@@ -297,7 +297,7 @@ class ForeignRun(Run):
             if (held.writer.sha, held.writer.seq) != self._head:
                 held.release()
                 return False
-        self._lease, self._writer = held.lease, held.writer
+        self._hold(held.lease, held.writer)
         return True
 
 

@@ -135,15 +135,19 @@ class Run:
         self._sigterm: SigtermHandler | None = None
         self._terminated = False
         self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
-        self._blobs, self._lease, self._writer, self._tracing = blobs, lease, writer, tracing
+        self._blobs, self._tracing, self._measures = blobs, tracing, measures
         self.captures_inputs = capture_inputs
-        self.write = _way_to(writer, measures)
+        self._hold(lease, writer)
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
+
+    def _hold(self, lease: Lease | None, writer: LogWriter | None) -> None:
+        self._lease, self._writer = lease, writer
+        self.write = _way_to(None if self.detached else writer, self._measures)
 
     @classmethod
     def open(
