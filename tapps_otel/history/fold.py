@@ -253,10 +253,11 @@ class Fold:
     def __init__(self, workflow_id: str) -> None:
         self.history = RunHistory(workflow_id)
         self._execution: Execution | None = None
+        self._handlers = self._HANDLERS  # read with every event: quicker here than in the class
 
     def feed(self, event: Event) -> None:
         """Take the next event."""
-        handler = self._HANDLERS.get(event.event_type)
+        handler = self._handlers.get(event.event_type)
         if handler is not None:
             handler(self, event)
         history = self.history
