@@ -312,7 +312,7 @@ class Fold:
         history.scope(None).forget_failures()
 
     def _on_step_start(self, event: Event) -> None:
-        step_id = str(event.step_id)
+        step_id = "" if event.step_id is UNSET else event.step_id
         history = self.history
         order = None if event.order is UNSET else event.order
         parent = parent_of(step_id) if "/" in step_id else None
@@ -392,7 +392,7 @@ class Fold:
 
     def _ended(self, event: Event) -> StepHistory:
         """Note what every end of an attempt says."""
-        step_id = str(event.step_id)
+        step_id = "" if event.step_id is UNSET else event.step_id
         step = self.history.by_id.get(step_id)
         if step is None:
             number = 0 if event.attempt is UNSET else event.attempt
