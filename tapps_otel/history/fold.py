@@ -76,6 +76,7 @@ class StepHistory(Struct, gc=False):
     """What the log knows of one step: a *record*, in the words of the rules of resume.
 
     :ivar step_id: its place, as ``outer/draft#2``
+    :ivar last: its last attempt
     :ivar result: JSON bytes of what it gave back, if the log holds them
     :ivar handled: it failed for good, and its scope went on after that
     :ivar interruptions: how often in a row it was interrupted, without progress inside
@@ -86,22 +87,35 @@ class StepHistory(Struct, gc=False):
     name: str
     agent: str | None
     action: str | None
+    last: Attempt
     inputs_digest: str | None = None
     key: str | None = None
     definition: str | None = None
     inputs: bytes | None = None
-    attempts: list[Attempt] = []
     result: bytes | None = None
     result_blob: str | None = None
     result_omitted: str | None = None
     handled: bool = False
     interruptions: int = 0
     resolved: bool = False
+    _earlier: list[Attempt] | None = None  # few steps have any
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """In their order, the last one included."""
+        return [*(self._earlier or ()), self.last]
+
+    def begin(self, attempt: Attempt) -> None:
+        """Take in another attempt."""
+        if self._earlier is None:
+            self._earlier = []
+        self._earlier.append(self.last)
+        self.last = attempt
 
     @property
     def status(self) -> str:
         """Of its last attempt."""
-        return self.attempts[-1].status
+        return self.last.status
 
     @property
     def parent(self) -> str | None:
@@ -109,14 +123,9 @@ class StepHistory(Struct, gc=False):
         return parent_of(self.step_id)
 
     @property
-    def last(self) -> Attempt:
-        """Its last attempt."""
-        return self.attempts[-1]
-
-    @property
     def stored(self) -> bool:
         """Whether it ended well and the log can give back what it returned."""
-        status = self.attempts[-1].status
+        status = self.last.status
         return status == "skipped" or (
             status == "completed" and (self.result is not None or self.result_blob is not None)
         )
@@ -332,7 +341,7 @@ class Fold:
             history.by_id[step_id] = _new_step(step_id, event, attempt)
         else:
             self._on_another_attempt(step, parent, event)
-            step.attempts.append(attempt)
+            step.begin(attempt)
 
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
         last = step.last
@@ -348,7 +357,7 @@ class Fold:
 
     def _on_step_end(self, event: Event) -> None:
         step = self._ended(event)
-        attempt = step.attempts[-1]
+        attempt = step.last
         if attempt.error is not None:  # an executor passes over what has failed
             self.history.scope(step.parent).forget_failure(step)
         attempt.status = "completed" if event.event_type == "step_finish" else "skipped"
@@ -374,7 +383,7 @@ class Fold:
 
     def _on_step_fail(self, event: Event) -> None:
         step = self._ended(event)
-        attempt = step.attempts[-1]
+        attempt = step.last
         attempt.status = status = _or(event.status, "failed")
         attempt.error = _or(event.error, None)
         attempt.retry_in_ns = _or(event.retry_in_ns, None)
@@ -398,7 +407,7 @@ class Fold:
             number = 0 if event.attempt is UNSET else event.attempt
             attempt = Attempt(number, event.execution, event.seq, event.timestamp)
             step = self.history.by_id[step_id] = _new_step(step_id, event, attempt)
-        attempt = step.attempts[-1]
+        attempt = step.last
         attempt.end_seq = event.seq
         if event.duration_ns is not UNSET:
             attempt.duration_ns = event.duration_ns
@@ -484,11 +493,11 @@ def _new_step(step_id: str, event: Event, attempt: Attempt) -> StepHistory:
         "" if event.step is UNSET else event.step,
         None if event.agent is UNSET else event.agent,
         None if event.action is UNSET else event.action,
+        attempt,
         None if event.inputs_digest is UNSET else event.inputs_digest,
         None if event.key is UNSET else event.key,
         None if event.definition is UNSET else event.definition,
         None if event.inputs is UNSET else bytes(event.inputs),
-        [attempt],
     )
 
 

@@ -115,7 +115,7 @@ def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
 
 def open_steps(history: RunHistory) -> list[StepHistory]:
     """Steps that started and never ended, innermost first."""
-    found = [step for step in history.by_id.values() if not step.attempts[-1].end_seq]
+    found = [step for step in history.by_id.values() if not step.last.end_seq]
     return sorted(found, key=lambda step: -step.step_id.count("/"))
 
 

@@ -113,9 +113,8 @@ def test_a_run_that_was_killed_and_resumed_has_one_timeline(project: Project) ->
 
 
 def test_hostile_names_make_no_markup() -> None:
-    step = StepHistory("s", "a|b\n# x", "<img src=x>", "[x](javascript:1)", attempts=[
-        Attempt(1, 1, 2, "2026-01-01T00:00:00.000000000Z", status="completed", end_seq=3)
-    ])  # fmt: skip
+    attempt = Attempt(1, 1, 2, "2026-01-01T00:00:00.000000000Z", status="completed", end_seq=3)
+    step = StepHistory("s", "a|b\n# x", "<img src=x>", "[x](javascript:1)", attempt)
     hostile = RunHistory(
         "r",
         name="\x1b]0;owned\x07",
