@@ -338,13 +338,17 @@ class Signature:
 
     @cached_property
     def _labels(self) -> list[tuple[int, str]] | None:
-        """Places of the arguments in the canonical form's order, each with its key there.
+        """Places of the arguments in the canonical form's order, each with what stands before it.
 
         ``None`` where the form is not that simple.
         """
         if not self._simple or self._ignored or self._typed:
             return None
-        return [(self._names.index(name), f"{_quoted(name)}:") for name in sorted(self._names)]
+        places = [self._names.index(name) for name in sorted(self._names)]
+        return [
+            (place, f"{',' if at else '{'}{_quoted(self._names[place])}:")
+            for at, place in enumerate(places)
+        ]
 
     @cached_property
     def _result(self) -> _Codec:
@@ -384,14 +388,14 @@ class Signature:
         """
         labels = self._labels
         if labels is not None and not kwargs and len(args) == len(labels):
-            parts = []  # of the commonest calls' form, put together by hand
+            form = ""  # of the commonest calls, put together by hand
             for place, label in labels:
                 write = _SCALAR_FORMS.get(type(args[place]))
                 if write is None:
                     break
-                parts.append(label + write(args[place]))
+                form += label + write(args[place])
             else:
-                return sha256(("{" + ",".join(parts) + "}").encode()).hexdigest()
+                return sha256(((form or "{") + "}").encode()).hexdigest()
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
