@@ -7,6 +7,7 @@ import inspect
 import linecache
 import textwrap
 from hashlib import sha256
+from tokenize import TokenError
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -44,21 +45,16 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
     """
     fn = getattr(fn, "__func__", fn)
     if not isinstance(fn, FunctionType):
-        return _digest_of_code(fn)
+        return None
     if fn not in _definitions:
         _definitions[fn] = _digest_of_code(fn)
     return _definitions[fn]
 
 
-def _digest_of_code(fn: Callable[..., Any]) -> str | None:
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        return None
-    # As inspect.getsource, which looks through all modules first.
-    lines = linecache.getlines(code.co_filename, fn.__globals__)[code.co_firstlineno - 1 :]
+def _digest_of_code(fn: FunctionType) -> str | None:
     try:
-        tree = ast.parse(textwrap.dedent("".join(inspect.getblock(lines)))).body[0]
-    except (SyntaxError, IndexError):
+        tree = ast.parse(_source_of(fn)).body[0]
+    except (SyntaxError, ValueError, IndexError, TokenError):  # a file that has changed since
         return None
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         tree.decorator_list = []
@@ -66,6 +62,14 @@ def _digest_of_code(fn: Callable[..., Any]) -> str | None:
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             tree.body = tree.body[1:] or [ast.Pass()]
     return sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def _source_of(fn: FunctionType) -> str:
+    """As ``inspect.getsource`` gives it, which looks through all modules first."""
+    inner = inspect.unwrap(fn)  # what stands under decorators
+    code = getattr(inner, "__code__", fn.__code__)
+    lines = linecache.getlines(code.co_filename, fn.__globals__)
+    return textwrap.dedent("".join(inspect.getblock(lines[code.co_firstlineno - 1 :])))
 
 
 def is_async(fn: Callable[..., Any]) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import runpy
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -749,6 +752,60 @@ def test_a_changed_definition_is_told_and_its_result_kept(
     assert did.all == ["work"]
     assert "work" in told()
     assert "work" in caplog.text
+
+
+def test_a_change_under_another_decorator_is_told(did: Effects, told: Text) -> None:
+    switch = SimpleNamespace(new=False)
+
+    def logged(fn: Callable[[], str]) -> Callable[[], str]:
+        @functools.wraps(fn)
+        def around() -> str:
+            did("work")
+            return fn()
+
+        return around
+
+    @step(name="work")
+    @logged
+    def old() -> str:
+        return "old"
+
+    @step(name="work")
+    @logged
+    def new() -> str:
+        return "new"
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> str:
+        got = (new if switch.new else old)()
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+    switch.new = True
+
+    assert go(flow) == "old"
+    assert did.all == ["work"]
+    assert "code changed" in told() or "definition_changed" in told()
+
+
+@pytest.mark.parametrize("source", ["", "(", "def work(:\n", 'x = """\n', "    \n\0\n"])
+def test_a_step_whose_file_has_changed_under_it_runs(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "edited.py"
+    file.write_text("from tapps_otel import step\n\n@step\ndef work() -> str:\n    return 'done'\n")
+    made = runpy.run_path(str(file))
+    file.write_text(f"\n\n{source}")
+
+    @workflow
+    def flow() -> str:
+        result: str = made["work"]()
+        return result
+
+    assert go(flow) == "done"
 
 
 def test_another_docstring_or_comment_is_no_change(did: Effects, told: Text) -> None:
