@@ -10,7 +10,6 @@ Nothing waits for this but the process's exit, and that no longer than ``shutdow
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tapps_otel.otel import setup
 from tapps_otel.otel.client import connect
 from tapps_otel.otel.leaving import Exit, Gate
 from tapps_otel.otel.otlp import OtlpExporter
+from tapps_otel.otel.process_lock import ProcessLock
 from tapps_otel.otel.send import send_run
 from tapps_otel.otel.source import RunSpans
 from tapps_otel.otel.spans import warn_once
@@ -131,20 +131,15 @@ class _Worker:
         self._begin()
 
 
-_lock = threading.Lock()
 _worker: _Worker | None = None
 
 
-def _after_fork() -> None:
-    """Make another worker in a forked process, if a thread that is not here was making one."""
-    global _lock, _worker  # noqa: PLW0603 - one of each a process
-    if _lock.locked():
-        _worker = None
-    _lock = threading.Lock()
+def _begin_anew() -> None:
+    global _worker  # noqa: PLW0603 - one a process
+    _worker = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_lock = ProcessLock(_begin_anew)
 
 
 def catch_up(

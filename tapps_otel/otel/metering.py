@@ -25,6 +25,7 @@ from opentelemetry.sdk.metrics.export import (
 from tapps_otel.otel.destination import address_of
 from tapps_otel.otel.leaving import Exit, Gate
 from tapps_otel.otel.measures import wanted
+from tapps_otel.otel.process_lock import ProcessLock
 from tapps_otel.otel.providers import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.spans import warn_once
 
@@ -39,20 +40,15 @@ __all__ = ["MetricDelivery", "ensure_provider"]
 
 _log = logging.getLogger(__name__)
 _GROUP: Final = "opentelemetry_metrics_exporter"
-_lock = threading.Lock()
 _tried = False
 
 
-def _after_fork() -> None:
-    """Begin the set-up anew in a forked process, if a thread that is not here was at it."""
-    global _lock, _tried  # noqa: PLW0603 - one of each a process
-    if _lock.locked():
-        _tried = False
-    _lock = threading.Lock()
+def _begin_anew() -> None:
+    global _tried  # noqa: PLW0603 - a process is set up once
+    _tried = False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_lock = ProcessLock(_begin_anew)
 
 
 def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from tapps_otel.otel.delivery import Delivery, Exporter
 from tapps_otel.otel.destination import destination, protocol_of
 from tapps_otel.otel.leaving import Exit, Uncounted
 from tapps_otel.otel.otlp import OtlpExporter
+from tapps_otel.otel.process_lock import ProcessLock
 from tapps_otel.otel.providers import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.spans import wanted, warn_once
 
@@ -42,21 +42,16 @@ _PLUGGED: Final = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
 )
-_lock = threading.Lock()
 _tried = False
 _made: Exit[Delivery] | None = None
 
 
-def _after_fork() -> None:
-    """Begin the set-up anew in a forked process, if a thread that is not here was at it."""
-    global _lock, _tried  # noqa: PLW0603 - one of each a process
-    if _lock.locked():
-        _tried = False
-    _lock = threading.Lock()
+def _begin_anew() -> None:
+    global _tried  # noqa: PLW0603 - a process is set up once
+    _tried = False
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_lock = ProcessLock(_begin_anew)
 
 
 def ensure_provider(settings: Settings) -> trace.TracerProvider | None:

@@ -67,7 +67,9 @@ def _digest_of_code(fn: FunctionType) -> str | None:
 def _source_of(fn: FunctionType) -> str:
     """As ``inspect.getsource`` gives it, which looks through all modules first."""
     inner = inspect.unwrap(fn)  # what stands under decorators
-    code = getattr(inner, "__code__", fn.__code__)
+    if isinstance(inner, FunctionType):
+        fn = inner
+    code = fn.__code__
     lines = linecache.getlines(code.co_filename, fn.__globals__)
     return textwrap.dedent("".join(inspect.getblock(lines[code.co_firstlineno - 1 :])))
 
