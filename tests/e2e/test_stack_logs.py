@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,24 +150,6 @@ def test_a_restarted_collector_goes_on_where_it_was(tailing: Stack) -> None:
 
     for run in runs:
         assert_all_there([one for one in records if one.run == run], run)
-
-
-def test_a_killed_collector_loses_no_line(tailing: Stack) -> None:
-    tailing.collector.start()
-    with subprocess.Popen(
-        command("run", "flow.py:waiting", "--id", "w1", "--quiet"), env=environment()
-    ) as process:
-        wait_for(Path("waiting").exists, "the workflow waits")
-        tailing.collector.kill()
-        Path("go").touch()
-        assert process.wait() == 0
-    for run in ("r1", "r2"):
-        tailing.collector.start()
-        child("run", "flow.py:report", "--id", run)
-        tailing.collector.kill()
-    tailing.collector.start()
-    for run in ("w1", "r1", "r2"):
-        wait_for(partial(_is_there, tailing, run), f"every line of {run}")
 
 
 def _is_there(tailing: Stack, run: str) -> bool:
