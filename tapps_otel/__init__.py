@@ -6,9 +6,7 @@ The names below are imported when they are first used, so that ``import tapps_ot
 from __future__ import annotations
 
 import os
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,12 +15,12 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation import instrument, uninstrument
     from tapps_otel.instrumentation.resuming import resume
     from tapps_otel.log.model import WorkflowEvent
-    from tapps_otel.otel.exporter import JsonlSpanExporter
+    from tapps_otel.otel.capture.exporter import JsonlSpanExporter
     from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.children import child_env
     from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
-    from tapps_otel.run.reading import (
+    from tapps_otel.run.queries import (
         events,
         follow,
         history,
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Attempt": "run.attempt",
     "Backoff": "run.policy",
-    "JsonlSpanExporter": "otel.exporter",
+    "JsonlSpanExporter": "otel.capture.exporter",
     "Run": "run.recorder",
     "Step": "run.step",
     "Workflow": "run.workflow",
@@ -51,12 +49,12 @@ _PLACES = {
     "current_run": "run.current",
     "current_step": "run.current",
     "errors": "errors",
-    "events": "run.reading",
-    "follow": "run.reading",
-    "history": "run.reading",
+    "events": "run.queries",
+    "follow": "run.queries",
+    "history": "run.queries",
     "instrument": "instrumentation",
-    "last_run": "run.reading",
-    "list_runs": "run.reading",
+    "last_run": "run.queries",
+    "list_runs": "run.queries",
     "resume": "instrumentation.resuming",
     "send": "run.sending",
     "skip": "run.current",
@@ -105,25 +103,11 @@ def __getattr__(name: str) -> Any:
     return module if name == "errors" else getattr(module, name)
 
 
-class _FrontDoor(ModuleType):
-    """Lets ``history`` be the function, although a package inside has that name too."""
-
-    @property
-    def history(self) -> Any:
-        return __getattr__("history")
-
-    @history.setter
-    def history(self, package: ModuleType) -> None:
-        """Python sets a package's name in its parent when it is imported: not here."""
-
-
-sys.modules[__name__].__class__ = _FrontDoor
-
 if "TAPPS_OTEL_PARENT" in os.environ:  # a step of another process started this one: child_env()
-    from tapps_otel.otel import children
+    from tapps_otel.otel import propagation
 
-    children.join()
-    del children
+    propagation.join()
+    del propagation
 
 
 def __dir__() -> list[str]:

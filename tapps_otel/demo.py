@@ -30,14 +30,14 @@ from tapps_otel.errors import TappsError
 from tapps_otel.log.reader import follow
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
-from tapps_otel.run.reading import history
+from tapps_otel.run.queries import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapps_otel.audit.verify import VerifyReport
-    from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.event import Event
+    from tapps_otel.past.fold import RunHistory
 
 __all__ = ["SOURCES", "Demo", "DemoError", "Outcome", "survey"]
 

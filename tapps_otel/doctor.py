@@ -15,7 +15,7 @@ from tapps_otel import clock, settings
 from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
-from tapps_otel.otel.spans import wanted
+from tapps_otel.otel.seam import wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,8 +232,8 @@ def _collector() -> Iterator[Finding]:
         hint = f"OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them; {_START}"
         yield Finding("collector", "info", text, hint, {"endpoint": None})
         return
-    from tapps_otel.otel.client import connect
-    from tapps_otel.otel.destination import destination
+    from tapps_otel.otel.transport.client import connect
+    from tapps_otel.otel.transport.destination import destination
 
     try:
         asked = os.environ.get("OTEL_TRACES_EXPORTER", "")
@@ -261,7 +261,7 @@ def _collector() -> Iterator[Finding]:
 
 
 def _jaeger() -> Iterator[Finding]:
-    from tapps_otel.otel import jaeger
+    from tapps_otel.otel.transport import jaeger
 
     try:
         given = settings.current().jaeger_url

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tapps_otel.audit.export import Export, Format
 from tapps_otel.log.store import Store
-from tapps_otel.otel.source import Found, RunSpans
+from tapps_otel.otel.replay.run_spans import Found, RunSpans
 
 
 def exported(form: Format, workflow_id: str = "r", folder: Path | str = "logs") -> str:

@@ -12,8 +12,8 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tapps_otel.log.store import Store
-from tapps_otel.otel.encoding import encoded
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.replay.run_spans import RunSpans
+from tapps_otel.otel.transport.encoding import encoded
 
 _IDS = {"traceId", "spanId", "parentSpanId"}
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from tapps_otel import clock
-from tapps_otel.audit.places import Place
+from tapps_otel.audit.span_stores import Place
 from tapps_otel.errors import SpansError
-from tapps_otel.otel.client import plain_reason
+from tapps_otel.otel.transport.client import plain_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tapps_otel.audit.meaning import Meaning
+    from tapps_otel.audit.normalized_span import Meaning
 
 __all__ = ["Jaeger"]
 

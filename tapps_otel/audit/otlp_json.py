@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import msgspec
 from msgspec import Raw
 
-from tapps_otel.audit.meaning import Meaning, meaning_of
+from tapps_otel.audit.normalized_span import Meaning, meaning_of
 from tapps_otel.errors import SpansError
 
 if TYPE_CHECKING:

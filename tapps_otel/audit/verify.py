@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
+    from tapps_otel.audit.comparer import Witness
     from tapps_otel.audit.comparison import Comparison
-    from tapps_otel.audit.witness import Witness
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
@@ -134,9 +134,9 @@ def _verify(
 
 
 def _witness(store: Store, workflow_id: str, against: str) -> Witness:
+    from tapps_otel.audit.comparer import Witness
     from tapps_otel.audit.jaeger import Jaeger  # OpenTelemetry, for those who compare
-    from tapps_otel.audit.places import File
-    from tapps_otel.audit.witness import Witness
+    from tapps_otel.audit.span_stores import File
 
     trace_id = _trace_of(store, workflow_id)
     is_url = against.lower().startswith(("http://", "https://"))

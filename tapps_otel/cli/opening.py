@@ -16,9 +16,9 @@ __all__ = ["open_trace"]
 
 def open_trace(workflow_id: str, *, log_dir: Path | None) -> Code:
     """``open``: the link on standard output, whatever stands against it on standard error."""
-    from tapps_otel.otel import jaeger
+    from tapps_otel.otel.transport import jaeger
     from tapps_otel.run.opening import find
-    from tapps_otel.run.reading import events
+    from tapps_otel.run.queries import events
 
     _, workflow_id = find(workflow_id, log_dir)
     first = next(events(workflow_id, log_dir=log_dir), None)

@@ -20,8 +20,8 @@ from tapps_otel.report.text import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.store import RunSummary
+    from tapps_otel.past.fold import RunHistory
 
 __all__ = ["list_runs", "moment", "schema", "show"]
 
@@ -46,7 +46,7 @@ def moment(text: str) -> int:
 def list_runs(filters: dict[str, Any], last: int, *, as_json: bool, log_dir: Path | None) -> Code:
     """``list``: the runs, newest first."""
     from tapps_otel.run.opening import store_of
-    from tapps_otel.run.reading import list_runs
+    from tapps_otel.run.queries import list_runs
 
     found = list(list_runs(**filters, last=last + 1 if last else None, log_dir=log_dir))
     more = bool(last) and len(found) > last
@@ -116,7 +116,7 @@ def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
 def _trace_link(history: RunHistory) -> str | None:
     """Where the run's trace can be looked at, if a Jaeger is known."""
     from tapps_otel import settings
-    from tapps_otel.otel.jaeger import trace_url, url_of
+    from tapps_otel.otel.transport.jaeger import trace_url, url_of
 
     url = url_of(settings.current()) if history.trace_id else None
     return None if url is None else trace_url(url, history.trace_id)
@@ -126,8 +126,8 @@ def _look(
     path: Path, workflow_id: str, folder: Path
 ) -> tuple[RunHistory, str | None, LogDamagedError | LogVersionError | None]:
     """Fold the log as far as it can be read; what stands at its end, and what is wrong there."""
-    from tapps_otel.history.fold import Fold, collector_paused
     from tapps_otel.log.reader import Checker, read
+    from tapps_otel.past.fold import Fold, collector_paused
 
     fold, checker = Fold(workflow_id), Checker(path, workflow_id)
     try:

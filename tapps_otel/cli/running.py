@@ -31,8 +31,8 @@ from tapps_otel.report.text import block, json_text, plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tapps_otel.history.fold import RunHistory
     from tapps_otel.log.store import Store
+    from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.workflow import Workflow
 
 __all__ = ["resume", "run"]
@@ -48,7 +48,7 @@ def run(
 ) -> Code:
     """``run``: a new run, or the named one."""
     from tapps_otel.names import check_workflow_id, new_workflow_id
-    from tapps_otel.run.reading import find_workflow
+    from tapps_otel.run.queries import find_workflow
 
     if workflow_id is not None:
         check_workflow_id(workflow_id)
@@ -75,7 +75,7 @@ def resume(
 ) -> Code:
     """``resume``: the run of that id, or the last one."""
     from tapps_otel.instrumentation.resuming import resume_foreign
-    from tapps_otel.run import reading
+    from tapps_otel.run import queries
     from tapps_otel.run.opening import beginning, store_of
 
     store = store_of(log_dir)
@@ -97,7 +97,7 @@ def resume(
     path = str(found.workflow.get("path", ""))
     _find_modules_here(path)
     try:
-        flow = reading.find_workflow(path, name)
+        flow = queries.find_workflow(path, name)
     except RunConflictError as error:
         _say_import_failure(error)
         return Code.REFUSED

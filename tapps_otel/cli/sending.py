@@ -16,7 +16,7 @@ from tapps_otel.report.text import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tapps_otel.otel.send import SendReport
+    from tapps_otel.otel.replay.send import SendReport
 
 __all__ = ["Sending", "send"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tapps_otel import settings
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, out
-from tapps_otel.otel.spans import wanted
+from tapps_otel.otel.seam import wanted
 from tapps_otel.report.history import mark
 from tapps_otel.report.lines import Line, Piece, columns, took
 from tapps_otel.report.progress import Progress
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.cli.terminal import Terminal
     from tapps_otel.demo import Outcome
-    from tapps_otel.history.fold import StepHistory
     from tapps_otel.log.event import Event
+    from tapps_otel.past.fold import StepHistory
 
 __all__ = ["demo"]
 

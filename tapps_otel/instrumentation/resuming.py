@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import RunConflictError
-from tapps_otel.run import reading
+from tapps_otel.run import queries
 from tapps_otel.run.opening import beginning
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from tapps_otel.history.fold import RunHistory
+    from tapps_otel.past.fold import RunHistory
 
 __all__ = ["resume", "resume_foreign"]
 
@@ -31,7 +31,7 @@ def resume(
     """
     found = beginning(workflow_id, log_dir)
     if not found.foreign:
-        return reading.resume(workflow_id, log_dir=log_dir)
+        return queries.resume(workflow_id, log_dir=log_dir)
     return resume_foreign(found, accept_change=accept_change, log_dir=log_dir)
 
 

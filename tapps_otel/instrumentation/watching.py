@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from tapps_otel.instrumentation.carrying import (
+from tapps_otel.instrumentation.execution import (
     ACTIVE,
     Carrying,
     carried_here,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapps_otel.instrumentation.guarding import Original
-    from tapps_otel.run.foreign import ForeignAttempt, ForeignRun
+    from tapps_otel.run.external_run import ForeignAttempt, ForeignRun
 
 __all__ = ["patches", "see"]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tapps_otel.history.plan import goes_on_at, open_steps
+from tapps_otel.past.plan import goes_on_at, open_steps
 from tapps_otel.report.lines import MARKS, Line, Piece, clock_time, columns, day_time, took
 from tapps_otel.report.text import few, json_text, plain, shorten, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapps_otel.history.fold import Attempt, Execution, RunHistory, StepHistory
+    from tapps_otel.past.fold import Attempt, Execution, RunHistory, StepHistory
 
 __all__ = [
     "as_json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from tapps_otel.otel.spans import PARENT, SpanRef
+from tapps_otel.otel.seam import PARENT, SpanRef
 from tapps_otel.run.scope import current_scope
 
 __all__ = ["child_env"]
@@ -23,7 +23,7 @@ def child_env() -> dict[str, str]:
     that it begins is one of its own, in the same trace and folder. Outside a run the current span
     alone is passed on.
     """
-    from tapps_otel.otel.children import carry
+    from tapps_otel.otel.propagation import carry
 
     environment = dict(os.environ)
     scope = current_scope.get()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.run.attempt import Attempt
-from tapps_otel.run.call import Skipped
 from tapps_otel.run.scope import current_scope
+from tapps_otel.run.step_spec import Skipped
 from tapps_otel.run.values import check_text, to_json
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tapps_otel.history.fold import StepHistory
-    from tapps_otel.history.plan import Past
+    from tapps_otel.past.fold import StepHistory
+    from tapps_otel.past.plan import Past
 
 __all__ = ["Matcher"]
 

@@ -23,8 +23,6 @@ from tapps_otel.errors import (
     RunPausedError,
     WorkflowInputError,
 )
-from tapps_otel.history.fold import Fold, RunHistory, StepHistory, collector_paused
-from tapps_otel.history.plan import open_steps
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import INLINE_LIMIT, Blobs
 from tapps_otel.log.event import Event
@@ -33,9 +31,11 @@ from tapps_otel.log.reader import read
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, new_trace_id, new_workflow_id
-from tapps_otel.otel.measures import measures
+from tapps_otel.otel.metrics.measures import measures
 from tapps_otel.otel.resource import VERSION
-from tapps_otel.otel.spans import SpanRef, tracing
+from tapps_otel.otel.seam import SpanRef, tracing
+from tapps_otel.past.fold import Fold, RunHistory, StepHistory, collector_paused
+from tapps_otel.past.plan import open_steps
 from tapps_otel.run.recorder import Run
 from tapps_otel.run.values import canonical, from_json, to_json
 

@@ -23,13 +23,12 @@ from tapps_otel.errors import (
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
 from tapps_otel.names import escape, join_step_id, log_name, new_span_id, new_trace_id
-from tapps_otel.otel import known
+from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
-from tapps_otel.otel.spans import note_of_links, warn_once
+from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import Attempt, status_of
-from tapps_otel.run.call import Call, Stored
-from tapps_otel.run.memory import Memory
+from tapps_otel.run.replay_state import Memory
 from tapps_otel.run.scope import (
     CLOSING,
     COMPLETED,
@@ -41,6 +40,7 @@ from tapps_otel.run.scope import (
     running_task,
 )
 from tapps_otel.run.signals import SigtermHandler
+from tapps_otel.run.step_spec import Call, Stored
 from tapps_otel.run.values import check_text, from_json
 from tapps_otel.run.values import digest as digest_of
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from tapps_otel.history.fold import Fold
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
-    from tapps_otel.otel.measures import Measures
-    from tapps_otel.otel.spans import SpanRef, Tracing
+    from tapps_otel.otel.metrics.measures import Measures
+    from tapps_otel.otel.seam import SpanRef, Tracing
+    from tapps_otel.past.fold import Fold
 
 __all__ = ["Run"]
 
@@ -641,7 +641,7 @@ class Run:
             with self.lock:
                 self.root.state = state
             if span is not None:
-                known.end(self.trace_id, self.workflow_id, clock.time_ns())
+                run_registry.end(self.trace_id, self.workflow_id, clock.time_ns())
                 span.end(event, sha=None if self._writer is None else self._writer.sha)
 
     def remark(self, scope: Scope) -> None:
@@ -743,7 +743,7 @@ class Run:
 
         if self._writer is not None:
             note = event.otel if isinstance(event.otel, dict) else {}
-            run = known.KnownRun(
+            run = run_registry.KnownRun(
                 self.workflow_id,
                 self._writer.path.parent,
                 self.execution,
@@ -752,7 +752,7 @@ class Run:
                 resource=(event.resource or {}, note.get("resource_schema", "")),
                 append=append,
             )
-            known.enter(self.trace_id, run)
+            run_registry.enter(self.trace_id, run)
 
     def append_captured(self, event: Event, *, sync: bool) -> int | None:
         """Write a span of somebody else's, while the run goes on.

@@ -13,21 +13,21 @@ from msgspec import UNSET, Raw
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogWriteError, RunConflictError, RunNotFoundError
-from tapps_otel.history.fold import RESOLVED, Fold, collector_paused
 from tapps_otel.log.blobs import INLINE_LIMIT, Blobs
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import new_span_id
+from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
 from tapps_otel.run.opening import boot_id, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tapps_otel.history.fold import RunHistory, StepHistory
     from tapps_otel.log.store import Store
+    from tapps_otel.past.fold import RunHistory, StepHistory
 
 __all__ = ["repair", "resolve"]
 

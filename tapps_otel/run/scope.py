@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from tapps_otel.otel.spans import LiveSpan
+    from tapps_otel.otel.seam import LiveSpan
     from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.matching import Matcher
     from tapps_otel.run.recorder import Run

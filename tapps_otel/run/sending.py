@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tapps_otel.otel.send import SendReport
+    from tapps_otel.otel.replay.send import SendReport
 
 __all__ = ["send", "send_all"]
 
@@ -47,7 +47,10 @@ def send(
     :raises LogDamagedError: the log was changed; what stands before the damage was sent
     :raises LedgerError: the log has not any more what the collector confirmed
     """
-    from tapps_otel.otel.send import client_of, send_run  # heavy, and only for those who send
+    from tapps_otel.otel.replay.send import (  # heavy, and only for those who send
+        client_of,
+        send_run,
+    )
 
     store, workflow_id = find(workflow_id, log_dir)  # before anything else
     client = client_of(endpoint=endpoint, protocol=protocol)
@@ -74,7 +77,7 @@ def send_all(
     :raises SettingsError: no collector is named
     :raises SendError: it cannot be reached, or refuses; the rest was not tried
     """
-    from tapps_otel.otel.send import SendReport, client_of, send_run
+    from tapps_otel.otel.replay.send import SendReport, client_of, send_run
 
     store = store_of(log_dir)
     client = client_of(endpoint=endpoint, protocol=protocol)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 from tapps_otel import clock
 from tapps_otel.errors import StepTimeoutError
 from tapps_otel.run.attempt import Attempt
-from tapps_otel.run.call import Call, Skipped
-from tapps_otel.run.functions import definition_of, is_async, name_of, signature_of
+from tapps_otel.run.introspection import definition_of, is_async, name_of, signature_of
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
+from tapps_otel.run.step_spec import Call, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tapps_otel.run.call import Stored
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import Scope
+    from tapps_otel.run.step_spec import Stored
 
 __all__ = ["Step", "step"]
 

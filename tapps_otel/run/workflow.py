@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from tapps_otel.run.functions import is_async, name_of, signature_of
+from tapps_otel.run.introspection import is_async, name_of, signature_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
 

@@ -17,7 +17,7 @@ from collecting import Collected, Collector, Ended, Program, once
 from commands import LOGS
 from outside_checker import check
 from tapps_otel.log.store import Store
-from tapps_otel.otel.send import client_of, send_run
+from tapps_otel.otel.replay.send import client_of, send_run
 
 LIBRARIES = """
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor

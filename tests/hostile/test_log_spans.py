@@ -16,8 +16,8 @@ from tapps_otel import clock
 from tapps_otel.log import files
 from tapps_otel.log.event import Event, decode, encode
 from tapps_otel.log.store import Store
-from tapps_otel.otel.encoding import encoded
-from tapps_otel.otel.source import Found, RunSpans
+from tapps_otel.otel.replay.run_spans import Found, RunSpans
+from tapps_otel.otel.transport.encoding import encoded
 
 TRACE, ROOT, STEP = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
 

@@ -290,7 +290,7 @@ def test_a_broken_contract_is_seen(toy: Path, module: str, statement: str, said:
 
 
 def test_allowed_imports_pass(toy: Path) -> None:
-    toy.joinpath("otel.py").write_text("import opentelemetry.trace, tapps_otel.history", "utf-8")
+    toy.joinpath("otel.py").write_text("import opentelemetry.trace, tapps_otel.past", "utf-8")
     toy.joinpath("cli.py").write_text("import rich, typer, tapps_otel.run", "utf-8")
     done = lint_imports(toy.parent)
 

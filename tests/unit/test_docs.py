@@ -18,8 +18,8 @@ from tapps_otel.cli.app import app
 from tapps_otel.cli.codes import MEANINGS
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR
-from tapps_otel.otel.aliases import ALIAS
-from tapps_otel.otel.metrics import METRICS
+from tapps_otel.otel.mapping.aliases import ALIAS
+from tapps_otel.otel.metrics.instruments import METRICS
 from tapps_otel.settings import Alias, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from tapps_otel.audit.export.outcome import Outcome
 from tapps_otel.errors import LogError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log.reader import read
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.replay.run_spans import RunSpans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

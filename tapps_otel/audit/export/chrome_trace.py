@@ -25,8 +25,8 @@ from tapps_otel.audit.export.lanes import Lanes
 from tapps_otel.audit.export.outcome import UNFIT
 from tapps_otel.clock import timestamp
 from tapps_otel.names import ATTR
-from tapps_otel.otel.content import text, time_of
-from tapps_otel.otel.spans import SCOPE
+from tapps_otel.otel.mapping.content import text, time_of
+from tapps_otel.otel.seam import SCOPE
 from tapps_otel.report.text import json_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.audit.export.outcome import Outcome
     from tapps_otel.log.event import Event
-    from tapps_otel.otel.source import Found
+    from tapps_otel.otel.replay.run_spans import Found
 
 __all__ = ["ChromeTrace"]
 

@@ -18,14 +18,14 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from tapps_otel.audit.export.outcome import UNFIT
-from tapps_otel.otel.send import batches
+from tapps_otel.otel.replay.send import batches
 from tapps_otel.report.text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from tapps_otel.audit.export.outcome import Outcome
-    from tapps_otel.otel.source import Found
+    from tapps_otel.otel.replay.run_spans import Found
 
 __all__ = ["MOST_BYTES", "lines"]
 

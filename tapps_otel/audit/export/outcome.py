@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel.otel.encoding import id_of
+from tapps_otel.otel.transport.encoding import id_of
 
 if TYPE_CHECKING:
-    from tapps_otel.otel.source import Found
+    from tapps_otel.otel.replay.run_spans import Found
 
 __all__ = ["UNFIT", "Outcome"]
 

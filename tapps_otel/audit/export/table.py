@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from tapps_otel.otel.content import text
+from tapps_otel.otel.mapping.content import text
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:

@@ -11,17 +11,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.carrying import ending, finish
+from tapps_otel.instrumentation.execution import ending, finish
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.spec import Seen
-from tapps_otel.instrumentation.tapps_agents.reading import READING, plain_variables
+from tapps_otel.instrumentation.tapps_agents.adapter import READING, plain_variables
 from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from tapps_otel.instrumentation.tapps_agents.carrying import TappsCarrying
-    from tapps_otel.run.foreign import ForeignAttempt
+    from tapps_otel.instrumentation.tapps_agents.execution import TappsCarrying
+    from tapps_otel.run.external_run import ForeignAttempt
 
 __all__ = ["Batch"]
 

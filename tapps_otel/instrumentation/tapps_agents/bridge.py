@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from tapps_otel import clock, settings
-from tapps_otel.instrumentation.carrying import is_enabled, store_under
+from tapps_otel.instrumentation.execution import is_enabled, store_under
 from tapps_otel.instrumentation.guarding import guarded
-from tapps_otel.instrumentation.tapps_agents.carrying import here
+from tapps_otel.instrumentation.tapps_agents.execution import here
 from tapps_otel.log.reader import read
 from tapps_otel.names import log_name
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.spec import Seen
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
-    from tapps_otel.run.foreign import ForeignRun
+    from tapps_otel.run.external_run import ForeignRun
 
 __all__ = ["emit", "is_asked_for", "read_ours"]
 

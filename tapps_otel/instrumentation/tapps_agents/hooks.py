@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.carrying import attempt_here, call_of, is_enabled
+from tapps_otel.instrumentation.execution import attempt_here, call_of, is_enabled
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import bridge, definition
+from tapps_otel.instrumentation.tapps_agents.adapter import READING
 from tapps_otel.instrumentation.tapps_agents.batch import Batch
-from tapps_otel.instrumentation.tapps_agents.bonds import bond_of
-from tapps_otel.instrumentation.tapps_agents.carrying import (
+from tapps_otel.instrumentation.tapps_agents.execution import (
     TappsCarrying,
     by_hand,
     carry,
     end_by_hand,
     here,
 )
-from tapps_otel.instrumentation.tapps_agents.reading import READING
+from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
 from tapps_otel.instrumentation.tapps_agents.resuming import correct, prepare
 from tapps_otel.instrumentation.watching import see
 

@@ -13,32 +13,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import instrumentation, settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError, SettingsError
-from tapps_otel.instrumentation.carrying import store_under, workflow_of
+from tapps_otel.instrumentation.execution import store_under, workflow_of
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import states
-from tapps_otel.instrumentation.tapps_agents.bonds import bond_of
-from tapps_otel.instrumentation.tapps_agents.definition import differences, steps_of
-from tapps_otel.instrumentation.tapps_agents.past import (
-    Past,
-    done_steps,
-    inputs_of,
-    variables_of,
-)
-from tapps_otel.instrumentation.tapps_agents.reading import (
+from tapps_otel.instrumentation.tapps_agents.adapter import (
     EXECUTOR,
     READING,
     root_of,
     working_directory,
 )
+from tapps_otel.instrumentation.tapps_agents.definition import differences, steps_of
+from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
+from tapps_otel.instrumentation.tapps_agents.log_state import (
+    Past,
+    done_steps,
+    inputs_of,
+    variables_of,
+)
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
-from tapps_otel.run.foreign import begun
+from tapps_otel.run.external_run import begun
 from tapps_otel.run.opening import beginning, hold, load
 
 if TYPE_CHECKING:
-    from tapps_otel.history.fold import RunHistory
     from tapps_otel.instrumentation.patching import Report
+    from tapps_otel.past.fold import RunHistory
 
 _log = logging.getLogger("tapps_otel")
 _GOES_ON: Final = frozenset({"interrupted", "failed", "cancelled", "paused"})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tapps_otel.history.fold import Attempt, RunHistory, StepHistory
+    from tapps_otel.past.fold import Attempt, RunHistory, StepHistory
 
 __all__ = ["local_time", "make_state"]
 

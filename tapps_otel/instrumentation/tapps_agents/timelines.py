@@ -14,7 +14,7 @@ from tapps_otel.report.text import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tapps_otel.history.fold import Attempt, RunHistory, StepHistory
+    from tapps_otel.past.fold import Attempt, RunHistory, StepHistory
 
 __all__ = ["timeline_markdown", "timeline_of"]
 

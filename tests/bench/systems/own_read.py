@@ -12,10 +12,10 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from tapps_otel.history.fold import Fold, collector_paused, fold
 from tapps_otel.log import reader
 from tapps_otel.log.event import Event, decode
 from tapps_otel.log.store import Store
+from tapps_otel.past.fold import Fold, collector_paused, fold
 
 from .common import Arguments, answer, arguments, peak_rss_mb, rss_mb
 

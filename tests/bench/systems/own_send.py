@@ -14,10 +14,10 @@ from pathlib import Path
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from tapps_otel.log.store import Store
-from tapps_otel.otel.client import Answer, Client
-from tapps_otel.otel.destination import HTTP, Destination
-from tapps_otel.otel.send import Sender, SendReport, batches
-from tapps_otel.otel.source import Found, RunSpans
+from tapps_otel.otel.replay.run_spans import Found, RunSpans
+from tapps_otel.otel.replay.send import Sender, SendReport, batches
+from tapps_otel.otel.transport.client import Answer, Client
+from tapps_otel.otel.transport.destination import HTTP, Destination
 
 from .common import Arguments, answer, arguments, peak_rss_mb
 

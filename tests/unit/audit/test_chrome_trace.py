@@ -17,7 +17,7 @@ from logs import forge
 from tapps_otel import clock
 from tapps_otel.audit.export import Export
 from tapps_otel.log.store import Store
-from tapps_otel.otel.encoding import id_of
+from tapps_otel.otel.transport.encoding import id_of
 
 TRACE = "4b" * 16
 T0 = 1_764_000_000_000_000_000

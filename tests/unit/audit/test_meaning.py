@@ -20,7 +20,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from keeping import as_json
-from tapps_otel.audit.meaning import Meaning, differences, meaning_of
+from tapps_otel.audit.normalized_span import Meaning, differences, meaning_of
 from tapps_otel.audit.otlp_json import read_spans
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)

@@ -18,8 +18,8 @@ from tapps_otel.audit.export import Export
 from tapps_otel.audit.export.otlp_json import MOST_BYTES
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.store import Store
-from tapps_otel.otel.content import pack
-from tapps_otel.otel.encoding import encoded, id_of
+from tapps_otel.otel.mapping.content import pack
+from tapps_otel.otel.transport.encoding import encoded, id_of
 
 TRACE, SPAN = "4b" * 16, "0a" * 8
 START = {"event_type": "workflow_start", "workflow": {"name": "w"}, "trace_id": TRACE}

@@ -170,7 +170,7 @@ def test_a_jaeger_that_is_set_and_does_not_answer_is_warned_of(
     with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        monkeypatch.setattr("tapps_otel.otel.jaeger.STACK_URL", url)
+        monkeypatch.setattr("tapps_otel.otel.transport.jaeger.STACK_URL", url)
         unset = found("jaeger")
         monkeypatch.setenv("TAPPS_OTEL_JAEGER_URL", url)
         monkeypatch.setattr("tapps_otel.settings._current", None)

@@ -13,7 +13,7 @@ import pytest
 from commands import Cli
 from tapps_otel import events, settings
 from tapps_otel.errors import SettingsError
-from tapps_otel.otel import jaeger
+from tapps_otel.otel.transport import jaeger
 
 Serve = Callable[..., str]
 

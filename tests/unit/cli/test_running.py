@@ -12,7 +12,7 @@ import pytest
 
 from commands import LOGS, Cli, Done, child, command, environment
 from tapps_otel import history
-from tapps_otel.run.reading import list_runs
+from tapps_otel.run.queries import list_runs
 
 
 def killed_in_pay() -> None:

@@ -18,9 +18,9 @@ from opentelemetry.util._once import Once
 from tapps_otel import Run, configure, events, settings, skip, step, workflow
 from tapps_otel.errors import SettingsError
 from tapps_otel.log.store import Store
-from tapps_otel.otel import live
-from tapps_otel.otel.aliases import aliases_of
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.live import spans
+from tapps_otel.otel.mapping.aliases import aliases_of
+from tapps_otel.otel.replay.run_spans import RunSpans
 from tapps_otel.settings import Settings
 
 ALL = ("gen_ai/0.1", "gen_ai/1.41", "cicd/1.44")
@@ -34,7 +34,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(live, "_made", None)
+    monkeypatch.setattr(spans, "_made", None)
     trace.set_tracer_provider(provider)
     configure(announce="off")
     yield exporter

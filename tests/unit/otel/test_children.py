@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import tapps_otel
 from tapps_otel import child_env, step, workflow
-from tapps_otel.otel.children import parent_of
+from tapps_otel.otel.propagation import parent_of
 
 PARENT = "TAPPS_OTEL_PARENT"
 WHERE = """

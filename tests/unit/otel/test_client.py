@@ -24,8 +24,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from tapps_otel.errors import SendError, SettingsError
-from tapps_otel.otel.client import Answer, Client, connect
-from tapps_otel.otel.destination import GRPC, HTTP, Destination
+from tapps_otel.otel.transport.client import Answer, Client, connect
+from tapps_otel.otel.transport.destination import GRPC, HTTP, Destination
 
 REQUEST = b"\x0a\x00"  # one empty ResourceSpans
 PARTIAL = ExportTraceServiceResponse(

@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanContext
 
 from tapps_otel import clock
 from tapps_otel.log.event import Event
-from tapps_otel.otel import content
-from tapps_otel.otel.content import attribute, pack, text, unpack
+from tapps_otel.otel.mapping import content
+from tapps_otel.otel.mapping.content import attribute, pack, text, unpack
 
 T0 = 1_760_000_000_123_456_789
 

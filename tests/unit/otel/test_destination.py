@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tapps_otel.errors import SettingsError
-from tapps_otel.otel.destination import destination
+from tapps_otel.otel.transport.destination import destination
 from tapps_otel.settings import Settings
 
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapps_otel.otel.digests import Digests
+from tapps_otel.otel.replay.digests import Digests
 
 # Of few digits, so that ids share their beginnings, and stand within other records by chance.
 hexes = st.text("01", min_size=16, max_size=16)

@@ -30,8 +30,10 @@ from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
-from tapps_otel.otel import beside, catchup, known
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel import run_registry
+from tapps_otel.otel.capture import side_logs
+from tapps_otel.otel.live import catch_up
+from tapps_otel.otel.replay.run_spans import RunSpans
 
 SUCCESS, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 
@@ -90,8 +92,8 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
     made = Traced(folder)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", made.provider)
     yield made
-    if catchup._worker is not None:  # of a resume: what the execution before could not send
-        catchup._worker.shutdown()
+    if catch_up._worker is not None:  # of a resume: what the execution before could not send
+        catch_up._worker.shutdown()
     made.exporter.shutdown()
     for path in folder.glob("*.jsonl"):
         check(path)
@@ -200,7 +202,7 @@ def test_all_that_a_span_can_hold_comes_back(traced: Traced) -> None:
         traced.call()
         traced.flush()
 
-    wanted = by_id([span for span in traced.given if known.own_run_id(span) is None])
+    wanted = by_id([span for span in traced.given if run_registry.own_run_id(span) is None])
     assert len(wanted) == 3
     found = by_id(traced.rebuilt())
     assert {span_id: found[span_id] for span_id in wanted} == wanted
@@ -382,7 +384,7 @@ def test_traces_of_no_run_go_to_the_folder_that_is_given(traced: Traced, tmp_pat
 def test_a_log_beside_that_has_grown_large_is_followed_by_another(
     traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traced.exporter._keeper, "_beside", beside.SideLogs(largest=2_000))
+    monkeypatch.setattr(traced.exporter._keeper, "_beside", side_logs.SideLogs(largest=2_000))
     for _ in range(8):
         traced.call()
         traced.flush()
@@ -403,7 +405,7 @@ def test_few_logs_are_open_however_many_runs_there_are(
     traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("proc")
-    monkeypatch.setattr(beside, "_MOST_OPEN", 3)
+    monkeypatch.setattr(side_logs, "_MOST_OPEN", 3)
     for number in range(9):
         fail(traced, f"r{number}")
     assert traced.flush() is SUCCESS
@@ -684,10 +686,10 @@ def test_a_run_that_ends_while_it_is_read_is_not_taken_for_cut_short(tmp_path: P
 
 def test_a_fork_while_an_exporter_looks_a_run_up_does_not_hang_the_child() -> None:
     need("fork")
-    with known._lock:  # as by an exporter's thread, which is not in the child
+    with run_registry._lock:  # as by an exporter's thread, which is not in the child
         child = os.fork()
         if child == 0:
             signal.alarm(5)
-            known.find(1)
+            run_registry.find(1)
             os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

@@ -18,7 +18,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
 from capabilities import need
-from tapps_otel.otel import catchup, metering, setup
+from tapps_otel.otel.delivery import provider as tracer_provider
+from tapps_otel.otel.live import catch_up
+from tapps_otel.otel.metrics import provider as meter_provider
 from tapps_otel.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -63,11 +65,13 @@ def test_a_child_forked_while_spans_are_set_up_sets_up_its_own(
 ) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(setup, "_tried", True)  # as that thread notes first of all
+    monkeypatch.setattr(tracer_provider, "_tried", True)  # as that thread notes first of all
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
 
-    with being_set_up(setup):
-        made = in_child(lambda: isinstance(setup.ensure_provider(Settings()), TracerProvider))
+    with being_set_up(tracer_provider):
+        made = in_child(
+            lambda: isinstance(tracer_provider.ensure_provider(Settings()), TracerProvider)
+        )
 
     assert made == 0
 
@@ -77,11 +81,13 @@ def test_a_child_forked_while_metrics_are_set_up_sets_up_its_own(
 ) -> None:
     monkeypatch.setattr(api, "_METER_PROVIDER", None)
     monkeypatch.setattr(api, "_METER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(metering, "_tried", True)
+    monkeypatch.setattr(meter_provider, "_tried", True)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
 
-    with being_set_up(metering):
-        made = in_child(lambda: isinstance(metering.ensure_provider(Settings()), MeterProvider))
+    with being_set_up(meter_provider):
+        made = in_child(
+            lambda: isinstance(meter_provider.ensure_provider(Settings()), MeterProvider)
+        )
 
     assert made == 0
     assert not isinstance(metrics.get_meter_provider(), MeterProvider)
@@ -91,11 +97,11 @@ def test_a_child_forked_while_a_run_catches_up_catches_up_by_itself(tmp_path: Pa
     provider = trace.NoOpTracerProvider()
 
     def done() -> bool:
-        catchup.catch_up(tmp_path, "r", 2, provider, 1)
-        worker = catchup._worker
+        catch_up.catch_up(tmp_path, "r", 2, provider, 1)
+        worker = catch_up._worker
         assert worker is not None
         worker.shutdown()
         return True
 
-    with being_set_up(catchup):
+    with being_set_up(catch_up):
         assert in_child(done) == 0

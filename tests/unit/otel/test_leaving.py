@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tapps_otel import clock
-from tapps_otel.otel.leaving import Exit, Gate, close_gates, leave
+from tapps_otel.otel.process.shutdown import Exit, Gate, close_gates, leave
 
 
 class Moment:

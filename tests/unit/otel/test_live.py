@@ -36,11 +36,12 @@ from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, Tra
 
 from tapps_otel import clock
 from tapps_otel.log.event import Event, decode, encode
-from tapps_otel.otel import live, spans
-from tapps_otel.otel.content import time_of
-from tapps_otel.otel.rebuild import Rebuilder
+from tapps_otel.otel import seam
+from tapps_otel.otel.live import spans
+from tapps_otel.otel.mapping.content import time_of
+from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.otel.resource import VERSION
-from tapps_otel.otel.spans import LiveSpan, SpanRef
+from tapps_otel.otel.seam import LiveSpan, SpanRef
 from tapps_otel.settings import Settings
 
 T0 = 1_760_000_000_000_000_000
@@ -51,7 +52,7 @@ class Driver:
     """Plays the recorder: numbers events, "writes" them, and tells the spans."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
-        self.tracing = live._Tracing(provider, Settings(announce="off"))
+        self.tracing = spans._Tracing(provider, Settings(announce="off"))
         self.now = T0
         self.lines: list[Event] = []
 
@@ -124,7 +125,7 @@ def driver(exporter: InMemorySpanExporter) -> Driver:
 
 @pytest.fixture(autouse=True)
 def warnings_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(seam, "_warned", set())
 
 
 @pytest.fixture

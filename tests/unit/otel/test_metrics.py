@@ -23,12 +23,13 @@ from opentelemetry.util._once import Once
 from tapps_otel import Backoff, Run, configure, events, skip, step, workflow
 from tapps_otel.log import files
 from tapps_otel.log.event import Event
-from tapps_otel.otel import measures, metering, metrics, spans
-from tapps_otel.otel.client import Answer, Client
-from tapps_otel.otel.destination import Destination
-from tapps_otel.otel.leaving import Exit, leave
-from tapps_otel.otel.metering import MetricDelivery
-from tapps_otel.otel.metrics import METRICS
+from tapps_otel.otel import seam
+from tapps_otel.otel.metrics import instruments, measures, provider
+from tapps_otel.otel.metrics.instruments import METRICS
+from tapps_otel.otel.metrics.provider import MetricDelivery
+from tapps_otel.otel.process.shutdown import Exit, leave
+from tapps_otel.otel.transport.client import Answer, Client
+from tapps_otel.otel.transport.destination import Destination
 from tapps_otel.settings import Settings
 
 Point = tuple[dict[str, Any], Any]
@@ -44,9 +45,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit[MetricDelivery]
 
     monkeypatch.setattr(api_internal, "_METER_PROVIDER", None)
     monkeypatch.setattr(api_internal, "_METER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(metrics, "_made", None)
-    monkeypatch.setattr(metering, "_tried", False)
-    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(instruments, "_made", None)
+    monkeypatch.setattr(provider, "_tried", False)
+    monkeypatch.setattr(seam, "_warned", set())
     monkeypatch.setattr(Exit, "register", keep)
     yield kept
     leave(kept)
@@ -296,7 +297,7 @@ def test_spans_that_were_sent_are_counted_by_destination(reading: Reading) -> No
 
 def test_spans_that_could_not_be_sent_are_counted_by_reason(reading: Reading) -> None:
     from tapps_otel.errors import SendError
-    from tapps_otel.otel.client import _TryAgainError
+    from tapps_otel.otel.transport.client import _TryAgainError
 
     for error in (SendError("collector", "401"), _TryAgainError("nobody is there", 60)):
         with pytest.raises(SendError):
@@ -453,7 +454,7 @@ def test_exporters_are_those_that_the_variables_name(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert metering._exporter_names() == names
+    assert provider._exporter_names() == names
 
 
 @pytest.mark.parametrize("variable", ["ENDPOINT", "METRICS_ENDPOINT"])
@@ -462,19 +463,19 @@ def test_where_metrics_go_is_told_without_secrets(
 ) -> None:
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", "http://user:secret@collector:4318/a?b=c")
 
-    assert metering._target("otlp_proto_http") == "collector:4318"
+    assert provider._target("otlp_proto_http") == "collector:4318"
 
 
 def test_a_provider_is_set_up_once_and_only_where_there_is_none(
     fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
-    made = metering.ensure_provider(Settings())
+    made = provider.ensure_provider(Settings())
     (leaving,) = fresh
 
     assert isinstance(made, MeterProvider)
     assert api.get_meter_provider() is made
-    assert metering.ensure_provider(Settings()) is made
+    assert provider.ensure_provider(Settings()) is made
     assert isinstance(leaving.deliveries[0]._inner, ConsoleMetricExporter)
 
 
@@ -542,7 +543,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kept]]:
             return made[-1]
 
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "kept")
-        monkeypatch.setattr(metering, "load", lambda _group, _name: make)
+        monkeypatch.setattr(provider, "load", lambda _group, _name: make)
         return made
 
     return offer
@@ -552,7 +553,7 @@ def test_a_package_may_offer_a_reader_of_its_own(
     fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
-    monkeypatch.setattr(metering, "load", lambda _group, _name: InMemoryMetricReader)
+    monkeypatch.setattr(provider, "load", lambda _group, _name: InMemoryMetricReader)
     report(3)
     (leaving,) = fresh
 

@@ -9,12 +9,12 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel import clock
-from tapps_otel.otel import known, spans
-from tapps_otel.otel.client import Answer, Client
-from tapps_otel.otel.destination import HTTP, Destination
-from tapps_otel.otel.known import KnownRun
-from tapps_otel.otel.ledger import Ledger
-from tapps_otel.otel.otlp import OtlpExporter
+from tapps_otel.otel import run_registry, seam
+from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
+from tapps_otel.otel.replay.ledger import Ledger
+from tapps_otel.otel.run_registry import KnownRun
+from tapps_otel.otel.transport.client import Answer, Client
+from tapps_otel.otel.transport.destination import HTTP, Destination
 
 
 class Near(Client):
@@ -41,7 +41,7 @@ def export_of_runs(client: Client, *folders: Path) -> list[str]:
     for number, folder in enumerate(folders):
         span = tracer.start_span("GET")
         trace_id = f"{span.get_span_context().trace_id:032x}"
-        known.enter(trace_id, KnownRun(f"r{number}", folder, 1, clock.time_ns()))
+        run_registry.enter(trace_id, KnownRun(f"r{number}", folder, 1, clock.time_ns()))
         span.end()
         made.append(span)
     exporter.export(made)  # type: ignore[arg-type]  # the SDK's own spans can be read
@@ -50,7 +50,7 @@ def export_of_runs(client: Client, *folders: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(seam, "_warned", set())
 
 
 def test_a_destination_that_is_no_text_has_its_account_too(tmp_path: Path) -> None:

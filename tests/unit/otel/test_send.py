@@ -20,11 +20,11 @@ from tapps_otel import configure, step, workflow
 from tapps_otel.errors import LedgerError, LogDamagedError, RunNotFoundError, SendError
 from tapps_otel.log.files import Files, use
 from tapps_otel.log.store import Store
-from tapps_otel.otel.client import Answer, Client
-from tapps_otel.otel.destination import HTTP, Destination
-from tapps_otel.otel.encoding import encoded
-from tapps_otel.otel.send import SendReport, send_run
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.replay.run_spans import RunSpans
+from tapps_otel.otel.replay.send import SendReport, send_run
+from tapps_otel.otel.transport.client import Answer, Client
+from tapps_otel.otel.transport.destination import HTTP, Destination
+from tapps_otel.otel.transport.encoding import encoded
 
 
 class Scripted(Client):

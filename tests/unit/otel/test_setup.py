@@ -18,14 +18,15 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
-from tapps_otel.otel import setup, spans
-from tapps_otel.otel.delivery import Delivery, Exporter
-from tapps_otel.otel.destination import destination
-from tapps_otel.otel.leaving import Exit
-from tapps_otel.otel.leaving import leave as leave_all
-from tapps_otel.otel.otlp import OtlpExporter
-from tapps_otel.otel.providers import resource_of_process
+from tapps_otel.otel import seam
+from tapps_otel.otel.delivery import provider
+from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
+from tapps_otel.otel.delivery.processor import Delivery, Exporter
+from tapps_otel.otel.process.plugins import resource_of_process
+from tapps_otel.otel.process.shutdown import Exit
+from tapps_otel.otel.process.shutdown import leave as leave_all
 from tapps_otel.otel.resource import of_process, program
+from tapps_otel.otel.transport.destination import destination
 from tapps_otel.settings import Settings
 
 GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
@@ -41,8 +42,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit[Any]]]:
 
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(setup, "_tried", False)
-    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(provider, "_tried", False)
+    monkeypatch.setattr(seam, "_warned", set())
     monkeypatch.setattr(Exit, "register", keep)
     yield kept
     for one in kept:
@@ -72,7 +73,7 @@ def test_exporters_are_those_that_the_variables_name(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert setup._exporter_names(Settings()) == names
+    assert provider._exporter_names(Settings()) == names
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -81,7 +82,7 @@ def test_the_exporter_of_the_protocol_is_made(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    made = setup.ensure_provider(Settings())
+    made = provider.ensure_provider(Settings())
     (leaving,) = fresh
     exporter = leaving.deliveries[0].exporter.inner
 
@@ -89,7 +90,7 @@ def test_the_exporter_of_the_protocol_is_made(
     assert trace.get_tracer_provider() is made
     assert isinstance(exporter, OtlpExporter)
     assert exporter.client.destination.protocol == protocol
-    assert setup.ensure_provider(Settings()) is made  # not built twice
+    assert provider.ensure_provider(Settings()) is made  # not built twice
 
 
 def test_standard_exporters_sampler_and_ids_are_respected(
@@ -98,7 +99,7 @@ def test_standard_exporters_sampler_and_ids_are_respected(
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     monkeypatch.setenv("OTEL_PYTHON_ID_GENERATOR", "random")
-    made = setup.ensure_provider(Settings())
+    made = provider.ensure_provider(Settings())
     (leaving,) = fresh
 
     assert isinstance(made, TracerProvider)
@@ -124,15 +125,15 @@ def test_what_cannot_be_had_is_said_once(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert setup.ensure_provider(Settings()) is None
-    assert setup.ensure_provider(Settings()) is None
+    assert provider.ensure_provider(Settings()) is None
+    assert provider.ensure_provider(Settings()) is None
     assert said in caplog.text
     assert len([r for r in caplog.records if r.name.startswith("tapps_otel")]) == 1
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def test_nothing_is_built_where_nobody_asks(fresh: list[Exit[Any]]) -> None:
-    assert setup.ensure_provider(Settings()) is None
+    assert provider.ensure_provider(Settings()) is None
     assert not fresh
 
 

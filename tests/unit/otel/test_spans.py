@@ -13,8 +13,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel.log.event import Event
-from tapps_otel.otel import live, spans
-from tapps_otel.otel.spans import LiveSpan, tracing, wanted
+from tapps_otel.otel import seam
+from tapps_otel.otel.live import spans
+from tapps_otel.otel.seam import LiveSpan, tracing, wanted
 from tapps_otel.settings import Settings
 
 OFF = {"OTEL_SDK_DISABLED": "true"}
@@ -50,7 +51,7 @@ def test_a_process_without_spans_does_not_import_opentelemetry(code: str) -> Non
     script = f"""
 import os, sys
 {code}
-from tapps_otel.otel.spans import LiveSpan, SpanRef, Tracing, tracing
+from tapps_otel.otel.seam import LiveSpan, SpanRef, Tracing, tracing
 from tapps_otel.settings import Settings
 assert tracing(Settings()) is None
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
@@ -70,7 +71,7 @@ def test_a_provider_of_the_program_is_used_and_the_sdk_is_not_set_up(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     made = tracing(Settings())
 
-    assert isinstance(made, live._Tracing)
+    assert isinstance(made, spans._Tracing)
     assert made.provider is theirs
     assert tracing(Settings()) is made
     assert trace.get_tracer_provider() is theirs
@@ -110,8 +111,8 @@ def test_a_broken_opentelemetry_stops_nobody(
     def broken(_: Settings) -> None:
         raise ImportError("half an installation")
 
-    monkeypatch.setattr(live, "tracing", broken)
-    monkeypatch.setattr(spans, "_warned", set())
+    monkeypatch.setattr(spans, "tracing", broken)
+    monkeypatch.setattr(seam, "_warned", set())
     caplog.set_level(logging.DEBUG)
 
     assert tracing(Settings()) is None

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tapps_otel import clock
-from tapps_otel.history.fold import RESOLVED, RunHistory, fold
 from tapps_otel.log.event import Event, raw_json
+from tapps_otel.past.fold import RESOLVED, RunHistory, fold
 from tapps_otel.report import history as report
 from tapps_otel.report.progress import Progress
 

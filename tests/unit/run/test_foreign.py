@@ -14,7 +14,7 @@ from tapps_otel import Run, history, settings, step, verify
 from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
-from tapps_otel.run.foreign import (
+from tapps_otel.run.external_run import (
     ForeignCall,
     ForeignRun,
     ForeignWorkflow,
@@ -221,7 +221,7 @@ def test_a_torn_log_is_declared_under_the_runs_own_id(store: Store) -> None:
 
 
 def test_names_of_runs_do_run_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapps_otel.run.foreign._MOST_NAMES", 3)
+    monkeypatch.setattr("tapps_otel.run.external_run._MOST_NAMES", 3)
     for _ in range(2):
         anew(store).end("completed")
     with pytest.raises(LogWriteError, match="runs of that id are there already"):

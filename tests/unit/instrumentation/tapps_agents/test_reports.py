@@ -13,9 +13,9 @@ import pytest
 from crashing import in_child
 from tapps import FIVE, Project, chain
 from tapps_otel import configure, history
-from tapps_otel.history.fold import Attempt, Execution, RunHistory, StepHistory
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume, timeline_markdown, timeline_of
+from tapps_otel.past.fold import Attempt, Execution, RunHistory, StepHistory
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from tapps_otel import JsonlSpanExporter, configure
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume
 from tapps_otel.log.store import Store
-from tapps_otel.otel.source import RunSpans
+from tapps_otel.otel.replay.run_spans import RunSpans
 
 LOGS = Path(".tapps-agents/workflow-state/events")
 

@@ -1,0 +1,1 @@
+"""Spans of libraries, kept in the run's log."""

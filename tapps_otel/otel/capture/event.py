@@ -1,0 +1,95 @@
+"""A finished span as a ``span`` event: all that it takes to make it again, byte for byte. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.log.event import Event
+from tapps_otel.otel.mapping.pack import keep, pack_resource, pack_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.otel.run_registry import KnownRun
+
+__all__ = ["Captured", "Resources", "capture"]
+
+_LATEST: Final = 1 << 63  # ns: what OTLP has no room for, no log needs
+_LONG_NAME: Final = 1024  # characters; a longer name goes with what may go into a blob
+
+
+class Captured(NamedTuple):
+    """An event that is not written yet.
+
+    :ivar resource: the span's, packed, and its schema: whether the event has to name it depends on
+        the log that it goes to
+    """
+
+    event: Event
+    resource: tuple[dict[str, Any], str]
+
+    def name_resource(self, known: tuple[dict[str, Any], str] | None) -> Event:
+        """The event, with its resource unless that is the one ``known`` where it will stand."""
+        self.event.resource = UNSET if self.resource == known else self.resource[0]
+        return self.event
+
+
+class Resources:
+    """Packs resources; a process has one, as a rule, and packs it once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, tuple[dict[str, Any], str]] = (None, ({}, ""))
+
+    def pack(self, resource: Any) -> tuple[dict[str, Any], str]:
+        """Its attributes and its schema."""
+        last = self._last  # read once: another thread may replace the pair meanwhile
+        if last[0] is not resource:
+            last = self._last = (resource, (pack_resource(resource), str(resource.schema_url)))
+        return last[1]
+
+
+def capture(
+    span: ReadableSpan,
+    run: KnownRun,
+    resources: Resources,
+    put: Callable[[bytes], str],
+    *,
+    late: bool = False,
+) -> Captured:
+    """The event that holds a span of ``run`` whole.
+
+    Its timestamp is the span's end, from which its start is counted back.
+
+    :param put: keeps what is too large for a line, and gives its name
+    :param late: it tells of what should have been in the log before
+    :raises ValueError: it has not ended, or at a time that OTLP cannot hold
+    :raises OSError: of ``put``
+    """
+    context, parent = span.context, span.parent
+    start, end = span.start_time, span.end_time
+    if start is None or end is None or not (0 <= start < _LATEST and 0 <= end < _LATEST):
+        raise ValueError(f"from {start} to {end} ns is no time of a span that has ended")
+    event = Event(
+        event_type="span",
+        workflow_id=run.workflow_id,
+        timestamp=clock.timestamp(end),
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        execution=run.execution,
+        name=str(span.name),
+        duration_ns=end - start,
+    )
+    if parent is not None:
+        event.parent_span_id = f"{parent.span_id:016x}"
+    if late:
+        event.late = True
+    note = pack_span(span)
+    if len(span.name) > _LONG_NAME:
+        event.name, note["name"] = str(span.name)[:_LONG_NAME], str(span.name)
+    keep(note, event, put)
+    return Captured(event, resources.pack(span.resource))

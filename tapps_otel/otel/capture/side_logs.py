@@ -1,0 +1,76 @@
+"""Logs beside runs': written by who may not write the run's own.
+
+One for each run that this process captures spans of, under a random name that nobody else writes
+to, so that it needs no lease. It is an ordinary log, with a chain of its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from tapps_otel.log.writer import Durability, LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tapps_otel.log.store import Store
+    from tapps_otel.otel.capture.event import Captured
+
+__all__ = ["LARGEST", "SideLogs"]
+
+_MOST_OPEN: Final = 64
+LARGEST: Final = 64 << 20  # bytes; then another is begun, so that old ones can be removed
+
+
+class SideLogs:
+    """The logs that this process writes beside runs'. For one thread at a time."""
+
+    def __init__(self, largest: int = LARGEST) -> None:
+        self._largest = largest
+        self._open: OrderedDict[tuple[Any, str], _SideLog] = OrderedDict()
+
+    def append(
+        self, store: Store, workflow_id: str, spans: Sequence[Captured], durability: Durability
+    ) -> None:
+        """Write spans of a run, and sync once.
+
+        :raises LogError: they are not all written
+        :raises OSError: a log cannot be made
+        """
+        key = (store.folder, workflow_id)
+        log = self._open.get(key)
+        if log is None or log.writer.size >= self._largest:
+            self._close(key)
+            path = store.new_side_path(workflow_id)
+            log = self._open[key] = _SideLog(
+                LogWriter(path, workflow_id, durability=durability, stop=True)
+            )
+        self._open.move_to_end(key)
+        if len(self._open) > _MOST_OPEN:
+            self._close(next(iter(self._open)))
+        log.append(spans)
+
+    def _close(self, key: tuple[Any, str]) -> None:
+        log = self._open.pop(key, None)
+        if log is not None:
+            log.writer.close()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for key in list(self._open):
+            self._close(key)
+
+
+class _SideLog:
+    """A log and the resource that it named last, which the spans after it need not name."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self.writer = writer
+        self._resource: tuple[dict[str, Any], str] | None = None
+
+    def append(self, spans: Sequence[Captured]) -> None:
+        for span in spans:
+            known, self._resource = self._resource, None  # unknown, should this one be lost
+            self.writer.append(span.name_resource(known), sync=span is spans[-1])
+            self._resource = span.resource

@@ -1,0 +1,1 @@
+"""What sends live spans to a collector."""

@@ -1,0 +1,85 @@
+"""The exporter of live spans: it checks every answer, and notes in ledgers what was taken."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from tapps_otel.errors import SendError
+from tapps_otel.log.store import Store
+from tapps_otel.otel import run_registry
+from tapps_otel.otel.replay.ledger import Ledger
+from tapps_otel.otel.seam import warn_once
+from tapps_otel.otel.transport.encoding import encoded, id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.otel.run_registry import KnownRun
+    from tapps_otel.otel.transport.client import Client
+    from tapps_otel.otel.transport.encoding import Request
+
+__all__ = ["OtlpExporter"]
+
+_log = logging.getLogger(__name__)
+
+
+class OtlpExporter(SpanExporter):
+    """Sends spans to one collector. What it takes is confirmed, and not sent again later."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch; ``SUCCESS`` only if the collector took all of it."""
+        result = SpanExportResult.SUCCESS
+        try:
+            for request in encoded(spans):
+                if not self._send(request):
+                    result = SpanExportResult.FAILURE
+        except SendError as error:
+            warn_once(f"sending to {error.destination}", error)
+            return SpanExportResult.FAILURE
+        except Exception as error:  # noqa: BLE001 - of the libraries below; no run is harmed by it
+            warn_once("sending", error)
+            return SpanExportResult.FAILURE
+        return result
+
+    def _send(self, request: Request) -> bool:
+        if request.problem:
+            _log.warning("a span cannot be sent: %s", request.problem)
+            return False
+        answer = self.client.send(request.data, spans=len(request.spans))
+        if answer.rejected:
+            where, said = self.client.destination.name, answer.message or "no reason given"
+            _log.warning("%s refused %d spans for good: %s", where, answer.rejected, said)
+            return False
+        self._confirm(request)
+        return True
+
+    def _confirm(self, request: Request) -> None:
+        by_run: dict[KnownRun, dict[str, str]] = {}
+        for span in request.spans:
+            run = run_registry.run_of(span)
+            if run is not None:
+                span_id = id_of(span)
+                by_run.setdefault(run, {})[span_id] = request.digests[span_id]
+        for run, digests in by_run.items():
+            try:
+                path = Store(run.folder).ledger_path(run.log_name)
+                Ledger(path, self.client.destination.name).confirm(digests)
+            except Exception as error:  # noqa: BLE001 - a later send sends them again: identical
+                warn_once("ledger", error)
+
+    def shutdown(self) -> None:
+        """Give up what is being tried, and close the connections."""
+        self.client.give_up()
+        self.client.close()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
+        """Nothing waits here."""
+        return True

@@ -1,0 +1,1 @@
+"""Spans of runs in progress, made as their events are written."""

@@ -1,0 +1,168 @@
+"""What earlier executions could not send: sent when the run is resumed, in the background.
+
+To a collector that is spoken to from here goes what its ledger does not show as confirmed. A
+provider of the program's own is given what was cut short, for nobody else will ever end that; what
+it had queued when its process died only ``tapps-otel send`` can know to be missing.
+
+Nothing waits for this but the process's exit, and that no longer than ``shutdown_timeout``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel.errors import TappsError
+from tapps_otel.log.store import Store
+from tapps_otel.otel.delivery import provider
+from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
+from tapps_otel.otel.process.fork_lock import ProcessLock
+from tapps_otel.otel.process.shutdown import Exit, Gate
+from tapps_otel.otel.replay.run_spans import RunSpans
+from tapps_otel.otel.replay.send import send_run
+from tapps_otel.otel.seam import warn_once
+from tapps_otel.otel.transport.client import connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opentelemetry.trace import TracerProvider
+
+    from tapps_otel.otel.transport.client import Client
+
+__all__ = ["catch_up"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run that was resumed as this execution."""
+
+    store: Store
+    workflow_id: str
+    execution: int
+    provider: TracerProvider
+
+
+class _Worker:
+    """Does the jobs, one after the other, in a thread of its own. A part of the process's end.
+
+    :ivar gate: closed while the process forks
+    """
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._jobs: Queue[_Job] = Queue()
+        self._open: deque[_Job] = deque()
+        self._client: Client | None = None
+        self._given_up = False
+        threading.Thread(target=self._work, name="tapps_otel-catch-up", daemon=True).start()
+
+    def add(self, job: _Job) -> None:
+        self._open.append(job)
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        jobs = self._jobs
+        while True:
+            job = jobs.get()
+            try:
+                self._do(job)
+            except TappsError as error:
+                _log.warning("%s", error)
+            except Exception as error:  # noqa: BLE001 - of a processor, an exporter, the SDK
+                warn_once("catching up", error)
+            finally:
+                self._open.popleft()
+                jobs.task_done()
+
+    def _do(self, job: _Job) -> None:
+        """To collectors of ours what they have not confirmed; else to the program's provider."""
+        made = provider.deliveries()
+        if not made:
+            _hand_over(job)
+        for delivery in made:
+            live = delivery.exporter.inner
+            if isinstance(live, OtlpExporter) and not self._given_up:
+                self._send(job, live.client)
+
+    def _send(self, job: _Job, live: Client) -> None:
+        self._client = client = connect(live.destination)  # of its own: the live one is in use
+        try:
+            with self.gate:
+                report = send_run(job.store, job.workflow_id, client, before=job.execution)
+        finally:
+            self._client = None
+            client.close()
+        for problem in report.problems:
+            _log.warning("run %s: %s", job.workflow_id, problem)
+
+    # -- the process's end, and forks
+
+    def shutdown(self) -> None:
+        """Wait until all is done."""
+        self._jobs.join()
+
+    def give_up(self) -> None:
+        """Send nothing any more."""
+        self._given_up = True
+        if (client := self._client) is not None:
+            client.give_up()
+
+    def say_unsent(self) -> None:
+        """Tell which runs were not done with, and how they are sent."""
+        for workflow_id in dict.fromkeys(job.workflow_id for job in list(self._open)):
+            _log.warning(
+                "spans of earlier executions were not all sent; the log has them: "
+                "`tapps-otel send %s` sends them later.",
+                workflow_id,
+            )
+
+    def after_fork(self) -> None:
+        """The parent does what it has begun."""
+        self._begin()
+
+
+_worker: _Worker | None = None
+
+
+def _begin_anew() -> None:
+    global _worker  # noqa: PLW0603 - one a process
+    _worker = None
+
+
+_lock = ProcessLock(_begin_anew)
+
+
+def catch_up(
+    folder: Path, workflow_id: str, execution: int, provider: TracerProvider, timeout: float
+) -> None:
+    """Begin to send what belongs to executions before this one.
+
+    :param timeout: how long the process's exit may wait for it, seconds
+    """
+    global _worker  # noqa: PLW0603 - one a process
+    with _lock:
+        if _worker is None:
+            _worker = _Worker()
+            Exit(_worker, [_worker], timeout).register()
+        worker = _worker
+    worker.add(_Job(Store(folder), workflow_id, execution, provider))
+
+
+def _hand_over(job: _Job) -> None:
+    """Give a provider that is not ours what was cut short, as if it had just ended."""
+    processor: Any = getattr(job.provider, "_active_span_processor", None)
+    if processor is None:  # not the SDK's
+        return
+    for found in RunSpans(job.store, job.workflow_id, before=job.execution):
+        if found.seq == 0 and found.span.context.trace_flags.sampled:
+            processor.on_end(found.span)

@@ -1,0 +1,76 @@
+"""Markers: spans of the least length that say at once that another span has begun.
+
+A span is exported when it ends, so that a store shows nothing of a run while it goes on. A marker
+is a child of the span that it tells of, with an id of its own that follows from that span's: it is
+never the same span with less content.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+
+from tapps_otel.names import ATTR, marker_span_id
+from tapps_otel.otel.mapping.content import text
+from tapps_otel.otel.seam import warn_once
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["Markers"]
+
+
+class Markers:
+    """Makes markers by a twin of the program's tracer: same sampler, resource and processors."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer: Any = None
+        if getattr(tracer, "id_generator", None) is not None:  # the SDK's
+            self._tracer = copy.copy(tracer)
+            self._tracer.id_generator = self._ids = _GivenId(self._tracer.id_generator)
+
+    def announce(self, span: trace.Span, event: Event, name: str, start_ns: int) -> None:
+        """Say that ``span``, which ``event`` started, has begun."""
+        if self._tracer is None:
+            return
+        attributes: dict[str, Any] = {
+            ATTR.MARKER: True,
+            ATTR.WORKFLOW_ID: text(event.workflow_id),
+            ATTR.EXECUTION: event.execution,
+        }
+        if isinstance(event.step_id, str):
+            attributes[ATTR.STEP_ID] = text(event.step_id)
+        try:
+            self._ids.give(int(marker_span_id(str(event.trace_id), str(event.span_id)), 16))
+            marker = self._tracer.start_span(
+                f"{name} started",
+                trace.set_span_in_context(span),
+                attributes=attributes,
+                start_time=start_ns,
+            )
+            marker.end(start_ns + 1)  # ns: Jaeger warns of spans that have no length
+        except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
+            warn_once("marker", error)
+
+
+class _GivenId:
+    """An id generator that gives the span id that this thread has set before."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+        self._given = threading.local()
+
+    def give(self, span_id: int) -> None:
+        self._given.span_id = span_id
+
+    def generate_span_id(self) -> int:
+        span_id: int = self._given.span_id
+        return span_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)

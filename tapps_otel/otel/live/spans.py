@@ -1,0 +1,466 @@
+"""Live spans, made by whatever tracer provider the process has.
+
+Every call of OpenTelemetry is guarded, for the SDK lets exceptions of samplers and processors
+through. A span that could not be made, or was made by nobody (the API without an SDK, an SDK that
+is switched off), gets ids of our own, so that it can be sent from the log later.
+"""
+
+from __future__ import annotations
+
+from contextvars import Token
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from msgspec import UNSET
+from opentelemetry import context as contexts
+from opentelemetry import trace
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+)
+
+from tapps_otel import names
+from tapps_otel.names import ATTR
+from tapps_otel.otel.live.markers import Markers
+from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
+from tapps_otel.otel.mapping.content import (
+    Attributes,
+    end_attributes,
+    end_events,
+    end_ns,
+    event_attributes,
+    span_name,
+    start_attributes,
+    status_of,
+    time_of,
+    workflow_name,
+)
+from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
+from tapps_otel.otel.resource import VERSION
+from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from opentelemetry.trace import TracerProvider
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.settings import Settings
+
+__all__ = ["tracing"]
+
+# What a provider limits when nobody says otherwise; a log need not say it.
+_LIMITS: Final = {
+    "max_span_attributes": 128,
+    "max_events": 128,
+    "max_links": 128,
+    "max_event_attributes": 128,
+    "max_link_attributes": 128,
+    "max_attribute_length": None,
+    "max_span_attribute_length": None,
+}
+_OUT_OF_ORDER: Final = 1 << 32  # more events than there can be
+_NO_PROVIDER: Final = trace.NoOpTracerProvider()
+_made: _Tracing | None = None
+
+
+def tracing(settings: Settings) -> Tracing | None:
+    """See :func:`tapps_otel.otel.seam.tracing`."""
+    global _made  # noqa: PLW0603 - one for the provider that the process has
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider):
+        provider = _set_up(settings) or _NO_PROVIDER
+    if provider is _NO_PROVIDER and not trace.get_current_span().get_span_context().is_valid:
+        return None
+    made = _made
+    if made is None or made.provider is not provider or made.settings != settings:
+        made = _made = _Tracing(provider, settings)
+    return made
+
+
+def _set_up(settings: Settings) -> TracerProvider | None:
+    if not wanted(settings):
+        return None
+    from tapps_otel.otel.delivery import provider
+
+    return provider.ensure_provider(settings)
+
+
+class _Tracing(Tracing):
+    __slots__ = (
+        "_announces_steps",
+        "_markers",
+        "_packed",
+        "_scope",
+        "_tracer",
+        "provider",
+        "settings",
+    )
+
+    def __init__(self, provider: TracerProvider, settings: Settings) -> None:
+        self.provider, self.settings = provider, settings
+        self._tracer = provider.get_tracer(SCOPE, VERSION)
+        self._markers = None if settings.announce == "off" else Markers(self._tracer)
+        self._announces_steps = settings.announce == "steps"
+        self._scope = {"name": SCOPE, "version": VERSION}
+        self._packed: tuple[object, dict[str, Any]] = (None, {})
+
+    @property
+    def resource(self) -> dict[str, Any] | None:
+        resource = getattr(self.provider, "resource", None)
+        if resource is None:
+            return None
+        if self._packed[0] is not resource:
+            try:
+                packed = pack_resource(resource)
+            except Exception as error:  # noqa: BLE001 - another SDK's resource
+                warn_once("resource", error)
+                return None
+            self._packed = (resource, packed)
+        return self._packed[1]
+
+    def start(
+        self,
+        event: Event,
+        *,
+        start_ns: int,
+        parent: SpanRef | LiveSpan | None,
+        links: Sequence[SpanRef] = (),
+    ) -> LiveSpan:
+        try:
+            return self._start(event, start_ns, parent, links)
+        except Exception as error:  # noqa: BLE001 - ids that are none, a context of the user's
+            warn_once("start", error)
+        if isinstance(parent, LiveSpan | SpanRef):
+            ids = LiveSpan(parent.trace_id, names.new_span_id(), parent.span_id)
+        else:
+            ids = LiveSpan(names.new_trace_id(), names.new_span_id(), None)
+        _put_ids(event, ids)
+        return ids
+
+    def _start(
+        self,
+        event: Event,
+        start_ns: int,
+        parent: SpanRef | LiveSpan | None,
+        links: Sequence[SpanRef],
+    ) -> LiveSpan:
+        current = above = trace.get_current_span()
+        scope = parent if isinstance(parent, _Span) else None
+        if scope is not None:
+            above = scope.span
+        elif parent is not None:
+            above = NonRecordingSpan(_context_of(parent))
+        linked = [_link(ref, event) for ref in links]
+        within = None  # the current context, where its span is the parent
+        if above is not current:
+            within = trace.set_span_in_context(above)
+            linked += _link_between(current)
+        workflow = scope.workflow if scope is not None else workflow_name(event)
+        aliases = scope.aliases if scope is not None else _aliases(event)
+        name, attributes = span_name(event), start_attributes(event, workflow, aliases)
+        over = above.get_span_context() if scope is None else scope.context
+        made = self._make(name, attributes, linked, within, start_ns)
+        context = made.get_span_context()
+        # Without an SDK the API hands out the parent's own context, or none.
+        own = context.span_id == over.span_id or not context.is_valid
+        if own:
+            context = _own_context(over)
+            made = NonRecordingSpan(context)
+        live = _Span(made, context, scope, over)
+        if not own and (scope is None or self._announces_steps):
+            live.markers = self._markers
+        live.fill(name, attributes, workflow, len(linked), start_ns)
+        live.aliases = aliases
+        live.flags = None if own else context.trace_flags
+        _put_ids(event, live)
+        if scope is None:
+            event.otel = {**_note(live, None, over, linked), "scope": self._scope, **self._limits()}
+            if aliases:
+                event.otel["aliases"] = list(aliases)
+        elif linked or live.flags != scope.flags or context.trace_state is not over.trace_state:
+            event.otel = _note(live, scope, over, linked) or UNSET
+        return live
+
+    def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
+        from tapps_otel.otel.live.catch_up import catch_up
+
+        timeout = self.settings.shutdown_timeout
+        catch_up(folder, workflow_id, execution, self.provider, timeout)
+
+    def _make(
+        self,
+        name: str,
+        attributes: Attributes,
+        links: Sequence[Link],
+        within: contexts.Context | None,
+        start_ns: int,
+    ) -> trace.Span:
+        try:
+            return self._tracer.start_span(
+                name, within, SpanKind.INTERNAL, attributes, links, start_ns
+            )
+        except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
+            warn_once("start", error)
+            return trace.INVALID_SPAN
+
+    def _limits(self) -> dict[str, Any]:
+        """Limits of the provider that are not the default, and its resource's schema."""
+        limits = getattr(self._tracer, "_span_limits", None)
+        differ = {
+            name: getattr(limits, name, usual)
+            for name, usual in _LIMITS.items()
+            if getattr(limits, name, usual) != usual
+        }
+        note: dict[str, Any] = {"limits": differ} if differ else {}
+        if schema := getattr(getattr(self.provider, "resource", None), "schema_url", None):
+            note["resource_schema"] = str(schema)
+        return note
+
+
+class _Span(LiveSpan):
+    """A span of the process's tracer provider, or one of our own that is there for its ids."""
+
+    __slots__ = (
+        "_attributes",
+        "_events",
+        "_first_seq",
+        "_last_seq",
+        "_links",
+        "_name",
+        "_recording",
+        "_start_ns",
+        "aliases",
+        "context",
+        "flags",
+        "markers",
+        "span",
+        "workflow",
+    )
+
+    def __init__(
+        self, span: trace.Span, context: SpanContext, scope: _Span | None, above: SpanContext
+    ) -> None:
+        if scope is not None and context.trace_id == above.trace_id:
+            self.trace_id, self.parent_span_id = scope.trace_id, scope.span_id
+        else:
+            self.trace_id = f"{context.trace_id:032x}"
+            self.parent_span_id = f"{above.span_id:016x}" if above.is_valid else None
+        self.span_id = f"{context.span_id:016x}"
+        self.span = span
+        self.context = context
+        self.aliases: Aliases = ()
+        self.flags: int | None = None
+        self.markers: Markers | None = None
+        self._recording = span.is_recording()
+
+    def fill(
+        self,
+        name: str,
+        attributes: Attributes,
+        workflow: str | None,
+        links: int,
+        start_ns: int,
+    ) -> None:
+        """Remember what the span was made with, to see later what others changed."""
+        self._name = name
+        self._attributes = attributes
+        self.workflow = workflow
+        self._links = links
+        self._start_ns = start_ns
+        self._events = self._last_seq = 0
+        self._first_seq: int | None = None
+
+    def attach(self) -> object:
+        try:
+            return contexts.attach(trace.set_span_in_context(self.span))
+        except Exception as error:  # noqa: BLE001 - a context implementation of the user's
+            warn_once("attach", error)
+            return None
+
+    def detach(self, token: object) -> None:
+        try:
+            if isinstance(token, Token):
+                token.var.reset(token)
+            elif token is not None:
+                contexts.detach(cast("Any", token))  # a token of that implementation
+        except (ValueError, RuntimeError):
+            pass  # another task's context, as when a generator is closed there: nothing to undo
+        except Exception as error:  # noqa: BLE001 - a context implementation of the user's
+            warn_once("detach", error)
+
+    def record(self, event: Event) -> None:
+        if not self._recording:
+            return
+        try:
+            if self._first_seq is None:
+                self._first_seq, at = event.seq, self._start_ns
+            else:
+                at = time_of(event)
+            self.span.add_event(event.event_type, event_attributes(event), at)
+        except Exception as error:  # noqa: BLE001 - of the SDK
+            warn_once("event", error)
+        if self.markers is not None:
+            self.markers.announce(self.span, event, self._name, self._start_ns)
+            self.markers = None
+        # Events of several threads may come out of order, and a broken log gives no numbers: then
+        # this span's events are not those that the log tells, and the count never fits.
+        self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
+        self._last_seq = event.seq
+
+    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
+        if not self._recording:
+            return
+        try:
+            if not self._untouched() and (note := self._differences()):
+                keep(note, event, put)
+        except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
+            warn_once("hold", error)
+
+    def end(self, event: Event, *, sha: str | None = None) -> None:
+        if not self._recording:
+            return
+        self._recording = False
+        at = None
+        try:
+            if not self.span.is_recording():  # ended by the user's code
+                return
+            at = end_ns(event, self._start_ns)
+            self._finish(event, at, sha)
+        except Exception as error:  # noqa: BLE001 - of the SDK
+            warn_once("end", error)
+        try:
+            self.span.end(at)
+        except Exception as error:  # noqa: BLE001 - of a processor
+            warn_once("end", error)
+
+    def _finish(self, event: Event, at: int, sha: str | None) -> None:
+        span = self.span
+        for name, attributes in end_events(event, self.aliases):
+            span.add_event(name, attributes, at)
+        ending = end_attributes(event, self._first_seq or 0, sha, self.aliases)
+        if len(ending) == 1:  # the usual step; one costs the SDK a third of several
+            span.set_attribute(*ending.popitem())
+        else:
+            span.set_attributes(ending)
+        code, description = status_of(event)
+        if code:
+            span.set_status(StatusCode(code), description)
+
+    def _untouched(self) -> bool:
+        """Whether the span holds what we put there and nothing else.
+
+        Looked up where the SDK keeps it: the public views copy all that they show, and every step
+        pays. Where the SDK has it elsewhere, the answer is no, and the public views are asked.
+        """
+        span: Any = self.span
+        try:
+            held = span._attributes._dict  # noqa: SLF001
+            return (
+                held == self._attributes
+                and list(held) == list(self._attributes)
+                and len(span._events) == self._events  # noqa: SLF001
+                and len(span._links) == self._links  # noqa: SLF001
+                and span._name == self._name  # noqa: SLF001
+                and span._status.status_code is StatusCode.UNSET  # noqa: SLF001
+                and span._end_time is None  # noqa: SLF001
+            )
+        except AttributeError:
+            return False
+
+    def _differences(self) -> dict[str, Any]:
+        """What a rebuilt span needs beyond the log, before the ending event is added."""
+        span: Any = self.span
+        note: dict[str, Any] = {}
+        if getattr(span, "attributes", None) is None:  # another SDK's, which tells nothing
+            return note
+        held = dict(span.attributes)
+        if list(held.items()) != list(self._attributes.items()):
+            note["attributes"] = pack_attributes(held)
+        if len(span.events) != self._events:
+            note["events"] = [pack_event(one) for one in span.events]
+        if len(span.links) != self._links:
+            note["links"] = [pack_link(link) for link in span.links]
+        if span.name != self._name:
+            note["name"] = span.name
+        if span.status.status_code is not StatusCode.UNSET:
+            note["status"] = [span.status.status_code.value, span.status.description]
+        if not span.is_recording():  # ended by the user's code, so it holds nothing of the end
+            note["end_time"] = span.end_time
+        for what in ("attributes", "events", "links"):
+            if dropped := getattr(span, f"dropped_{what}", 0):
+                note.setdefault("dropped", {})[what] = dropped
+        return note
+
+
+def _aliases(event: Event) -> Aliases:
+    """What the recorder noted in an execution's first event, as a reader of the log finds it."""
+    return aliases_of(event.otel) if event.otel is not UNSET else ()
+
+
+def _put_ids(event: Event, span: LiveSpan) -> None:
+    event.trace_id = span.trace_id
+    event.span_id = span.span_id
+    if span.parent_span_id is not None:
+        event.parent_span_id = span.parent_span_id
+
+
+def _note(
+    live: _Span, scope: _Span | None, above: SpanContext, links: Sequence[Link]
+) -> dict[str, Any]:
+    """What the start event's ``otel`` field says; see ``content.py``."""
+    note: dict[str, Any] = {}
+    state = live.context.trace_state
+    if live.flags != (None if scope is None else scope.flags):
+        note["flags"] = None if live.flags is None else int(live.flags)
+    header = state.to_header()
+    if header != ("" if scope is None else above.trace_state.to_header()):
+        note["trace_state"] = header
+    if scope is None and above.is_valid and above.is_remote:
+        note["parent_is_remote"] = True
+    if links:
+        note["links"] = [pack_link(link) for link in links]
+    return note
+
+
+def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
+    """A span of the log, which another process may have made; or one that has ids alone."""
+    remote, flags = (True, ref.flags) if isinstance(ref, SpanRef) else (False, TraceFlags.SAMPLED)
+    return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
+
+
+def _own_context(above: SpanContext) -> SpanContext:
+    """Ids of our own: in the trace above, with its decision; a root counts as sampled."""
+    if above.is_valid:
+        return SpanContext(
+            above.trace_id,
+            int(names.new_span_id(), 16),
+            is_remote=False,
+            trace_flags=above.trace_flags,
+            trace_state=above.trace_state,
+        )
+    return SpanContext(
+        int(names.new_trace_id(), 16),
+        int(names.new_span_id(), 16),
+        is_remote=False,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+
+
+def _link(ref: SpanRef, event: Event) -> Link:
+    """To the step that an execution resumes, or to what the caller names otherwise."""
+    resumes = event.event_type == "workflow_resume"
+    return Link(_context_of(ref), {ATTR.LINK: "interrupted"} if resumes else None)
+
+
+def _link_between(current: trace.Span) -> list[Link]:
+    """To the span that is current where a step is called, but is not its scope's.
+
+    It cannot be the parent: after a crash it would be missing from the trace.
+    """
+    context = current.get_span_context()
+    return [Link(context, {ATTR.LINK: "caller"})] if context.is_valid else []

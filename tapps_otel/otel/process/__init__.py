@@ -1,0 +1,1 @@
+"""The process around: its end, its forks, its plug-ins."""

@@ -1,0 +1,1 @@
+"""Spans rebuilt from the log, and sent from it."""

@@ -1,0 +1,483 @@
+"""Spans from the log alone: those that were sent, and those that a crash kept from being sent.
+
+A span that an SDK made comes out as the SDK sent it, to the byte; one that none made (no SDK, one
+that is switched off, a sampler that said no) is a function of the log's lines and nothing else. So
+is one that was cut short: it ends with the last moment of its execution, as an error, and is the
+same before and after a later execution has added to the log.
+
+The log is streamed: what is held is what is open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import UNSET
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event as SpanEvent
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, Status, StatusCode
+
+from tapps_otel.errors import BlobDamagedError
+from tapps_otel.log.event import loads
+from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
+from tapps_otel.otel.mapping.content import (
+    ERROR,
+    Attributes,
+    end_attributes,
+    end_events,
+    end_ns,
+    event_attributes,
+    interrupted_attributes,
+    span_name,
+    start_attributes,
+    status_of,
+    time_of,
+    workflow_name,
+)
+from tapps_otel.otel.mapping.unpack import (
+    NO_STATE,
+    UNSET_STATUS,
+    bounded,
+    context_of,
+    counted,
+    kept,
+    trace_state,
+    unpack_attributes,
+    unpack_event,
+    unpack_link,
+    unpack_resource,
+    unpack_scope,
+    unpack_span,
+)
+from tapps_otel.otel.seam import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["Rebuilder", "Rebuilt"]
+
+_log = logging.getLogger(__name__)
+_STARTS: Final = frozenset({"workflow_start", "workflow_resume", "step_start"})
+_EXECUTIONS: Final = frozenset({"workflow_start", "workflow_resume"})
+_ENDS: Final = frozenset({"workflow_end", "step_finish", "step_fail", "step_skip"})
+_MANY: Final = 128  # of anything on a span, where the provider says nothing else
+_SLACK: Final = 256  # events kept beyond those, for threads told their spans out of order
+_LATEST: Final = 1 << 63  # ns: times beyond fit no span
+# What a span in a log that somebody made up may raise; everything else is a mistake of ours.
+_ODD: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
+
+
+class Rebuilt(NamedTuple):
+    """A span, and where the log says that it has ended.
+
+    :ivar seq: of the line that ended it; 0 for one that was cut short, and that no line ends
+    :ivar execution: the one that it belongs to
+    """
+
+    span: ReadableSpan
+    seq: int
+    execution: int
+
+
+class _Execution:
+    """One process's go at the run: what its spans have in common."""
+
+    __slots__ = (
+        "aliases", "last_ns", "last_seq", "last_sha", "limits", "name", "number", "resource",
+        "scope",
+    )  # fmt: skip
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.resource = Resource({})
+        self.scope = InstrumentationScope(SCOPE)
+        self.limits: Mapping[str, Any] = {}
+        self.name: str | None = None
+        self.aliases: Aliases = ()
+        self.last_ns = self.last_seq = 0
+        self.last_sha = b""
+
+
+class _Open:
+    """A span that has begun."""
+
+    __slots__ = (
+        "context",
+        "count",
+        "events",
+        "execution",
+        "flags",
+        "note",
+        "scope",
+        "start",
+        "start_ns",
+    )
+
+    def __init__(self, start: Event, execution: _Execution) -> None:
+        self.start, self.execution = start, execution
+        self.start_ns = _in_range(time_of(start))
+        self.note: Mapping[str, Any] = start.otel if start.otel is not UNSET else {}
+        most = execution.limits.get("max_events", _MANY)
+        self.events: deque[Event] = deque(maxlen=None if most is None else most + _SLACK)
+        self.count = 0
+        self.context: SpanContext
+        self.scope: SpanContext | None = None  # of the span that encloses it, where that is open
+        self.flags: int | None = None
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        self.count += 1
+
+
+class Rebuilder:
+    """Takes a log's events in order and gives its spans, each as soon as it has ended.
+
+    :param blob: reads a large value that the log keeps beside itself
+    :ivar problems: what could not be rebuilt, and why: at most 100 remarks are kept
+    :ivar bad: how many spans that were
+    """
+
+    def __init__(self, blob: Callable[[str], bytes]) -> None:
+        self._blob = blob
+        self._execution = _Execution(0)
+        self._open: dict[str, _Open] = {}
+        self.problems: list[str] = []
+        self.bad = 0
+
+    def feed(self, event: Event, sha: bytes) -> Iterator[Rebuilt]:
+        """Take the next event.
+
+        :param sha: of its line, as its 64 hex digits
+        """
+        execution = self._execution
+        if event.execution > execution.number:
+            if execution.number:
+                yield from self._cut_short()
+            execution = self._begin(event)
+        kind = event.event_type
+        if kind in _STARTS:
+            self._start(event)
+        elif kind == "span":
+            yield from self._captured(event)
+        elif event.span_id is not UNSET and event.execution == execution.number:
+            opened = self._open.get(event.span_id)
+            if opened is not None and kind in _ENDS and event.duration_ns is not UNSET:
+                del self._open[event.span_id]
+                yield from self._ended(opened, event, sha)
+            elif opened is not None:
+                opened.add(event)
+        if event.execution == execution.number and event.late is not True:
+            execution.last_seq, execution.last_sha = event.seq, sha
+            # Jaeger warns of spans of no length: what began last lasts a nanosecond, and whatever
+            # encloses it as long.
+            least = 1 if kind in _STARTS else 0
+            with suppress(ValueError):  # a time that is none
+                execution.last_ns = max(execution.last_ns, time_of(event) + least)
+
+    def close(self) -> Iterator[Rebuilt]:
+        """The log ends here, and no process carries the run on: what is open was cut short."""
+        yield from self._cut_short()
+
+    # -- starts
+
+    def _begin(self, event: Event) -> _Execution:
+        """An execution, by whatever line of it comes first: a repair stands before its start."""
+        before, self._execution = self._execution, _Execution(event.execution)
+        if before.number:
+            for field in ("resource", "scope", "limits", "name", "aliases"):
+                setattr(self._execution, field, getattr(before, field))
+        return self._execution
+
+    def _describe(self, event: Event) -> None:
+        """Take in what an execution's own first event says of all its spans."""
+        execution = self._execution
+        note: Mapping[str, Any] = event.otel if event.otel is not UNSET else {}
+        if event.resource is not UNSET:
+            execution.resource = unpack_resource(event.resource, note.get("resource_schema"))
+        if "scope" in note:
+            execution.scope = unpack_scope(note["scope"])
+        elif event.process is not UNSET:
+            version = event.process.get("tapps_otel")
+            execution.scope = InstrumentationScope(SCOPE, str(version) if version else None)
+        execution.limits = note.get("limits", {})
+        execution.aliases = aliases_of(note)
+        execution.name = workflow_name(event)
+
+    def _start(self, event: Event) -> None:
+        if event.span_id is UNSET or event.span_id in self._open:
+            return
+        try:
+            if event.event_type in _EXECUTIONS:
+                self._describe(event)
+            opened = _Open(event, self._execution)
+            self._place(opened)
+        except _ODD as error:
+            self._complain(event, error)
+            return
+        opened.add(event)
+        self._open[event.span_id] = opened
+
+    def _place(self, opened: _Open) -> None:
+        """Flags and trace state are those of the scope, where the event says nothing."""
+        start, note = opened.start, opened.note
+        scope = None
+        if start.event_type == "step_start" and start.parent_span_id is not UNSET:
+            scope = self._open.get(start.parent_span_id)
+            opened.scope = scope.context if scope is not None else None
+        opened.flags = note.get("flags", None if scope is None else scope.flags)
+        state = NO_STATE if scope is None else scope.context.trace_state
+        opened.context = context_of(
+            str(start.trace_id),
+            str(start.span_id),
+            flags=1 if opened.flags is None else opened.flags,
+        )
+        if "trace_state" in note:
+            state = trace_state(note["trace_state"])
+        if state:
+            made = opened.context
+            opened.context = SpanContext(
+                made.trace_id, made.span_id, is_remote=False,
+                trace_flags=made.trace_flags, trace_state=state,
+            )  # fmt: skip
+
+    # -- ends
+
+    def _ended(self, opened: _Open, event: Event, sha: bytes) -> Iterator[Rebuilt]:
+        try:
+            yield Rebuilt(self._build(opened, event, sha), event.seq, event.execution)
+        except _ODD as error:
+            self._complain(event, error)
+
+    def _cut_short(self) -> Iterator[Rebuilt]:
+        """What is open, innermost first."""
+        opened = list(self._open.values())
+        self._open.clear()
+        for one in reversed(opened):
+            try:
+                yield Rebuilt(self._build_interrupted(one), 0, one.execution.number)
+            except _ODD as error:
+                self._complain(one.start, error)
+
+    def _build(self, opened: _Open, end: Event, sha: bytes) -> ReadableSpan:
+        note = self._note_of(end)
+        limits = opened.execution.limits
+        attributes = self._attributes(opened, note)
+        events, dropped = self._events(opened, note)
+        status = UNSET_STATUS
+        if "status" in note:
+            code, description = note["status"]
+            status = Status(StatusCode(code), description)
+        at = note.get("end_time")
+        if at is None:  # else the user's code ended it, and nothing was added any more
+            at = end_ns(end, opened.start_ns)
+            if at < opened.start_ns:
+                raise ValueError(f"it lasts {at - opened.start_ns} ns")
+            on_workflow = end.event_type == "workflow_end"
+            attributes = _with(
+                attributes,
+                end_attributes(
+                    end,
+                    opened.start.seq,
+                    sha.decode() if on_workflow else None,
+                    opened.execution.aliases,
+                ),
+                limits,
+            )
+            for name, of_event in end_events(end, opened.execution.aliases):
+                events.append(SpanEvent(name, _event_bounded(of_event, limits), at))
+            code, description = status_of(end)
+            if code and status.status_code is not StatusCode.OK:
+                status = Status(StatusCode(code), description)
+        return self._span(
+            opened,
+            attributes=attributes,
+            events=(events, dropped),
+            status=status,
+            at=at,
+            note=note,
+        )
+
+    def _build_interrupted(self, opened: _Open) -> ReadableSpan:
+        """A span that nobody ended. No line of a later execution has a say in it."""
+        execution, start = opened.execution, opened.start
+        head = None
+        if start.event_type in _EXECUTIONS:
+            head = (start.seq, execution.last_seq, execution.last_sha.decode())
+        attributes = _with(
+            self._attributes(opened, {}),
+            interrupted_attributes(head, execution.aliases),
+            execution.limits,
+        )
+        what = "the run" if head else "this step"
+        status = Status(
+            StatusCode(ERROR), f"execution {execution.number} ended without ending {what}"
+        )
+        return self._span(
+            opened,
+            attributes=attributes,
+            events=self._events(opened, {}),
+            status=status,
+            at=max(opened.start_ns + 1, execution.last_ns),
+            note={},
+        )
+
+    def _span(
+        self,
+        opened: _Open,
+        *,
+        attributes: Any,
+        events: tuple[list[SpanEvent], int],
+        status: Status,
+        at: int,
+        note: Mapping[str, Any],
+    ) -> ReadableSpan:
+        start, execution = opened.start, opened.execution
+        parent = opened.scope
+        if parent is None and start.parent_span_id is not UNSET:
+            parent = context_of(
+                str(start.trace_id),
+                start.parent_span_id,
+                remote=opened.note.get("parent_is_remote", False),
+            )
+        links = note.get("links", opened.note.get("links", ()))
+        dropped = note.get("dropped", {}).get("links", 0)
+        return ReadableSpan(
+            note.get("name", span_name(start)),
+            context=opened.context,
+            parent=parent,
+            resource=execution.resource,
+            attributes=attributes,
+            events=kept(events[0], events[1], execution.limits.get("max_events", _MANY)),
+            links=kept(map(unpack_link, links), dropped) if links or dropped else (),
+            status=status,
+            start_time=opened.start_ns,
+            end_time=_in_range(at),
+            instrumentation_scope=execution.scope,
+        )
+
+    # -- content
+
+    def _note_of(self, end: Event) -> Mapping[str, Any]:
+        """What the span held beyond the log's events."""
+        if end.otel_blob is UNSET:
+            return end.otel if end.otel is not UNSET else {}
+        try:
+            return loads(self._blob(end.otel_blob))
+        except (BlobDamagedError, ValueError) as error:
+            self._remark(end, f"what others put on this span is lost: {error}")
+            return {}
+
+    def _attributes(self, opened: _Open, note: Mapping[str, Any]) -> Any:
+        limits = opened.execution.limits
+        dropped = note.get("dropped", {}).get("attributes", 0)
+        if "attributes" in note:
+            held = unpack_attributes(note["attributes"])
+        else:
+            execution = opened.execution
+            held = start_attributes(opened.start, execution.name, execution.aliases)
+        if dropped:
+            return counted(held, dropped)
+        return bounded(held, *_span_limits(limits))
+
+    def _events(self, opened: _Open, note: Mapping[str, Any]) -> tuple[list[SpanEvent], int]:
+        """The span's events, and how many were dropped before them."""
+        limits = opened.execution.limits
+        if "events" in note:
+            by_seq = {event.seq: event for event in opened.events}
+            made = [
+                self._event(by_seq[one], opened, limits) if type(one) is int else unpack_event(one)
+                for one in note["events"]
+            ]
+            return made, note.get("dropped", {}).get("events", 0)
+        made = [self._event(event, opened, limits) for event in opened.events]
+        return made, opened.count - len(made)
+
+    def _event(self, event: Event, opened: _Open, limits: Mapping[str, Any]) -> SpanEvent:
+        at = opened.start_ns if event is opened.start else time_of(event)
+        attributes = _event_bounded(event_attributes(event), limits)
+        return SpanEvent(event.event_type, attributes, _in_range(at))
+
+    def _captured(self, event: Event) -> Iterator[Rebuilt]:
+        """A span that the log holds whole: of a library, or one of ours whose lines are lost."""
+        if event.span_id is not UNSET:
+            self._open.pop(event.span_id, None)
+        try:
+            note = self._note_of(event)
+            resource = self._resource_of(event, note)
+            parent = None if event.parent_span_id is UNSET else event.parent_span_id
+            end = _in_range(time_of(event))
+            duration = 0 if event.duration_ns is UNSET else event.duration_ns
+            span = unpack_span(
+                note,
+                name=str(note.get("name", event.name)),
+                ids=(str(event.trace_id), str(event.span_id), parent),
+                times=(_in_range(end - duration), end),
+                resource=resource,
+            )
+        except _ODD as error:
+            self._complain(event, error)
+            return
+        yield Rebuilt(span, event.seq, event.execution)
+
+    def _resource_of(self, event: Event, note: Mapping[str, Any]) -> Resource:
+        """The one that the event names; else the execution's.
+
+        A log beside a run's has no execution's own event: what it named last holds.
+        """
+        execution = self._execution
+        if event.resource is UNSET:
+            return execution.resource
+        resource = unpack_resource(event.resource, note.get("resource_schema"))
+        if execution.name is None:
+            execution.resource = resource
+        return resource
+
+    # -- remarks
+
+    def _complain(self, event: Event, error: Exception) -> None:
+        self.bad += 1
+        self._remark(event, f"this span cannot be rebuilt: {error}")
+
+    def _remark(self, event: Event, what: str) -> None:
+        if len(self.problems) < 100:
+            self.problems.append(f"seq {event.seq}: {what}")
+
+
+def _span_limits(limits: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    return limits.get("max_span_attributes", _MANY), limits.get("max_span_attribute_length")
+
+
+def _event_bounded(attributes: Attributes, limits: Mapping[str, Any]) -> Any:
+    longest = limits.get("max_attribute_length")
+    return bounded(attributes, limits.get("max_event_attributes", _MANY), longest)
+
+
+def _with(attributes: Any, more: Attributes, limits: Mapping[str, Any]) -> Any:
+    """Set attributes as the SDK does: a name that is there already goes to the end."""
+    most, longest = _span_limits(limits)
+    plain = isinstance(attributes, dict) and longest is None
+    if plain and (most is None or len(attributes) + len(more) <= most):
+        for name, value in more.items():
+            attributes.pop(name, None)
+            attributes[name] = value
+        return attributes
+    held = attributes
+    if isinstance(attributes, dict):
+        held = counted(attributes, 0)
+    held.maxlen, held.max_value_len = most, longest
+    for name, value in more.items():
+        held[name] = value
+    return held
+
+
+def _in_range(ns: int) -> int:
+    if not 0 <= ns < _LATEST:
+        raise ValueError(f"a time of {ns} ns is out of range")
+    return ns

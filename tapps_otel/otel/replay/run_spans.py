@@ -1,0 +1,120 @@
+"""All spans of a run: rebuilt from its log, and from those that other processes wrote beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tapps_otel.errors import RunNotFoundError
+from tapps_otel.log import lease
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.reader import Checker, read
+from tapps_otel.log.tail import head_of
+from tapps_otel.otel.replay.rebuild import Rebuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Sequence
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
+
+__all__ = ["Found", "RunSpans"]
+
+
+class Found(NamedTuple):
+    """A span, and where it stands.
+
+    :ivar log: name of the log's file
+    :ivar seq: of the line in it that ended the span; 0 for one that was cut short
+    :ivar sha: of the line at which it was found (64 hex)
+    :ivar execution: the one that it belongs to
+    """
+
+    span: ReadableSpan
+    log: str
+    seq: int
+    sha: str
+    execution: int
+
+
+class RunSpans:
+    """A run's spans, streamed: once through it, and :attr:`problems` says what was not found.
+
+    What is still open is left out while a process carries the run on.
+
+    :param before: only what belongs to executions before this one
+    :param beside: logs beside the run's, where the caller knows them; else they are looked for
+    :param skip: names of logs that are not to be read
+    :param seen: is given each event, and the name of its log, before the spans that it ends
+    :ivar problems: what is wrong, each with its place
+    :ivar running: whether somebody carries the run on, or did so while it was read
+    :ivar ends: of the logs that were read to their end, and of which every span was given: their
+        last whole line as ``(seq, sha)``, by name
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: at the place of the damage, after the spans before it
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        workflow_id: str,
+        *,
+        before: int | None = None,
+        beside: Sequence[Path] | None = None,
+        skip: Container[str] = (),
+        seen: Callable[[str, Event], None] | None = None,
+    ) -> None:
+        self.problems: list[str] = []
+        self.running = False
+        self.ends: dict[str, tuple[int, str]] = {}
+        self._store, self._id = store, workflow_id
+        self._lease = store.lease_path(workflow_id)
+        self._blobs = Blobs(store.blobs_folder(workflow_id))
+        self._before, self._beside, self._skip, self._seen = before, beside, skip, seen
+
+    def __iter__(self) -> Iterator[Found]:
+        beside = self._beside
+        if beside is None:
+            beside = self._store.side_paths().get(self._id, [])
+        try:
+            yield from self._read(self._store.log_path(self._id), own=True)
+        except FileNotFoundError:
+            if not beside:
+                raise RunNotFoundError(self._id, self._store.folder) from None
+        for path in beside:
+            yield from self._read(path, own=False)
+
+    def _read(self, path: Path, *, own: bool) -> Iterator[Found]:
+        if path.name in self._skip:
+            self.running = self.running or (own and self._is_held())
+            return
+        checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
+        free = own and not self._is_held()
+        try:
+            for event in read(path, self._id, checker=checker):
+                if self._seen is not None:
+                    self._seen(path.name, event)
+                for span, seq, execution in rebuilder.feed(event, checker.sha):
+                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
+                if own and self._before is not None and event.execution >= self._before:
+                    return
+            # Who took the lease since then has added lines that were not read, and may be done.
+            if own:
+                self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
+            if not (own and self.running):
+                for span, seq, execution in rebuilder.close():
+                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
+                if not rebuilder.problems:
+                    self.ends[path.name] = (checker.seq, checker.sha.decode())
+        finally:
+            self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
+
+    def _is_held(self) -> bool:
+        return lease.holder(self._lease) is not None
+
+
+def _has_grown(path: Path, workflow_id: str, checker: Checker) -> bool:
+    """Whether a log has lines that its reader has not seen."""
+    return head_of(path, workflow_id) != (checker.seq, checker.sha.decode())

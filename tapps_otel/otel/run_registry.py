@@ -1,0 +1,141 @@
+"""Which run a trace belongs to, for what is given spans without being told: exporters.
+
+Runs enter themselves when they begin. They stay for a while after their end, for their spans are
+exported later; a run whose trace is forgotten by then counts as none.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from tapps_otel.names import ATTR, log_name
+from tapps_otel.otel.seam import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["KnownRun", "end", "enter", "find", "is_marker", "own_run_id", "run_of"]
+
+_MOST: Final = 4096  # runs; a server may begin many in the seconds that an exporter is late
+_lock = threading.Lock()
+_traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - who held it may not be in this process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - as a run's own takes it
+    raise LookupError
+
+
+class KnownRun(Struct, eq=False):
+    """A run of this process, or one that this process is a child of.
+
+    :ivar folder: of its log
+    :ivar execution: which of its executions this process is part of
+    :ivar started_ns: when that began, ns since 1970 UTC
+    :ivar pid: of the process that carries it on; 0 if that is another than this
+    :ivar resource: attributes of the resource that its log names, packed, and its schema
+    :ivar append: writes an event into its log, synced if asked, and gives its seq; ``None``: the
+        log fails, and the event waits to be written late. Raises :class:`LookupError`, and takes
+        nothing, where the run is not going on here, or its log is failing already
+    :ivar ended_ns: when it ended here; ``None`` while it goes on
+    """
+
+    workflow_id: str
+    folder: Path
+    execution: int
+    started_ns: int
+    pid: int = 0
+    resource: tuple[dict[str, Any], str] | None = None
+    append: Callable[[Event, bool], int | None] = _refuse
+    ended_ns: int | None = None
+
+    @property
+    def log_name(self) -> str:
+        """Of its log: an executor's own id need not be able to name one."""
+        return log_name(self.workflow_id)
+
+    def goes_on_at(self, ns: int) -> bool:
+        """Whether it had begun by then and had not ended."""
+        return self.started_ns <= ns and (self.ended_ns is None or ns <= self.ended_ns)
+
+
+def enter(trace_id: str, run: KnownRun) -> None:
+    """Note that ``run`` is in this trace. A trace may hold several runs."""
+    with _lock:
+        runs = _latest(_traces, int(trace_id, 16), OrderedDict())
+        runs.pop(run.workflow_id, None)
+        _latest(runs, run.workflow_id, run)
+
+
+def end(trace_id: str, workflow_id: str, at_ns: int) -> None:
+    """Note that a run has ended here: what its trace holds from then on may be another's."""
+    run = find(int(trace_id, 16), workflow_id=workflow_id)
+    if run is not None:
+        run.ended_ns = at_ns
+
+
+def _latest(entries: OrderedDict[Any, Any], key: Any, new: Any) -> Any:
+    entry = entries.setdefault(key, new)
+    entries.move_to_end(key)
+    if len(entries) > _MOST:
+        entries.popitem(last=False)
+    return entry
+
+
+def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> KnownRun | None:
+    """A run of this trace: the one of that id, or the innermost that was going on then.
+
+    Where none was: the last that had begun, or else the first of all.
+
+    :param at_ns: when the span in question started, ns since 1970 UTC
+    """
+    with _lock:
+        runs = _traces.get(trace_id)
+        if not runs:
+            return None
+        if workflow_id is not None:
+            return runs.get(workflow_id)
+        if len(runs) == 1:
+            return next(iter(runs.values()))
+        latest = list(reversed(runs.values()))
+    begun = [run for run in latest if run.started_ns <= at_ns]
+    return next((run for run in begun if run.goes_on_at(at_ns)), (begun or latest[-1:])[0])
+
+
+def run_of(span: ReadableSpan) -> KnownRun | None:
+    """The run whose log tells of this span; none for a marker, which no log has."""
+    if is_marker(span):
+        return None
+    return find(span.context.trace_id, workflow_id=own_run_id(span), at_ns=span.start_time or 0)
+
+
+def own_run_id(span: ReadableSpan) -> str | None:
+    """Of which run this is the span of an execution or an attempt; ``None``: somebody else's."""
+    scope = span.instrumentation_scope
+    if scope is None or scope.name != SCOPE:
+        return None
+    found = (span.attributes or {}).get(ATTR.WORKFLOW_ID)
+    return found if isinstance(found, str) else None
+
+
+def is_marker(span: ReadableSpan) -> bool:
+    """Whether a span only says that another one has begun."""
+    return ATTR.MARKER in (span.attributes or ())

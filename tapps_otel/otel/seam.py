@@ -1,0 +1,200 @@
+"""The seam between a run and its spans.
+
+The recorder starts a span just before it writes the event that opens something, for the span's
+ids; it adds every event to the span after the event's line, and ends the span after the line of
+its end. Nothing that OpenTelemetry does, or fails to do, reaches the recorder.
+
+Nothing of OpenTelemetry is imported here: a process that makes no spans does not pay for them.
+What does import it is ``live.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tapps_otel.names import ATTR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.settings import Settings
+
+__all__ = [
+    "PARENT",
+    "SCOPE",
+    "LiveSpan",
+    "SpanRef",
+    "Tracing",
+    "note_of_links",
+    "tracing",
+    "wanted",
+    "warn_once",
+]
+
+SCOPE: Final = "tapps_otel"  # the instrumentation scope
+PARENT: Final = "TAPPS_OTEL_PARENT"  # the variable that tells a process whose child it is
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+class SpanRef(NamedTuple):
+    """A span known from the log, with the W3C trace flags that its start event has."""
+
+    trace_id: str
+    span_id: str
+    flags: int = 1
+
+
+def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
+    """Links to what a resumed execution finds interrupted, as the ``otel`` field has them."""
+    return [
+        {
+            "trace_id": link.trace_id,
+            "span_id": link.span_id,
+            "flags": link.flags,
+            "is_remote": True,
+            "attributes": {ATTR.LINK: "interrupted"},
+        }
+        for link in links
+    ]
+
+
+class LiveSpan:
+    """The span of what is being carried out; as it stands here, ids and nothing else.
+
+    No method raises because of OpenTelemetry.
+
+    :ivar trace_id: 32 hex digits
+    :ivar span_id: 16 hex digits
+    :ivar parent_span_id: ``None`` for a trace's root
+    """
+
+    __slots__ = ("parent_span_id", "span_id", "trace_id")
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None
+
+    def __init__(self, trace_id: str, span_id: str, parent_span_id: str | None) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_span_id = parent_span_id
+
+    def attach(self) -> object:
+        """Make it the current span of this task or thread, until :meth:`detach`."""
+        return None
+
+    def detach(self, token: object) -> None:
+        """Make the span current that was current before; ``token`` is what ``attach`` gave."""
+
+    def record(self, event: Event) -> None:
+        """Add an event whose line is written; also the event that started the span."""
+
+    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
+        """Note in the ending event, before its line, what the span holds that others put there.
+
+        :param put: keeps what is too large for a line, and gives its name for ``otel_blob``;
+            without it that is left out, and the event says so
+        """
+
+    def end(self, event: Event, *, sha: str | None = None) -> None:
+        """Add the ending event, whose line is written, and end the span.
+
+        :param sha: of that line; on a workflow's span it makes the trace store a witness of the log
+        """
+
+
+class Tracing(ABC):
+    """What makes the spans of this process.
+
+    :ivar resource: attributes of the provider's resource, as a starting event logs them; ``None``
+        if it tells of none
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def resource(self) -> dict[str, Any] | None:
+        """Of the provider, at this moment: a fork changes it."""
+
+    @abstractmethod
+    def start(
+        self,
+        event: Event,
+        *,
+        start_ns: int,
+        parent: SpanRef | LiveSpan | None,
+        links: Sequence[SpanRef] = (),
+    ) -> LiveSpan:
+        """Start the span of a starting event that is not written yet, and put its ids there.
+
+        Sets ``trace_id``, ``span_id``, ``parent_span_id`` (left out for a root) and ``otel``.
+
+        :param event: of type ``workflow_start``, ``workflow_resume`` or ``step_start``
+        :param start_ns: its time
+        :param parent: ``None``: the caller's current span, if there is a valid one
+        """
+
+    @abstractmethod
+    def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
+        """Send, in the background, what executions before this one could not send."""
+
+
+def tracing(settings: Settings) -> Tracing | None:
+    """What makes spans in this process; ``None`` if nothing does.
+
+    The first call that finds a standard variable naming an endpoint or an exporter, and no
+    provider, sets one up. Later calls are cheap.
+    """
+    if not settings.spans:
+        return None
+    if "opentelemetry.trace" not in sys.modules and not wanted(settings):
+        return None
+    try:
+        from tapps_otel.otel.live import spans
+
+        return spans.tracing(settings)
+    except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a run
+        warn_once("set-up", error)
+        return None
+
+
+def wanted(settings: Settings) -> bool:
+    """Whether a setting or a standard variable asks for spans; imports nothing."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if settings.otlp_endpoint:
+        return True
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporters:
+        return exporters != "none"
+    return any(
+        os.environ.get(name, "").strip()
+        for name in (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_PYTHON_TRACER_PROVIDER",
+            "OTEL_CONFIG_FILE",
+        )
+    )
+
+
+def warn_once(what: str, error: BaseException) -> None:
+    """Say that OpenTelemetry failed: at warning the first time for each ``what``, then at debug."""
+    level = logging.DEBUG if what in _warned else logging.WARNING
+    _warned.add(what)
+    _log.log(
+        level,
+        "OpenTelemetry failed (%s): %s: %s. The run goes on, and its log is complete.",
+        what,
+        type(error).__qualname__,
+        error,
+        exc_info=level == logging.DEBUG,
+    )

@@ -1,0 +1,364 @@
+"""Sending OTLP and checking every answer, over gRPC and over HTTP with protobuf.
+
+The SDK's own exporters say that a batch was taken when the collector took a part of it
+(``partial_success``), and say nothing about why one was not. So requests are made here, with the
+same variables, and what counts is what the collector answered.
+
+OTLP specification 1.x, sections "OTLP/gRPC Response" and "OTLP/HTTP Response": which answers are
+worth another try, how long to wait, and that a part which was refused is not sent again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+import threading
+import zlib
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tapps_otel import clock
+from tapps_otel.errors import SendError, SettingsError
+from tapps_otel.log import files as _files
+from tapps_otel.otel.metrics.measures import count_spans
+from tapps_otel.otel.transport.destination import GRPC
+
+if TYPE_CHECKING:
+    from tapps_otel.otel.transport.destination import Destination
+
+__all__ = ["Answer", "Client", "connect", "plain_reason"]
+
+_METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two tries
+_TEXT: Final = 300  # characters of an answer that are passed on
+_BODY: Final = 64 * 1024  # bytes of an answer that are read
+_WHO: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
+
+
+class Answer(NamedTuple):
+    """What a collector says of a request that it took.
+
+    :ivar rejected: how many of its spans it refused for good
+    :ivar message: its own words
+    """
+
+    rejected: int = 0
+    message: str = ""
+
+
+class _TryAgainError(Exception):
+    """An answer that may be another one later.
+
+    :ivar after: how long the collector asks to wait, seconds
+    """
+
+    def __init__(self, text: str, after: float | None = None) -> None:
+        super().__init__(text)
+        self.after = after
+
+
+def connect(destination: Destination) -> Client:
+    """A client of this collector; nothing is sent yet.
+
+    :raises SettingsError: a certificate or key that cannot be read
+    """
+    return (_Grpc if destination.protocol == GRPC else _Http)(destination)
+
+
+class Client(ABC):
+    """Sends requests to one collector. For one thread at a time."""
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
+        self._given_up = threading.Event()
+
+    def send(self, request: bytes, *, spans: int = 0, patience: float | None = None) -> Answer:
+        """Send an encoded ``ExportTraceServiceRequest``; wait for the answer.
+
+        What may go well later is tried again, after growing waits with jitter.
+
+        :param spans: how many are in it, for the metrics
+        :param patience: for how long, seconds; the destination's time-out if nothing is said
+        :raises SendError: it was refused, or nobody answered in time
+        """
+        try:
+            answer = self._send(request, patience or self.destination.timeout)
+        except _TryAgainError as again:
+            count_spans(self.destination, spans, "unavailable")
+            raise SendError(self.destination.name, str(again)) from None
+        except SendError:
+            count_spans(self.destination, spans, "refused")
+            raise
+        rejected = min(answer.rejected, spans)
+        count_spans(self.destination, spans - rejected)
+        count_spans(self.destination, rejected, "rejected")
+        return answer
+
+    def _send(self, request: bytes, seconds: float) -> Answer:
+        """Try until it is done, it is refused, or the time is over."""
+        deadline = clock.monotonic_ns() + int(seconds * 1e9)
+        wait = _FIRST_WAIT
+        while True:
+            left = (deadline - clock.monotonic_ns()) / 1e9
+            try:
+                return self._try(request, max(left, 0.05))
+            except _TryAgainError as again:
+                jitter = random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+                pause = wait * jitter if again.after is None else again.after
+                left = (deadline - clock.monotonic_ns()) / 1e9
+                if pause > left or self._given_up.wait(pause):
+                    raise
+                wait = min(2 * wait, _LONGEST_WAIT)
+
+    def give_up(self) -> None:
+        """Wait for no other try, from whatever thread this is called."""
+        self._given_up.set()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    def _try(self, request: bytes, seconds: float) -> Answer:
+        """Send it once.
+
+        :raises SendError: it was refused
+        :raises _TryAgainError: it may go well later
+        """
+
+    def _refusal(self, text: str) -> SendError:
+        return SendError(self.destination.name, text)
+
+
+def _answer(partial: Any) -> Answer:
+    return Answer(partial.rejected_spans, partial.error_message[:_TEXT])
+
+
+class _Http(Client):
+    """OTLP/HTTP with protobuf bodies."""
+
+    def __init__(self, destination: Destination) -> None:
+        import requests
+
+        super().__init__(destination)
+        self._session = session = requests.Session()
+        for file in (destination.certificate, destination.client_key):
+            _content(file)  # here it is said which one is missing
+        if destination.certificate:
+            session.verify = destination.certificate
+        if destination.client_certificate:
+            key = destination.client_key
+            certificate = destination.client_certificate
+            session.cert = (certificate, key) if key else certificate
+        session.headers.update(dict(destination.headers))
+        session.headers["Content-Type"] = "application/x-protobuf"
+        session.headers["User-Agent"] = "tapps_otel"
+        if destination.compression:
+            session.headers["Content-Encoding"] = destination.compression
+
+    def _try(self, request: bytes, seconds: float) -> Answer:
+        import requests
+
+        try:
+            response = self._session.post(
+                self.destination.endpoint,
+                data=_compressed(request, self.destination.compression),
+                timeout=seconds,
+                stream=True,
+                allow_redirects=False,
+            )
+            with response:
+                body = next(response.iter_content(_BODY), b"")
+        except (requests.exceptions.InvalidHeader, UnicodeError):  # whose text shows the header
+            raise self._refusal(
+                "a header holds what HTTP cannot carry: look at OTEL_EXPORTER_OTLP_HEADERS"
+            ) from None
+        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
+            raise self._refusal(plain_reason(error)) from None
+        except requests.RequestException as error:
+            raise _TryAgainError(plain_reason(error)) from None
+        return self._judge(response.status_code, response.headers, body)
+
+    def _judge(self, code: int, headers: Any, body: bytes) -> Answer:
+        if 200 <= code < 300:
+            return self._read(body, str(headers.get("Content-Type", "")))
+        text = f"it answered {code}{_said(body, headers)}"
+        if code in {429, 502, 503, 504}:
+            raise _TryAgainError(text, _after(headers.get("Retry-After")))
+        hint = {
+            401: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS?",
+            403: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS right?",
+            404: "is this the path of an OTLP receiver (/v1/traces)?",
+            405: "is this the path of an OTLP receiver (/v1/traces)?",
+        }.get(code)
+        raise self._refusal(f"{text}; {hint}" if hint else text)
+
+    def _read(self, body: bytes, content_type: str) -> Answer:
+        from google.protobuf.message import DecodeError
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceResponse,
+        )
+
+        if not content_type.startswith("application/x-protobuf"):
+            if content_type.startswith("text/html"):
+                raise self._refusal("it answered with a web page: this is no OTLP receiver")
+            return Answer()
+        try:
+            return _answer(ExportTraceServiceResponse.FromString(body).partial_success)
+        except DecodeError:
+            raise self._refusal("its answer is not OTLP: is this an OTLP receiver?") from None
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _compressed(request: bytes, how: str) -> bytes:
+    if how == "gzip":
+        return gzip.compress(request)
+    return zlib.compress(request) if how == "deflate" else request
+
+
+def plain_reason(error: Exception) -> str:
+    """The reason at the bottom of a chain of wrapped ones."""
+    import requests
+
+    if isinstance(error, requests.Timeout):
+        return "it does not answer in time"
+    reason: Any = error
+    while inner := [
+        one
+        for one in (getattr(reason, "reason", None), *reason.args)
+        if isinstance(one, BaseException)
+    ]:
+        reason = inner[0]
+    text = getattr(reason, "strerror", None) or str(reason)
+    return _WHO.sub("", text)[:_TEXT] or type(reason).__name__
+
+
+def _said(body: bytes, headers: Any) -> str:
+    """The collector's words, where they are words."""
+    kind = str(headers.get("Content-Type", ""))
+    if kind.startswith("application/x-protobuf"):
+        from google.protobuf.message import DecodeError
+        from google.rpc.status_pb2 import Status
+
+        try:
+            return f": {Status.FromString(body).message[:_TEXT]}"
+        except DecodeError:
+            return ""
+    text = body.decode(errors="replace").strip()
+    return f": {text[:_TEXT]}" if text and not kind.startswith("text/html") else ""
+
+
+def _after(text: str | None) -> float | None:
+    try:
+        return max(0.0, float(text or ""))
+    except ValueError:
+        return None
+
+
+class _Grpc(Client):
+    """OTLP/gRPC."""
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__(destination)
+        self._call: Any = None
+        self._channel: Any = None
+        self._headers = tuple((name.lower(), value) for name, value in destination.headers)
+        self._open()
+
+    def _open(self) -> None:
+        import grpc
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceResponse,
+        )
+
+        compression = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}.get(
+            self.destination.compression, grpc.Compression.NoCompression
+        )
+        target = self.destination.endpoint
+        # A collector that comes back is found at once, not after the library's own waits.
+        options = (
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.primary_user_agent", "tapps_otel"),
+        )
+        if self.destination.secure:
+            credentials = _credentials(self.destination)
+            self._channel = grpc.secure_channel(target, credentials, options, compression)
+        else:
+            self._channel = grpc.insecure_channel(target, options, compression)
+        self._call = self._channel.unary_unary(
+            _METHOD, response_deserializer=ExportTraceServiceResponse.FromString
+        )
+
+    def _try(self, request: bytes, seconds: float) -> Answer:
+        import grpc
+
+        try:
+            response = self._call(request, timeout=seconds, metadata=self._headers)
+        except grpc.RpcError as error:
+            raise self._judge(error) from None
+        except ValueError as error:  # a channel that was closed meanwhile
+            raise self._refusal(str(error)) from None
+        return _answer(response.partial_success)
+
+    def _judge(self, error: Any) -> Exception:
+        import grpc
+
+        code, details = error.code(), str(error.details() or "")[:_TEXT]
+        text = f"{code.name}: {details}"
+        if code in {
+            grpc.StatusCode.CANCELLED,
+            grpc.StatusCode.ABORTED,
+            grpc.StatusCode.OUT_OF_RANGE,
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DATA_LOSS,
+        }:
+            return _TryAgainError(text, _asked_wait(error))
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return _TryAgainError("it does not answer in time")
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            after = _asked_wait(error)
+            return self._refusal(text) if after is None else _TryAgainError(text, after)
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            text += "; is this an OTLP receiver for traces?"
+        return self._refusal(text)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def _asked_wait(error: Any) -> float | None:
+    """How long the collector asks to wait, seconds (google.rpc.RetryInfo)."""
+    from google.protobuf.message import DecodeError
+    from google.rpc.error_details_pb2 import RetryInfo
+    from google.rpc.status_pb2 import Status
+
+    found: dict[str, bytes] = dict(error.trailing_metadata() or ())
+    with suppress(DecodeError):
+        for detail in Status.FromString(found.get("grpc-status-details-bin", b"")).details:
+            info = RetryInfo()
+            if detail.Unpack(info):
+                return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    return None
+
+
+def _credentials(destination: Destination) -> Any:
+    import grpc
+
+    return grpc.ssl_channel_credentials(
+        _content(destination.certificate),
+        _content(destination.client_key),
+        _content(destination.client_certificate),
+    )
+
+
+def _content(file: str | None) -> bytes | None:
+    if file is None:
+        return None
+    try:
+        return _files.system().content_of(file)
+    except OSError as error:
+        raise SettingsError(f"{file}: a certificate or key cannot be read: {error}") from None

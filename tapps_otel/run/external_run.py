@@ -1,0 +1,380 @@
+"""Runs of executors that are not ours: they decide what runs, and the log tells what they did.
+
+Such a run asks nothing of the rules of resume: its executor starts a step again when it likes, and
+the last outcome counts. What the executor's own code calls inside a step is matched as anywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tapps_otel import clock
+from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
+from tapps_otel.log.event import Event, raw_json
+from tapps_otel.names import ATTR, NO_RUN, escape, join_step_id, log_name
+from tapps_otel.run import failures
+from tapps_otel.run.attempt import Attempt, status_of
+from tapps_otel.run.opening import Held, begin, hold
+from tapps_otel.run.recorder import Run
+from tapps_otel.run.scope import (
+    COMPLETED,
+    FAILED,
+    OPEN,
+    Scope,
+    current_scope,
+    running_task,
+)
+from tapps_otel.run.step_spec import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tapps_otel.log.artifacts import Artifact
+    from tapps_otel.log.store import Store
+    from tapps_otel.settings import Settings
+
+__all__ = [
+    "ForeignAttempt",
+    "ForeignCall",
+    "ForeignRun",
+    "ForeignWorkflow",
+    "begun",
+    "open_anew",
+    "open_next",
+]
+
+_log = logging.getLogger("tapps_otel")
+_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "interrupted", "paused"})
+_MOST_NAMES: Final = 1000  # runs that began under one id
+_RESULT_LIMIT: Final = 1 << 20  # bytes of JSON
+_ABOUT_LIMIT: Final = 512 * 1024  # bytes of JSON: the first event has to fit into its line
+_ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
+
+
+class ForeignCall(Call):
+    """A step as its executor describes it. What it gives back is the executor's business.
+
+    :param definition: 16 hex digits of a digest of the step's fields
+    """
+
+    def put_result(self, run: Run, event: Event, value: object) -> None:
+        """Nothing is kept, unless something is given; then as far as JSON goes."""
+        if value is None:
+            return
+        data = bytes(raw_json(value))
+        if len(data) <= _RESULT_LIMIT:
+            run.store(event, data)
+        else:
+            event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
+
+    def put_skip_result(self, run: Run, event: Event, value: object) -> None:
+        """The same."""
+        self.put_result(run, event, value)
+
+
+class ForeignAttempt(Attempt, kw_only=True, eq=False):
+    """One try of an executor's step.
+
+    :ivar late: it is told of afterwards, and how long it took is not known
+    :ivar skip_reason: its executor has begun it, and then found that there is nothing to do
+    :ivar attributes: of the event that will end it
+    """
+
+    by_hand: bool = True  # its code is not ours to wait for
+    late: bool = False
+    skip_reason: str | None = None
+    attributes: dict[str, Any] | None = None
+    _ending: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its end is still to be written."""
+        return self.state is OPEN
+
+    def stop(self) -> None:
+        """Note that its code has stopped just now; why will be known later."""
+        self._stopped_ns = clock.monotonic_ns()
+
+    def skip_drained(self, reason: str, result: Any) -> None:
+        """End it as skipped; the reason is the executor's own, and may be of any length."""
+        super().skip_drained(failures.cut(reason), result)
+
+    def fail_as(self, status: str, error: BaseException) -> None:
+        """End it with a status of the executor's choice. What is open inside is given up."""
+        inside = self.begin_end()
+        if inside is None:
+            return
+        if inside:
+            self.give_up(error)
+        self._ending = status
+        self.fail_drained(error)
+
+    def _start_event(self) -> Event:
+        event = super()._start_event()
+        if self.late:
+            event.late = True
+            self._stopped_ns = self._monotonic
+        return event
+
+    def _end_event(self, event_type: str, status: str) -> Event:
+        event = super()._end_event(event_type, status)
+        if self.late:
+            event.late = True
+        if self.attributes:
+            event.attributes = self.attributes
+        return event
+
+    def _status_of(self, error: BaseException) -> str:
+        return self._ending or super()._status_of(error)
+
+
+class ForeignRun(Run):
+    """A run that an executor of somebody else's carries out.
+
+    Obtained from :func:`open_anew` or :func:`open_next`.
+
+    :ivar log_name: of its log, and for people: as the id, where that can name a file
+    """
+
+    def __init__(self, workflow_id: str, name: str, held: Held, store: Store) -> None:
+        super().__init__(
+            workflow_id,
+            name,
+            fold=held.fold,
+            blobs=held.blobs,
+            execution=held.execution,
+            lease=held.lease,
+            writer=held.writer,
+            tracing=held.tracing,
+            measures=held.measures,
+        )
+        self.log_name = log_name(workflow_id)
+        self._store, self._config = store, held.config
+        self._numbers = {step.step_id: step.last.number for step in held.history.by_id.values()}
+        self._head = ("", 0)
+
+    @property
+    def stops(self) -> bool:
+        """Whether no step is to run that cannot be logged."""
+        return self._config.on_log_failure == "stop"
+
+    # -- steps
+
+    def begin_step(self, step_id: str, call: ForeignCall, *, late: bool = False) -> ForeignAttempt:
+        """Write that the executor begins a step: its next attempt, whatever became of the last.
+
+        :param step_id: the executor's own; it stands in the current scope
+        :raises RunEndedError: the scope is over
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        scope = self.scope_here()
+        place = _place(scope, step_id)
+        with self.lock:
+            if scope.state is not OPEN:
+                raise RunEndedError(call.name, self.scope_name(scope))
+            number = self._numbers[place] = self._numbers.get(place, 0) + 1
+            attempt = ForeignAttempt(
+                run=self,
+                scope=scope,
+                call=call,
+                step_id=place,
+                number=number,
+                thread=threading.get_ident(),
+                task=running_task(),
+                late=late,
+            )
+            scope.enclose(attempt)
+        attempt.start()
+        return attempt
+
+    def mark_step(
+        self, step_id: str, call: ForeignCall, artifacts: Iterable[Artifact] = ()
+    ) -> None:
+        """Write that a step was done, by somebody and at some time: the executor was told so."""
+        self.begin_step(step_id, call, late=True).finish(artifacts=artifacts)
+
+    def skip_step(self, step_id: str, call: ForeignCall, reason: str) -> None:
+        """Write that the executor passes over a step, which has failed or was never begun."""
+        scope = self.scope_here()
+        place = _place(scope, step_id)
+        event = Event(
+            event_type="step_skip",
+            workflow_id=self.workflow_id,
+            timestamp=clock.timestamp(clock.time_ns()),
+            trace_id=self.trace_id,
+            span_id=scope.span_id,
+            execution=self.execution,
+            step_id=place,
+            step=call.name,
+            agent=call.agent,
+            action=call.action,
+            attempt=self._numbers.get(place, 0),
+            reason=failures.cut(reason),
+            status="skipped",
+        )
+        self.write(event)
+        if scope.span is not None:
+            scope.span.record(event)
+
+    # -- the end
+
+    def end(self, status: str, error: BaseException | str | None = None) -> None:
+        """End the run as its executor says it has ended.
+
+        :param status: the executor's own word: one that is not ours counts as ``failed``
+        :param error: what it names as the reason
+        """
+        if self.root.state is not OPEN:
+            return
+        try:
+            self._begin_end()
+            self.root.drain()
+        finally:
+            self._write_end(status, error)
+
+    async def end_async(self, status: str, error: BaseException | str | None = None) -> None:
+        """The same from a coroutine."""
+        if self.root.state is not OPEN:
+            return
+        try:
+            self._begin_end()
+            await self.root.drain_async()
+        finally:
+            self._write_end(status, error)
+
+    def end_by(self, error: BaseException) -> None:
+        """End the run by an exception that leaves the executor."""
+        self.end(self._status_by(error), error)
+
+    async def end_by_async(self, error: BaseException) -> None:
+        """The same from a coroutine."""
+        await self.end_async(self._status_by(error), error)
+
+    def _status_by(self, error: BaseException) -> str:
+        return "interrupted" if self._terminated else status_of(error, self.workflow_id)
+
+    def _write_end(self, said: str, error: BaseException | str | None) -> None:
+        status = said if said in _STATUSES else "failed"
+        event = self._end_event(status)
+        if status != said:
+            event.attributes = {ATTR.EXECUTOR_STATUS: said}
+        if isinstance(error, BaseException):
+            event.error = failures.describe(error)
+        elif status == "failed":
+            message = str(error or f"its executor ended it as {said!r} and named no reason")
+            event.error = {
+                "type": "WorkflowFailed",
+                "message": failures.cut(message),
+                "stack": None,
+            }
+        try:
+            self._end(event, COMPLETED if status == "completed" else FAILED)
+        except LogWriteError as failure:
+            _log.error("%s", failure)
+        finally:
+            self.close()
+
+    # -- driven by hand: the lease is held for the time of a call
+
+    def let_go(self) -> None:
+        """Leave the run to whoever calls next, this process or another: it has not ended."""
+        if self._writer is not None:
+            self._head = (self._writer.sha, self._writer.seq)
+        self.close()
+        self._hold(None, None)
+
+    def take_up(self) -> bool:
+        """Go on where :meth:`let_go` left off, as the same execution.
+
+        :returns: ``False`` if another process has gone on with the run meanwhile
+        :raises RunBusyError: another process carries it on
+        :raises LogDamagedError: its log was changed
+        """
+        with hold(self._store, self.log_name, self.name, self._config) as held:
+            if (held.writer.sha, held.writer.seq) != self._head:
+                held.release()
+                return False
+        self._hold(held.lease, held.writer)
+        return True
+
+
+def _place(scope: Scope, step_id: str) -> str:
+    """The step's place in this scope.
+
+    :raises ValueError: its id is too long for an event
+    """
+    if len(step_id) > _ID_LIMIT:
+        msg = f"step {step_id[:40]!r}...: an id of {len(step_id)} characters is too long"
+        raise ValueError(msg)
+    return join_step_id(scope.step_id, escape(step_id), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignWorkflow:
+    """What the log says of a workflow that is not ours.
+
+    :ivar name: for people
+    :ivar about: what the ``workflow`` field says beside it; ``executor`` at least
+    :ivar inputs: of this run, as JSON, an object
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    inputs: bytes = b"{}"
+
+
+def open_anew(
+    store: Store, workflow_id: str, workflow: ForeignWorkflow, config: Settings
+) -> ForeignRun:
+    """Begin a run under this id, or, where that has a log already, under ``<id>.2`` and so on.
+
+    :param workflow_id: the executor's own, whatever it is
+    :raises LogWriteError: the log cannot be opened
+    """
+    for number in range(1, _MOST_NAMES):
+        own_id = workflow_id if number == 1 else f"{workflow_id}.{number}"
+        name = log_name(own_id)
+        try:
+            if own_id == NO_RUN or store.has_log(name):
+                continue
+            with hold(store, name, workflow.name, config) as held:
+                if held.history.seq == 0:
+                    return begun(store, own_id, workflow, held)
+                held.release()  # somebody was quicker
+        except RunBusyError:
+            continue
+    path = store.log_path(log_name(workflow_id))
+    raise LogWriteError(path, f"{_MOST_NAMES} runs of that id are there already")
+
+
+def open_next(
+    store: Store, workflow_id: str, workflow: ForeignWorkflow, config: Settings
+) -> ForeignRun:
+    """Go on with the run of this id, as its next execution; without a log, begin it.
+
+    :raises RunBusyError: another process carries it on
+    :raises LogDamagedError: its log was changed; nothing was written
+    :raises LogWriteError: the log cannot be opened
+    """
+    with hold(store, log_name(workflow_id), workflow.name, config) as held:
+        return begun(store, workflow_id, workflow, held)
+
+
+def begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held) -> ForeignRun:
+    """Begin an execution of the run whose log is held; a run around it is told so.
+
+    :raises ValueError: its id, or what is to be said of it, is too large for an event
+    """
+    size = len(raw_json(dict(workflow.about)))
+    if len(workflow_id) > _ID_LIMIT or size > _ABOUT_LIMIT:
+        msg = f"an id of {len(workflow_id)} characters, a description of {size} bytes: too large"
+        raise ValueError(msg)
+    run = ForeignRun(workflow_id, workflow.name, held, store)
+    begin(run, held, workflow.about, workflow.inputs)
+    outer = current_scope.get()
+    if outer is not None and outer.state is OPEN and not outer.run.detached:
+        outer.run.annotate("tapps.run", {"workflow_id": workflow_id}, outer)
+    return run
