@@ -1,72 +1,42 @@
 """Durable runs for Python workflows: an audit log, resume after a crash, and OpenTelemetry spans.
 
-The names below are imported when they are first used, so that ``import tapps_otel`` costs nothing.
+The names in ``__all__`` are imported when they are first used, so that ``import tapps_otel`` costs
+nothing. Type checkers read the imports below instead.
 """
 
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapps_otel import errors
-    from tapps_otel.audit.verify import verify
-    from tapps_otel.instrumentation import instrument, uninstrument
+    from tapps_otel.audit.verify import VerifyReport, verify
+    from tapps_otel.instrumentation import ExecutorSpec, instrument, uninstrument
     from tapps_otel.instrumentation.resuming import resume
     from tapps_otel.log.model import WorkflowEvent
+    from tapps_otel.log.store import RunSummary
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
+    from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
     from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.children import child_env
     from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
-    from tapps_otel.run.queries import (
-        events,
-        follow,
-        history,
-        last_run,
-        list_runs,
-    )
+    from tapps_otel.run.queries import events, follow, history, last_run, list_runs
     from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
     from tapps_otel.run.workflow import Workflow, workflow
-    from tapps_otel.settings import configure
-
-_PLACES = {
-    "Attempt": "run.attempt",
-    "Backoff": "run.policy",
-    "JsonlSpanExporter": "otel.capture.exporter",
-    "Run": "run.recorder",
-    "Step": "run.step",
-    "Workflow": "run.workflow",
-    "WorkflowEvent": "log.model",
-    "annotate": "run.current",
-    "bind": "run.scope",
-    "child_env": "run.children",
-    "configure": "settings",
-    "current_run": "run.current",
-    "current_step": "run.current",
-    "errors": "errors",
-    "events": "run.queries",
-    "follow": "run.queries",
-    "history": "run.queries",
-    "instrument": "instrumentation",
-    "last_run": "run.queries",
-    "list_runs": "run.queries",
-    "resume": "instrumentation.resuming",
-    "send": "run.sending",
-    "skip": "run.current",
-    "step": "run.step",
-    "uninstrument": "instrumentation",
-    "verify": "audit.verify",
-    "workflow": "run.workflow",
-}
+    from tapps_otel.settings import Settings, configure
+    from tapps_otel.version import __version__
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look names up
+    "__version__",
     "annotate",
     "Attempt",
+    "AttemptHistory",
     "Backoff",
     "bind",
     "child_env",
@@ -75,6 +45,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "current_step",
     "errors",
     "events",
+    "ExecutionHistory",
+    "ExecutorSpec",
     "follow",
     "history",
     "instrument",
@@ -83,24 +55,62 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "list_runs",
     "resume",
     "Run",
+    "RunHistory",
+    "RunSummary",
     "send",
+    "SendReport",
+    "Settings",
     "skip",
     "Step",
     "step",
+    "StepHistory",
     "uninstrument",
     "verify",
+    "VerifyReport",
     "Workflow",
     "workflow",
     "WorkflowEvent",
 ]
 
+if not TYPE_CHECKING:  # a checker would take any misspelt name for one that this may give
+    _MODULES = {
+        "audit.verify": "VerifyReport verify",
+        "instrumentation": "ExecutorSpec instrument uninstrument",
+        "instrumentation.resuming": "resume",
+        "log.model": "WorkflowEvent",
+        "log.store": "RunSummary",
+        "otel.capture.exporter": "JsonlSpanExporter",
+        "otel.replay.send": "SendReport",
+        "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
+        "run.attempt": "Attempt",
+        "run.children": "child_env",
+        "run.current": "annotate current_run current_step skip",
+        "run.policy": "Backoff",
+        "run.queries": "events follow history last_run list_runs",
+        "run.recorder": "Run",
+        "run.scope": "bind",
+        "run.sending": "send",
+        "run.step": "Step step",
+        "run.workflow": "Workflow workflow",
+        "settings": "Settings configure",
+        "version": "__version__",
+    }
+    _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    module = import_module(f"{__name__}.{_PLACES[name]}")
-    return module if name == "errors" else getattr(module, name)
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name == "errors":
+            return import_module(f"{__name__}.errors")
+        if name not in _HOMES:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 if "TAPPS_OTEL_PARENT" in os.environ:  # a step of another process started this one: child_env()
@@ -108,7 +118,3 @@ if "TAPPS_OTEL_PARENT" in os.environ:  # a step of another process started this 
 
     propagation.join()
     del propagation
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -61,9 +61,9 @@ class Status(StrEnum):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from tapps_otel.otel.resource import VERSION
+        from tapps_otel.version import __version__
 
-        typer.echo(f"tapps-otel {VERSION}")
+        typer.echo(f"tapps-otel {__version__}")
         raise typer.Exit
 
 

@@ -12,11 +12,7 @@ import sys
 from pathlib import PurePath
 from urllib.parse import unquote
 
-__all__ = ["VERSION", "of_process", "program"]
-
-# Of this package. The build reads it from here; to ask for an installed package's takes a
-# millisecond, and one that runs from its source has none.
-VERSION = "0.1.0"
+__all__ = ["of_process", "program"]
 
 
 def of_process() -> dict[str, str | int]:

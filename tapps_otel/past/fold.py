@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "RESOLVED",
     "Annotation",
-    "Attempt",
-    "Execution",
+    "AttemptHistory",
+    "ExecutionHistory",
     "Fold",
     "RunHistory",
     "ScopeHistory",
@@ -40,7 +40,7 @@ RESOLVED: Final = "tapps.resolved"
 _ENDED_BADLY: Final = frozenset({"failed", "timeout", "cancelled"})
 
 
-class Attempt(Struct, gc=False):
+class AttemptHistory(Struct, gc=False):
     """One try of a step.
 
     :ivar status: ``running`` while it is open, else that of the event that ended it
@@ -87,7 +87,7 @@ class StepHistory(Struct, gc=False):
     name: str
     agent: str | None
     action: str | None
-    last: Attempt
+    last: AttemptHistory
     inputs_digest: str | None = None
     key: str | None = None
     definition: str | None = None
@@ -98,14 +98,14 @@ class StepHistory(Struct, gc=False):
     handled: bool = False
     interruptions: int = 0
     resolved: bool = False
-    _earlier: list[Attempt] | None = None  # few steps have any
+    _earlier: list[AttemptHistory] | None = None  # few steps have any
 
     @property
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[AttemptHistory]:
         """In their order, the last one included."""
         return [*(self._earlier or ()), self.last]
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: AttemptHistory) -> None:
         """Take in another attempt."""
         if self._earlier is None:
             self._earlier = []
@@ -161,7 +161,7 @@ class ScopeHistory(Struct):
         return not any(low < seq < high for low, high in self.gone)
 
 
-class Execution(Struct):
+class ExecutionHistory(Struct):
     """One process's go at the run.
 
     :ivar status: of its end; ``interrupted`` where it has none and a later execution began;
@@ -219,7 +219,7 @@ class RunHistory(Struct):
     result_json: bytes | None = None
     result_blob: str | None = None
     error: dict[str, Any] | None = None
-    executions: list[Execution] = []
+    executions: list[ExecutionHistory] = []
     by_id: dict[str, StepHistory] = {}
     scopes: dict[str | None, ScopeHistory] = {}
     annotations: list[Annotation] = []
@@ -261,7 +261,7 @@ class Fold:
 
     def __init__(self, workflow_id: str) -> None:
         self.history = RunHistory(workflow_id)
-        self._execution: Execution | None = None
+        self._execution: ExecutionHistory | None = None
         self._handlers = self._HANDLERS  # read with every event: quicker here than in the class
 
     def feed(self, event: Event) -> None:
@@ -296,7 +296,7 @@ class Fold:
             history.inputs_blob = _or(event.inputs_blob, None)
         history.status = "running"
         history.error = None
-        self._execution = Execution(
+        self._execution = ExecutionHistory(
             number=event.execution,
             timestamp=event.timestamp,
             start_seq=event.seq,
@@ -328,7 +328,7 @@ class Fold:
         scope = history.scopes.get(parent)
         if scope is not None and (scope.pending or scope.loose):
             _see_handled(scope, ordered=order is not None)
-        attempt = Attempt(
+        attempt = AttemptHistory(
             1 if event.attempt is UNSET else event.attempt,
             event.execution,
             event.seq,
@@ -405,7 +405,7 @@ class Fold:
         step = self.history.by_id.get(step_id)
         if step is None:
             number = 0 if event.attempt is UNSET else event.attempt
-            attempt = Attempt(number, event.execution, event.seq, event.timestamp)
+            attempt = AttemptHistory(number, event.execution, event.seq, event.timestamp)
             step = self.history.by_id[step_id] = _new_step(step_id, event, attempt)
         attempt = step.last
         attempt.end_seq = event.seq
@@ -487,7 +487,7 @@ def _see_handled(scope: ScopeHistory, *, ordered: bool) -> None:
         known.clear()
 
 
-def _new_step(step_id: str, event: Event, attempt: Attempt) -> StepHistory:
+def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistory:
     return StepHistory(
         step_id,
         "" if event.step is UNSET else event.step,

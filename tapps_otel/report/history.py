@@ -13,7 +13,7 @@ from tapps_otel.report.text import few, json_text, plain, shorten, width
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapps_otel.past.fold import Attempt, Execution, RunHistory, StepHistory
+    from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
 
 __all__ = [
     "as_json",
@@ -92,7 +92,7 @@ def _execution_rows(history: RunHistory) -> Iterator[list[Line | Piece]]:
         ]
 
 
-def _duration(execution: Execution, history: RunHistory) -> int | None:
+def _duration(execution: ExecutionHistory, history: RunHistory) -> int | None:
     if execution.duration_ns is not None:
         return execution.duration_ns
     last = [
@@ -104,7 +104,7 @@ def _duration(execution: Execution, history: RunHistory) -> int | None:
     return max(0, max(last) - execution.started_ns) if last else None
 
 
-def _process(execution: Execution) -> str:
+def _process(execution: ExecutionHistory) -> str:
     process = execution.process
     pid, host = process.get("pid"), process.get("host")
     return "" if pid is None else plain(f"process {pid} on {host}")
@@ -166,7 +166,7 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
     return ", ".join(notes), mark(step.status).style if step.status != "completed" else "dim"
 
 
-def _attempt_row(attempt: Attempt, depth: int) -> list[Line | Piece]:
+def _attempt_row(attempt: AttemptHistory, depth: int) -> list[Line | Piece]:
     notes = [f"execution {attempt.execution}"]
     notes.append(plain(attempt.status) if attempt.end_seq else "open")
     if attempt.error is not None and attempt.status != "interrupted":
@@ -181,7 +181,7 @@ def _attempt_row(attempt: Attempt, depth: int) -> list[Line | Piece]:
     ]
 
 
-def _took(attempt: Attempt) -> str:
+def _took(attempt: AttemptHistory) -> str:
     return took(attempt.duration_ns) if attempt.end_seq else "..."
 
 

@@ -32,12 +32,12 @@ from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, new_trace_id, new_workflow_id
 from tapps_otel.otel.metrics.measures import measures
-from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.seam import SpanRef, tracing
 from tapps_otel.past.fold import Fold, RunHistory, StepHistory, collector_paused
 from tapps_otel.past.plan import open_steps
 from tapps_otel.run.recorder import Run
 from tapps_otel.run.values import canonical, from_json, to_json
+from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -459,7 +459,7 @@ def _process(durability: str) -> dict[str, Any]:
         "boot_id": boot_id(),
         "durability": durability,
         "python": platform.python_version(),
-        "tapps_otel": VERSION,
+        "tapps_otel": __version__,
     }
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from tapps_otel.past.fold import Attempt, RunHistory, StepHistory
+    from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
 
 __all__ = ["local_time", "make_state"]
 
@@ -88,7 +88,7 @@ def _executions(history: RunHistory) -> Iterator[Any]:
             )
 
 
-def _ended_at(attempt: Attempt) -> datetime | None:
+def _ended_at(attempt: AttemptHistory) -> datetime | None:
     if not attempt.end_seq:
         return None
     return local_time(attempt.started_ns + (attempt.duration_ns or 0))

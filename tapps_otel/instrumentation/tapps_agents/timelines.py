@@ -14,7 +14,7 @@ from tapps_otel.report.text import plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tapps_otel.past.fold import Attempt, RunHistory, StepHistory
+    from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
 
 __all__ = ["timeline_markdown", "timeline_of"]
 
@@ -64,7 +64,7 @@ def _rows(step: StepHistory) -> Iterator[dict[str, Any]]:
         }
 
 
-def _end_ns(attempt: Attempt) -> int:
+def _end_ns(attempt: AttemptHistory) -> int:
     return attempt.started_ns + (attempt.duration_ns or 0)
 
 

@@ -39,8 +39,8 @@ from tapps_otel.otel.mapping.content import (
     workflow_name,
 )
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
-from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
+from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,10 +103,10 @@ class _Tracing(Tracing):
 
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         self.provider, self.settings = provider, settings
-        self._tracer = provider.get_tracer(SCOPE, VERSION)
+        self._tracer = provider.get_tracer(SCOPE, __version__)
         self._markers = None if settings.announce == "off" else Markers(self._tracer)
         self._announces_steps = settings.announce == "steps"
-        self._scope = {"name": SCOPE, "version": VERSION}
+        self._scope = {"name": SCOPE, "version": __version__}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
 
     @property

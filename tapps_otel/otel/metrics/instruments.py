@@ -20,8 +20,8 @@ from opentelemetry import metrics
 from tapps_otel.names import ATTR
 from tapps_otel.otel.mapping.content import error_type, text
 from tapps_otel.otel.metrics.measures import Measures, wanted
-from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.seam import SCOPE, warn_once
+from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
@@ -159,7 +159,7 @@ class Meters:
 
     def __init__(self, provider: MeterProvider) -> None:
         self.provider = provider
-        meter = provider.get_meter(SCOPE, VERSION)
+        meter = provider.get_meter(SCOPE, __version__)
         self._instruments = {metric.name: _instrument(meter, metric) for metric in METRICS}
 
     def __getitem__(self, metric: Metric) -> Any:

@@ -40,9 +40,9 @@ from tapps_otel.otel import seam
 from tapps_otel.otel.live import spans
 from tapps_otel.otel.mapping.content import time_of
 from tapps_otel.otel.replay.rebuild import Rebuilder
-from tapps_otel.otel.resource import VERSION
 from tapps_otel.otel.seam import LiveSpan, SpanRef
 from tapps_otel.settings import Settings
+from tapps_otel.version import __version__
 
 T0 = 1_760_000_000_000_000_000
 SHA = "ab" * 32
@@ -251,7 +251,7 @@ def test_the_start_event_says_what_a_rebuild_needs(driver: Driver) -> None:
     driver.step(run)
     start, step = driver.lines
 
-    assert start.otel == {"flags": 3, "scope": {"name": "tapps_otel", "version": VERSION}}
+    assert start.otel == {"flags": 3, "scope": {"name": "tapps_otel", "version": __version__}}
     assert step.otel is UNSET  # all as the scope's
     assert driver.tracing.resource == {"service.name": "test", "host.name": "here"}
 

@@ -15,7 +15,7 @@ from tapps import FIVE, Project, chain
 from tapps_otel import configure, history
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume, timeline_markdown, timeline_of
-from tapps_otel.past.fold import Attempt, Execution, RunHistory, StepHistory
+from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
 
 
 @pytest.fixture(autouse=True)
@@ -113,12 +113,14 @@ def test_a_run_that_was_killed_and_resumed_has_one_timeline(project: Project) ->
 
 
 def test_hostile_names_make_no_markup() -> None:
-    attempt = Attempt(1, 1, 2, "2026-01-01T00:00:00.000000000Z", status="completed", end_seq=3)
+    attempt = AttemptHistory(
+        1, 1, 2, "2026-01-01T00:00:00.000000000Z", status="completed", end_seq=3
+    )
     step = StepHistory("s", "a|b\n# x", "<img src=x>", "[x](javascript:1)", attempt)
     hostile = RunHistory(
         "r",
         name="\x1b]0;owned\x07",
-        executions=[Execution(1, "2026-01-01T00:00:00.000000000Z", 1, {})],
+        executions=[ExecutionHistory(1, "2026-01-01T00:00:00.000000000Z", 1, {})],
         by_id={"s": step},
     )
     text = timeline_markdown(timeline_of(hostile))
