@@ -1,32 +1,32 @@
-"""Every error that this package raises on purpose.
+"""The exceptions that this package raises.
 
-The tree; a base stands only where a caller would catch it::
+A base class exists only where a caller would catch it::
 
     TappsError
     ├── PlatformError            this system cannot keep a log
-    ├── SettingsError            a setting has a value that it cannot have
+    ├── SettingsError            a setting has an invalid value
     ├── InvalidIdError           a run id that cannot name a log
     ├── LogError
-    │   ├── LogDamagedError      the log was changed or lost bytes; a person decides
-    │   ├── BlobDamagedError     a large value beside the log is gone, or was changed
-    │   ├── LogVersionError      written by a newer version of the format
-    │   └── LogWriteError        an event could not be written
+    │   ├── LogDamagedError      a log was changed or lost bytes; nothing was written
+    │   ├── BlobDamagedError     a large value beside the log is missing or was changed
+    │   ├── LogVersionError      a log has a newer format
+    │   ├── LogWriteError        an event could not be written
+    │   └── LedgerError          a log no longer has what a collector confirmed
     ├── RunError
     │   ├── RunNotFoundError     there is no such run
-    │   ├── RunBusyError         another process carries the run on
+    │   ├── RunBusyError         the run is in progress in another process
     │   ├── RunConflictError     the id belongs to another workflow or other inputs
     │   ├── RunPausedError       the run waits for an answer
-    │   ├── RunEndedError        code of a run that is over called a step
-    │   └── RefusalError         resume would do something twice
+    │   ├── RunEndedError        a step was called after its run or enclosing step had ended
+    │   └── RefusalError         something might be done twice
     │       ├── DivergenceError
-    │       ├── StepInterruptedError
-    │       └── InterruptedTooOftenError
+    │       └── StepInterruptedError
+    │           └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
-    ├── LedgerError              what was confirmed is not what the log has
-    ├── SpansError               spans to compare a run with cannot be read
+    ├── SpansError               spans to compare a run with could not be read
     └── StepError
         ├── StepFailedError      a recorded failure whose class is not loaded
-        ├── StepTimeoutError     the step's own ``timeout=``
+        ├── StepTimeoutError     a step exceeded its own ``timeout=``
         └── ValueNotStoredError
             ├── StepResultError
             ├── StepInputError
@@ -74,15 +74,15 @@ __all__ = [
 
 
 class TappsError(Exception):
-    """Base of all of them."""
+    """Base class of all exceptions of this package."""
 
 
 class PlatformError(TappsError):
-    """This system has not the file locks or syncs that a log needs (Windows)."""
+    """This system lacks the file locks or syncs that a log needs (Windows)."""
 
 
 class SettingsError(TappsError, ValueError):
-    """A setting, from ``configure()`` or the environment, has a value that it cannot have."""
+    """A setting, from ``configure()`` or the environment, has an invalid value."""
 
 
 class InvalidIdError(TappsError, ValueError):
@@ -92,131 +92,156 @@ class InvalidIdError(TappsError, ValueError):
         shown = repr(workflow_id)
         super().__init__(
             f"{shown if len(shown) <= 80 else shown[:77] + '...'} cannot be a run id: use 1 to 128 "
-            "letters, digits, dots, dashes or underscores, beginning with a letter or a digit, "
-            "not ending in '.events', and not 'traces', which is for traces of no run"
+            "letters, digits, dots, dashes or underscores, beginning with a letter or a digit and "
+            "not ending in '.events'; 'traces' is reserved for spans outside any run"
         )
 
 
 class LogError(TappsError):
-    """Something is wrong with a log file."""
+    """Base class of what is wrong with a log or a file beside it."""
 
 
 class LogDamagedError(LogError):
-    """A log holds bytes that its chain does not account for; nothing was written.
+    """A log holds bytes that its hash chain does not verify; nothing was written.
 
     :ivar path: the log file
-    :ivar offset: first byte, from 0, that is not accounted for
-    :ivar seq: the ``seq`` that was due there
+    :ivar offset: offset of the first unverified byte
+    :ivar seq: the ``seq`` that was expected there
+    :ivar problem: what is wrong with the line at ``offset``
     """
 
     def __init__(self, path: Path | str, offset: int, seq: int, problem: str) -> None:
         self.path, self.offset, self.seq, self.problem = path, offset, seq, problem
         super().__init__(
-            f"{path}: damaged at byte {offset}, where seq {seq} was due: {problem}. Nothing was "
-            "written. See `tapps-otel verify`; to go on in spite of it: "
-            "`tapps-otel repair RUN --accept-damage`"
+            f"{path}: damaged at byte {offset}, where seq {seq} was expected: {problem}. Nothing "
+            "was written. Inspect the log with `tapps-otel verify`; to continue in spite of the "
+            "damage, run `tapps-otel repair RUN --accept-damage`"
         )
 
 
 class BlobDamagedError(LogError):
-    """A value too large for the log's lines is not in its file any more.
+    """The file of a large value is missing, unreadable or was changed.
 
     :ivar path: the file
+    :ivar problem: what is wrong with it
     """
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path, self.problem = path, problem
         super().__init__(
-            f"{path}: {problem}. Put the file back from a copy: its name is the SHA-256 of its "
-            "content. Without one, begin a new run under another id"
+            f"{path}: {problem}. Restore the file from a backup: its name is the SHA-256 of its "
+            "content. Without a backup, start a new run under another id"
         )
 
 
 class LogVersionError(LogError):
-    """A log was written by a newer major version of the format."""
+    """A log was written in a newer major version of the format.
+
+    :ivar path: the log file
+    :ivar offset: offset of the first line of the newer version
+    :ivar version: that version
+    """
 
     def __init__(self, path: Path | str, offset: int, version: int) -> None:
         self.path, self.offset, self.version = path, offset, version
         super().__init__(
-            f"{path}: line at byte {offset} has format version {version}, this tapps_otel reads "
-            "version 1: update tapps_otel (pip install -U tapps_otel)"
+            f"{path}: the line at byte {offset} has format version {version}, but this tapps_otel "
+            "reads version 1: upgrade it (pip install -U tapps_otel)"
         )
 
 
 class LogWriteError(LogError):
-    """An event could not be written; whether it is in the file is unknown until the next open."""
+    """An event could not be written.
+
+    Whether the file holds it is unknown until the log is opened again.
+
+    :ivar path: the log file
+    :ivar problem: what the system reported
+    """
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path, self.problem = path, problem
         super().__init__(
-            f"{path}: cannot write to the log: {problem}. What was acknowledged is safe; free "
-            "the cause, then run the workflow again under the same id. `tapps-otel doctor` "
-            "checks the folder"
+            f"{path}: cannot write to the log: {problem}. Acknowledged events are safe; fix the "
+            "cause, then run the workflow again under the same id. `tapps-otel doctor` checks "
+            "the folder"
         )
 
 
+class LedgerError(LogError):
+    """A collector confirmed spans of lines that the log no longer has."""
+
+
 class RunError(TappsError):
-    """A run cannot be started, gone on with, or answered."""
+    """Base class of why a run cannot be started, resumed or answered."""
 
 
 class RunNotFoundError(RunError, LookupError):
-    """There is no log of that name in the log folder."""
+    """The log folder has no log of that name.
+
+    :ivar workflow_id: the id that was looked for
+    :ivar log_dir: the log folder
+    """
 
     def __init__(self, workflow_id: str, log_dir: Path | str) -> None:
         self.workflow_id, self.log_dir = workflow_id, log_dir
         super().__init__(
-            f"no run {workflow_id!r} in {log_dir}: `tapps-otel list` shows the runs there, "
-            "--log-dir or TAPPS_OTEL_LOG_DIR names another folder"
+            f"no run {workflow_id!r} in {log_dir}: `tapps-otel list` shows the runs there; "
+            "--log-dir or TAPPS_OTEL_LOG_DIR selects another folder"
         )
 
 
 class RunBusyError(RunError):
-    """Another execution holds the run's lease.
+    """The run is in progress: another execution holds its lease.
 
-    :ivar pid: of the holder, ``None`` where unknown
-    :ivar host: of the holder, ``None`` where unknown
+    :ivar workflow_id: the run
+    :ivar pid: process id of the holder, ``None`` if unknown
+    :ivar host: host of the holder, ``None`` if unknown
     """
 
     def __init__(self, workflow_id: str, pid: int | None, host: str | None) -> None:
         self.workflow_id, self.pid, self.host = workflow_id, pid, host
         super().__init__(
-            f"run {workflow_id!r} is being carried on by process {pid or '?'} on {host or '?'}: "
-            "wait for it, or end that process; the lease is free as soon as it is dead"
+            f"run {workflow_id!r} is in progress in process {pid or '?'} on {host or '?'}: wait "
+            "for it, or end that process; its lease is released when the process ends"
         )
 
 
 class RunConflictError(RunError):
-    """The id belongs to a run of another workflow, or of other inputs."""
+    """The id belongs to a run of another workflow, or with other inputs."""
 
 
 class RunPausedError(RunError):
-    """The run waits for an answer."""
+    """The run waits for an answer.
+
+    :ivar workflow_id: the run
+    :ivar question: what it asks, ``None`` if it did not say
+    """
 
     def __init__(self, workflow_id: str, question: str | None) -> None:
         self.workflow_id, self.question = workflow_id, question
         super().__init__(
             f"run {workflow_id!r} is paused: {question or 'it waits for an answer'}. "
-            f"Give it with resume({workflow_id!r}, answer=...)"
+            f"Answer with resume({workflow_id!r}, answer=...)"
         )
 
 
 class RunEndedError(RunError):
-    """A step was called by code whose run, or enclosing step, is over and did not complete."""
+    """A step was called after its run, or enclosing step, had ended without completing."""
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(
-            f"step {name!r} was called by code that outlived {scope}, which has ended without "
-            "completing: it is not run"
+            f"step {name!r} was called after {scope} had ended without completing: it was not run"
         )
 
 
 class RefusalError(RunError):
-    """The library refuses to go on, because something might be done twice.
+    """Base class of refusals to run a step that might be done twice.
 
-    Never retried. Once raised, every later step call of the run and its end raise it again, so
-    that no ``except Exception`` hides it.
+    A refusal is never retried. Once raised, it is raised again by every later step call of the
+    run and by its end, so that no ``except Exception`` hides it.
 
-    :ivar step_id: the record that stands in the way
+    :ivar step_id: the recorded step that is the reason
     """
 
     def __init__(self, message: str, step_id: str) -> None:
@@ -225,52 +250,50 @@ class RefusalError(RunError):
 
 
 class DivergenceError(RefusalError):
-    """The code came the same way as before, but with other inputs."""
+    """A call has other inputs than the recorded call in the same place."""
 
 
 class StepInterruptedError(RefusalError):
-    """A step with ``on_interrupted="fail"`` was interrupted: a person says what became of it."""
+    """A step with ``on_interrupted="fail"`` was interrupted and must be resolved first."""
 
 
-class InterruptedTooOftenError(RefusalError):
+class InterruptedTooOftenError(StepInterruptedError):
     """A step was interrupted more than ``max_interruptions`` times in a row."""
 
 
 class SendError(TappsError):
-    """Spans could not be sent to a collector. The log has them: they can be sent later.
+    """Spans could not be sent to a collector; the log has them, to send later.
 
     :ivar destination: protocol and address
+    :ivar reason: why they could not be sent
     """
 
     def __init__(self, destination: str, reason: str) -> None:
         self.destination, self.reason = destination, reason
-        super().__init__(f"spans cannot be sent to {destination}: {reason}")
-
-
-class LedgerError(TappsError):
-    """A ledger tells of spans that the log does not have: one of the two was changed."""
+        super().__init__(f"cannot send spans to {destination}: {reason}")
 
 
 class SpansError(TappsError):
-    """Spans that a run is to be compared with cannot be read: nothing was compared.
+    """Spans to compare a run with could not be read; nothing was compared.
 
     :ivar place: the file, or the address without secrets
+    :ivar reason: why they could not be read
     """
 
     def __init__(self, place: str, reason: str) -> None:
         self.place, self.reason = place, reason
-        super().__init__(f"no spans can be read from {place}: {reason}")
+        super().__init__(f"cannot read spans from {place}: {reason}")
 
 
 class StepError(TappsError):
-    """A step cannot be run, or its outcome cannot be stored."""
+    """Base class of why a step failed or its values cannot be stored."""
 
 
 class StepFailedError(StepError):
-    """A failure from the log whose exception class cannot be rebuilt here.
+    """A recorded failure whose exception class cannot be rebuilt here.
 
     :ivar type: module-qualified name of the class that was raised
-    :ivar message: what it said
+    :ivar message: its message
     """
 
     def __init__(self, type: str, message: str) -> None:  # noqa: A002 - the field's own name
@@ -279,13 +302,13 @@ class StepFailedError(StepError):
 
 
 class StepTimeoutError(StepError, TimeoutError):
-    """A step took longer than its own ``timeout=`` (seconds)."""
+    """A step took longer than its own ``timeout=``."""
 
 
 class ValueNotStoredError(StepError, TypeError):
-    """A value cannot be stored as JSON.
+    """Base class for values that cannot be stored as JSON.
 
-    :ivar path: the place inside the value, as ``$.page.handle``
+    :ivar path: place inside the value, as ``$.page.handle``
     """
 
     def __init__(self, message: str, path: str) -> None:
@@ -302,4 +325,4 @@ class StepInputError(ValueNotStoredError):
 
 
 class WorkflowInputError(ValueNotStoredError):
-    """A workflow's inputs cannot be stored, or are not what its annotations say."""
+    """A workflow's inputs cannot be stored, or do not match its annotations."""

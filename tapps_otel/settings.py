@@ -1,52 +1,72 @@
-"""Settings: what ``configure()`` was given, else the environment, else the defaults."""
+"""Settings: from ``configure()``, else from the environment, else the defaults."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tapps_otel.errors import SettingsError
 
-__all__ = ["DEFAULT_LOG_DIR", "Alias", "Settings", "configure", "current"]
+__all__ = [
+    "DEFAULT_LOG_DIR",
+    "Alias",
+    "Announce",
+    "Durability",
+    "OnLogFailure",
+    "OtlpProtocol",
+    "Settings",
+    "SettingsDict",
+    "configure",
+    "current",
+]
 
 DEFAULT_LOG_DIR: Final = Path(".tapps-agents/workflow-state/events")
-# Conventions whose names spans can have too, each in a version: they change from one to the next.
+# Each convention with its version, because its attribute names change from one to the next.
 Alias = Literal["gen_ai/0.1", "gen_ai/1.41", "cicd/1.44"]
+Announce = Literal["workflow", "steps", "off"]
+Durability = Literal["commit", "always", "os"]
+OnLogFailure = Literal["continue", "stop"]
+OtlpProtocol = Literal["grpc", "http/protobuf"]
 
 
 class Settings(BaseSettings):
-    """Every setting, with its default. In the environment: ``TAPPS_OTEL_`` and the upper-case name.
+    """All settings with their defaults.
 
-    :ivar enabled: off, decorated functions are plain functions and nothing is written
-    :ivar log_dir: folder of the logs; a relative one is under the working directory
-    :ivar durability: ``commit`` syncs with every event that ends something, ``always`` with every
-        event, ``os`` never
-    :ivar on_log_failure: ``continue`` keeps up to ``buffer_events`` events in memory while the log
-        cannot be written; ``stop`` raises before the step runs
-    :ivar buffer_events: see ``on_log_failure``
-    :ivar capture_inputs: write the inputs of steps into the log, not their digest alone
-    :ivar executor_variables: write the variables of an instrumented executor with every finished
-        step, so that it can go on without its own snapshots
-    :ivar executor_state_from_log: let an instrumented executor's own loading of its last state
-        fall back to the log, and take from it what is completed
-    :ivar executor_bridge: let an instrumented executor's own event log be served by ours
-    :ivar spans: make OpenTelemetry spans
-    :ivar aliases: conventions whose attributes spans have too, as ``cicd/1.44``; in the environment
-        with commas between them
-    :ivar metrics: measure runs, steps and logs by OpenTelemetry metrics
-    :ivar otlp_endpoint: send spans there, whatever the standard variables say: as
-        ``http://collector:4317``
+    In the environment, a setting is ``TAPPS_OTEL_`` and its name in upper case.
+
+    :ivar enabled: if false, decorated functions are plain functions and nothing is written
+    :ivar log_dir: folder of the logs; a relative path is resolved from the working directory
+    :ivar durability: when the log is synced to disk: ``commit`` with every event that ends a step
+        or the run, ``always`` with every event, ``os`` never (survives a killed process, not a
+        power cut)
+    :ivar on_log_failure: if the log cannot be written, ``continue`` keeps up to ``buffer_events``
+        events in memory and retries, ``stop`` raises before the step runs
+    :ivar buffer_events: maximum number of events to keep in memory; later ones are dropped
+    :ivar capture_inputs: log the inputs of steps, not only their digest
+    :ivar executor_variables: log the variables of an instrumented executor with every finished
+        step, so that it can resume without its own snapshots
+    :ivar executor_state_from_log: let an instrumented executor that loads its last state take
+        completed steps from the log, and the whole state if its snapshots cannot be read
+    :ivar executor_bridge: replace an instrumented executor's own event log by this one
+    :ivar spans: create OpenTelemetry spans
+    :ivar aliases: conventions whose attributes spans get in addition, as ``cicd/1.44``; separated
+        by commas in the environment
+    :ivar metrics: record OpenTelemetry metrics of runs, steps and logs
+    :ivar otlp_endpoint: collector to send spans to, as ``http://collector:4317``; takes precedence
+        over the standard ``OTEL_*`` variables
     :ivar otlp_protocol: ``grpc`` or ``http/protobuf``
-    :ivar otlp_headers: sent with every request; in the environment a JSON object
-    :ivar service_name: of this program in traces
-    :ivar jaeger_url: where traces are looked at, as ``http://jaeger:16686`` or behind a path; links
-        lead there. Else the Jaeger of this repository's stack, where it answers
-    :ivar announce: what a trace shows before its end: ``workflow``, ``steps`` too, or ``off``
-    :ivar shutdown_timeout: how long sending spans may delay the process's exit, seconds
-    :ivar handle_sigterm: record SIGTERM as an interruption, also outside the command line
+    :ivar otlp_headers: headers to send with every request; a JSON object in the environment
+    :ivar service_name: name of this program in traces
+    :ivar jaeger_url: Jaeger to link to, as ``http://jaeger:16686``; by default the one of this
+        repository's stack, if it answers
+    :ivar announce: what a trace shows before the run ends: ``workflow``, its ``steps`` too, or
+        ``off`` for nothing
+    :ivar shutdown_timeout: how long sending spans and metrics may delay the process's exit, seconds
+    :ivar handle_sigterm: record SIGTERM as an interruption; the command line always does
     """
 
     model_config = SettingsConfigDict(
@@ -55,8 +75,8 @@ class Settings(BaseSettings):
 
     enabled: bool = True
     log_dir: Path = DEFAULT_LOG_DIR
-    durability: Literal["commit", "always", "os"] = "commit"
-    on_log_failure: Literal["continue", "stop"] = "continue"
+    durability: Durability = "commit"
+    on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     executor_variables: bool = False
@@ -66,14 +86,14 @@ class Settings(BaseSettings):
     aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
     metrics: bool = True
     otlp_endpoint: str | None = None
-    otlp_protocol: Literal["grpc", "http/protobuf"] | None = None
+    otlp_protocol: OtlpProtocol | None = None
     otlp_headers: dict[str, str] | None = None
     service_name: str | None = None
-    # Printed as a link: nothing but what an address without user and query is made of.
+    # It is printed as a link: only the characters of an address without user and query.
     jaeger_url: str | None = Field(
         default=None, pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~%/\-]*)?$"
     )
-    announce: Literal["workflow", "steps", "off"] = "workflow"
+    announce: Announce = "workflow"
     shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     handle_sigterm: bool = False
 
@@ -85,14 +105,41 @@ class Settings(BaseSettings):
         return [name.strip() for name in given.split(",") if name.strip()]
 
 
+class SettingsDict(TypedDict, total=False):
+    """The keyword arguments of :func:`configure`: the fields of :class:`Settings`."""
+
+    enabled: bool
+    log_dir: Path | str
+    durability: Durability
+    on_log_failure: OnLogFailure
+    buffer_events: int
+    capture_inputs: bool
+    executor_variables: bool
+    executor_state_from_log: bool
+    executor_bridge: bool
+    spans: bool
+    aliases: Alias | Sequence[Alias]
+    metrics: bool
+    otlp_endpoint: str | None
+    otlp_protocol: OtlpProtocol | None
+    otlp_headers: Mapping[str, str] | None
+    service_name: str | None
+    jaeger_url: str | None
+    announce: Announce
+    shutdown_timeout: float
+    handle_sigterm: bool
+
+
 _given: dict[str, Any] = {}
 _current: Settings | None = None
 
 
-def configure(**given: Any) -> Settings:
-    """Set what is given, for runs that begin from now on; arguments win over the environment.
+def configure(**given: Unpack[SettingsDict]) -> Settings:
+    """Change settings for runs that start from now on; they take precedence over the environment.
 
-    :raises SettingsError: naming the setting and what it may be; nothing is changed then
+    Settings that are not given keep the values of earlier calls.
+
+    :raises SettingsError: names the invalid setting and its valid values; nothing was changed
     """
     global _given, _current  # noqa: PLW0603 - a process has one configuration
     _current = _make({**_given, **given})
@@ -101,11 +148,11 @@ def configure(**given: Any) -> Settings:
 
 
 def current() -> Settings:
-    """What is in force.
+    """Return the settings in force.
 
-    :raises SettingsError: the environment holds a value that cannot be
+    :raises SettingsError: the environment holds an invalid value
     """
-    global _current  # noqa: PLW0603 - read once, at the first run
+    global _current  # noqa: PLW0603 - read once, by the first run
     if _current is None:
         _current = _make(_given)
     return _current
@@ -120,15 +167,15 @@ def _make(given: dict[str, Any]) -> Settings:
 
 def _explain(error: ValidationError) -> str:
     parts = []
-    for one in error.errors():
-        name = ".".join(str(part) for part in one["loc"])
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
         parts.append(
-            f"setting {name!r} ({_variable(one['loc'])} in the environment): {one['msg']}, "
-            f"not {one['input']!r:.100}"
+            f"setting {name!r} ({_variable(problem['loc'])} in the environment): {problem['msg']}, "
+            f"got {problem['input']!r:.100}"
         )
     return "; ".join(parts)
 
 
 def _variable(place: tuple[int | str, ...]) -> str:
-    """The variable of a setting, whatever part of its value is meant."""
+    """Return the environment variable of the setting that ``place`` is in."""
     return f"TAPPS_OTEL_{str(place[0]).upper()}"

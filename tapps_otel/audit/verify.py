@@ -202,7 +202,8 @@ class _Check:
         region = found.region
         if region is not None:
             place = (
-                f"{prefix}byte {region.offset}, where seq {found.seq + 1} was due: {region.problem}"
+                f"{prefix}byte {region.offset}, where seq {found.seq + 1} was expected: "
+                f"{region.problem}"
             )
             if region.torn:
                 why = "a crash cut it short, or it is being written"

@@ -54,7 +54,6 @@ _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.RunPausedError, Code.REFUSED),
     (errors.RefusalError, Code.REFUSED),
     (errors.LogError, Code.LOG),
-    (errors.LedgerError, Code.LOG),
     (errors.SendError, Code.UNSENT),
     (errors.PlatformError, Code.LOG),
     (errors.InvalidIdError, Code.USAGE),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, err, out, write_json
-from tapps_otel.errors import LedgerError, LogError, SendError, TappsError
+from tapps_otel.errors import LogError, SendError, TappsError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
 
@@ -47,7 +47,7 @@ def send(what: Sending, *, as_json: bool) -> Code:
                 done.append(report)
                 if not as_json:
                     _say(report, what)
-    except (SendError, LogError, LedgerError):  # in the middle of a run
+    except (SendError, LogError):  # in the middle of a run
         if bar.report is not None and bar.report not in done:
             done.append(bar.report)
             if not as_json and bar.report.sent:

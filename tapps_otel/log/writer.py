@@ -14,7 +14,7 @@ import os
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import UNSET
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-__all__ = ["Durability", "LogObserver", "LogWriter"]
+    from tapps_otel.settings import Durability
 
-Durability = Literal["commit", "always", "os"]
+__all__ = ["LogObserver", "LogWriter"]
 
 _log = logging.getLogger("tapps_otel")
 _RETRY_NS: Final = 1_000_000_000  # between two tries to open a log that fails again and again

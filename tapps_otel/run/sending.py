@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import LedgerError, LogError, RunNotFoundError
+from tapps_otel.errors import LogError, RunNotFoundError
 from tapps_otel.run.opening import find, store_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def send_all(
                     report=report,
                     progress=progress,
                 )
-            except (LogError, LedgerError, OSError) as error:
+            except (LogError, OSError) as error:
                 report.problems.append(str(error))
             except RunNotFoundError:  # pruned meanwhile
                 continue

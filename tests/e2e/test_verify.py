@@ -157,5 +157,5 @@ def test_an_address_without_the_prefix_is_no_jaeger(jaeger: Jaeger, program: Pro
     done: Done = child("verify", "r", "--against", address)
 
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"error: no spans can be read from {address}: it answered ")
+    assert done.err.startswith(f"error: cannot read spans from {address}: it answered ")
     assert "with its path prefix if it has one" in done.err

@@ -148,7 +148,7 @@ def test_a_write_that_says_more_than_it_wrote_is_noticed(path: Path) -> None:
     said = traced(path, "write:retval=7:when=2")  # it wrote none of the seven
 
     assert said == ["0", "closed"]
-    with pytest.raises(LogDamagedError, match="where seq 2 was due"):
+    with pytest.raises(LogDamagedError, match="where seq 2 was expected"):
         LogWriter(path, ID)
     assert [one.attributes for one in islice(read(path, ID), 1)] == [{"mark": 0}]
 

@@ -66,7 +66,7 @@ def test_a_line_that_is_no_event_is_damage_at_its_place_although_its_sha_fits(
 
     assert not check(path, ID).ok
     for stream in (read, read_model):
-        with pytest.raises(LogDamagedError, match="at byte 0, where seq 1 was due"):
+        with pytest.raises(LogDamagedError, match="at byte 0, where seq 1 was expected"):
             list(stream(path, ID))
     for one in Store(path.parent).runs():
         assert one.status == "damaged"

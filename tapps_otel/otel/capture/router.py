@@ -20,7 +20,7 @@ from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import read
 from tapps_otel.log.store import Store
-from tapps_otel.log.writer import Durability, LogWriter
+from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel.capture.event import Captured, Resources, capture
 from tapps_otel.otel.capture.side_logs import SideLogs
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.otel.run_registry import KnownRun
+    from tapps_otel.settings import Durability
 
 __all__ = ["Keeper"]
 

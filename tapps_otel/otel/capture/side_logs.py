@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from tapps_otel.log.writer import Durability, LogWriter
+from tapps_otel.log.writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tapps_otel.log.store import Store
     from tapps_otel.otel.capture.event import Captured
+    from tapps_otel.settings import Durability
 
 __all__ = ["LARGEST", "SideLogs"]
 

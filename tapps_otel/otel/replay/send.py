@@ -138,6 +138,8 @@ def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Fou
             if len(batch) == most:
                 yield batch
                 batch = []
+    except LedgerError:
+        raise  # log and ledger disagree: nothing more is sent
     except LogError:
         if batch:
             yield batch

@@ -9,9 +9,10 @@ from __future__ import annotations
 import gc
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tapps_otel import configure, step, workflow
+from tapps_otel.settings import Durability
 
 from .common import Floor, answer, arguments, result, rss_mb, timed_steps
 
@@ -64,7 +65,7 @@ def payload_bytes(n: int) -> float:
 def measure() -> dict[str, float]:
     """What the option says: a durability, or ``memory``."""
     log_dir = ARGS.folder / "log"
-    durability = "os" if ARGS.option == "memory" else ARGS.option
+    durability = cast("Durability", "os" if ARGS.option == "memory" else ARGS.option)
     configure(log_dir=log_dir, durability=durability, spans=False)
     warm.options(workflow_id="warm")(WARM)
     if ARGS.option == "memory":

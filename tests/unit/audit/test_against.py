@@ -436,7 +436,7 @@ def test_damage_in_a_log_beside_names_the_file(kept: Requests, beside: Path, cli
     beside.write_bytes(beside.read_bytes().replace(b"SELECT", b"DELETE"))
     report = verify("r")
 
-    assert only_problem(report).startswith(f"{beside.name}: byte 0, where seq 1 was due: ")
+    assert only_problem(report).startswith(f"{beside.name}: byte 0, where seq 1 was expected: ")
     with pytest.raises(LogError, match=re.escape(str(beside))):
         report.raise_if_bad()
     assert cli("verify", "--all").code == 1
@@ -507,7 +507,7 @@ def test_a_file_that_is_no_otlp_is_refused_with_the_line(
     done = cli("verify", "r", "--against", str(FILE))
 
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"error: no spans can be read from spans.jsonl: {said}")
+    assert done.err.startswith(f"error: cannot read spans from spans.jsonl: {said}")
 
 
 @pytest.mark.parametrize(
@@ -583,7 +583,7 @@ def test_a_file_that_cannot_be_opened_is_named(kept: Requests, cli: Cli, name: s
     done = cli("verify", "r", "--against", name)
 
     assert done.code == 1
-    assert done.err.startswith(f"error: no spans can be read from {name}: it cannot be opened: ")
+    assert done.err.startswith(f"error: cannot read spans from {name}: it cannot be opened: ")
 
 
 def test_a_link_to_a_file_of_spans_is_followed(kept: Requests) -> None:

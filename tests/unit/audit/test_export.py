@@ -270,7 +270,7 @@ def test_a_folder_that_is_not_there_is_named_and_not_made(log: Path) -> None:
 
 def test_damage_leaves_a_file_of_what_stands_before_it(log: Path) -> None:
     damage(log, 7)
-    with pytest.raises(LogDamagedError, match="where seq 8 was due"):
+    with pytest.raises(LogDamagedError, match="where seq 8 was expected"):
         exported(form="otlp-json")
 
     assert read("otlp-json", Path("out").read_text()) == 3

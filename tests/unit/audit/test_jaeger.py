@@ -109,7 +109,7 @@ def test_an_answer_that_is_no_jaegers_is_said(
     answer.code, answer.headers_to_send, answer.body = code, headers, body
     text = refusal(address)
 
-    assert text.startswith(f"no spans can be read from {address}: ")
+    assert text.startswith(f"cannot read spans from {address}: ")
     assert said in text
 
 
@@ -151,9 +151,7 @@ def test_who_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:  # it never accepts
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
-        assert (
-            refusal(address) == f"no spans can be read from {address}: it does not answer in time"
-        )
+        assert refusal(address) == f"cannot read spans from {address}: it does not answer in time"
 
 
 def test_nobody_there_is_said_in_plain_words(cli: Cli) -> None:
@@ -164,20 +162,20 @@ def test_nobody_there_is_said_in_plain_words(cli: Cli) -> None:
         done = cli("verify", "r", "--against", address)
 
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith(f"error: no spans can be read from {address}: Failed to establish")
+    assert done.err.startswith(f"error: cannot read spans from {address}: Failed to establish")
     assert "Connection" in done.err
 
 
 @pytest.mark.parametrize("address", ["http://", "http://a:b:c", "http://[::1", "HTTP://x:99999999"])
 def test_an_address_that_is_none_is_said(address: str) -> None:
-    assert "no spans can be read from " in refusal(address)
+    assert "cannot read spans from " in refusal(address)
 
 
 def test_a_password_is_not_shown() -> None:
     text = refusal("http://me:secret@127.0.0.1:1/x")
 
     assert "secret" not in text
-    assert text.startswith("no spans can be read from http://127.0.0.1:1/x: ")
+    assert text.startswith("cannot read spans from http://127.0.0.1:1/x: ")
 
 
 def test_the_trace_of_a_log_cannot_lead_elsewhere(

@@ -67,7 +67,7 @@ def test_damage_is_named_with_its_place_and_the_next_command(
         with pytest.raises(LogDamagedError) as caught:
             call()
         assert str(caught.value) == (
-            f"{path}: damaged at byte {sum(map(len, made[:3]))}, where seq 4 was due: {said}. "
-            "Nothing was written. See `tapps-otel verify`; to go on in spite of it: "
-            "`tapps-otel repair RUN --accept-damage`"
+            f"{path}: damaged at byte {sum(map(len, made[:3]))}, where seq 4 was expected: {said}. "
+            "Nothing was written. Inspect the log with `tapps-otel verify`; to continue in spite "
+            "of the damage, run `tapps-otel repair RUN --accept-damage`"
         )

@@ -183,7 +183,7 @@ def test_a_label_that_says_nothing_names_nobody(path: Path, label: bytes) -> Non
     path.write_bytes(label)
 
     assert holder(path) == (None, None)
-    with pytest.raises(RunBusyError, match=r"by process \? on \?"):
+    with pytest.raises(RunBusyError, match=r"in process \? on \?"):
         Lease(path, "r")
     lease.release()
 

@@ -102,7 +102,7 @@ def test_a_newer_format_is_refused_by_reader_and_writer(path: Path) -> None:
         lambda: write(path, []),
         lambda: list(read_model(path, ID)),
     ):
-        with pytest.raises(LogVersionError, match=r"version 2, .* reads version 1: update"):
+        with pytest.raises(LogVersionError, match=r"version 2, .* reads version 1: upgrade it"):
             call()
     assert path.read_bytes() == made
 

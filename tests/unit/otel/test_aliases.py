@@ -21,9 +21,9 @@ from tapps_otel.log.store import Store
 from tapps_otel.otel.live import spans
 from tapps_otel.otel.mapping.aliases import aliases_of
 from tapps_otel.otel.replay.run_spans import RunSpans
-from tapps_otel.settings import Settings
+from tapps_otel.settings import Alias, Settings
 
-ALL = ("gen_ai/0.1", "gen_ai/1.41", "cicd/1.44")
+ALL: tuple[Alias, ...] = ("gen_ai/0.1", "gen_ai/1.41", "cicd/1.44")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_without_the_setting_there_are_none(sent: InMemorySpanExporter) -> None:
     ],
 )
 def test_gen_ai_has_the_names_of_its_version(
-    sent: InMemorySpanExporter, version: str, of_workflow: dict[str, str]
+    sent: InMemorySpanExporter, version: Alias, of_workflow: dict[str, str]
 ) -> None:
     configure(aliases=[version])
     article_run()
@@ -184,7 +184,7 @@ def test_a_skip_and_an_artifact_have_theirs(sent: InMemorySpanExporter) -> None:
 @pytest.mark.parametrize("n", [1, 0, -1])
 @pytest.mark.parametrize("chosen", [(one,) for one in ALL] + [ALL])
 def test_spans_from_the_log_are_the_live_ones_whatever_the_reader_has_set(
-    sent: InMemorySpanExporter, chosen: tuple[str, ...], n: int
+    sent: InMemorySpanExporter, chosen: tuple[Alias, ...], n: int
 ) -> None:
     configure(aliases=chosen)
     try:

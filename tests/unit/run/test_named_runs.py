@@ -213,7 +213,7 @@ def test_an_id_that_cannot_name_a_file_is_refused(log_dir: Path, bad: str) -> No
 
 
 def test_a_new_run_cannot_have_the_name_of_traces_of_no_run(log_dir: Path) -> None:
-    with pytest.raises(InvalidIdError, match="not 'traces'"):
+    with pytest.raises(InvalidIdError, match="'traces' is reserved"):
         go(article, Page("abc"), workflow_id="traces")
 
     assert not log_dir.exists() or not list(log_dir.iterdir())
