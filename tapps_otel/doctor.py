@@ -15,7 +15,7 @@ from tapps_otel import clock, settings
 from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
-from tapps_otel.otel.seam import wanted
+from tapps_otel.otel.environment import traces_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,7 +227,7 @@ def _collector() -> Iterator[Finding]:
         config = settings.current()
     except SettingsError:  # said already
         return
-    if not wanted(config):
+    if not traces_wanted(config):
         text = "no spans are sent: no variable names an endpoint"
         hint = f"OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them; {_START}"
         yield Finding("collector", "info", text, hint, {"endpoint": None})

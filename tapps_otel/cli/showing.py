@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tapps_otel import settings
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, out
-from tapps_otel.otel.seam import wanted
+from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.report.history import mark
 from tapps_otel.report.lines import Line, Piece, columns, took
 from tapps_otel.report.progress import Progress
@@ -63,7 +63,7 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
     yield Line.of(f"  {_near(outcome.log)}")
     yield Line.of("What the workflow made is a report:")
     yield Line.of(f"  {_near(outcome.report)}")
-    if wanted(settings.current()):
+    if traces_wanted(settings.current()):
         yield Line.of(f"At your collector it is trace {plain(history.trace_id)}")
         if "not sent" in outcome.said:
             yield Line.of((plain(outcome.said), "warn"))
@@ -75,7 +75,7 @@ def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
         f"resume {name}": "its result",
         "list": "all runs",
     }
-    if wanted(settings.current()):
+    if traces_wanted(settings.current()):
         follow_up[f"open {name}"] = "its trace in Jaeger"
     yield from columns(
         (

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from tapps_otel.names import ATTR, log_name
-from tapps_otel.otel.seam import SCOPE
+from tapps_otel.names import log_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from tapps_otel.log.event import Event
 
-__all__ = ["KnownRun", "end", "enter", "find", "is_marker", "own_run_id", "run_of"]
+__all__ = ["KnownRun", "end", "enter", "find"]
 
 _MOST: Final = 4096  # runs; a server may begin many in the seconds that an exporter is late
 _lock = threading.Lock()
@@ -118,24 +115,3 @@ def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> Kn
         latest = list(reversed(runs.values()))
     begun = [run for run in latest if run.started_ns <= at_ns]
     return next((run for run in begun if run.goes_on_at(at_ns)), (begun or latest[-1:])[0])
-
-
-def run_of(span: ReadableSpan) -> KnownRun | None:
-    """The run whose log tells of this span; none for a marker, which no log has."""
-    if is_marker(span):
-        return None
-    return find(span.context.trace_id, workflow_id=own_run_id(span), at_ns=span.start_time or 0)
-
-
-def own_run_id(span: ReadableSpan) -> str | None:
-    """Of which run this is the span of an execution or an attempt; ``None``: somebody else's."""
-    scope = span.instrumentation_scope
-    if scope is None or scope.name != SCOPE:
-        return None
-    found = (span.attributes or {}).get(ATTR.WORKFLOW_ID)
-    return found if isinstance(found, str) else None
-
-
-def is_marker(span: ReadableSpan) -> bool:
-    """Whether a span only says that another one has begun."""
-    return ATTR.MARKER in (span.attributes or ())

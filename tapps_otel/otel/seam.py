@@ -1,18 +1,16 @@
-"""The seam between a run and its spans.
+"""The seam between runs and OpenTelemetry: what the rest of the package knows of it.
 
 The recorder starts a span just before it writes the event that opens something, for the span's
 ids; it adds every event to the span after the event's line, and ends the span after the line of
-its end. Nothing that OpenTelemetry does, or fails to do, reaches the recorder.
+its end. It reports every event that it wrote to the run's measures; so does the log's writer with
+what it could not write. Nothing that OpenTelemetry does, or fails to do, reaches them.
 
-Nothing of OpenTelemetry is imported here: a process that makes no spans does not pay for them.
-What does import it is ``live.py``.
+Nothing of OpenTelemetry is imported here: a process without spans and metrics does not pay for it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -23,17 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
-    from tapps_otel.settings import Settings
 
 __all__ = [
     "PARENT",
     "SCOPE",
     "LiveSpan",
+    "Measures",
     "SpanRef",
     "Tracing",
     "note_of_links",
-    "tracing",
-    "wanted",
     "warn_once",
 ]
 
@@ -147,43 +143,28 @@ class Tracing(ABC):
         """Send, in the background, what executions before this one could not send."""
 
 
-def tracing(settings: Settings) -> Tracing | None:
-    """What makes spans in this process; ``None`` if nothing does.
+class Measures(ABC):
+    """What is measured of one workflow's runs. No method raises because of OpenTelemetry.
 
-    The first call that finds a standard variable naming an endpoint or an exporter, and no
-    provider, sets one up. Later calls are cheap.
+    It is also the ``LogObserver`` of the run's log.
     """
-    if not settings.spans:
-        return None
-    if "opentelemetry.trace" not in sys.modules and not wanted(settings):
-        return None
-    try:
-        from tapps_otel.otel.live import spans
 
-        return spans.tracing(settings)
-    except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a run
-        warn_once("set-up", error)
-        return None
+    __slots__ = ()
 
+    @abstractmethod
+    def wrote(self, event: Event, took_ns: int) -> None:
+        """Measure an event that was given to the log.
 
-def wanted(settings: Settings) -> bool:
-    """Whether a setting or a standard variable asks for spans; imports nothing."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    if settings.otlp_endpoint:
-        return True
-    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    if exporters:
-        return exporters != "none"
-    return any(
-        os.environ.get(name, "").strip()
-        for name in (
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "OTEL_PYTHON_TRACER_PROVIDER",
-            "OTEL_CONFIG_FILE",
-        )
-    )
+        :param took_ns: how long the workflow waited for that
+        """
+
+    @abstractmethod
+    def log_failed(self, error: BaseException) -> None:
+        """Count a write, a sync or an opening of the log that failed."""
+
+    @abstractmethod
+    def log_dropped(self, events: int) -> None:
+        """Count events that will never be in the log."""
 
 
 def warn_once(what: str, error: BaseException) -> None:

@@ -32,7 +32,8 @@ from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, new_trace_id, new_workflow_id
 from tapps_otel.otel.metrics.measures import measures
-from tapps_otel.otel.seam import SpanRef, tracing
+from tapps_otel.otel.seam import SpanRef
+from tapps_otel.otel.tracing import tracing
 from tapps_otel.past.fold import Fold, RunHistory, StepHistory, collector_paused
 from tapps_otel.past.plan import open_steps
 from tapps_otel.run.recorder import Run

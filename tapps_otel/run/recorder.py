@@ -52,8 +52,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
-    from tapps_otel.otel.metrics.measures import Measures
-    from tapps_otel.otel.seam import SpanRef, Tracing
+    from tapps_otel.otel.seam import Measures, SpanRef, Tracing
     from tapps_otel.past.fold import Fold
 
 __all__ = ["Run"]

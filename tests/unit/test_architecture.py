@@ -7,12 +7,12 @@ found here, by reading the source of every module.
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,6 +235,81 @@ def test_every_public_module_lists_its_names(module: str) -> None:
     assert listed or not public, f"tapps_otel/{module} has no __all__, but defines {sorted(public)}"
 
 
+# ---------------------------------------------------------------- circles
+
+Graph = dict[str, set[str]]
+
+
+def graph(sources: dict[str, str]) -> Graph:
+    """Which of these modules imports which: at its top, inside functions, or for types alone.
+
+    :param sources: by path inside the package
+    """
+    names = {dotted(path): path for path in sources}
+    return {
+        name: {found for found in _modules_in(sources[path], names) if found != name}
+        for name, path in names.items()
+    }
+
+
+def dotted(path: str) -> str:
+    parts = ["tapps_otel", *path.removesuffix(".py").split("/")]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _modules_in(source: str, names: Container[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield from (name for name in (whole, node.module) if name in names)
+
+
+def circle(imports: Graph) -> list[str]:
+    """Modules that import each other in turn, the first one again at the end; none: empty."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = {
+        module: (PACKAGE / module).read_text("utf-8")
+        for module in MODULES
+        if module.startswith("otel/")
+    }
+
+    assert not circle(graph(sources))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from tapps_otel import names",
+        "from tapps_otel.names import ATTR",
+        "import tapps_otel.names",
+        "def f():\n    from tapps_otel import names",
+        "if TYPE_CHECKING:\n    from tapps_otel.names import ATTR",
+    ],
+)
+def test_a_circle_is_found(statement: str) -> None:
+    sources = {
+        "__init__.py": "",
+        "names.py": "from tapps_otel.otel import seam",
+        "otel/__init__.py": "",
+        "otel/seam.py": "from tapps_otel import clock",
+        "clock.py": statement,
+    }
+    found = circle(graph(sources))
+
+    assert set(found) == {"tapps_otel.clock", "tapps_otel.names", "tapps_otel.otel.seam"}
+
+
 # ---------------------------------------------------------------- the contracts
 
 
@@ -259,16 +334,20 @@ def test_imports_keep_the_contracts() -> None:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
-    """A package with every layer that the contract names, each an empty module."""
+    """A package with the modules of this one, all of them empty."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     package = tmp_path / "tapps_otel"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
-    layers = next(c["layers"] for c in contracts["contracts"] if c["id"] == "layers")
-    for name in " ".join(layers).replace("|", " ").replace("(", "").replace(")", "").split():
-        (package / f"{name}.py").touch()
+    for module in MODULES:
+        path = package / module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     return package
+
+
+def write(toy: Path, module: str, source: str) -> None:
+    folder = toy / module
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    path.write_text(source, "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -279,10 +358,14 @@ def toy(tmp_path: Path) -> Path:
         ("stray", "", "not listed as layers"),
         ("run", "from opentelemetry import trace", "not allowed to import opentelemetry"),
         ("report", "from rich.table import Table", "not allowed to import rich"),
+        ("otel/process", "from tapps_otel.otel import transport", "not allowed to import"),
+        ("otel/replay", "from tapps_otel.otel import capture", "not allowed to import"),
+        ("otel/stray", "", "not listed as layers"),
+        ("otel/seam", "from opentelemetry import trace", "not allowed to import opentelemetry"),
     ],
 )
 def test_a_broken_contract_is_seen(toy: Path, module: str, statement: str, said: str) -> None:
-    toy.joinpath(f"{module}.py").write_text(statement, "utf-8")
+    write(toy, module, statement)
     done = lint_imports(toy.parent)
 
     assert done.returncode == 1
@@ -290,8 +373,8 @@ def test_a_broken_contract_is_seen(toy: Path, module: str, statement: str, said:
 
 
 def test_allowed_imports_pass(toy: Path) -> None:
-    toy.joinpath("otel.py").write_text("import opentelemetry.trace, tapps_otel.past", "utf-8")
-    toy.joinpath("cli.py").write_text("import rich, typer, tapps_otel.run", "utf-8")
+    write(toy, "otel", "import opentelemetry.trace, tapps_otel.past")
+    write(toy, "cli", "import rich, typer, tapps_otel.run")
     done = lint_imports(toy.parent)
 
     assert done.returncode == 0, done.stdout + done.stderr

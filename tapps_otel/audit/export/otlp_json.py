@@ -19,6 +19,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from tapps_otel.audit.export.outcome import UNFIT
 from tapps_otel.otel.replay.send import batches
+from tapps_otel.otel.sdk_internals import ENCODER_LOGGER
 from tapps_otel.report.text import json_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ __all__ = ["MOST_BYTES", "lines"]
 MOST_BYTES: Final = 1 << 20  # the collector's receiver splits longer lines, and reads neither part
 _BATCH: Final = 128  # spans; such a line has some 200 kB
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
-_encoder_log = logging.getLogger("opentelemetry.exporter.otlp.proto.common._internal")
+_encoder_log = logging.getLogger(ENCODER_LOGGER)
 
 
 def lines(spans: Iterable[Found], outcome: Outcome) -> Iterator[str]:

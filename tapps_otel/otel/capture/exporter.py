@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from tapps_otel import settings
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
-from tapps_otel.otel import propagation, run_registry
+from tapps_otel.otel import propagation
 from tapps_otel.otel.capture.router import Keeper
+from tapps_otel.otel.mapping.owner import is_marker, own_run_id, run_of
 from tapps_otel.otel.run_registry import KnownRun
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ class JsonlSpanExporter(SpanExporter):
         by_name: dict[str, KnownRun] = {}
         held, self._held = self._held, deque(maxlen=_MOST_HELD)
         for span in (*held, *spans):
-            own, run = run_registry.own_run_id(span), run_registry.run_of(span)
-            if run_registry.is_marker(span) or (own and run is not None and _is_told(span)):
+            own, run = own_run_id(span), run_of(span)
+            if is_marker(span) or (own and run is not None and _is_told(span)):
                 continue
             if run is None:
                 name = own if own is not None and is_workflow_id(own) else NO_RUN

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
-from tapps_otel.otel import run_registry
+from tapps_otel.otel.mapping.owner import run_of
 from tapps_otel.otel.replay.ledger import Ledger
 from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.encoding import encoded, id_of
@@ -64,7 +64,7 @@ class OtlpExporter(SpanExporter):
     def _confirm(self, request: Request) -> None:
         by_run: dict[KnownRun, dict[str, str]] = {}
         for span in request.spans:
-            run = run_registry.run_of(span)
+            run = run_of(span)
             if run is not None:
                 span_id = id_of(span)
                 by_run.setdefault(run, {})[span_id] = request.digests[span_id]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from tapps_otel.otel.capture.exporter import JsonlSpanExporter
+from tapps_otel.otel.mapping.owner import is_marker
 from tapps_otel.otel.process.shutdown import Gate
-from tapps_otel.otel.run_registry import is_marker
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ own configurator, which is private to `opentelemetry-instrument`; settings win o
 
 from __future__ import annotations
 
-import atexit
 import os
 from functools import partial
 from importlib.metadata import entry_points
@@ -16,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 
+from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.delivery.processor import Delivery, Exporter
+from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.process.fork_lock import ProcessLock
 from tapps_otel.otel.process.plugins import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.process.shutdown import Exit, Uncounted
-from tapps_otel.otel.seam import wanted, warn_once
+from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.client import connect
 from tapps_otel.otel.transport.destination import destination, protocol_of
 
@@ -64,7 +65,7 @@ def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
         provider = trace.get_tracer_provider()
         if not isinstance(provider, trace.ProxyTracerProvider):
             return provider
-        if _tried or not wanted(settings):
+        if _tried or not traces_wanted(settings):
             return None
         _tried = True
         if file := os.environ.get("OTEL_CONFIG_FILE", "").strip():
@@ -124,9 +125,7 @@ def _configure_by(file: str, timeout: float) -> trace.TracerProvider | None:
 
 def _bound(provider: Any, timeout: float, words: str) -> None:
     """Let the process wait no longer than this for a provider that would end with it."""
-    at_exit = getattr(provider, "_atexit_handler", None)
-    if at_exit is not None:
-        atexit.unregister(at_exit)
+    if sdk_internals.unregister_exit_handler(provider):
         Exit(provider, [Uncounted(words)], timeout).register()
 
 

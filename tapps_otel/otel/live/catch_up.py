@@ -14,10 +14,11 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tapps_otel.errors import TappsError
 from tapps_otel.log.store import Store
+from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.process.fork_lock import ProcessLock
@@ -160,9 +161,9 @@ def catch_up(
 
 def _hand_over(job: _Job) -> None:
     """Give a provider that is not ours what was cut short, as if it had just ended."""
-    processor: Any = getattr(job.provider, "_active_span_processor", None)
-    if processor is None:  # not the SDK's
+    on_end = sdk_internals.on_end_of(job.provider)
+    if on_end is None:
         return
     for found in RunSpans(job.store, job.workflow_id, before=job.execution):
         if found.seq == 0 and found.span.context.trace_flags.sampled:
-            processor.on_end(found.span)
+            on_end(found.span)

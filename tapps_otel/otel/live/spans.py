@@ -24,6 +24,7 @@ from opentelemetry.trace import (
 
 from tapps_otel import names
 from tapps_otel.names import ATTR
+from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.live.markers import Markers
 from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
 from tapps_otel.otel.mapping.content import (
@@ -39,7 +40,8 @@ from tapps_otel.otel.mapping.content import (
     workflow_name,
 )
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
-from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, wanted, warn_once
+from tapps_otel.otel.sdk_internals import is_unchanged, span_limits_of
+from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, warn_once
 from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ _made: _Tracing | None = None
 
 
 def tracing(settings: Settings) -> Tracing | None:
-    """See :func:`tapps_otel.otel.seam.tracing`."""
+    """Return what makes spans by the provider that the process has; ``None`` if there is none."""
     global _made  # noqa: PLW0603 - one for the provider that the process has
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
@@ -83,7 +85,7 @@ def tracing(settings: Settings) -> Tracing | None:
 
 
 def _set_up(settings: Settings) -> TracerProvider | None:
-    if not wanted(settings):
+    if not traces_wanted(settings):
         return None
     from tapps_otel.otel.delivery import provider
 
@@ -210,7 +212,7 @@ class _Tracing(Tracing):
 
     def _limits(self) -> dict[str, Any]:
         """Limits of the provider that are not the default, and its resource's schema."""
-        limits = getattr(self._tracer, "_span_limits", None)
+        limits = span_limits_of(self._tracer)
         differ = {
             name: getattr(limits, name, usual)
             for name, usual in _LIMITS.items()
@@ -316,7 +318,9 @@ class _Span(LiveSpan):
         if not self._recording:
             return
         try:
-            if not self._untouched() and (note := self._differences()):
+            if not is_unchanged(
+                self.span, self._attributes, self._events, self._links, self._name
+            ) and (note := self._differences()):
                 keep(note, event, put)
         except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
             warn_once("hold", error)
@@ -350,27 +354,6 @@ class _Span(LiveSpan):
         code, description = status_of(event)
         if code:
             span.set_status(StatusCode(code), description)
-
-    def _untouched(self) -> bool:
-        """Whether the span holds what we put there and nothing else.
-
-        Looked up where the SDK keeps it: the public views copy all that they show, and every step
-        pays. Where the SDK has it elsewhere, the answer is no, and the public views are asked.
-        """
-        span: Any = self.span
-        try:
-            held = span._attributes._dict  # noqa: SLF001
-            return (
-                held == self._attributes
-                and list(held) == list(self._attributes)
-                and len(span._events) == self._events  # noqa: SLF001
-                and len(span._links) == self._links  # noqa: SLF001
-                and span._name == self._name  # noqa: SLF001
-                and span._status.status_code is StatusCode.UNSET  # noqa: SLF001
-                and span._end_time is None  # noqa: SLF001
-            )
-        except AttributeError:
-            return False
 
     def _differences(self) -> dict[str, Any]:
         """What a rebuilt span needs beyond the log, before the ending event is added."""

@@ -18,16 +18,16 @@ from msgspec import UNSET
 from opentelemetry import metrics
 
 from tapps_otel.names import ATTR
+from tapps_otel.otel.environment import metrics_wanted
 from tapps_otel.otel.mapping.content import error_type, text
-from tapps_otel.otel.metrics.measures import Measures, wanted
-from tapps_otel.otel.seam import SCOPE, warn_once
+from tapps_otel.otel.sdk_internals import is_proxy_meter_provider
+from tapps_otel.otel.seam import SCOPE, Measures, warn_once
 from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from tapps_otel.log.event import Event
-    from tapps_otel.otel.transport.destination import Destination
     from tapps_otel.settings import Settings
 
 __all__ = ["METRICS", "Meters", "Metric", "meters"]
@@ -128,7 +128,7 @@ def meters(settings: Settings) -> Meters | None:
     """The instruments of the process's meter provider; ``None`` if nobody would read them."""
     global _made  # noqa: PLW0603 - one for the provider that the process has
     provider: MeterProvider | None = metrics.get_meter_provider()
-    if _is_proxy(provider):
+    if is_proxy_meter_provider(provider):
         provider = _set_up(settings)
     if provider is None or isinstance(provider, metrics.NoOpMeterProvider):
         return None
@@ -138,13 +138,8 @@ def meters(settings: Settings) -> Meters | None:
     return made
 
 
-def _is_proxy(provider: object) -> bool:
-    """Whether it only stands for a provider that may come: the API keeps that class to itself."""
-    return type(provider).__name__ == "_ProxyMeterProvider"
-
-
 def _set_up(settings: Settings) -> MeterProvider | None:
-    if not wanted():
+    if not metrics_wanted():
         return None
     from tapps_otel.otel.metrics import provider
 
@@ -169,10 +164,10 @@ class Meters:
         """What measures the runs of a workflow."""
         return _Measures(self, workflow)
 
-    def count_spans(self, destination: Destination, spans: int, why: str | None) -> None:
-        """See :func:`tapps_otel.otel.metrics.measures.count_spans`."""
-        parts = urlsplit(f"//{destination.address}")
-        attributes: dict[str, Any] = {_ADDRESS: text(parts.hostname or destination.address)}
+    def count_spans(self, address: str, spans: int, why: str | None) -> None:
+        """Count spans that the collector at ``host:port`` accepted, or did not accept and why."""
+        parts = urlsplit(f"//{address}")
+        attributes: dict[str, Any] = {_ADDRESS: text(parts.hostname or address)}
         if parts.port is not None:
             attributes[_PORT] = parts.port
         if why is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +21,12 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
-from tapps_otel.otel.metrics.measures import wanted
+from tapps_otel.otel import sdk_internals
+from tapps_otel.otel.environment import address_of, metrics_wanted, otlp_variable
 from tapps_otel.otel.process.fork_lock import ProcessLock
 from tapps_otel.otel.process.plugins import PROTOCOLS, load, resource_of_process
 from tapps_otel.otel.process.shutdown import Exit, Gate
 from tapps_otel.otel.seam import warn_once
-from tapps_otel.otel.transport.destination import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["MetricDelivery", "ensure_provider"]
 
 _log = logging.getLogger(__name__)
+_variable = partial(otlp_variable, "METRICS")
 _GROUP: Final = "opentelemetry_metrics_exporter"
 _tried = False
 
@@ -59,7 +59,7 @@ def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:
     global _tried  # noqa: PLW0603 - a process is set up once
     with _lock:
         provider = _theirs()
-        if provider is not None or _tried or not wanted():
+        if provider is not None or _tried or not metrics_wanted():
             return provider
         _tried = True
         deliveries: list[MetricDelivery] = []
@@ -129,12 +129,6 @@ def _target(name: str) -> str:
     return address_of(endpoint) if endpoint else name
 
 
-def _variable(name: str) -> str:
-    """A standard variable, the one for metrics before the one for all signals."""
-    found = os.environ.get(f"OTEL_EXPORTER_OTLP_METRICS_{name}", "").strip()
-    return found or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
-
-
 # ---------------------------------------------------------------- delivering
 
 
@@ -149,10 +143,7 @@ class MetricDelivery(MetricExporter):
     def __init__(self, target: str, make: Callable[[], MetricExporter]) -> None:
         self.target, self._make = target, make
         self._inner = inner = make()
-        super().__init__(
-            preferred_temporality=inner._preferred_temporality,  # noqa: SLF001 - readers ask so too
-            preferred_aggregation=inner._preferred_aggregation,  # noqa: SLF001
-        )
+        super().__init__(**sdk_internals.preferences_of(inner))
         self.provider: MeterProvider | None = None
         self.gate = Gate()
         self._given_up = self._closed = self._failed = False
@@ -196,20 +187,6 @@ class MetricDelivery(MetricExporter):
         try:
             self._inner = self._make()
             self._failed = False
-            _forget(self.provider)
+            sdk_internals.reset_metrics(self.provider)
         except Exception as error:  # noqa: BLE001 - of an exporter, or an SDK not as we know it
             warn_once("metrics after a fork", error)
-
-
-def _forget(provider: Any) -> None:
-    """Drop the numbers of a provider, and locks that no thread of this process can hold.
-
-    The SDK has no public way to do so, and its child would tell the parent's numbers as its own.
-    """
-    consumer = provider._measurement_consumer  # noqa: SLF001
-    consumer._lock = threading.Lock()  # noqa: SLF001
-    for reader, storage in consumer._reader_storages.items():  # noqa: SLF001
-        storage._lock = threading.RLock()  # noqa: SLF001
-        storage._instrument_view_instrument_matches = {}  # noqa: SLF001
-        if hasattr(reader, "_export_lock"):
-            reader._export_lock = threading.Lock()  # noqa: SLF001

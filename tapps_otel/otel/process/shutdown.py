@@ -15,9 +15,8 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from opentelemetry.sdk.resources import Resource
-
 from tapps_otel import clock
+from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
@@ -182,9 +181,7 @@ class Exit(Generic[P]):
         for delivery in self.deliveries:
             delivery.gate.open(in_child=True)
             delivery.after_fork()
-        update = getattr(self._provider, "_update_resource", None)
-        if update is not None and "process.pid" in _resource_of(self._provider).attributes:
-            update(Resource({"process.pid": os.getpid()}))
+        sdk_internals.change_process_id(self._provider, os.getpid())
         self._start()
 
     def ask(self) -> None:
@@ -202,10 +199,3 @@ class Exit(Generic[P]):
                 delivery.give_up()
         for delivery in self.deliveries:
             delivery.say_unsent()
-
-
-def _resource_of(provider: Any) -> Resource:
-    """Of a provider of spans, or of metrics, which keeps it elsewhere."""
-    config = getattr(provider, "_sdk_config", provider)
-    resource: Resource = getattr(config, "resource", Resource.get_empty())
-    return resource

@@ -86,14 +86,14 @@ class Client(ABC):
         try:
             answer = self._send(request, patience or self.destination.timeout)
         except _TryAgainError as again:
-            count_spans(self.destination, spans, "unavailable")
+            count_spans(self.destination.address, spans, "unavailable")
             raise SendError(self.destination.name, str(again)) from None
         except SendError:
-            count_spans(self.destination, spans, "refused")
+            count_spans(self.destination.address, spans, "refused")
             raise
         rejected = min(answer.rejected, spans)
-        count_spans(self.destination, spans - rejected)
-        count_spans(self.destination, rejected, "rejected")
+        count_spans(self.destination.address, spans - rejected)
+        count_spans(self.destination.address, rejected, "rejected")
         return answer
 
     def _send(self, request: bytes, seconds: float) -> Answer:

@@ -6,22 +6,24 @@ mean what they mean to the SDK's exporters.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
 from tapps_otel.errors import SettingsError
+from tapps_otel.otel.environment import address_of, otlp_variable, without_user
 
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["GRPC", "HTTP", "Destination", "address_of", "destination", "protocol_of"]
+__all__ = ["GRPC", "HTTP", "Destination", "destination", "protocol_of"]
 
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
+_variable = partial(otlp_variable, "TRACES")
 _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
 
@@ -54,23 +56,14 @@ class Destination:
     def name(self) -> str:
         """What names it in ledgers and messages: protocol and address, without secrets."""
         if self.protocol == GRPC:
-            return f"grpc://{_without_user(self.endpoint)}"
+            return f"grpc://{without_user(self.endpoint)}"
         parts = urlsplit(self.endpoint)
-        return f"{parts.scheme}://{_without_user(parts.netloc)}{parts.path}"
+        return f"{parts.scheme}://{without_user(parts.netloc)}{parts.path}"
 
     @property
     def address(self) -> str:
         """Host and port."""
         return address_of(self.endpoint)
-
-
-def address_of(endpoint: str) -> str:
-    """Host and port of an endpoint, without the secrets that it may hold."""
-    return _without_user(urlsplit(endpoint).netloc or endpoint)
-
-
-def _without_user(netloc: str) -> str:
-    return netloc.rpartition("@")[2]
 
 
 def destination(
@@ -137,14 +130,6 @@ def _guessed(base: str) -> str:
     except ValueError:
         port = None
     return HTTP if port == 4318 else GRPC
-
-
-def _variable(name: str, *, common: bool = True) -> str:
-    """A standard variable, the one for traces before the one for all signals."""
-    found = os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}", "").strip()
-    if not found and common:
-        found = os.environ.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
-    return found
 
 
 def _headers() -> dict[str, str]:

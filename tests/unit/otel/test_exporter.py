@@ -33,6 +33,7 @@ from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel import run_registry
 from tapps_otel.otel.capture import side_logs
 from tapps_otel.otel.live import catch_up
+from tapps_otel.otel.mapping.owner import own_run_id
 from tapps_otel.otel.replay.run_spans import RunSpans
 
 SUCCESS, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
@@ -202,7 +203,7 @@ def test_all_that_a_span_can_hold_comes_back(traced: Traced) -> None:
         traced.call()
         traced.flush()
 
-    wanted = by_id([span for span in traced.given if run_registry.own_run_id(span) is None])
+    wanted = by_id([span for span in traced.given if own_run_id(span) is None])
     assert len(wanted) == 3
     found = by_id(traced.rebuilt())
     assert {span_id: found[span_id] for span_id in wanted} == wanted

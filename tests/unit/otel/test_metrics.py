@@ -24,6 +24,7 @@ from tapps_otel import Backoff, Run, configure, events, skip, step, workflow
 from tapps_otel.log import files
 from tapps_otel.log.event import Event
 from tapps_otel.otel import seam
+from tapps_otel.otel.environment import metrics_wanted
 from tapps_otel.otel.metrics import instruments, measures, provider
 from tapps_otel.otel.metrics.instruments import METRICS
 from tapps_otel.otel.metrics.provider import MetricDelivery
@@ -339,7 +340,7 @@ def test_only_variables_that_name_metrics_ask_for_them(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert measures.wanted() is asked
+    assert metrics_wanted() is asked
     assert (measures.measures(Settings(shutdown_timeout=0), "report") is not None) is asked
     assert isinstance(api.get_meter_provider(), MeterProvider) is asked
 

@@ -14,8 +14,10 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from tapps_otel.log.event import Event
 from tapps_otel.otel import seam
+from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.live import spans
-from tapps_otel.otel.seam import LiveSpan, tracing, wanted
+from tapps_otel.otel.seam import LiveSpan
+from tapps_otel.otel.tracing import tracing
 from tapps_otel.settings import Settings
 
 OFF = {"OTEL_SDK_DISABLED": "true"}
@@ -43,7 +45,7 @@ def test_the_standard_variables_ask_for_spans(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert wanted(Settings()) is asked
+    assert traces_wanted(Settings()) is asked
 
 
 @pytest.mark.parametrize("code", ["", "os.environ['OTEL_SDK_DISABLED'] = 'true'"])
@@ -51,7 +53,8 @@ def test_a_process_without_spans_does_not_import_opentelemetry(code: str) -> Non
     script = f"""
 import os, sys
 {code}
-from tapps_otel.otel.seam import LiveSpan, SpanRef, Tracing, tracing
+from tapps_otel.otel.seam import LiveSpan, SpanRef, Tracing
+from tapps_otel.otel.tracing import tracing
 from tapps_otel.settings import Settings
 assert tracing(Settings()) is None
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))

@@ -1,0 +1,74 @@
+"""What settings and the standard environment variables ask for. Imports nothing of OpenTelemetry.
+
+The variables are those of the OpenTelemetry specification and mean what they mean to its SDK.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from tapps_otel.settings import Settings
+
+__all__ = ["address_of", "metrics_wanted", "otlp_variable", "traces_wanted", "without_user"]
+
+_TRACE_VARIABLES = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_PYTHON_TRACER_PROVIDER",
+    "OTEL_CONFIG_FILE",
+)
+# OTEL_EXPORTER_OTLP_ENDPOINT is not among these: what listens there is often a store of traces,
+# which takes no metrics.
+_METRIC_VARIABLES = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_PYTHON_METER_PROVIDER")
+
+
+def traces_wanted(settings: Settings) -> bool:
+    """Whether a setting or a standard variable asks for spans."""
+    if _sdk_disabled():
+        return False
+    if settings.otlp_endpoint:
+        return True
+    return _asked_for("OTEL_TRACES_EXPORTER", _TRACE_VARIABLES)
+
+
+def metrics_wanted() -> bool:
+    """Whether a standard variable asks for metrics by name."""
+    return not _sdk_disabled() and _asked_for("OTEL_METRICS_EXPORTER", _METRIC_VARIABLES)
+
+
+def _sdk_disabled() -> bool:
+    return _variable("OTEL_SDK_DISABLED").lower() == "true"
+
+
+def _asked_for(exporters: str, others: tuple[str, ...]) -> bool:
+    """Whether exporters are named; where that variable is empty, whether another one is set."""
+    named = _variable(exporters).lower()
+    return named != "none" if named else any(map(_variable, others))
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def otlp_variable(signal: str, name: str, *, common: bool = True) -> str:
+    """Return an exporter's variable: the signal's own, else the one for all signals.
+
+    :param signal: ``TRACES`` or ``METRICS``
+    :param name: ``ENDPOINT``, ``PROTOCOL``, ...
+    :param common: whether the variable for all signals counts
+    """
+    found = _variable(f"OTEL_EXPORTER_OTLP_{signal}_{name}")
+    return found or (_variable(f"OTEL_EXPORTER_OTLP_{name}") if common else "")
+
+
+def address_of(endpoint: str) -> str:
+    """Return host and port of an endpoint, without the secrets that it may hold."""
+    return without_user(urlsplit(endpoint).netloc or endpoint)
+
+
+def without_user(netloc: str) -> str:
+    """Return ``host:port`` without the user name and password before it."""
+    return netloc.rpartition("@")[2]

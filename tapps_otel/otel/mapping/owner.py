@@ -1,0 +1,38 @@
+"""Which run a finished span belongs to, and whether it is one of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tapps_otel.names import ATTR
+from tapps_otel.otel import run_registry
+from tapps_otel.otel.seam import SCOPE
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from tapps_otel.otel.run_registry import KnownRun
+
+__all__ = ["is_marker", "own_run_id", "run_of"]
+
+
+def run_of(span: ReadableSpan) -> KnownRun | None:
+    """Return the run whose log has this span; ``None`` for a marker, which no log has."""
+    if is_marker(span):
+        return None
+    run_id = own_run_id(span)
+    return run_registry.find(span.context.trace_id, workflow_id=run_id, at_ns=span.start_time or 0)
+
+
+def own_run_id(span: ReadableSpan) -> str | None:
+    """Return the run of which this is an execution's or an attempt's span; ``None``: another's."""
+    scope = span.instrumentation_scope
+    if scope is None or scope.name != SCOPE:
+        return None
+    found = (span.attributes or {}).get(ATTR.WORKFLOW_ID)
+    return found if isinstance(found, str) else None
+
+
+def is_marker(span: ReadableSpan) -> bool:
+    """Whether a span only tells that another one has begun."""
+    return ATTR.MARKER in (span.attributes or ())

@@ -1,0 +1,131 @@
+"""The only module that uses names which the OpenTelemetry SDK keeps private.
+
+The SDK has no public function for what is done here. ``tests/unit/otel/test_sdk_internals.py``
+holds each function against the installed SDK, and finds private names in any other module. Where an
+SDK lacks such a name, a function does nothing, or returns what its docstring says.
+
+The SDK itself is not imported at the top: live spans need the API alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.trace import StatusCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.metrics.export import MetricExporter
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = [
+    "ENCODER_LOGGER",
+    "change_process_id",
+    "is_proxy_meter_provider",
+    "is_unchanged",
+    "on_end_of",
+    "preferences_of",
+    "reset_metrics",
+    "span_limits_of",
+    "unregister_exit_handler",
+]
+
+ENCODER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.common._internal"
+"""Name of the logger of the SDK's OTLP encoder."""
+
+
+# ---------------------------------------------------------------- spans
+
+
+def is_unchanged(span: Any, attributes: dict[str, Any], events: int, links: int, name: str) -> bool:
+    """Whether a span holds these attributes in this order, so many events and links, and no end.
+
+    Read where the SDK keeps it: the public properties copy all that they show, and every step pays
+    for this. ``False`` where the SDK keeps it elsewhere: then the public properties are read.
+    """
+    try:
+        held = span._attributes._dict  # noqa: SLF001
+        return (
+            held == attributes
+            and list(held) == list(attributes)
+            and len(span._events) == events  # noqa: SLF001
+            and len(span._links) == links  # noqa: SLF001
+            and span._name == name  # noqa: SLF001
+            and span._status.status_code is StatusCode.UNSET  # noqa: SLF001
+            and span._end_time is None  # noqa: SLF001
+        )
+    except AttributeError:
+        return False
+
+
+def span_limits_of(tracer: object) -> Any:
+    """Return the limits of a tracer's spans; ``None`` where they are not to be had."""
+    return getattr(tracer, "_span_limits", None)
+
+
+def on_end_of(provider: object) -> Callable[[ReadableSpan], None] | None:
+    """Return what gives a finished span to a provider's processors; ``None`` if not the SDK's."""
+    processor = getattr(provider, "_active_span_processor", None)
+    on_end: Callable[[ReadableSpan], None] | None = getattr(processor, "on_end", None)
+    return on_end
+
+
+# ---------------------------------------------------------------- providers
+
+
+def unregister_exit_handler(provider: object) -> bool:
+    """Keep a provider from shutting down by itself at exit; whether it would have."""
+    handler = getattr(provider, "_atexit_handler", None)
+    if handler is None:
+        return False
+    atexit.unregister(handler)
+    return True
+
+
+def change_process_id(provider: Any, pid: int) -> None:
+    """Set the process id in the resource of a provider of spans or metrics, if it has one there."""
+    update = getattr(provider, "_update_resource", None)
+    home = getattr(provider, "_sdk_config", provider)  # a meter provider keeps its resource there
+    resource = getattr(home, "resource", None)
+    if update is not None and resource is not None and "process.pid" in resource.attributes:
+        from opentelemetry.sdk.resources import Resource
+
+        update(Resource({"process.pid": pid}))
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def is_proxy_meter_provider(provider: object) -> bool:
+    """Whether this is the API's placeholder, which stands in until a provider is set."""
+    return type(provider).__name__ == "_ProxyMeterProvider"
+
+
+def preferences_of(exporter: MetricExporter) -> dict[str, Any]:
+    """Return the temporality and aggregation that an exporter asks for, as constructors take them.
+
+    :raises AttributeError: the SDK keeps them elsewhere
+    """
+    return {
+        "preferred_temporality": exporter._preferred_temporality,  # noqa: SLF001
+        "preferred_aggregation": exporter._preferred_aggregation,  # noqa: SLF001
+    }
+
+
+def reset_metrics(provider: Any) -> None:
+    """Drop a meter provider's numbers in a forked child, and locks that no thread there can hold.
+
+    The child would report its parent's numbers as its own.
+
+    :raises AttributeError: the SDK keeps them elsewhere
+    """
+    consumer = provider._measurement_consumer  # noqa: SLF001
+    consumer._lock = threading.Lock()  # noqa: SLF001
+    for reader, storage in consumer._reader_storages.items():  # noqa: SLF001
+        storage._lock = threading.RLock()  # noqa: SLF001
+        storage._instrument_view_instrument_matches = {}  # noqa: SLF001
+        if hasattr(reader, "_export_lock"):
+            reader._export_lock = threading.Lock()  # noqa: SLF001
