@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-import atexit
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,15 +93,28 @@ def test_a_finished_span_is_given_to_a_providers_processors() -> None:
     assert sdk_internals.on_end_of(trace.NoOpTracerProvider()) is None
 
 
-@pytest.mark.parametrize("make", [TracerProvider, lambda: MeterProvider([InMemoryMetricReader()])])
-def test_a_provider_no_longer_shuts_down_by_itself(make: Any) -> None:
-    before = atexit._ncallbacks()
-    provider = make()
-    registered = atexit._ncallbacks() - before
-    found = sdk_internals.unregister_exit_handler(provider)
+def test_a_provider_no_longer_shuts_down_by_itself() -> None:
+    script = """
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from tapps_otel.otel.sdk_internals import unregister_exit_handler
 
-    assert (registered, found, atexit._ncallbacks() - before) == (1, True, 0)
-    assert not sdk_internals.unregister_exit_handler(trace.NoOpTracerProvider())
+class Spans(TracerProvider):
+    def shutdown(self): print("spans")
+
+class Metrics(MeterProvider):
+    def shutdown(self, timeout_millis=0): print("metrics")
+
+unregistered = [Spans(), Metrics()]
+left = [Spans(), Metrics()]
+print([unregister_exit_handler(one) for one in (*unregistered, trace.NoOpTracerProvider())])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split("\n") == ["[True, True, False]", "metrics", "spans", ""]
 
 
 @pytest.mark.parametrize("make", [TracerProvider, MeterProvider])
