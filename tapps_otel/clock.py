@@ -22,6 +22,7 @@ __all__ = [
     "sleep_async",
     "time_ns",
     "timestamp",
+    "timestamp_ns",
     "use",
 ]
 
@@ -98,3 +99,11 @@ def parse_timestamp(text: str) -> int:
         raise ValueError(msg)
     at = datetime.fromisoformat(text[:19] + "+00:00")
     return int(at.timestamp()) * _NS + int(text[20:29])
+
+
+def timestamp_ns(text: str) -> int:
+    """Read a timestamp of a log, which anybody may have written: 0 for what is not one."""
+    try:
+        return parse_timestamp(text)
+    except ValueError:
+        return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from tapps_otel.clock import parse_timestamp
+from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class AttemptHistory(Struct, gc=False):
     @property
     def started_ns(self) -> int:
         """Wall clock, ns since 1970 UTC."""
-        return _ns(self.timestamp)
+        return timestamp_ns(self.timestamp)
 
 
 class StepHistory(Struct, gc=False):
@@ -185,7 +185,7 @@ class ExecutionHistory(Struct):
     @property
     def started_ns(self) -> int:
         """Wall clock, ns since 1970 UTC."""
-        return _ns(self.timestamp)
+        return timestamp_ns(self.timestamp)
 
 
 class Annotation(Struct, frozen=True):
@@ -512,10 +512,3 @@ def _flags(event: Event) -> int | None:
 
 def _bytes(raw: Any) -> bytes | None:
     return None if raw is UNSET else bytes(raw)
-
-
-def _ns(timestamp: str) -> int:
-    try:
-        return parse_timestamp(timestamp)
-    except ValueError:
-        return 0  # a foreign line's time: shown as 1970, never a crash of a report

@@ -363,7 +363,7 @@ def _resume(run: Run, history: RunHistory, config: Settings, about: Mapping[str,
     flags = 1 if before.flags is None else before.flags
     first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
     last = history.executions[-1].last_timestamp
-    last_ns = _moment(last)
+    last_ns = clock.timestamp_ns(last)
     interrupted = open_steps(history)
     links = tuple(
         SpanRef(run.trace_id, step.last.span_id, flags)
@@ -373,14 +373,6 @@ def _resume(run: Run, history: RunHistory, config: Settings, about: Mapping[str,
     event = _execution_event(run, "workflow_resume", config, about)
     ends = [_interruption(run, step, last, last_ns) for step in interrupted]
     run.begin_execution(event, ends, first=first, links=links)
-
-
-def _moment(timestamp: str) -> int:
-    """A timestamp as ns since 1970 UTC; 0 for one that is none."""
-    try:
-        return clock.parse_timestamp(timestamp)
-    except ValueError:
-        return 0
 
 
 def _interruption(run: Run, step: StepHistory, last: str, last_ns: int) -> Event:

@@ -126,7 +126,7 @@ class _Settlement:
         step, last, history = self._step, self._step.last, self._history
         number, span_id, started = last.number, last.span_id, last
         at = history.executions[-1].last_timestamp
-        duration = max(0, _ns(at) - started.started_ns)
+        duration = max(0, clock.timestamp_ns(at) - started.started_ns)
         if last.end_seq:
             number, span_id, duration = number + 1, new_span_id(), 0
             begin = self._event("step_start", at, number, span_id)
@@ -224,10 +224,3 @@ def _writing(
         yield fold, writer
     finally:
         writer.close()
-
-
-def _ns(timestamp: str) -> int:
-    try:
-        return clock.parse_timestamp(timestamp)
-    except ValueError:
-        return 0
