@@ -1,6 +1,6 @@
 """Between an executor and what watches it: whatever goes wrong on our side stays there.
 
-Every hook is called through :func:`guard`, so that a mistake in one costs the log, never the run;
+Every hook is called through :class:`Guard`, so that a mistake in one costs the log, never the run;
 what the watched function gives or raises passes unchanged. Inside, :func:`guarded` keeps what can
 fail by itself from costing more than that.
 """
@@ -18,7 +18,7 @@ from tapps_otel.errors import LogWriteError, TappsError
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-__all__ = ["Original", "Wrapper", "guard", "guarded"]
+__all__ = ["Guard", "Original", "Wrapper", "guarded"]
 
 _log = logging.getLogger("tapps_otel")
 _said: set[str] = set()
@@ -98,32 +98,41 @@ class Original:
 Wrapper = Callable[[Original, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def guard(  # noqa: PLR0917 - as wrapt gives them
-    name: str,
-    wrapper: Wrapper,
-    function: Any,
-    instance: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Let a hook's wrapper carry out a call; if it fails, the call is carried out as without us.
+class Guard:
+    """Called in place of a watched function: calls the hook's wrapper, and contains its failures.
 
-    ``LogWriteError`` passes, by which a user asks that nothing runs unlogged.
+    If the wrapper fails, the function is called as without us. ``LogWriteError`` passes, by which
+    a user asks that nothing runs unlogged.
+
+    :ivar on: while it is ``False``, the function is called and nothing else
 
     :param name: of the hook
     """
-    original = Original(function)
-    try:
-        made = wrapper(original, instance, args, kwargs)
-    except BaseException as error:
-        if original.passes(error):
-            raise
-        _say(name, error)
-    else:
-        if inspect.iscoroutine(made):
-            return _guard_async(name, made, original, args, kwargs)
-        return made
-    return original.outcome(args, kwargs)
+
+    __slots__ = ("_name", "_wrapper", "on")
+
+    def __init__(self, name: str, wrapper: Wrapper) -> None:
+        self._name, self._wrapper = name, wrapper
+        self.on = True
+
+    def __call__(
+        self, function: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call the function, watched; wrapt gives it bound to its object."""
+        if not self.on:
+            return function(*args, **kwargs)
+        original = Original(function)
+        try:
+            made = self._wrapper(original, instance, args, kwargs)
+        except BaseException as error:
+            if original.passes(error):
+                raise
+            _say(self._name, error)
+        else:
+            if inspect.iscoroutine(made):
+                return _guard_async(self._name, made, original, args, kwargs)
+            return made
+        return original.outcome(args, kwargs)
 
 
 async def _guard_async(

@@ -11,11 +11,10 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from tapps_otel.errors import SettingsError
-from tapps_otel.instrumentation.guarding import Wrapper, guard
+from tapps_otel.instrumentation.guarding import Guard, Wrapper
 
 __all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "Patches", "Report"]
 
@@ -33,12 +32,13 @@ class Hook:
 
     :ivar module: where it is, as ``package.module``
     :ivar name: in that module, as ``Class.method``
+    :ivar load: gives what watches its calls; not called before the module is imported
     :ivar essential: without it nothing true could be told, and no hook stays on
     """
 
     module: str
     name: str
-    wrapper: Wrapper
+    load: Callable[[], Wrapper]
     essential: bool = False
 
 
@@ -129,7 +129,7 @@ class Patches:
     def _put(self, hook: Hook, module: Any) -> None:
         name = f"{hook.module}.{hook.name}"
         try:
-            self._undo.append(_wrap(module, hook, lambda: self._wanted))
+            self._undo.append(_wrap(module, hook))
         except Exception as error:  # noqa: BLE001 - what is imported here is not ours to break
             self._states[name] = MISSING
             self._miss(hook, error)
@@ -149,7 +149,7 @@ class Patches:
         self._states |= dict.fromkeys(unfit, MISSING)
 
 
-def _wrap(module: Any, hook: Hook, enabled: Callable[[], bool]) -> Callable[[], None]:
+def _wrap(module: Any, hook: Hook) -> Callable[[], None]:
     """Wrap one function; gives what undoes it.
 
     :raises AttributeError: it is not there
@@ -160,11 +160,12 @@ def _wrap(module: Any, hook: Hook, enabled: Callable[[], bool]) -> Callable[[], 
     parent, attribute, original = wrapt.resolve_path(module, hook.name)
     _check(original)
     own = attribute in vars(parent)  # else it is a base class's: nothing to put back
-    watched = partial(guard, f"{hook.module}.{hook.name}", hook.wrapper)
-    wrapper = wrapt.FunctionWrapper(original, watched, enabled=enabled)
+    guard = Guard(f"{hook.module}.{hook.name}", hook.load())
+    wrapper = wrapt.FunctionWrapper(original, guard)
     wrapt.apply_patch(parent, attribute, wrapper)
 
     def undo() -> None:
+        guard.on = False
         # Who has wrapped it after us keeps that: the wrapper inside lets everything pass then.
         if vars(parent).get(attribute) is not wrapper:
             return

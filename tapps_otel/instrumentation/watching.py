@@ -42,8 +42,8 @@ def patches(name: str, spec: ExecutorSpec) -> Patches:
     return Patches(
         name,
         (
-            Hook(module, f"{path}.{spec.run}", partial(_on_run, spec), essential=True),
-            Hook(module, f"{path}.{spec.step}", partial(_on_step, spec), essential=True),
+            Hook(module, f"{path}.{spec.run}", lambda: partial(_on_run, spec), essential=True),
+            Hook(module, f"{path}.{spec.step}", lambda: partial(_on_step, spec), essential=True),
         ),
     )
 

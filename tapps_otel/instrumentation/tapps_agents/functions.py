@@ -2,17 +2,23 @@
 
 In all versions from 3.5.38 to 3.7.1 they have the same parameters (``_can_execute_step`` is there
 from 3.6.0 on); a test compares them with the version that is installed. Nothing heavy is imported
-here: what the functions tell is in :mod:`~tapps_otel.instrumentation.tapps_agents.hooks`.
+here: what watches the functions is in :mod:`~tapps_otel.instrumentation.tapps_agents.hooks`, which
+is loaded with the module that a function is in.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel.instrumentation.patching import Hook, Patches
 
-__all__ = ["SIGNATURES", "patches"]
+if TYPE_CHECKING:
+    from tapps_otel.instrumentation.guarding import Wrapper
+
+__all__ = ["SIGNATURES", "TARGET", "patches"]
+
+TARGET: Final = "tapps_agents"
 
 _WORKFLOW: Final = "tapps_agents.workflow"
 
@@ -53,17 +59,20 @@ _ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
 
 def patches() -> Patches:
     """The hooks, off."""
-    return Patches("tapps_agents", tuple(map(_hook, SIGNATURES)))
+    return Patches(TARGET, tuple(map(_hook, SIGNATURES)))
 
 
 def _hook(path: str) -> Hook:
     module, class_name, method = path.rsplit(".", 2)
-    name = f"{class_name}.{method}"
-    essential = method in _ESSENTIAL
-    return Hook(f"{_WORKFLOW}.{module}", name, partial(_call, name), essential=essential)
+    return Hook(
+        f"{_WORKFLOW}.{module}",
+        f"{class_name}.{method}",
+        partial(_load, path),
+        essential=method in _ESSENTIAL,
+    )
 
 
-def _call(name: str, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+def _load(path: str) -> Wrapper:
     from tapps_otel.instrumentation.tapps_agents.hooks import WRAPPERS  # heavy
 
-    return WRAPPERS[name](wrapped, instance, args, kwargs)
+    return WRAPPERS[path]

@@ -1,4 +1,4 @@
-"""What each watched function of tapps-agents tells. Loaded when the first of them is called."""
+"""What each watched function of tapps-agents tells. Loaded with the first of their modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tapps_otel import settings
 from tapps_otel.instrumentation.execution import attempt_here, call_of, is_enabled
-from tapps_otel.instrumentation.guarding import guarded
+from tapps_otel.instrumentation.guarding import Wrapper, guarded
 from tapps_otel.instrumentation.spec import Seen
 from tapps_otel.instrumentation.tapps_agents import bridge, definition
 from tapps_otel.instrumentation.tapps_agents.adapter import READING
@@ -21,7 +21,7 @@ from tapps_otel.instrumentation.tapps_agents.execution import (
     here,
 )
 from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
-from tapps_otel.instrumentation.tapps_agents.resuming import correct, prepare
+from tapps_otel.instrumentation.tapps_agents.restore import correct, prepare
 from tapps_otel.instrumentation.watching import see
 
 __all__ = ["WRAPPERS"]
@@ -248,25 +248,25 @@ def _read_events(read: Any, log: Any, args: Any, kwargs: Any) -> Any:
     return read(*args, **kwargs)
 
 
-WRAPPERS: Final = {
-    "WorkflowExecutor.execute": _execute,
-    "WorkflowExecutor._initialize_execution": _initialize,
-    "WorkflowExecutor._process_parallel_results": _process_results,
-    "WorkflowExecutor.start": _start,
-    "WorkflowExecutor.load_workflow": _load_workflow,
-    "WorkflowExecutor.load_last_state": _load_last_state,
-    "WorkflowExecutor.mark_step_complete": _mark_step_complete,
-    "WorkflowExecutor.skip_step": _skip_step,
-    "WorkflowExecutor.pause_workflow": _pause_workflow,
-    "ParallelStepExecutor.execute_parallel": _execute_parallel,
-    "AgentHandlerRegistry.find_handler": _find_handler,
-    "WorkflowEventLog.emit_event": _emit_event,
-    "WorkflowEventLog.read_events": _read_events,
-    "CursorWorkflowExecutor.run": _execute,
-    "CursorWorkflowExecutor._initialize_run": _initialize_cursor,
-    "CursorWorkflowExecutor._process_parallel_results": _process_results,
-    "CursorWorkflowExecutor._can_execute_step": _can_execute_step,
-    "CursorWorkflowExecutor.start": _start_cursor,
-    "CursorWorkflowExecutor.skip_step": _skip_step,
-    "CursorWorkflowExecutor.pause_workflow": _pause_workflow,
+WRAPPERS: Final[dict[str, Wrapper]] = {
+    "executor.WorkflowExecutor.execute": _execute,
+    "executor.WorkflowExecutor._initialize_execution": _initialize,
+    "executor.WorkflowExecutor._process_parallel_results": _process_results,
+    "executor.WorkflowExecutor.start": _start,
+    "executor.WorkflowExecutor.load_workflow": _load_workflow,
+    "executor.WorkflowExecutor.load_last_state": _load_last_state,
+    "executor.WorkflowExecutor.mark_step_complete": _mark_step_complete,
+    "executor.WorkflowExecutor.skip_step": _skip_step,
+    "executor.WorkflowExecutor.pause_workflow": _pause_workflow,
+    "parallel_executor.ParallelStepExecutor.execute_parallel": _execute_parallel,
+    "agent_handlers.registry.AgentHandlerRegistry.find_handler": _find_handler,
+    "event_log.WorkflowEventLog.emit_event": _emit_event,
+    "event_log.WorkflowEventLog.read_events": _read_events,
+    "cursor_executor.CursorWorkflowExecutor.run": _execute,
+    "cursor_executor.CursorWorkflowExecutor._initialize_run": _initialize_cursor,
+    "cursor_executor.CursorWorkflowExecutor._process_parallel_results": _process_results,
+    "cursor_executor.CursorWorkflowExecutor._can_execute_step": _can_execute_step,
+    "cursor_executor.CursorWorkflowExecutor.start": _start_cursor,
+    "cursor_executor.CursorWorkflowExecutor.skip_step": _skip_step,
+    "cursor_executor.CursorWorkflowExecutor.pause_workflow": _pause_workflow,
 }

@@ -9,7 +9,8 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
-from tapps_otel import instrumentation
+from tapps_otel.instrumentation import registry
+from tapps_otel.instrumentation.tapps_agents.functions import TARGET, patches
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Report
 
 __all__ = ["TappsAgentsInstrumentor"]
-
-_TARGET = "tapps_agents"
 
 
 class TappsAgentsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -30,16 +29,16 @@ class TappsAgentsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     @property
     def report(self) -> Report:
         """How the hooks stand at this moment."""
-        return instrumentation.report(_TARGET)
+        return registry.report(TARGET)
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """What must be installed for it to be of use."""
         return ("tapps-agents >= 3.5.38",)
 
     def _instrument(self, **_: Any) -> None:
-        if find_spec(_TARGET) is None:  # the launcher asks for every instrumentor that there is
+        if find_spec(TARGET) is None:  # the launcher asks for every instrumentor that there is
             return
-        instrumentation.instrument(_TARGET)
+        registry.add(TARGET, patches)
 
     def _uninstrument(self, **_: Any) -> None:
-        instrumentation.uninstrument(_TARGET)
+        registry.remove(TARGET)

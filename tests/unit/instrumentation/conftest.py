@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from outside_checker import check
-from tapps_otel import configure, instrumentation
+from tapps_otel import configure
+from tapps_otel.instrumentation import registry
 
 LOGS = Path(".tapps-agents/workflow-state/events")
 
@@ -19,9 +20,8 @@ def _own_hooks() -> Iterator[None]:
     """No test leaves a hook on, and every log that it leaves is checked by the outside checker."""
     configure(durability="os")
     yield
-    for patches in instrumentation._made.values():
-        patches.take_off()
-    instrumentation._made.clear()
+    for name in list(registry._patches):
+        registry.remove(name)
     for path in Path().rglob("workflow-state/events/*.jsonl"):
         if not path.name.endswith(".events.jsonl"):
             check(path)

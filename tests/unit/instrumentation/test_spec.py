@@ -273,7 +273,9 @@ def test_switched_off_later_runs_are_as_without_us() -> None:
 
 
 def test_a_name_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(LookupError, match="no executor 'celery' is known here, only tapps_agents"):
+    with pytest.raises(
+        LookupError, match="no executor 'celery' is supported by name, only tapps_agents"
+    ):
         instrument("celery")
 
 
