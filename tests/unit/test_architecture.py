@@ -264,7 +264,9 @@ def _modules_in(source: str, names: Container[str]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield from (name for name in (whole, node.module) if name in names)
+                found = whole if whole in names else node.module  # a module, or a name in one
+                if found in names:
+                    yield found
 
 
 def circle(imports: Graph) -> list[str]:
