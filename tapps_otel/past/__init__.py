@@ -1,1 +1,1 @@
-"""What a run's log says, folded into runs, steps and attempts. Pure."""
+"""A run's history: its log, folded into executions, steps and attempts. Pure."""

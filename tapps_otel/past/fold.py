@@ -1,8 +1,8 @@
-"""Events in, history out: one fold, used by resume, by reports and by exports. Pure.
+"""Folds a run's events into its history, for resume, reports and exports. Pure.
 
-The fold keeps what the rules of resume need and no more: of a step its attempts and its outcome,
-of a scope which failures in it were handled and which records are no longer due. Events that it
-does not know are passed over.
+The fold keeps only what the rules of resume need: the attempts and the outcome of a step, and
+which failures of a scope were handled and which of its records are no longer due. It ignores
+events of unknown types.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = [
     "fold",
 ]
 
-# Name of the annotation by which a person lets an interrupted step run again.
+# Name of the annotation that lets an interrupted step run again.
 RESOLVED: Final = "tapps.resolved"
 _ENDED_BADLY: Final = frozenset({"failed", "timeout", "cancelled"})
 
 
 class AttemptHistory(Struct, gc=False):
-    """One try of a step.
+    """One attempt of a step.
 
-    :ivar status: ``running`` while it is open, else that of the event that ended it
-    :ivar start_seq: of its ``step_start``; of the skip itself for a step that never started
-    :ivar end_seq: of the event that ended it; 0 while it is open
-    :ivar retry_in_ns: another try was to follow after this wait
-    :ivar caused_by: steps inside whose exception left it
-    :ivar order: it was its scope's n-th ordered call of that name; ``None``: in a task or thread
+    :ivar status: ``running`` while it is open, else the status of the event that ended it
+    :ivar start_seq: seq of its ``step_start``, or of the skip of a step that never started
+    :ivar end_seq: seq of the event that ended it; 0 while it is open
+    :ivar retry_in_ns: delay after which a retry was to follow, ``None`` if none was
+    :ivar caused_by: ids of the inner steps whose exception left it
+    :ivar order: n for its scope's n-th ordered call of that name; ``None`` in a task or thread
     """
 
     number: int
@@ -68,19 +68,19 @@ class AttemptHistory(Struct, gc=False):
 
     @property
     def started_ns(self) -> int:
-        """Wall clock, ns since 1970 UTC."""
+        """Start by the wall clock, ns since 1970 UTC."""
         return timestamp_ns(self.timestamp)
 
 
 class StepHistory(Struct, gc=False):
-    """What the log knows of one step: a *record*, in the words of the rules of resume.
+    """The recorded history of one step: a *record*, in the rules of resume.
 
-    :ivar step_id: its place, as ``outer/draft#2``
-    :ivar last: its last attempt
-    :ivar result: JSON bytes of what it gave back, if the log holds them
-    :ivar handled: it failed for good, and its scope went on after that
-    :ivar interruptions: how often in a row it was interrupted, without progress inside
-    :ivar resolved: a person let it run again
+    :ivar step_id: place of the step in the run, as ``outer/draft#2``
+    :ivar last: the last attempt
+    :ivar result: the result as JSON bytes, if the log holds it
+    :ivar handled: whether it finally failed and its scope continued after that
+    :ivar interruptions: number of interruptions in a row, without progress inside
+    :ivar resolved: whether it was resolved after an interruption, and may run again
     """
 
     step_id: str
@@ -102,11 +102,11 @@ class StepHistory(Struct, gc=False):
 
     @property
     def attempts(self) -> list[AttemptHistory]:
-        """In their order, the last one included."""
+        """All attempts, in order."""
         return [*(self._earlier or ()), self.last]
 
     def begin(self, attempt: AttemptHistory) -> None:
-        """Take in another attempt."""
+        """Add another attempt."""
         if self._earlier is None:
             self._earlier = []
         self._earlier.append(self.last)
@@ -114,17 +114,17 @@ class StepHistory(Struct, gc=False):
 
     @property
     def status(self) -> str:
-        """Of its last attempt."""
+        """Status of the last attempt."""
         return self.last.status
 
     @property
     def parent(self) -> str | None:
-        """Step id of the enclosing step; ``None`` in the workflow itself."""
+        """Id of the enclosing step; ``None`` for a step of the workflow itself."""
         return parent_of(self.step_id)
 
     @property
     def stored(self) -> bool:
-        """Whether it ended well and the log can give back what it returned."""
+        """Whether it completed or was skipped, and its result can be read from the log."""
         status = self.last.status
         return status == "skipped" or (
             status == "completed" and (self.result is not None or self.result_blob is not None)
@@ -132,42 +132,43 @@ class StepHistory(Struct, gc=False):
 
 
 class ScopeHistory(Struct):
-    """What the rules of resume need to know of a scope, beside its records.
+    """What the rules of resume need to know of a scope, besides its records.
 
-    :ivar gone: seq intervals; records that started inside one are no longer due
-    :ivar reset_seq: records that started before it do not count any more
-    :ivar pending: failures of ordered calls that no later call has yet shown to be handled
-    :ivar loose: the same of calls in tasks and threads, which only an ordered call can show
+    :ivar not_due: seq intervals; records that started inside one are no longer due
+    :ivar reset_seq: records that started before it no longer count
+    :ivar pending: failures of ordered calls that no later call has shown to be handled yet
+    :ivar pending_unordered: failures in tasks and threads; only a later ordered call can show
+        that they were handled
     """
 
-    gone: list[tuple[int, int]] = []
+    not_due: list[tuple[int, int]] = []
     reset_seq: int = 0
     pending: list[StepHistory] = []
-    loose: list[StepHistory] = []
+    pending_unordered: list[StepHistory] = []
 
     def forget_failures(self) -> None:
-        """No later call can show that they were handled."""
+        """Forget all pending failures: no later call can show that they were handled."""
         self.pending.clear()
-        self.loose.clear()
+        self.pending_unordered.clear()
 
     def forget_failure(self, step: StepHistory) -> None:
-        """It counts as a failure no more."""
+        """Forget the pending failure of a step that completed after all."""
         self.pending = [one for one in self.pending if one is not step]
-        self.loose = [one for one in self.loose if one is not step]
+        self.pending_unordered = [one for one in self.pending_unordered if one is not step]
 
     def due(self, record: StepHistory) -> bool:
-        """Whether the code is still expected to ask for this record."""
+        """Whether the code is still expected to call this step."""
         seq = record.last.start_seq
-        return not any(low < seq < high for low, high in self.gone)
+        return not any(low < seq < high for low, high in self.not_due)
 
 
 class ExecutionHistory(Struct):
-    """One process's go at the run.
+    """One execution of the run: its start in one process, or a resume in another.
 
-    :ivar status: of its end; ``interrupted`` where it has none and a later execution began;
-        ``running`` where it is the last and has none
-    :ivar flags: W3C trace flags of its span, where an SDK made that
-    :ivar last_timestamp: the latest of its events: the last moment at which it was surely alive
+    :ivar status: status of its ``workflow_end``; without one, ``interrupted`` if a later
+        execution began, else ``running``
+    :ivar flags: W3C trace flags of its span, if an SDK created one
+    :ivar last_timestamp: latest timestamp of its events: it was alive then
     """
 
     number: int
@@ -184,12 +185,12 @@ class ExecutionHistory(Struct):
 
     @property
     def started_ns(self) -> int:
-        """Wall clock, ns since 1970 UTC."""
+        """Start by the wall clock, ns since 1970 UTC."""
         return timestamp_ns(self.timestamp)
 
 
 class Annotation(Struct, frozen=True):
-    """A user's own event, or one of the library's remarks (``tapps.*``)."""
+    """An annotation of the user, or a remark of this library (``tapps.*``)."""
 
     seq: int
     timestamp: str
@@ -199,15 +200,17 @@ class Annotation(Struct, frozen=True):
 
 
 class RunHistory(Struct):
-    """A run, from its log alone.
+    """The history of a run, from its log alone.
 
-    :ivar status: ``completed``, ``failed``, ``cancelled``, ``interrupted`` or ``paused``, as the
-        last end says; ``running`` where the last execution has no end: whether it is alive only
-        its lease can tell
-    :ivar workflow: its name, and where it comes from, as the last execution found it
-    :ivar steps: in the order of their first start
-    :ivar seq: of the last event
-    :ivar result_json: JSON bytes of the workflow's result, if it completed and they are in the log
+    :ivar status: status of the last ``workflow_end``: ``completed``, ``failed``, ``cancelled``,
+        ``interrupted`` or ``paused``; ``running`` if the last execution has not ended (only the
+        lease tells whether it is alive)
+    :ivar workflow: name and import path of the workflow, as the last execution found them
+    :ivar by_id: all steps by their ids, in the order of their first start
+    :ivar seq: seq of the last event
+    :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
+    :ivar repairs: number of repairs of the log
+    :ivar dropped: number of events that could not be written
     """
 
     workflow_id: str
@@ -230,26 +233,26 @@ class RunHistory(Struct):
 
     @property
     def steps(self) -> list[StepHistory]:
-        """Every step, in the order of their first start."""
+        """All steps, in the order of their first start."""
         return list(self.by_id.values())
 
     @property
     def foreign(self) -> bool:
-        """Whether an executor that is not ours carries it out: it decides what runs again."""
+        """Whether a third-party executor runs it, which itself decides what runs again."""
         return "executor" in self.workflow
 
     @property
     def trace_id(self) -> str | None:
-        """Of the run's one trace."""
+        """Id of the run's trace, which all its executions share."""
         return self.executions[0].trace_id if self.executions else None
 
     @property
     def result(self) -> Any:
-        """The workflow's result as plain JSON values; ``None`` without one, or in a blob."""
+        """The workflow's result as JSON values; ``None`` without one, or if it is in a blob."""
         return None if self.result_json is None else msgspec.json.decode(self.result_json)
 
     def scope(self, step_id: str | None) -> ScopeHistory:
-        """What is known of a scope; made when first asked for."""
+        """Return the history of a scope, and create it if needed."""
         found = self.scopes.get(step_id)
         if found is None:
             found = self.scopes[step_id] = ScopeHistory()
@@ -257,15 +260,15 @@ class RunHistory(Struct):
 
 
 class Fold:
-    """Takes a run's events in order; :attr:`history` is what they say so far."""
+    """Folds a run's events, fed in order, into :attr:`history`."""
 
     def __init__(self, workflow_id: str) -> None:
         self.history = RunHistory(workflow_id)
         self._execution: ExecutionHistory | None = None
-        self._handlers = self._HANDLERS  # read with every event: quicker here than in the class
+        self._handlers = self._HANDLERS  # read for every event: faster here than from the class
 
     def feed(self, event: Event) -> None:
-        """Take the next event."""
+        """Add the next event."""
         handler = self._handlers.get(event.event_type)
         if handler is not None:
             handler(self, event)
@@ -276,7 +279,7 @@ class Fold:
         if (
             execution is not None
             and timestamp > execution.last_timestamp
-            and event.execution == execution.number  # not what a person or a repair added since
+            and event.execution == execution.number  # not what `resolve` or a repair added since
             and event.late is not True
         ):
             execution.last_timestamp = timestamp
@@ -288,8 +291,10 @@ class Fold:
             if before.status == "running":
                 before.status = "interrupted"
         for scope in history.scopes.values():
-            scope.forget_failures()  # only the execution in which it failed can show it handled
-        history.workflow = _or(event.workflow, history.workflow)  # a resume may accept a change
+            scope.forget_failures()  # only the execution that saw the failure can handle it
+        history.workflow = _or(
+            event.workflow, history.workflow
+        )  # a resume may accept a changed workflow
         if event.event_type == "workflow_start":
             history.name = str(history.workflow.get("name", ""))
             history.inputs = _bytes(event.inputs)
@@ -317,7 +322,7 @@ class Fold:
             execution = history.executions[-1]
             execution.status, execution.end_seq = history.status, event.seq
             execution.duration_ns = _or(event.duration_ns, None)
-        self._blame(event)
+        self._mark_unhandled(event)
         history.scope(None).forget_failures()
 
     def _on_step_start(self, event: Event) -> None:
@@ -326,8 +331,8 @@ class Fold:
         order = None if event.order is UNSET else event.order
         parent = parent_of(step_id) if "/" in step_id else None
         scope = history.scopes.get(parent)
-        if scope is not None and (scope.pending or scope.loose):
-            _see_handled(scope, ordered=order is not None)
+        if scope is not None and (scope.pending or scope.pending_unordered):
+            _mark_handled(scope, ordered=order is not None)
         attempt = AttemptHistory(
             1 if event.attempt is UNSET else event.attempt,
             event.execution,
@@ -351,14 +356,14 @@ class Fold:
         if not last.end_seq:
             return
         if last.status in _ENDED_BADLY and last.retry_in_ns is None:
-            self.history.scope(parent).gone.append((last.end_seq, event.seq))
-        if last.execution == event.execution:  # a retry: what the try before asked for may change
-            self.history.scope(step.step_id).gone.append((last.start_seq, event.seq))
+            self.history.scope(parent).not_due.append((last.end_seq, event.seq))
+        if last.execution == event.execution:  # a retry: its inner calls may differ
+            self.history.scope(step.step_id).not_due.append((last.start_seq, event.seq))
 
     def _on_step_end(self, event: Event) -> None:
         step = self._ended(event)
         attempt = step.last
-        if attempt.error is not None:  # an executor passes over what has failed
+        if attempt.error is not None:  # a third-party executor skipped a failed step
             self.history.scope(step.parent).forget_failure(step)
         attempt.status = "completed" if event.event_type == "step_finish" else "skipped"
         if event.result is not UNSET:
@@ -370,10 +375,10 @@ class Fold:
         if step.interruptions:
             step.interruptions = 0
         if "/" in step.step_id:
-            self._see_progress(step.step_id)
+            self._reset_interruptions(step.step_id)
 
-    def _see_progress(self, step_id: str) -> None:
-        """A step ended well: what encloses it is not stuck."""
+    def _reset_interruptions(self, step_id: str) -> None:
+        """Count the interruptions of the enclosing steps anew: a step inside has finished."""
         parent = parent_of(step_id)
         while parent is not None:
             outer = self.history.by_id.get(parent)
@@ -389,7 +394,7 @@ class Fold:
         attempt.retry_in_ns = _or(event.retry_in_ns, None)
         attempt.caused_by = tuple(_or(event.caused_by, ()))
         step.interruptions = step.interruptions + 1 if status == "interrupted" else 0
-        self._blame(event)
+        self._mark_unhandled(event)
         inner = self.history.scopes.get(step.step_id)
         if inner is not None:
             inner.forget_failures()
@@ -397,10 +402,10 @@ class Fold:
             self.history.scope(step.step_id).reset_seq = event.seq
         if status in {"failed", "timeout"} and attempt.retry_in_ns is None:
             scope = self.history.scope(step.parent)
-            (scope.loose if attempt.order is None else scope.pending).append(step)
+            (scope.pending_unordered if attempt.order is None else scope.pending).append(step)
 
     def _ended(self, event: Event) -> StepHistory:
-        """Note what every end of an attempt says."""
+        """Record what all events that end an attempt have in common."""
         step_id = "" if event.step_id is UNSET else event.step_id
         step = self.history.by_id.get(step_id)
         if step is None:
@@ -417,8 +422,8 @@ class Fold:
             attempt.artifacts = tuple(event.artifacts)
         return step
 
-    def _blame(self, event: Event) -> None:
-        """A failure that left its scope was not handled there, whatever was called after it."""
+    def _mark_unhandled(self, event: Event) -> None:
+        """A failure that left its scope was not handled, whatever was called after it."""
         if event.caused_by is not UNSET:
             for step_id in event.caused_by:
                 step = self.history.by_id.get(step_id)
@@ -442,7 +447,7 @@ class Fold:
         dropped = _or(event.attributes, {}).get("dropped")
         self.history.dropped += dropped if isinstance(dropped, int) else 0
 
-    # Functions, not bound methods: a fold that referred to itself would outlive its use.
+    # Functions, not bound methods, which would make a reference cycle of each fold.
     _HANDLERS: Final[dict[str, Callable[[Fold, Event], None]]] = {
         "workflow_start": _on_execution,
         "workflow_resume": _on_execution,
@@ -458,7 +463,7 @@ class Fold:
 
 
 def fold(workflow_id: str, events: Iterable[Event]) -> RunHistory:
-    """Fold all of ``events``."""
+    """Return the history that ``events`` add up to."""
     folded = Fold(workflow_id)
     feed = folded.feed
     with collector_paused():
@@ -469,7 +474,7 @@ def fold(workflow_id: str, events: Iterable[Event]) -> RunHistory:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the cyclic garbage collector from walking a history that only grows: twice as fast."""
+    """Pause the garbage collector: folding without its walks over the history is twice as fast."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -479,12 +484,12 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _see_handled(scope: ScopeHistory, *, ordered: bool) -> None:
-    """The scope went on: failures before this call were handled, if it could know of them."""
-    for known in (scope.pending, scope.loose) if ordered else (scope.pending,):
-        for step in known:
+def _mark_handled(scope: ScopeHistory, *, ordered: bool) -> None:
+    """A later call shows that failures were handled; an ordered one, also those in tasks."""
+    for failures in (scope.pending, scope.pending_unordered) if ordered else (scope.pending,):
+        for step in failures:
             step.handled = True
-        known.clear()
+        failures.clear()
 
 
 def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistory:

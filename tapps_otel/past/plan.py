@@ -1,4 +1,4 @@
-"""From history to resume: which records each scope offers, and where a run would go on. Pure."""
+"""What a resume can use of a history: the records of each scope, and where it continues. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tapps_otel.names import number_in
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory, ScopeHistory, StepHistory
 
-__all__ = ["Past", "Plan", "goes_on_at", "open_steps"]
+__all__ = ["Past", "Plan", "open_steps", "resume_points"]
 
 
 class Past(Struct):
     """What an attempt of a scope finds in the log.
 
-    :ivar records: that count, in the order of their first start
-    :ivar used: the highest number of each name: numbers are not used twice
-    :ivar lost: interrupted records that count no more, and that nobody resolved
-    :ivar scope: what is known of the scope itself
+    :ivar scope: history of the scope itself
+    :ivar records: the records that count, in the order of their first start
+    :ivar used: the highest number in use, by step name: numbers are never used twice
+    :ivar lost: unresolved interrupted records that no longer count
     """
 
     scope: ScopeHistory
@@ -30,9 +30,9 @@ class Past(Struct):
 
 
 class Plan:
-    """The records of every scope of a run, kept up to date while it goes on.
+    """The records of every scope of a run, kept up to date while the run is in progress.
 
-    :ivar children: of each scope that ever had a step, unless it was forgotten
+    :ivar children: records by scope; forgotten scopes are left out
     """
 
     def __init__(self, history: RunHistory) -> None:
@@ -48,11 +48,11 @@ class Plan:
             self.children[None] = top
 
     def add(self, step: StepHistory) -> None:
-        """Take in a step that the history has come to know."""
+        """Add a step that is new in the history."""
         self.children.setdefault(step.parent, []).append(step)
 
     def past(self, scope_id: str | None) -> Past | None:
-        """What a new attempt of this scope finds; ``None`` for a scope that never had a step."""
+        """Return what a new attempt of a scope finds; ``None`` if it never had a step."""
         children = self.children.get(scope_id)
         if children is None:
             return None
@@ -69,7 +69,7 @@ class Plan:
         return past
 
     def forget(self, step_id: str) -> None:
-        """Let go of a step that has ended, and of all inside it: nobody will ask again."""
+        """Free a step that has ended and all steps inside it: they are not called again."""
         history = self._history
         history.by_id.pop(step_id, None)
         history.scopes.pop(step_id, None)
@@ -77,13 +77,14 @@ class Plan:
             self.forget(child.step_id)
 
     def forget_scope(self, scope_id: str | None) -> None:
-        """Let go of a scope's list of records, which a matcher has taken over."""
+        """Free the list of a scope's records, which a matcher now owns."""
         self.children.pop(scope_id, None)
 
     def loss(self, record: StepHistory, *, interruptible: bool) -> str | None:
-        """What would be lost if this record were passed over; ``None``: nothing.
+        """Return what would be lost if this record were not used, ``None`` if nothing.
 
-        :param interruptible: an interruption alone loses nothing (``on_interrupted="rerun"``)
+        :param interruptible: whether the step may be interrupted (``on_interrupted="rerun"``), so
+            that an interruption alone loses nothing
         """
         if record.status == "completed" and record.stored:
             return "a stored result"
@@ -91,7 +92,7 @@ class Plan:
             if self._progress(record):
                 return "finished steps inside"
             if not interruptible:
-                return "an interruption that nobody resolved"
+                return "an unresolved interruption"
         return None
 
     def _progress(self, record: StepHistory) -> bool:
@@ -104,7 +105,7 @@ class Plan:
 
 
 def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
-    """Of each name. Not a count: a start that the crash kept out of the log leaves a gap."""
+    """Return the highest number by name; a start that a crash kept out of the log leaves a gap."""
     highest: dict[str, int] = {}
     for step in steps:
         number, name = number_in(step.step_id), step.name
@@ -114,15 +115,15 @@ def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
 
 
 def open_steps(history: RunHistory) -> list[StepHistory]:
-    """Steps that started and never ended, innermost first."""
+    """Return the steps that started and never ended, innermost first."""
     found = [step for step in history.by_id.values() if not step.last.end_seq]
     return sorted(found, key=lambda step: -step.step_id.count("/"))
 
 
-def goes_on_at(history: RunHistory) -> list[StepHistory]:
-    """The steps at which a resume would do work that began before: open or failed, unhandled.
+def resume_points(history: RunHistory) -> list[StepHistory]:
+    """Return the unfinished steps that a resume runs again: open, or failed and not handled.
 
-    Empty where it goes on with a step that never started, or has nothing left to do.
+    Empty if it would continue with a step that never started, or has nothing left to do.
     """
     return [
         step

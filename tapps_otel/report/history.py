@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from tapps_otel.past.plan import goes_on_at, open_steps
+from tapps_otel.past.plan import open_steps, resume_points
 from tapps_otel.report.lines import MARKS, Line, Piece, clock_time, columns, day_time, took
 from tapps_otel.report.text import few, json_text, plain, shorten, width
 
@@ -239,7 +239,7 @@ def outlook(history: RunHistory, holder: tuple[int | None, str | None] | None) -
     if not history.executions:
         return [*lines, _outlook_line("goes on", "at the beginning: nothing was begun")]
     done = sum(_is_done(step, history) for step in history.steps)
-    again = [plain(step.step_id) for step in _innermost(goes_on_at(history))]
+    again = [plain(step.step_id) for step in _innermost(resume_points(history))]
     text = f"at {few(again)}" if again else "with what follows the last step"
     steps = f"{done} finished step{'s' * (done != 1)}"
     text += f"; {steps} will not run again" if done else ""
@@ -304,7 +304,7 @@ def as_json(history: RunHistory) -> dict[str, Any]:
 
 
 def _goes_on(history: RunHistory) -> list[str]:
-    return [step.step_id for step in goes_on_at(history)]
+    return [step.step_id for step in resume_points(history)]
 
 
 def _step_json(step: StepHistory) -> dict[str, Any]:
