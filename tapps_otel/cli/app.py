@@ -1,16 +1,26 @@
-"""The commands: their arguments and their help. What they do stands in the modules beside this."""
+"""The commands: their arguments and help. What each does is in the module of its name."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tapps_otel.cli.codes import MEANINGS, finish, refuse_usage
+from tapps_otel.cli.arguments import (
+    AllRuns,
+    AsJson,
+    LogDir,
+    OptionalRunId,
+    Quiet,
+    RunId,
+    parse_time,
+)
+from tapps_otel.cli.codes import MEANINGS, Code, finish
+from tapps_otel.cli.usage import ParserError, UsageError, refuse_usage, say_usage_error
 
-__all__ = ["app"]
+__all__ = ["app", "run_app"]
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in MEANINGS.items())
 
@@ -25,41 +35,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)]
-LogDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--log-dir",
-        metavar="DIR",
-        help="Folder of the logs.",
-        show_default=False,
-        rich_help_panel=None,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+def run_app(arguments: list[str]) -> int:
+    """Run the command that the arguments name, and return its exit code."""
+    try:
+        return app(args=arguments, prog_name="tapps-otel", standalone_mode=False) or Code.OK
+    except (UsageError, ParserError) as error:
+        if arguments:
+            say_usage_error(error, _command_name(arguments))
+        else:  # the error is the help
+            typer.echo(str(error), err=True)
+        return Code.USAGE
 
 
-class ExportFormat(StrEnum):
-    """What ``export --format`` can ask for."""
-
-    otlp_json = "otlp-json"
-    chrome_trace = "chrome-trace"
-    csv = "csv"
+def _command_name(arguments: list[str]) -> str:
+    """Return the name of the command that was called; empty if there is none of that name."""
+    names = {command.name for command in app.registered_commands}
+    return arguments[0] if arguments[0] in names else ""
 
 
-class Status(StrEnum):
-    """What ``list --status`` can ask for."""
-
-    running = "running"
-    completed = "completed"
-    failed = "failed"
-    cancelled = "cancelled"
-    interrupted = "interrupted"
-    paused = "paused"
-    damaged = "damaged"
-
-
-def _version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
         from tapps_otel.version import __version__
 
@@ -70,13 +65,14 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
 
 
-@app.command()
+@app.command("run")
 def run(
     workflow: Annotated[
         str,
@@ -100,58 +96,63 @@ def run(
         typer.Option(
             "--id",
             metavar="RUN",
-            help="Name of the run; one that is there goes on, or gives its result.",
+            help="Id of the run. One that exists is resumed, or its result is printed.",
             show_default=False,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Run a workflow, or go on with a named run.
+    """Run a workflow, or resume a named run.
 
     Progress goes to standard error, the result to standard output.
     """
-    from tapps_otel.cli import running
+    from tapps_otel.cli.run import run
 
-    finish(lambda: running.run(workflow, inputs, workflow_id, log_dir=log_dir, quiet=quiet))
+    finish(lambda: run(workflow, inputs, workflow_id, log_dir=log_dir, quiet=quiet))
 
 
-@app.command()
+@app.command("resume")
 def resume(
-    workflow_id: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
-    ] = None,
+    workflow_id: OptionalRunId = None,
     last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
     accept_change: Annotated[
         bool,
         typer.Option(
             "--accept-change",
-            help="Go on although the steps of an executor's workflow have changed.",
+            help="Resume although the steps of an executor's workflow have changed.",
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Go on with a run that was interrupted or failed.
+    """Resume a run that was interrupted or failed.
 
-    Its workflow and its inputs are those in its log. What has finished does not run again.
+    Workflow and inputs are taken from its log. Completed steps do not run again.
     """
-    from tapps_otel.cli import running
+    from tapps_otel.cli.resume import resume
 
     if (workflow_id is None) is not last:
         refuse_usage("give the id of a run, or --last")
-    finish(
-        lambda: running.resume(
-            workflow_id, accept_change=accept_change, log_dir=log_dir, quiet=quiet
-        )
-    )
+    finish(lambda: resume(workflow_id, accept_change=accept_change, log_dir=log_dir, quiet=quiet))
+
+
+class Status(StrEnum):
+    """What ``list --status`` can ask for."""
+
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+    interrupted = "interrupted"
+    paused = "paused"
+    damaged = "damaged"
 
 
 @app.command("list")
-def list_(  # noqa: PLR0917 - typer gives them by name
+def list_(  # noqa: PLR0917 - typer passes them by name
     status: Annotated[
-        Status | None, typer.Option(help="Only runs of this status.", show_default=False)
+        Status | None, typer.Option(help="Only runs with this status.", show_default=False)
     ] = None,
     workflow: Annotated[
         str | None,
@@ -166,51 +167,49 @@ def list_(  # noqa: PLR0917 - typer gives them by name
         ),
     ] = None,
     last: Annotated[
-        int, typer.Option("--last", "-n", metavar="N", min=0, help="At most so many; 0: all.")
+        int, typer.Option("--last", "-n", metavar="N", min=0, help="At most this many; 0: all.")
     ] = 20,
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
     """List the runs, the one written to last first."""
-    from tapps_otel.cli import reading
+    from tapps_otel.cli.list import list_runs
 
-    filters: dict[str, Any] = {
+    filters = {
         "status": status and status.value,
         "workflow": workflow,
-        "since_ns": None if since is None else reading.moment(since),
+        "since_ns": None if since is None else parse_time(since),
     }
-    finish(lambda: reading.list_runs(filters, last, as_json=as_json, log_dir=log_dir))
+    finish(lambda: list_runs(filters, last, as_json=as_json, log_dir=log_dir))
 
 
-@app.command()
+@app.command("show")
 def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) -> None:
     """Show a run's history.
 
-    What ran, when, how long, what failed, what is open, and where it would go on. Times are UTC.
+    What ran, when, how long, what failed, what is unfinished, and where a resume would continue.
+    Times are UTC.
     """
-    from tapps_otel.cli import reading
+    from tapps_otel.cli.show import show
 
-    finish(lambda: reading.show(workflow_id, as_json=as_json, log_dir=log_dir))
+    finish(lambda: show(workflow_id, as_json=as_json, log_dir=log_dir))
 
 
 @app.command("open")
 def open_(workflow_id: RunId, log_dir: LogDir = None) -> None:
-    """Print the link of a run's trace in Jaeger; on a desktop, open it.
+    """Print the link to a run's trace in Jaeger; on a desktop, open it.
 
-    TAPPS_OTEL_JAEGER_URL says which Jaeger; else it is this project's, on this machine.
+    TAPPS_OTEL_JAEGER_URL names the Jaeger; the default is this project's, on this machine.
     """
-    from tapps_otel.cli import opening
+    from tapps_otel.cli.open import open_trace
 
-    finish(lambda: opening.open_trace(workflow_id, log_dir=log_dir))
+    finish(lambda: open_trace(workflow_id, log_dir=log_dir))
 
 
-@app.command()
+@app.command("verify")
 def verify(
-    workflow_id: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
-    ] = None,
-    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
+    workflow_id: OptionalRunId = None,
+    all_runs: AllRuns = False,
     against: Annotated[
         str | None,
         typer.Option(
@@ -223,84 +222,85 @@ def verify(
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Check every byte of a log against its chain.
+    """Check every byte of a log against its hash chain.
 
-    Lines cut off the end, and a log that was rewritten whole, show only against spans that were
-    sent: they tell of the log's head. With --against, every span of the log is looked for there,
-    and every span of the run there in the log.
+    Lines cut off the end, or a log rewritten as a whole, show only in a comparison with spans that
+    were sent, which record the log's head. With --against, every span of the log is looked up
+    there, and every span of the run there is looked up in the log.
     """
-    from tapps_otel.cli import verifying
+    from tapps_otel.cli.verify import verify
 
     if (workflow_id is None) is not all_runs:
         refuse_usage("give the id of a run, or --all")
-    finish(lambda: verifying.verify(workflow_id, against, as_json=as_json, log_dir=log_dir))
+    finish(lambda: verify(workflow_id, against, as_json=as_json, log_dir=log_dir))
 
 
-@app.command()
+@app.command("repair")
 def repair(
     workflow_id: RunId,
     accept_damage: Annotated[
         bool,
-        typer.Option("--accept-damage", help="Needed: you have looked at it (verify, show)."),
+        typer.Option("--accept-damage", help="Required: you have looked at it (verify, show)."),
     ] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Accept a log's damage, so that the run can go on.
+    """Accept a log's damage, so that the run can be resumed.
 
-    Nothing is removed or rewritten: one line is added that declares everything behind the last
-    good line. What stood there is lost to the run; steps whose end was there run again.
+    Nothing is removed or rewritten: one line is added that declares everything after the last
+    good line as damaged. The run has lost it; steps that were completed there run again.
     """
-    from tapps_otel.cli import mending
+    from tapps_otel.cli.repair import repair
 
     if not accept_damage:
-        refuse_usage("a person decides: say --accept-damage")
-    finish(lambda: mending.repair(workflow_id, log_dir=log_dir))
+        refuse_usage(
+            "nothing was repaired: pass --accept-damage once you have looked at the damage "
+            "(verify, show)"
+        )
+    finish(lambda: repair(workflow_id, log_dir=log_dir))
 
 
-@app.command()
+@app.command("resolve")
 def resolve(
     workflow_id: RunId,
     step_id: Annotated[
-        str, typer.Argument(metavar="STEP", help="Step id, as show writes it.", show_default=False)
+        str,
+        typer.Argument(metavar="STEP", help="Id of a step, as show prints it.", show_default=False),
     ],
     result: Annotated[
         str | None,
         typer.Option(
             "--result",
             metavar="JSON",
-            help="It did its work: this is its result.",
+            help="The step did its work, with this result.",
             show_default=False,
         ),
     ] = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="It may run again.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="The step may run again.")] = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Say what became of an interrupted step.
+    """Settle what became of an interrupted step.
 
-    For steps that resume does not run again by itself: those with on_interrupted="fail", and
+    For steps that a resume does not run again by itself: those with on_interrupted="fail", and
     those that were interrupted too often.
     """
-    from tapps_otel.cli import mending
+    from tapps_otel.cli.resolve import resolve
 
     if (result is None) is not rerun:
         refuse_usage("give --result JSON or --rerun")
-    finish(lambda: mending.resolve(workflow_id, step_id, result, log_dir=log_dir))
+    finish(lambda: resolve(workflow_id, step_id, result, log_dir=log_dir))
 
 
 class Protocol(StrEnum):
-    """How a collector is spoken to."""
+    """What ``send --protocol`` can ask for."""
 
     grpc = "grpc"
     http = "http/protobuf"
 
 
-@app.command()
-def send(  # noqa: PLR0917 - typer gives them by name
-    workflow_id: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="Id of a run.", show_default=False),
-    ] = None,
-    all_runs: Annotated[bool, typer.Option("--all", help="Every run of the folder.")] = False,
+@app.command("send")
+def send(  # noqa: PLR0917 - typer passes them by name
+    workflow_id: OptionalRunId = None,
+    all_runs: AllRuns = False,
     since: Annotated[
         str | None,
         typer.Option(
@@ -310,43 +310,51 @@ def send(  # noqa: PLR0917 - typer gives them by name
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="All spans, also those that were confirmed.")
+        bool, typer.Option("--force", help="Send spans again that were acknowledged.")
     ] = False,
     endpoint: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="The collector, as http://localhost:4317; else OTEL_EXPORTER_OTLP_ENDPOINT.",
+            help="The collector, as http://localhost:4317; default: OTEL_EXPORTER_OTLP_ENDPOINT.",
             show_default=False,
         ),
     ] = None,
     protocol: Annotated[
-        Protocol | None, typer.Option(help="How it is spoken to.", show_default=False)
+        Protocol | None, typer.Option(help="The OTLP protocol to use.", show_default=False)
     ] = None,
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
     """Send spans from logs to a collector.
 
-    Those that it has not confirmed yet, also of runs that were killed, made without
-    OpenTelemetry, or whose collector was down. The standard OTEL_EXPORTER_OTLP_ variables hold.
+    Sends those that it has not acknowledged yet, also of runs that were killed, were made without
+    OpenTelemetry, or whose collector was down. The OTEL_EXPORTER_OTLP_ variables apply.
     """
-    from tapps_otel.cli import reading, sending
+    from tapps_otel.cli.send import Sending, send
 
     if [workflow_id is not None, all_runs, since is not None].count(True) != 1:
         refuse_usage("give the id of a run, --all, or --since TIME")
-    what = sending.Sending(
+    what = Sending(
         workflow_id=workflow_id,
-        since_ns=None if since is None else reading.moment(since),
+        since_ns=None if since is None else parse_time(since),
         endpoint=endpoint,
         protocol=protocol and protocol.value,
         force=force,
         log_dir=log_dir,
     )
-    finish(lambda: sending.send(what, as_json=as_json))
+    finish(lambda: send(what, as_json=as_json))
 
 
-@app.command()
+class ExportFormat(StrEnum):
+    """What ``export --format`` can ask for."""
+
+    otlp_json = "otlp-json"
+    chrome_trace = "chrome-trace"
+    csv = "csv"
+
+
+@app.command("export")
 def export(
     workflow_id: RunId,
     form: Annotated[
@@ -358,10 +366,10 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where to: a new file, readable by you alone; - is standard output.",
+            help="A new file, readable only by you; - is standard output.",
         ),
     ] = "-",
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     log_dir: LogDir = None,
 ) -> None:
     """Write a run for other programs.
@@ -372,43 +380,43 @@ def export(
     csv           the log's events, one a row: for spreadsheets (text that begins
                   like a formula gets an apostrophe in front)
 
-    Of a run that is going on, spans are those that have ended. A file stands under its name once
-    it is whole. Where the log is damaged, what stands before the damage is written.
+    Of a run in progress, the spans that have ended are written. A file has its name only once it
+    is complete. Of a damaged log, what comes before the damage is written.
     """  # noqa: D301 - the backslash is for click
-    from tapps_otel.cli import exporting
+    from tapps_otel.cli.export import export
 
     file = None if output == "-" else Path(output)
     if force and file is None:
-        refuse_usage("--force is for --output FILE")
-    finish(lambda: exporting.export(workflow_id, form.value, file, force=force, log_dir=log_dir))
+        refuse_usage("--force needs --output FILE")
+    finish(lambda: export(workflow_id, form.value, file, force=force, log_dir=log_dir))
 
 
-@app.command()
+@app.command("schema")
 def schema() -> None:
-    """Write the JSON Schema of a line of a log."""
-    from tapps_otel.cli import reading
+    """Print the JSON Schema of a log line."""
+    from tapps_otel.cli.schema import schema
 
-    finish(reading.schema)
+    finish(schema)
 
 
-@app.command()
+@app.command("doctor")
 def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
     """Check folder, disk, locks, settings, collector.
 
-    Everything is tried out, and removed again.
+    Each is tried out, and what that leaves is removed again.
     """
-    from tapps_otel.cli import checking
+    from tapps_otel.cli.doctor import doctor
 
-    finish(lambda: checking.doctor(as_json=as_json, log_dir=log_dir))
+    finish(lambda: doctor(as_json=as_json, log_dir=log_dir))
 
 
-@app.command()
+@app.command("demo")
 def demo(log_dir: LogDir = None) -> None:
     """Watch a workflow be killed and resumed.
 
-    It does real work on files, in a process that is killed in the middle of a step. It takes
-    less than ten seconds.
+    It does real work on files, in a process that is killed in the middle of a step. It takes less
+    than ten seconds.
     """
-    from tapps_otel.cli import showing
+    from tapps_otel.cli.demo import demo
 
-    finish(lambda: showing.demo(log_dir=log_dir))
+    finish(lambda: demo(log_dir=log_dir))

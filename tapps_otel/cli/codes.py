@@ -1,4 +1,4 @@
-"""Exit codes, and what each error of the library means for them."""
+"""Exit codes, and which of them each error of the package leads to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Final, NoReturn
 import typer
 
 from tapps_otel import errors
-from tapps_otel.cli.terminal import say_error, silence
+from tapps_otel.cli.terminal import close_streams, say_error
+from tapps_otel.cli.usage import UsageError
 
-__all__ = ["MEANINGS", "Code", "code_of", "finish", "refuse_usage"]
+__all__ = ["MEANINGS", "Code", "code_of", "finish"]
 
 
 class Code(IntEnum):
@@ -37,16 +38,16 @@ MEANINGS: Final[dict[Code, str]] = {
     Code.FAILED: "the workflow failed; a check found damage or a problem, or cannot be made",
     Code.USAGE: "wrong usage: arguments, an id, a setting, a workflow that cannot be imported",
     Code.NOT_FOUND: "there is no such run",
-    Code.BUSY: "another process carries the run on",
+    Code.BUSY: "another process is running the run",
     Code.REFUSED: "refused: other inputs or workflow, divergence, interrupted step, paused",
     Code.LOG: "the log is damaged, of a newer format, cut after a send, or cannot be written",
-    Code.UNSENT: "a collector cannot be reached, or refused; it can be sent to later",
+    Code.UNSENT: "a collector cannot be reached, or refused spans; send them again later",
     Code.INTERRUPTED: "interrupted (Ctrl-C); the run can be resumed",
-    Code.BROKEN_PIPE: "nobody reads the output any more",
+    Code.BROKEN_PIPE: "the reader of the output closed it",
     Code.TERMINATED: "terminated (SIGTERM); the run can be resumed",
 }
 
-# The first class that fits counts.
+# The first class that fits decides.
 _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.RunNotFoundError, Code.NOT_FOUND),
     (errors.RunBusyError, Code.BUSY),
@@ -64,37 +65,24 @@ _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
 
 
 def code_of(error: errors.TappsError) -> Code:
-    """The exit code for an error of the library."""
+    """Return the exit code for an error of the package."""
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
-def refuse_usage(text: str) -> NoReturn:
-    """Say what is wrong with the arguments, and exit."""
-    say_error(text)
-    raise typer.Exit(Code.USAGE)
-
-
 def finish(action: Callable[[], Code]) -> NoReturn:
-    """Do what a command does, and exit with its code; an error becomes its own line and code."""
+    """Run a command and exit with its code; an error becomes one message and its code."""
     try:
         code = action()
+    except (typer.Exit, UsageError):
+        raise
     except errors.TappsError as error:
         say_error(str(error))
         code = code_of(error)
     except KeyboardInterrupt:
         code = Code.INTERRUPTED
-    except BrokenPipeError:
-        code = Code.BROKEN_PIPE
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            code = Code.BROKEN_PIPE
-        else:
-            where = "" if error.filename is None else f"{error.filename}: "
-            say_error(f"{where}{error.strerror or error}")
-            code = Code.LOG
-    except typer.Exit:
-        raise
-    except Exception as error:  # noqa: BLE001 - a mistake of ours: still no traceback
+        code = _code_of_os_error(error)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours: even then no traceback
         last = traceback.extract_tb(error.__traceback__)[-1]
         say_error(
             f"unexpected {type(error).__name__}: {error} ({last.filename}, line {last.lineno}). "
@@ -102,5 +90,13 @@ def finish(action: Callable[[], Code]) -> NoReturn:
         )
         code = Code.FAILED
     if code is Code.BROKEN_PIPE:
-        silence()
+        close_streams()
     raise typer.Exit(code)
+
+
+def _code_of_os_error(error: OSError) -> Code:
+    if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
+        return Code.BROKEN_PIPE
+    where = "" if error.filename is None else f"{error.filename}: "
+    say_error(f"{where}{error.strerror or error}")
+    return Code.LOG

@@ -1,7 +1,8 @@
-"""Writing: lines with colours to a terminal, plain lines and JSON to anything else."""
+"""Writing: coloured lines to a terminal, plain lines and JSON to anything else."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import logging
@@ -10,7 +11,7 @@ import shlex
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,22 +21,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Terminal",
+    "close_streams",
     "command",
     "err",
+    "make_logging_safe",
+    "make_streams_tolerant",
     "out",
-    "safe_logging",
+    "resume_hint",
     "say_error",
-    "silence",
     "styled",
-    "tolerant_streams",
+    "value_text",
     "write_json",
 ]
 
-_STYLES = {"good": "green", "bad": "red", "warn": "yellow", "dim": "dim", "strong": "bold"}
+_STYLES: Final = {"good": "green", "bad": "red", "warn": "yellow", "dim": "dim", "strong": "bold"}
+# Shown where an encoding lacks the character; one column each, so that columns stay aligned.
+_ASCII: Final = {"✓": "+", "✗": "x", "…": "~", "·": "-"}
+_ON_MISSING: Final = "tapps_otel_ascii"
 
 
 class Terminal:
-    """A stream to write lines to. Colours and a width only where somebody looks."""
+    """A stream to write lines to. It has colours and a width only if it is a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -43,18 +49,18 @@ class Terminal:
 
     @cached_property
     def console(self) -> Console:
-        """Of rich, for what only a terminal can show."""
+        """Rich's console on the stream, for what only a terminal can show."""
         from rich.console import Console
 
         return Console(file=self.stream, highlight=False, markup=False, emoji=False)
 
     @property
     def width(self) -> int | None:
-        """Columns; ``None`` where it is no terminal."""
+        """Columns; ``None`` if it is not a terminal."""
         return self.console.width if self.is_terminal else None
 
     def say(self, *lines: Line | str) -> None:
-        """Write lines, which are safe to show."""
+        """Write lines, which must be safe to show."""
         if self.is_terminal:
             for line in lines:
                 self.console.print(styled(line), soft_wrap=True)
@@ -65,7 +71,7 @@ class Terminal:
 
 
 def styled(line: Line | str) -> Text:
-    """A line for rich."""
+    """Convert a line to rich's text."""
     from rich.text import Text
 
     if isinstance(line, str):
@@ -74,25 +80,35 @@ def styled(line: Line | str) -> Text:
 
 
 def out() -> Terminal:
-    """Standard output: what was asked for."""
+    """Return standard output: for what was asked for."""
     return Terminal(sys.stdout)
 
 
 def err() -> Terminal:
-    """Standard error: progress, remarks, errors."""
+    """Return standard error: for progress, remarks, errors."""
     return Terminal(sys.stderr)
 
 
 def write_json(value: Any) -> None:
-    """One JSON value on standard output, safe to show."""
-    from tapps_otel.report.text import json_text
-
-    sys.stdout.write(json_text(value, indent=2) + "\n")
+    """Write one JSON value to standard output, safe to show."""
+    sys.stdout.write(value_text(value, indent=2) + "\n")
     sys.stdout.flush()
 
 
+def value_text(value: Any, *, indent: int | None = None) -> str:
+    """Encode a value as JSON that standard output can hold, whatever its encoding."""
+    from tapps_otel.report.text import json_text
+
+    text = json_text(value, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json_text(value, indent=indent, ascii_only=True)
+    return text
+
+
 def say_error(text: str) -> None:
-    """An error on standard error; its first line says what, the others where and how on."""
+    """Write an error to standard error: what is wrong, then where and what to do next."""
     from tapps_otel.report.lines import Line
     from tapps_otel.report.text import block
 
@@ -101,12 +117,20 @@ def say_error(text: str) -> None:
 
 
 def command(arguments: str, log_dir: Path | None = None) -> str:
-    """A command for the user to type, called as this one was.
+    """Return a command line for the user to type, with the program called as it was now.
 
-    :param log_dir: as it was given; left out where it was not
+    :param log_dir: as given on the command line; ``None`` if it was not
     """
     where = "" if log_dir is None else f" --log-dir {shlex.quote(str(log_dir))}"
     return f"{_program()} {arguments}{where}"
+
+
+def resume_hint(workflow_id: str, log_dir: Path | None) -> Line:
+    """Return the line that names the command to type next."""
+    from tapps_otel.report.lines import Line
+    from tapps_otel.report.text import plain
+
+    return Line.of(("  next: ", "dim"), plain(command(f"resume {workflow_id}", log_dir)))
 
 
 def _program() -> str:
@@ -119,18 +143,34 @@ def _program() -> str:
     return "tapps-otel"
 
 
-def tolerant_streams() -> None:
-    """Let characters that the terminal's encoding lacks be escaped, not end the program."""
+# -- the streams themselves
+
+
+def make_streams_tolerant() -> None:
+    """Let no character end the program: one that an encoding lacks is replaced."""
+    codecs.register_error(_ON_MISSING, _replace_missing)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed before this process began
             setattr(sys, name, io.StringIO())
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ON_MISSING)
 
 
-class _SafeLines(logging.Formatter):
-    """Remarks of libraries, which may quote a log, as lines that are safe to show."""
+def _replace_missing(error: UnicodeError) -> tuple[str, int]:
+    """Write our own signs in ASCII, and any other character as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return "".join(_ASCII.get(char) or _escape(char) for char in missing), error.end
+
+
+def _escape(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+class _SafeFormatter(logging.Formatter):
+    """Formats log records, which may quote a run's log, as lines that are safe to show."""
 
     def format(self, record: logging.LogRecord) -> str:
         from tapps_otel.report.text import block
@@ -138,14 +178,14 @@ class _SafeLines(logging.Formatter):
         return "\n".join(block(super().format(record)))
 
 
-def safe_logging() -> None:
-    """Let remarks that no handler takes, and that go to standard error, be safe to show."""
+def make_logging_safe() -> None:
+    """Make log records safe to show that no handler takes, and that go to standard error."""
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_SafeLines())
+        logging.lastResort.setFormatter(_SafeFormatter())
 
 
-def silence() -> None:
-    """Nobody reads the output any more: let what is left of it go in silence."""
+def close_streams() -> None:
+    """Discard what is left of the output, after its reader has closed the pipe."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.close()

@@ -10,7 +10,17 @@ from tapps_otel.report.text import width
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MARKS", "STYLES", "Line", "Piece", "clock_time", "columns", "day_time", "took"]
+__all__ = [
+    "MARKS",
+    "STYLES",
+    "Line",
+    "Piece",
+    "clock_time",
+    "columns",
+    "day_time",
+    "labelled",
+    "took",
+]
 
 STYLES: Final = ("", "good", "bad", "warn", "dim", "strong")
 
@@ -49,6 +59,11 @@ class Line(tuple[Piece, ...]):
     def text(self) -> str:
         """The line without its styles."""
         return "".join(piece.text for piece in self)
+
+
+def labelled(label: str, text: str, style: str = "") -> Line:
+    """Make a line of a label and a text, as reports begin and end with."""
+    return Line.of((f"{label:<10}", "dim"), (text, style))
 
 
 def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int = 2) -> list[Line]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["block", "few", "fit", "json_text", "plain", "shorten", "width"]
+__all__ = ["block", "counted", "few", "fit", "json_text", "plain", "shorten", "width"]
 
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _WIDE: Final = frozenset("WF")
@@ -34,13 +34,13 @@ def block(text: str) -> list[str]:
     return [plain(line.expandtabs(4)) for line in text.rstrip("\n").split("\n")]
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON that any reader takes and any terminal can show: what is not printable is escaped.
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Encode as JSON that any terminal can show: what is not printable is escaped.
 
-    Unlike ASCII JSON, it leaves letters of all languages as they are.
+    :param ascii_only: escape all but ASCII; otherwise letters of all languages stay as they are
     """
     separators = None if indent else (",", ":")
-    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent, separators=separators)
     return text if text.isprintable() else text.translate(_JSON_ESCAPES)
 
 
@@ -68,6 +68,11 @@ def fit(text: str, columns: int) -> str:
     """Exactly so many columns of ``text``."""
     short = shorten(text, columns)
     return short + " " * (columns - width(short))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def few(texts: Iterable[str], most: int = 6) -> str:

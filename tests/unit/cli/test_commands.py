@@ -121,7 +121,7 @@ def test_commands_to_type_are_called_as_this_one_was(
     monkeypatch.setenv("PATH", f"/usr/bin{os.pathsep}/on/the/path")
     monkeypatch.setattr(sys, "argv", [called])
 
-    assert f"go on: {shown}\n" in cli("run", "flow.py:failing", "--id", "a").err
+    assert f"next: {shown}\n" in cli("run", "flow.py:failing", "--id", "a").err
 
 
 def test_on_a_terminal_there_are_colours_and_elsewhere_none(cli: Cli) -> None:
@@ -142,3 +142,28 @@ def test_on_a_terminal_a_line_shows_what_is_open() -> None:
 
 def test_what_the_workflow_prints_is_not_lost_on_a_terminal() -> None:
     assert "the workflow prints this" in on_terminal("run", "flow.py:small")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "name"),
+    [
+        (["show"], "missing argument 'RUN'", "show"),
+        (["list", "--nothing"], "no such option: --nothing", "list"),
+        (["list", "--status", "odd"], "invalid value for '--status': 'odd' is not one of ", "list"),
+        (["list", "--last"], "option '--last' requires an argument", "list"),
+        (["show", "a", "b"], "got unexpected extra argument", "show"),
+        (["resume"], "give the id of a run, or --last", "resume"),
+        (["lst"], "no such command 'lst'", ""),
+        (["--nothing"], "no such option: --nothing", ""),
+    ],
+)
+def test_wrong_usage_is_said_in_one_form(
+    cli: Cli, arguments: list[str], said: str, name: str
+) -> None:
+    done = cli(*arguments)
+
+    assert (done.code, done.out) == (2, "")
+    first, second = done.err.splitlines()
+    assert first.startswith(f"error: {said}")
+    assert not first.endswith(".")
+    assert second == f"`{f'tapps-otel {name}'.strip()} --help` explains the usage"

@@ -72,7 +72,8 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(cli: Cli, run: str) -> 
 
     assert done.code == 2
     assert done.err == (
-        "error: out: a file of that name is there: name another, or say --force to replace it\n"
+        "error: out: a file of that name is there: name another, or pass --force to replace it\n"
+        "`tapps-otel export --help` explains the usage\n"
     )
     assert Path("out").read_text() == "mine"
     assert cli("export", run, "-f", "csv", "-o", "out", "--force").code == 0
@@ -84,7 +85,7 @@ def test_a_log_is_not_replaced_by_force_either(cli: Cli, run: str) -> None:
     done = cli("export", run, "-f", "otlp-json", "-o", str(LOGS / "r.jsonl"), "--force")
 
     assert done.code == 2
-    assert done.err.endswith("name another, it is in the folder of logs\n")
+    assert "name another, as it is in the folder of logs\n" in done.err
     assert (LOGS / "r.jsonl").read_bytes() == before
 
 
@@ -96,9 +97,9 @@ def test_a_log_is_not_replaced_by_force_either(cli: Cli, run: str) -> None:
         (["r", "-f", "csv", "-o", "no/out"], 2, "error: no/out: No such file or directory"),
         (["r", "-f", "csv", "-o", "."], 2, "error: .: not a regular file"),
         (["r", "-f", "csv", "-o", "flow.py/out"], 2, "error: flow.py/out: Not a directory"),
-        (["r", "-f", "csv", "--force"], 2, "error: --force is for --output FILE"),
+        (["r", "-f", "csv", "--force"], 2, "error: --force needs --output FILE"),
         (["r", "-f", "xml"], 2, "'xml' is not one of 'otlp-json', 'chrome-trace', 'csv'"),
-        (["r"], 2, "Missing option '--format'"),
+        (["r"], 2, "error: missing option '--format'"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -30,7 +30,7 @@ def test_the_result_is_on_standard_output_and_progress_on_standard_error(cli: Cl
     assert done.out == "the workflow prints this\n8\n"
     assert "✓ double  " in done.err
     assert "✓ a completed in " in done.err
-    assert ", 1 steps" in done.err
+    assert ", 1 step\n" in done.err
 
 
 def test_quiet_is_quiet(cli: Cli) -> None:
@@ -120,7 +120,7 @@ def test_a_workflow_that_fails_shows_where_and_how_to_go_on(cli: Cli) -> None:
     assert "raise RuntimeError(message)" in done.err
     assert "Traceback" not in done.err
     assert "tapps_otel/run" not in done.err  # frames of the library say nothing to its user
-    assert done.err.endswith("go on: tapps-otel resume a --log-dir 'my logs'\n")
+    assert done.err.endswith("next: tapps-otel resume a --log-dir 'my logs'\n")
 
 
 def test_a_result_that_cannot_be_stored_is_named_by_its_path(cli: Cli) -> None:
@@ -218,16 +218,16 @@ def test_an_interrupted_payment_is_refused() -> None:
         (["flow.py"], 2, "'flow.py' is not MODULE:FUNCTION, as flow.py:main"),
         (["broken.py:x"], 2, "SyntaxError: invalid syntax (broken.py, line 1)"),
         (["fails.py:x"], 2, "ZeroDivisionError: division by zero"),
-        (["flow.py:small", "-i", "{"], 2, "the input is not JSON"),
+        (["flow.py:small", "-i", "{"], 2, "--input is not JSON"),
         (["flow.py:small", "-i", "NaN"], 2, "NaN is not JSON"),
-        (["flow.py:small", "-i", "[" * 100_000], 2, "the input is not JSON"),
+        (["flow.py:small", "-i", "[" * 100_000], 2, "--input is not JSON"),
         (["flow.py:small", "-i", "3"], 2, "an object of arguments, or a list"),
         (["flow.py:small", "-i", "[1, 2, 3]"], 2, "takes 2 arguments (number, add), not 3"),
         (["flow.py:small", "-i", '{"size": 1}'], 2, "it has no parameter ['size']"),
         (["flow.py:small", "-i", '{"number": "x"}'], 2, "$.number: str is not what"),
         (["flow.py:typed", "-i", "[{}]"], 2, "Field required"),
         (["flow.py:typed"], 2, "missing a required argument: 'page'"),
-        (["flow.py:small", "-i", "@nowhere.json"], 2, "cannot read the input"),
+        (["flow.py:small", "-i", "@nowhere.json"], 2, "--input cannot be read"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_place(
@@ -357,7 +357,7 @@ def test_a_signal_is_recorded_as_an_interruption(
     done = signalled(workflow, number)
 
     assert done.code == code
-    assert "go on: " in done.err
+    assert "next: " in done.err
     assert "Traceback" not in done.err
     assert history("a").status == "interrupted"
 

@@ -101,7 +101,7 @@ def test_a_run_that_fails_again(
 
     assert done.code == 1
     assert "failed after" in done.err
-    assert f"go on: tapps-otel resume {killed}" in done.err
+    assert f"next: tapps-otel resume {killed}" in done.err
 
 
 def test_the_project_may_be_gone(

@@ -1,4 +1,4 @@
-"""``open``."""
+"""``open``: the link to a run's trace in Jaeger."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["open_trace"]
 
 
 def open_trace(workflow_id: str, *, log_dir: Path | None) -> Code:
-    """``open``: the link on standard output, whatever stands against it on standard error."""
+    """Print the link, and open it on a desktop; problems go to standard error."""
     from tapps_otel.otel.transport import jaeger
     from tapps_otel.run.opening import find
     from tapps_otel.run.queries import events
@@ -25,28 +25,29 @@ def open_trace(workflow_id: str, *, log_dir: Path | None) -> Code:
     url = (settings.current().jaeger_url or jaeger.STACK_URL).rstrip("/")
     link = None if first is None else jaeger.trace_url(url, first.trace_id)
     if first is None or link is None:
-        say_error(f"{plain(workflow_id)} has not begun: there is no trace of it")
+        show = command(f"show {workflow_id}", log_dir)
+        say_error(f"{workflow_id} has no trace, as it has not begun: `{show}` shows its log")
         return Code.FAILED
     out().say(link)
-    wrong = jaeger.problem(url)
-    if wrong is not None:
+    problem = jaeger.problem(url)
+    if problem is not None:
         say_error(
-            f"{url}: {wrong}\n`docker compose up -d --wait` or `collector/stack.sh up` starts this "
-            "project's Jaeger; TAPPS_OTEL_JAEGER_URL names another"
+            f"{url}: {problem}\n`docker compose up -d --wait` or `collector/stack.sh up` starts "
+            "this project's Jaeger; TAPPS_OTEL_JAEGER_URL names another"
         )
         return Code.FAILED
     if not jaeger.has_trace(url, str(first.trace_id)):
-        again = command(f"send {plain(workflow_id)}", log_dir)
-        err().say(f"that Jaeger does not have it yet: {plain(again)} sends it")
-    if _desktop():
+        send = plain(command(f"send {workflow_id}", log_dir))
+        err().say(f"this Jaeger does not have the trace yet: `{send}` sends it")
+    if _is_desktop():
         import webbrowser
 
         webbrowser.open(link)
     return Code.OK
 
 
-def _desktop() -> bool:
-    """Whether somebody looks, and a browser would open in a window of its own."""
+def _is_desktop() -> bool:
+    """Whether a person is watching, and a browser would open in its own window."""
     if not sys.stdout.isatty():
         return False
     return sys.platform == "darwin" or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tapps_otel.cli.codes import Code, refuse_usage
+from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import err, out, styled
+from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.errors import LogError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -65,7 +66,7 @@ def _to_file(made: Export, output: Path, *, force: bool) -> None:
         if error.filename != str(output):
             raise
         if isinstance(error, FileExistsError):
-            how = "it is in the folder of logs" if force else "or say --force to replace it"
+            how = "as it is in the folder of logs" if force else "or pass --force to replace it"
             reason = f"{reason}: name another, {how}"
         refuse_usage(f"{output}: {reason}")
 

@@ -1,0 +1,167 @@
+"""One execution of a run: call it, show its progress, report how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel import settings
+from tapps_otel.cli.codes import Code, code_of
+from tapps_otel.cli.interrupt import run_to_end
+from tapps_otel.cli.loading import user_frames
+from tapps_otel.cli.progress import Watch
+from tapps_otel.cli.terminal import err, out, resume_hint, say_error, value_text
+from tapps_otel.errors import LogError, RefusalError, RunNotFoundError, TappsError
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import block, counted, plain
+
+if TYPE_CHECKING:
+    from tapps_otel.log.store import Store
+
+__all__ = ["execute"]
+
+
+def execute(
+    call: Callable[[Path], Any],
+    workflow_id: str,
+    result_json: Callable[[Any], bytes] | None = None,
+    *,
+    log_dir: Path | None,
+    quiet: bool,
+) -> Code:
+    """Execute a run, and show it.
+
+    :param call: starts or resumes the run in a log folder; returns its result, or a coroutine
+    :param result_json: encodes the result; ``None`` if the run is an executor's, whose result is
+        its state
+    """
+    from tapps_otel.run.opening import store_of
+
+    config = settings.configure(handle_sigterm=True)  # after the workflow's own configure()
+    store = store_of(log_dir or config.log_dir)
+    watch = Watch(
+        store.log_path(workflow_id), workflow_id, seen=_last_seq(store, workflow_id), quiet=quiet
+    )
+    try:
+        with watch:
+            result = run_to_end(call(store.folder))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return _report_interrupted(Code.INTERRUPTED, workflow_id, log_dir)
+    except (SystemExit, Exception) as error:  # noqa: BLE001 - of the user's workflow
+        return _report_raised(error, watch, workflow_id, log_dir)
+    if result_json is None and result.status != "completed":
+        return _report_ended(result, watch, workflow_id, log_dir)
+    if not quiet:
+        _report_completed(watch, workflow_id)
+    _warn_of_incomplete_log(store, workflow_id)
+    _write_result(b"null" if result_json is None else result_json(result))
+    return Code.OK
+
+
+def _last_seq(store: Store, workflow_id: str) -> int:
+    """Seq of the log's last event before this execution."""
+    try:
+        before = store.summary(workflow_id)
+    except RunNotFoundError:
+        return 0
+    # No execution writes to a damaged log: there will be no news.
+    return sys.maxsize if before.status == "damaged" else before.seq
+
+
+# -- how it ended
+
+
+def _report_raised(
+    error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None
+) -> Code:
+    """Report an exception: the workflow's own failure, SIGTERM, or a refusal of this package."""
+    if isinstance(error, SystemExit) and error.code == Code.TERMINATED:
+        return _report_interrupted(Code.TERMINATED, workflow_id, log_dir)
+    began = watch.began and not isinstance(error, (RefusalError, LogError))
+    if isinstance(error, TappsError) and not began:
+        say_error(str(error))
+        return code_of(error)
+    return _report_failed(error, watch, workflow_id, log_dir)
+
+
+def _report_interrupted(code: Code, workflow_id: str, log_dir: Path | None) -> Code:
+    word = "interrupted" if code is Code.INTERRUPTED else "terminated"
+    err().say(
+        Line.of(("! ", "warn"), (plain(workflow_id), "strong"), f" {word}"),
+        resume_hint(workflow_id, log_dir),
+    )
+    return code
+
+
+def _report_failed(
+    error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None
+) -> Code:
+    terminal = err()
+    terminal.say(*user_frames(error))
+    _say_failure(workflow_id, f"failed after {watch.elapsed}", f"{_name(error)}: {_text(error)}")
+    for note in getattr(error, "__notes__", ()):
+        # The note that the library adds names the same command as the last line.
+        if isinstance(note, str) and "tapps-otel resume " not in note:
+            terminal.say(*block(note))
+    terminal.say(resume_hint(workflow_id, log_dir))
+    return Code.FAILED
+
+
+def _report_ended(state: Any, watch: Watch, workflow_id: str, log_dir: Path | None) -> Code:
+    """Report how an executor ended a run that it did not complete."""
+    reason = str(state.error or "its executor names no reason")
+    _say_failure(workflow_id, f"{plain(state.status)} after {watch.elapsed}", reason)
+    err().say(resume_hint(workflow_id, log_dir))
+    return Code.REFUSED if state.status == "paused" else Code.FAILED
+
+
+def _say_failure(workflow_id: str, ending: str, reason: str) -> None:
+    first, *rest = block(reason)
+    pieces = (("✗ ", "bad"), (plain(workflow_id), "strong"), f" {ending}: ", (first, "bad"))
+    err().say(Line.of(*pieces), *rest)
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    is_builtin = kind.__module__ == "builtins"
+    return kind.__qualname__ if is_builtin else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__
+        return "(its message cannot be shown)"
+
+
+def _report_completed(watch: Watch, workflow_id: str) -> None:
+    if watch.began:
+        steps = counted(watch.progress.finished, "step")
+        words = f"completed in {watch.elapsed}, {steps}"
+    else:
+        words = "had completed: its stored result"
+    err().say(Line.of(("✓ ", "good"), (plain(workflow_id), "strong"), f" {words}"))
+
+
+def _warn_of_incomplete_log(store: Store, workflow_id: str) -> None:
+    """Warn if the run completed and its log does not show that."""
+    try:
+        status = store.summary(workflow_id).status
+    except RunNotFoundError:
+        err().say(Line.of(("! no log was written (TAPPS_OTEL_ENABLED is off)", "warn")))
+        return
+    if status != "completed":
+        text = "! the log is incomplete: a resume would run the steps that are missing in it again"
+        err().say(Line.of((text, "warn")))
+
+
+def _write_result(data: bytes) -> None:
+    if data == b"null":
+        return
+    terminal = out()
+    indent = 2 if terminal.is_terminal else None
+    terminal.say(*value_text(json.loads(data), indent=indent).split("\n"))

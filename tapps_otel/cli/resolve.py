@@ -1,0 +1,40 @@
+"""``resolve``: settle an interrupted step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tapps_otel.cli.codes import Code
+from tapps_otel.cli.terminal import out, resume_hint
+from tapps_otel.cli.usage import refuse_usage
+from tapps_otel.report.lines import Line
+from tapps_otel.report.text import plain
+
+__all__ = ["resolve"]
+
+
+def resolve(workflow_id: str, step_id: str, result: str | None, *, log_dir: Path | None) -> Code:
+    """Store a result for an interrupted step, or let it run again.
+
+    :param result: JSON; ``None`` to run the step again
+    """
+    from tapps_otel.run.opening import find
+    from tapps_otel.run.resolving import resolve as settle
+
+    _, workflow_id = find(workflow_id, log_dir)
+    data = None if result is None else _canonical(result)
+    settle(workflow_id, step_id, result=data, log_dir=log_dir)
+    words = "will run again" if data is None else "has this result now, and will not run again"
+    out().say(Line.of((plain(step_id), "strong"), f" {words}"), resume_hint(workflow_id, log_dir))
+    return Code.OK
+
+
+def _canonical(text: str) -> bytes:
+    import json
+
+    from tapps_otel.run.values import to_json
+
+    try:
+        return to_json(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        refuse_usage(f"""--result is not JSON: {error}. A string needs quotes: '"done"'""")
