@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
     from tapps_otel.otel.replay.send import SendReport
     from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
-    from tapps_otel.run.attempt import Attempt
+    from tapps_otel.run.api import Attempt, Run
     from tapps_otel.run.children import child_env
     from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.queries import events, follow, history, last_run, list_runs
-    from tapps_otel.run.recorder import Run
     from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
@@ -82,12 +81,11 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "otel.capture.exporter": "JsonlSpanExporter",
         "otel.replay.send": "SendReport",
         "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
-        "run.attempt": "Attempt",
+        "run.api": "Attempt Run",
         "run.children": "child_env",
         "run.current": "annotate current_run current_step skip",
         "run.policy": "Backoff",
         "run.queries": "events follow history last_run list_runs",
-        "run.recorder": "Run",
         "run.scope": "bind",
         "run.sending": "send",
         "run.step": "Step step",

@@ -12,7 +12,7 @@ from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNot
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import NO_RUN
-from tapps_otel.run.opening import find, store_of
+from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence

@@ -28,7 +28,7 @@ __all__ = ["demo"]
 def demo(*, log_dir: Path | None) -> Code:
     """``demo``: show it, then say in one screen what happened."""
     from tapps_otel.demo import SOURCES, Demo
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.lookup import store_of
 
     terminal = out()
     shown = Demo(store_of(log_dir).folder)

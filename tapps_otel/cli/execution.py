@@ -21,6 +21,7 @@ from tapps_otel.report.text import block, counted, plain
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
+    from tapps_otel.run.lookup import StoredRun
 
 __all__ = ["execute"]
 
@@ -30,6 +31,7 @@ def execute(
     workflow_id: str,
     result_json: Callable[[Any], bytes] | None = None,
     *,
+    found: StoredRun | None = None,
     log_dir: Path | None,
     quiet: bool,
 ) -> Code:
@@ -38,13 +40,18 @@ def execute(
     :param call: starts or resumes the run in a log folder; returns its result, or a coroutine
     :param result_json: encodes the result; ``None`` if the run is an executor's, whose result is
         its state
+    :param found: the run that is resumed
     """
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.lookup import store_of
 
     config = settings.configure(handle_sigterm=True)  # after the workflow's own configure()
-    store = store_of(log_dir or config.log_dir)
+    store = store_of(log_dir or config.log_dir) if found is None else found.store
     watch = Watch(
-        store.log_path(workflow_id), workflow_id, seen=_last_seq(store, workflow_id), quiet=quiet
+        store.log_path(workflow_id),
+        workflow_id,
+        seen=_last_seq(store, workflow_id, found),
+        quiet=quiet,
+        file=None if found is None else found.file,
     )
     try:
         with watch:
@@ -62,10 +69,10 @@ def execute(
     return Code.OK
 
 
-def _last_seq(store: Store, workflow_id: str) -> int:
+def _last_seq(store: Store, workflow_id: str, found: StoredRun | None) -> int:
     """Seq of the log's last event before this execution."""
     try:
-        before = store.summary(workflow_id)
+        before = store.summary(workflow_id) if found is None else found.summary
     except RunNotFoundError:
         return 0
     # No execution writes to a damaged log: there will be no news.

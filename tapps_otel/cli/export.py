@@ -28,7 +28,7 @@ def export(
     :param output: ``None`` for standard output
     """
     from tapps_otel.audit.export import Export
-    from tapps_otel.run.opening import find
+    from tapps_otel.run.lookup import find
 
     made = Export(*find(workflow_id, log_dir), form)
     try:

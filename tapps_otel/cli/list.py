@@ -28,7 +28,7 @@ def list_runs(filters: dict[str, Any], last: int, *, as_json: bool, log_dir: Pat
     :param last: at most this many; 0 for all
     """
     from tapps_otel.run import queries
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.lookup import store_of
 
     # One more than is shown, to know whether there are more.
     limit = last + 1 if last else None

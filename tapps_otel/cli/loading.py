@@ -31,7 +31,7 @@ def load_workflow(target: str, workflow_id: str | None = None) -> Workflow[..., 
     :param target: ``package.module:function`` or ``file.py:function``
     :param workflow_id: the run that it is needed for, to be named in the message
     """
-    from tapps_otel.run.queries import find_workflow
+    from tapps_otel.run.workflow import find_workflow
 
     _extend_path(target)
     try:

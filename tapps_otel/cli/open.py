@@ -17,7 +17,7 @@ __all__ = ["open_trace"]
 def open_trace(workflow_id: str, *, log_dir: Path | None) -> Code:
     """Print the link, and open it on a desktop; problems go to standard error."""
     from tapps_otel.otel.transport import jaeger
-    from tapps_otel.run.opening import find
+    from tapps_otel.run.lookup import find
     from tapps_otel.run.queries import events
 
     _, workflow_id = find(workflow_id, log_dir)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from tapps_otel import clock
 from tapps_otel.cli.terminal import err, out, styled
@@ -33,13 +33,23 @@ class Watch:
     terminal the last line shows what is open at this moment.
 
     :param seen: seq of the last event that is not news
+    :param file: the log, if it is open already
     :ivar began: whether any news came
     """
 
-    def __init__(self, path: Path, workflow_id: str, *, seen: int, quiet: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        workflow_id: str,
+        *,
+        seen: int,
+        quiet: bool,
+        file: BinaryIO | None = None,
+    ) -> None:
         self.progress = Progress()
         self.began = False
-        self._path, self._workflow_id, self._seen, self._quiet = path, workflow_id, seen, quiet
+        self._path, self._workflow_id, self._file = path, workflow_id, file
+        self._seen, self._quiet = seen, quiet
         self._terminal = err()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="tapps-otel-watch", daemon=True)
@@ -105,7 +115,13 @@ class Watch:
         stopping = False
         while True:
             try:
-                yield from follow(self._path, self._workflow_id, done=self._stop.is_set, poll=_POLL)
+                yield from follow(
+                    self._path,
+                    self._workflow_id,
+                    done=self._stop.is_set,
+                    poll=_POLL,
+                    file=self._file,
+                )
             except FileNotFoundError:
                 if stopping:  # looked for once more after the run was over
                     return

@@ -14,7 +14,7 @@ __all__ = ["repair"]
 
 def repair(workflow_id: str, *, log_dir: Path | None) -> Code:
     """Declare everything after the last good line as damaged, so that the run can be resumed."""
-    from tapps_otel.run.opening import find
+    from tapps_otel.run.lookup import find
     from tapps_otel.run.resolving import repair as declare
 
     _, workflow_id = find(workflow_id, log_dir)

@@ -18,7 +18,7 @@ def resolve(workflow_id: str, step_id: str, result: str | None, *, log_dir: Path
 
     :param result: JSON; ``None`` to run the step again
     """
-    from tapps_otel.run.opening import find
+    from tapps_otel.run.lookup import find
     from tapps_otel.run.resolving import resolve as settle
 
     _, workflow_id = find(workflow_id, log_dir)

@@ -15,6 +15,7 @@ from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
+    from tapps_otel.run.lookup import StoredRun
 
 __all__ = ["resume"]
 
@@ -27,7 +28,7 @@ def resume(
     :param workflow_id: ``None`` for the run that was written to last
     :param accept_change: resume an executor's run although the steps of its workflow changed
     """
-    from tapps_otel.run.opening import beginning, store_of
+    from tapps_otel.run.lookup import StoredRun, store_of
 
     store = store_of(log_dir)
     if workflow_id is None:
@@ -36,33 +37,35 @@ def resume(
             say_error(f"no runs in {store.folder}: start one with `tapps-otel run`")
             return Code.NOT_FOUND
         workflow_id = last.workflow_id
-    name = store.name_of(workflow_id)
-    history = beginning(name, log_dir)
-    if history.foreign:
-        return _resume_foreign(history, name, accept_change, log_dir=log_dir, quiet=quiet)
-    flow = load_workflow(str(history.workflow.get("path", "")), name)
-    if flow is None:
-        return Code.REFUSED
-    return execute(
-        lambda folder: flow.options(log_dir=folder).resume(name),
-        name,
-        flow.signature.result_json,
-        log_dir=log_dir,
-        quiet=quiet,
-    )
+    with StoredRun(store, store.name_of(workflow_id)) as found:
+        if found.history.foreign:
+            return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
+        flow = load_workflow(str(found.history.workflow.get("path", "")), found.name)
+        if flow is None:
+            return Code.REFUSED
+        return execute(
+            lambda _: flow.resume_found(found),
+            found.name,
+            flow.signature.result_json,
+            found=found,
+            log_dir=log_dir,
+            quiet=quiet,
+        )
 
 
 def _resume_foreign(
-    history: RunHistory, name: str, accept_change: bool, *, log_dir: Path | None, quiet: bool
+    found: StoredRun, accept_change: bool, *, log_dir: Path | None, quiet: bool
 ) -> Code:
     """Resume the run of a third-party executor."""
     from tapps_otel.instrumentation.resuming import resume_foreign
+
+    history = found.history
 
     def call(folder: Path) -> Any:
         _enter_working_directory(history)
         return resume_foreign(history, accept_change=accept_change, log_dir=folder)
 
-    return execute(call, name, log_dir=log_dir, quiet=quiet)
+    return execute(call, found.name, found=found, log_dir=log_dir, quiet=quiet)
 
 
 def _enter_working_directory(history: RunHistory) -> None:

@@ -163,7 +163,7 @@ class _Bar(AbstractContextManager["_Bar"]):
         self._progress.update(self._task, completed=report.seq, spans=report.sent)
 
     def _lines(self, workflow_id: str) -> int | None:
-        from tapps_otel.run.opening import store_of
+        from tapps_otel.run.lookup import store_of
 
         try:
             return store_of(self._what.log_dir).summary(workflow_id).seq or None

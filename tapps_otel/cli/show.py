@@ -38,7 +38,7 @@ class _Look(NamedTuple):
 def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
     """Show a run's history, as far as its log can be read."""
     from tapps_otel.log import lease
-    from tapps_otel.run.opening import find
+    from tapps_otel.run.lookup import find
 
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # raises for a file that is not a log

@@ -23,7 +23,7 @@ def verify(
 ) -> Code:
     """``verify``: one run, or all of the folder."""
     from tapps_otel.audit import verify as audit
-    from tapps_otel.run.opening import store_of
+    from tapps_otel.run.lookup import store_of
 
     if workflow_id is not None:
         found = audit.verify(workflow_id, against=against, log_dir=log_dir)

@@ -21,12 +21,12 @@ from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.external_run import (
-    ForeignAttempt,
-    ForeignCall,
-    ForeignRun,
-    ForeignWorkflow,
-    open_anew,
-    open_next,
+    ExternalAttempt,
+    ExternalRun,
+    ExternalStep,
+    ExternalWorkflow,
+    resume_run,
+    start_run,
 )
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.values import to_json
@@ -61,10 +61,10 @@ def carried_here() -> Carrying | None:
     return _carried.get()
 
 
-def attempt_here() -> ForeignAttempt | None:
+def attempt_here() -> ExternalAttempt | None:
     """The executor's step whose code asks."""
     scope = current_scope.get()
-    return scope if isinstance(scope, ForeignAttempt) else None
+    return scope if isinstance(scope, ExternalAttempt) else None
 
 
 class Carrying:
@@ -78,7 +78,7 @@ class Carrying:
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.opened = False
-        self.run: ForeignRun | None = None
+        self.run: ExternalRun | None = None
         self._token: Any = None
 
     @property
@@ -96,13 +96,13 @@ class Carrying:
             if self.run is not None:
                 self.run.close()
 
-    def open(self, opening: Callable[[], ForeignRun]) -> None:
+    def open(self, opening: Callable[[], ExternalRun]) -> None:
         """Open the run and make it current; if that fails it goes on without a log, loudly."""
         self.opened = True
         with guarded("this run goes on without a log"):
             self.take(opening())
 
-    def take(self, run: ForeignRun) -> None:
+    def take(self, run: ExternalRun) -> None:
         """Make a run that is open already the one that is carried out."""
         self.opened = True
         self.run = run
@@ -116,7 +116,7 @@ class Carrying:
 
     # -- steps
 
-    def begin(self, reading: Reading, seen: Seen) -> ForeignAttempt | None:
+    def begin(self, reading: Reading, seen: Seen) -> ExternalAttempt | None:
         """Write that the step of this call begins; ``None`` if it goes on unlogged.
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
@@ -201,7 +201,7 @@ ACTIVE: Final = _Active()
 # -- what a reading says
 
 
-def open_run(reading: Reading, seen: Seen) -> ForeignRun:
+def open_run(reading: Reading, seen: Seen) -> ExternalRun:
     """Begin the run of this call, or go on with it.
 
     :raises RunBusyError: another process carries it on
@@ -212,7 +212,7 @@ def open_run(reading: Reading, seen: Seen) -> ForeignRun:
     workflow_id = reading.run_id(seen)
     if workflow_id is None:
         workflow_id = new_workflow_id(workflow.name, clock.timestamp(clock.time_ns()))
-    opening = open_next if reading.resumes(seen) else open_anew
+    opening = resume_run if reading.resumes(seen) else start_run
     return opening(store, str(workflow_id), workflow, config)
 
 
@@ -224,18 +224,18 @@ def store_under(root: Path | None) -> Store:
     return Store(folder.absolute())
 
 
-def workflow_of(reading: Reading, seen: Seen) -> ForeignWorkflow:
+def workflow_of(reading: Reading, seen: Seen) -> ExternalWorkflow:
     """What the log says of this call's workflow."""
     about = {"executor": reading.executor, **reading.about(seen)}
     name = str(reading.run_name(seen) or reading.executor)
-    return ForeignWorkflow(name, about, to_json(dict(reading.inputs(seen))))
+    return ExternalWorkflow(name, about, to_json(dict(reading.inputs(seen))))
 
 
-def call_of(reading: Reading, seen: Seen) -> tuple[str, ForeignCall]:
+def call_of(reading: Reading, seen: Seen) -> tuple[str, ExternalStep]:
     """Id and description of the step that this call carries out."""
     step_id, fields = str(reading.step_id(seen)), reading.fields(seen)
     agent, action = reading.agent(seen), reading.action(seen)
-    return step_id, ForeignCall(
+    return step_id, ExternalStep(
         step_id,
         agent=None if agent is None else str(agent),
         action=None if action is None else str(action),
@@ -244,7 +244,7 @@ def call_of(reading: Reading, seen: Seen) -> tuple[str, ForeignCall]:
 
 
 @contextmanager
-def ending(attempt: ForeignAttempt) -> Iterator[None]:
+def ending(attempt: ExternalAttempt) -> Iterator[None]:
     """Guard the end of a step: if it cannot be written, the end of the run does not wait for it."""
     try:
         yield
@@ -254,7 +254,7 @@ def ending(attempt: ForeignAttempt) -> Iterator[None]:
             raise
 
 
-def finish(reading: Reading, seen: Seen, attempt: ForeignAttempt, result: object = None) -> None:
+def finish(reading: Reading, seen: Seen, attempt: ExternalAttempt, result: object = None) -> None:
     """Write how a step ended that has returned; what is open inside has ended before.
 
     :param result: what is to be kept of it, JSON-native

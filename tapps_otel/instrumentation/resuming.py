@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import RunConflictError
 from tapps_otel.run import queries
-from tapps_otel.run.opening import beginning
+from tapps_otel.run.lookup import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -29,10 +29,10 @@ def resume(
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    found = beginning(workflow_id, log_dir)
-    if not found.foreign:
-        return queries.resume(workflow_id, log_dir=log_dir)
-    return resume_foreign(found, accept_change=accept_change, log_dir=log_dir)
+    with look_up(workflow_id, log_dir) as found:
+        if not found.history.foreign:
+            return queries.resume_found(found)
+        return resume_foreign(found.history, accept_change=accept_change, log_dir=log_dir)
 
 
 def resume_foreign(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapps_otel.instrumentation.guarding import Original
-    from tapps_otel.run.external_run import ForeignAttempt, ForeignRun
+    from tapps_otel.run.external_run import ExternalAttempt, ExternalRun
 
 __all__ = ["patches", "see"]
 
@@ -95,7 +95,7 @@ def _carry(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen) -> Any:
 
 
 async def _carry_async(
-    spec: ExecutorSpec, opening: Callable[[], ForeignRun], call: Callable[[], Any], seen: Seen
+    spec: ExecutorSpec, opening: Callable[[], ExternalRun], call: Callable[[], Any], seen: Seen
 ) -> Any:
     with Carrying(seen.executor) as carrying, ACTIVE.busy(carrying):
         carrying.open(opening)
@@ -122,7 +122,7 @@ def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwarg
     return call() if attempt is None else _try(spec, call, seen, attempt)
 
 
-def _try(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ForeignAttempt) -> Any:
+def _try(spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ExternalAttempt) -> Any:
     with attempt.current():
         try:
             seen.result = call()
@@ -148,18 +148,18 @@ async def _begin_async(
 
 
 async def _try_async(
-    spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ForeignAttempt
+    spec: ExecutorSpec, call: Callable[[], Any], seen: Seen, attempt: ExternalAttempt
 ) -> Any:
     with attempt.current():
         try:
             seen.result = await call()
         except BaseException as error:
             with ending(attempt):
-                if await attempt.drained():
+                if await attempt.settle_async():
                     attempt.fail_drained(error)
             raise
     with ending(attempt):
-        if await attempt.drained():
+        if await attempt.settle_async():
             finish(spec, seen, attempt)
     return seen.result
 

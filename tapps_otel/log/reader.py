@@ -8,6 +8,7 @@ that it does not vouch for are forgiven only where a later line of the chain dec
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -355,21 +356,27 @@ def check(
 
 
 def follow(
-    path: Path, workflow_id: str, *, done: Callable[[], bool], poll: float = 0.05
+    path: Path,
+    workflow_id: str,
+    *,
+    done: Callable[[], bool],
+    poll: float = 0.05,
+    file: BinaryIO | None = None,
 ) -> Iterator[Event]:
     """Stream the events of a log that is being written, as they come.
 
     :param done: asked at the file's end whether to stop; what came meanwhile is still given
     :param poll: seconds between two looks at the file's end
+    :param file: the log, if it is open already; it stays open
     :raises FileNotFoundError: no such file
     :raises LogDamagedError: at the end, where there is damage that nothing declares
     """
     checker = Checker(path, workflow_id)
     files = _files.system()
-    with files.open_read(path) as file:
+    with files.open_read(path) if file is None else nullcontext(file) as log:
         offset, rest, stopping = 0, b"", False
         while True:
-            block = files.read_at(file.fileno(), 1 << 18, offset)
+            block = files.read_at(log.fileno(), 1 << 18, offset)
             offset += len(block)
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:

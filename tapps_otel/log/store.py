@@ -209,16 +209,26 @@ class Store:
 
         :raises FileNotFoundError: no such file
         """
-        path, size = self.log_path(workflow_id), 0
-        files = _files.system()
+        path, files = self.log_path(workflow_id), _files.system()
         try:
             with files.open_read(path) as file:
-                size = files.size(file.fileno())
                 if not is_ours(files.read_at(file.fileno(), 64, 0)):
                     return None
-                return self._read(file, path, workflow_id, size)
+                return self.summary_of(file, workflow_id)
         except FileNotFoundError:
             raise
+        except OSError as error:
+            return _damaged(workflow_id, 0, f"{path}: cannot be read: {error.strerror or error}")
+
+    def summary_of(self, file: BinaryIO, workflow_id: str) -> RunSummary:
+        """How a run stands whose log is open.
+
+        A log that is damaged or cannot be read has the status ``damaged``.
+        """
+        path, size = self.log_path(workflow_id), 0
+        try:
+            size = _files.system().size(file.fileno())
+            return self._read(file, path, workflow_id, size)
         except LogError as error:
             return _damaged(workflow_id, size, str(error))
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -14,29 +14,32 @@ from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.run import failures
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
-from tapps_otel.run.step_spec import Call, Skipped
 from tapps_otel.run.values import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
+    from contextlib import AbstractContextManager
 
-__all__ = ["Attempt", "status_of"]
+    from tapps_otel.run.step_spec import StepSpec
+
+__all__ = ["AttemptRecorder", "status_of"]
 
 
-class Attempt(Scope, kw_only=True, eq=False):
-    """One try of a step; the scope of what it calls.
+class AttemptRecorder(Scope, kw_only=True, eq=False):
+    """Records one try of a step; it is also the scope of the steps called inside.
 
-    :ivar scope: where it was called
-    :ivar number: 1, 2, ...: of the step's attempts
+    What users get of it is :class:`tapps_otel.run.api.Attempt`.
+
+    :ivar scope: where the step was called
+    :ivar number: 1, 2, ...: which of the step's attempts this is
     :ivar inputs: as JSON, if they are captured
-    :ivar by_hand: nothing but its caller can end it
+    :ivar by_hand: only its caller can end it
     :ivar result: the outcome, once there is one
     """
 
     step_id: str
     scope: Scope
-    call: Call
+    spec: StepSpec
     number: int
     order: int | None = None
     key: str | None = None
@@ -45,10 +48,9 @@ class Attempt(Scope, kw_only=True, eq=False):
     by_hand: bool = False
     result: Any = None
     start_event: Event = None  # type: ignore[assignment]  # until it starts
-    _entered: _Current | None = None
     _started_ns: int = 0
     _monotonic: int = 0
-    _stopped_ns: int | None = None  # on the same clock, where its code ends before its event
+    _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
 
     @property
     def done(self) -> bool:
@@ -57,14 +59,11 @@ class Attempt(Scope, kw_only=True, eq=False):
 
     @property
     def idempotency_key(self) -> str:
-        """The same in every attempt and execution of this step: 64 hex.
-
-        For services that take such a key, so that a step that ran again is not charged twice.
-        """
+        """64 hex digits, equal in every attempt and execution of this step."""
         return sha256(f"{self.run.workflow_id}\0{self.step_id}".encode()).hexdigest()
 
     def start(self) -> None:
-        """Write that the try begins.
+        """Write the start event.
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
@@ -75,20 +74,20 @@ class Attempt(Scope, kw_only=True, eq=False):
                 run.store_inputs(event, self.inputs)
             run.start_span(self, event, self._started_ns, self.scope)
             self.start_event = event
-            seq = run.write(event, sync=self.call.policy.on_interrupted == "fail")
+            seq = run.write(event, sync=self.spec.policy.on_interrupted == "fail")
         except BaseException as error:
             if event is not None and event.seq and not isinstance(error, LogError):
-                self._remember(event, event.seq)  # Ctrl-C at that very moment: it is in the log
+                run.remember(self, event, event.seq)  # Ctrl-C just after the write
                 self.fail_drained(error)
             else:
                 self._close(FAILED)
             raise
-        self._remember(event, seq)
+        run.remember(self, event, seq)
         if self.span is not None:
             self.span.record(event)
 
     def _start_event(self) -> Event:
-        run, call, definition = self.run, self.call, self.call.definition
+        run, spec, definition = self.run, self.spec, self.spec.definition
         self._started_ns = started = clock.time_ns()
         self._monotonic = clock.monotonic_ns()
         return Event(
@@ -97,9 +96,9 @@ class Attempt(Scope, kw_only=True, eq=False):
             timestamp=clock.timestamp(started),
             execution=run.execution,
             step_id=self.step_id,
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
+            step=spec.name,
+            agent=spec.agent,
+            action=spec.action,
             attempt=self.number,
             status="running",
             order=UNSET if self.order is None else self.order,
@@ -108,16 +107,16 @@ class Attempt(Scope, kw_only=True, eq=False):
             definition=UNSET if definition is None else definition,
         )
 
-    def again(self) -> Attempt:
-        """The next try of the same step.
+    def again(self) -> AttemptRecorder:
+        """The next try of the step.
 
         :raises RunEndedError: the scope has ended meanwhile
         """
         run, scope = self.run, self.scope
-        following = Attempt(
+        following = AttemptRecorder(
             run=run,
             scope=scope,
-            call=self.call,
+            spec=self.spec,
             step_id=self.step_id,
             number=self.number + 1,
             thread=self.thread,
@@ -130,17 +129,17 @@ class Attempt(Scope, kw_only=True, eq=False):
         with run.lock:
             if scope.state is not OPEN:
                 scope.release(self)
-                raise RunEndedError(self.call.name, run.scope_name(scope))
+                raise RunEndedError(self.spec.name, run.scope_name(scope))
             scope.enclose(following)
             scope.release(self)
         return following
 
-    # -- ends: what is open inside first
+    # -- ends: `begin_end`, then wait for what is open inside, then write the end event
 
     def begin_end(self) -> bool | None:
-        """From here on, code that is left over cannot begin steps inside; whether any is open.
+        """Refuse further steps inside; return whether any is open.
 
-        ``None``: it is over already, or somebody else is at its end.
+        ``None``: it has ended, or other code is ending it.
         """
         with self.run.lock:
             if self.state is not OPEN:
@@ -148,115 +147,27 @@ class Attempt(Scope, kw_only=True, eq=False):
             self.state = CLOSING
             return bool(self.open)
 
-    def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
-        """End the step with its result.
+    def settle(self) -> bool:
+        """Begin the end and wait for what is open inside; if the wait fails, the step fails.
 
-        :param artifacts: files that it made, by their paths (they are hashed now), or summaries:
-            ``{"name", "path", "sha256", "bytes", "media_type"}``
-        :raises StepResultError: the result cannot be stored; the step has failed then
-        """
-        if self.settle():
-            self.finish_drained(result, artifacts)
-
-    def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
-        """The same, when nothing is open inside any more."""
-        run = self.run
-        event = self._end_event("step_finish", "completed")
-        try:
-            self.call.put_result(run, event, result)
-            if artifacts:
-                event.artifacts = summarize(artifacts)
-            if self.matcher is not None or self.step_id in run.memory.children:
-                run.remark(self)
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
-        self.result = result
-        self._end(event, COMPLETED)
-
-    def fail(self, error: BaseException) -> None:
-        """End the step by an exception, which is recorded as what it is."""
-        self.fail_or_retry(error, None)
-
-    def fail_or_retry(self, error: BaseException, failures_so_far: int | None) -> int | None:
-        """End the try by an exception.
-
-        :param failures_so_far: of this call, this one included; ``None``: no other try
-        :returns: how long to wait before the next try, ns; ``None``: there is none
+        :returns: ``False`` if it has ended already
         """
         inside = self.begin_end()
         if inside is None:
-            self._say_it_is_over()
-            return None
-        try:
-            if inside:
+            self._warn_of_second_end()
+            return False
+        if inside:
+            try:
                 self.drain()
-        finally:
-            wait = self.fail_drained(error, failures_so_far)
-        return wait
+            except BaseException as error:
+                self.fail_drained(error)
+                raise
+        return True
 
-    async def fail_async(self, error: BaseException, failures_so_far: int) -> int | None:
-        """The same without blocking the event loop."""
-        return self.fail_drained(error, failures_so_far) if await self.drained() else None
+    async def settle_async(self) -> bool:
+        """Begin the end and wait for what is open inside, without blocking the event loop.
 
-    def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
-        """The same, when nothing is open inside any more."""
-        run = self.run
-        event = self._end_event("step_fail", self._status_of(error))
-        event.error = failures.describe(error)
-        wait = None
-        if failures_so_far is not None and not run.refused:
-            wait = self.call.policy.retry_in_ns(error, failures_so_far)
-        if wait is not None:
-            event.retry_in_ns = wait
-        left = failures.caused_by(error, run.workflow_id, self.step_id)
-        if left:
-            event.caused_by = left
-        failures.mark(error, run.workflow_id, self.step_id)
-        self._end(event, FAILED, release=wait is None)
-        return wait
-
-    def skip(self, reason: str, result: Any = None) -> None:
-        """End the step as skipped; on resume it stays so, with this result.
-
-        :raises StepResultError: the result cannot be stored; the step has failed then
-        :raises TypeError: ``reason`` is no string
-        """
-        check_text(reason, "the reason of a skip")
-        if self.settle():
-            self.skip_drained(reason, result)
-
-    def skip_drained(self, reason: str, result: Any) -> None:
-        """The same, when nothing is open inside any more."""
-        event = self._end_event("step_skip", "skipped")
-        event.reason = reason
-        try:
-            self.call.put_skip_result(self.run, event, result)
-        except BaseException as error:
-            self.fail_drained(error)
-            raise
-        self.result = result
-        self._end(event, COMPLETED)
-
-    def abandon(self, error: BaseException | None = None) -> None:
-        """End it for a scope that ends while nobody is left who could end it."""
-        if self.state is CLOSING and self.span_id:  # else it has not begun
-            self.fail_drained(error or RunEndedError(self.call.name, "the code that began it"))
-        self.release_self()
-
-    def abandon_after(self, *, blocking: bool) -> None:
-        """The same, once what is open inside has ended."""
-        if self._begin_wait(blocking=blocking):
-            with self.run.lock:
-                if self.open:
-                    self._waiter = self.abandon
-                    return
-        self.abandon()
-
-    async def drained(self) -> bool:
-        """Wait, without blocking the event loop, until nothing is open inside.
-
-        :returns: ``False`` if the end was written meanwhile, by a scope that could not wait
+        :returns: ``False`` if a scope that could not wait has ended it meanwhile
         """
         inside = self.begin_end()
         if inside is None:
@@ -269,37 +180,119 @@ class Attempt(Scope, kw_only=True, eq=False):
                 raise
         return True
 
+    def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
+        """End the step with its result, once what is open inside has ended.
+
+        :raises StepResultError: the result cannot be stored; the step has failed then
+        """
+        if self.settle():
+            self.finish_drained(result, artifacts)
+
+    def finish_drained(self, result: Any, artifacts: Iterable[Artifact] = ()) -> None:
+        """End the step with its result; nothing is open inside."""
+        run = self.run
+        event = self._end_event("step_finish", "completed")
+        try:
+            self.spec.put_result(run, event, result)
+            if artifacts:
+                event.artifacts = summarize(artifacts)
+            run.report_leftovers(self)
+        except BaseException as error:
+            self.fail_drained(error)
+            raise
+        self.result = result
+        self._end(event, COMPLETED)
+
+    def fail(self, error: BaseException) -> None:
+        """End the step by an exception, which becomes its ``error`` in the log."""
+        self.fail_or_retry(error, None)
+
+    def fail_or_retry(self, error: BaseException, failures_so_far: int | None) -> int | None:
+        """End the try by an exception, once what is open inside has ended.
+
+        :param failures_so_far: of this call, this one included; ``None``: no retry
+        :returns: how long to wait before the next try, ns; ``None``: there is none
+        """
+        inside = self.begin_end()
+        if inside is None:
+            self._warn_of_second_end()
+            return None
+        try:
+            if inside:
+                self.drain()
+        finally:
+            wait = self.fail_drained(error, failures_so_far)
+        return wait
+
+    async def fail_async(self, error: BaseException, failures_so_far: int) -> int | None:
+        """End the try as :meth:`fail_or_retry` does, without blocking the event loop."""
+        settled = await self.settle_async()
+        return self.fail_drained(error, failures_so_far) if settled else None
+
+    def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
+        """End the try as :meth:`fail_or_retry` does; nothing is open inside."""
+        run = self.run
+        event = self._end_event("step_fail", self._status_of(error))
+        event.error = failures.describe(error)
+        wait = None
+        if failures_so_far is not None and not run.refused:
+            wait = self.spec.policy.retry_in_ns(error, failures_so_far)
+        if wait is not None:
+            event.retry_in_ns = wait
+        left = failures.caused_by(error, run.workflow_id, self.step_id)
+        if left:
+            event.caused_by = left
+        failures.mark(error, run.workflow_id, self.step_id)
+        self._end(event, FAILED, release=wait is None)
+        return wait
+
+    def skip(self, reason: str, result: Any = None) -> None:
+        """End the step as skipped, once what is open inside has ended.
+
+        :raises StepResultError: the result cannot be stored; the step has failed then
+        :raises TypeError: ``reason`` is not a string
+        """
+        check_text(reason, "the reason of a skip")
+        if self.settle():
+            self.skip_drained(reason, result)
+
+    def skip_drained(self, reason: str, result: Any) -> None:
+        """End the step as skipped; nothing is open inside."""
+        event = self._end_event("step_skip", "skipped")
+        event.reason = reason
+        try:
+            self.spec.put_skip_result(self.run, event, result)
+        except BaseException as error:
+            self.fail_drained(error)
+            raise
+        self.result = result
+        self._end(event, COMPLETED)
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End it for a scope that ends, where its own code cannot end it."""
+        if self.state is CLOSING and self.span_id:  # otherwise it has not started
+            self.fail_drained(error or RunEndedError(self.spec.name, "the code that began it"))
+        self.release_self()
+
+    def abandon_after(self, *, blocking: bool) -> None:
+        """Abandon it once what is open inside has ended."""
+        if self._begin_wait(blocking=blocking):
+            with self.run.lock:
+                if self.open:
+                    self._waiter = self.abandon
+                    return
+        self.abandon()
+
     def release_self(self) -> None:
         """Let the enclosing scope end: no other try follows."""
         with self.run.lock:
             self.scope.release(self)
 
-    def settle(self) -> bool:
-        """Wait for what is open inside; where that fails, the step does.
-
-        :returns: ``False`` if it is over already
-        """
-        with self.run.lock:  # as begin_end: every step comes here
-            over = self.state is not OPEN
-            if not over:
-                self.state = CLOSING
-        if over:
-            self._say_it_is_over()
-            return False
-        if self.open:
-            try:
-                self.drain()
-            except BaseException as error:
-                self.fail_drained(error)
-                raise
-        return True
-
-    def _say_it_is_over(self) -> None:
-        """An end after the end changes nothing."""
-        self.run.warn_once(f"step {self.step_id!r} was ended twice: its first end holds")
+    def _warn_of_second_end(self) -> None:
+        self.run.warn_once(f"step {self.step_id!r} was ended twice: only its first end counts")
 
     def _end_event(self, event_type: str, status: str) -> Event:
-        run, call = self.run, self.call
+        run, spec = self.run, self.spec
         duration = (self._stopped_ns or clock.monotonic_ns()) - self._monotonic
         return Event(
             event_type=event_type,
@@ -310,9 +303,9 @@ class Attempt(Scope, kw_only=True, eq=False):
             parent_span_id=self.start_event.parent_span_id,
             execution=run.execution,
             step_id=self.step_id,
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
+            step=spec.name,
+            agent=spec.agent,
+            action=spec.action,
             attempt=self.number,
             status=status,
             duration_ns=duration,
@@ -330,68 +323,37 @@ class Attempt(Scope, kw_only=True, eq=False):
         except BaseException as error:
             if isinstance(error, LogError):
                 self._close(FAILED)
-            elif event.seq:  # Ctrl-C just after: what the log says holds
-                self._remember(event, event.seq, forget=release)
+            elif event.seq:  # Ctrl-C just after the write: what the log says counts
+                run.remember(self, event, event.seq, forget=release)
                 self._close(state)
-            else:  # Ctrl-C just before: it has to end in the log all the same
+            else:  # Ctrl-C just before the write: the log needs an end all the same
                 self.fail_drained(error)
             raise
-        self._remember(event, seq, forget=release)
+        run.remember(self, event, seq, forget=release)
         with run.lock:
             self.state = state
             if release:
-                # Only now may the enclosing scope end: its end stands behind this one in the log.
+                # Only now may the enclosing scope end: its end comes after this one in the log.
                 self.scope.release(self)
         if span is not None:
             span.end(event)
-
-    def _remember(self, event: Event, seq: int | None, *, forget: bool = False) -> None:
-        """Keep the history of this step, where it is kept: see :meth:`Memory.follow`."""
-        run = self.run
-        if self.scope.step_id is not None or self.step_id in run.memory.by_id:
-            with run.lock:
-                run.memory.follow(self, event, seq, forget=forget)
 
     def _close(self, state: str) -> None:
         with self.run.lock:
             self.state = state
             self.scope.release(self)
 
-    def current(self) -> _Current:
+    def current(self) -> AbstractContextManager[None]:
         """A context in which this attempt is the current scope, and its span the current one."""
         return _Current(self)
 
-    def __enter__(self) -> Self:
-        self._entered = self.current()
-        self._entered.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if self._entered is not None:
-            self._entered.__exit__()
-        if self.state is not OPEN:
-            return False
-        if isinstance(error, Skipped):
-            self.skip(error.reason, error.result)
-            return True
-        if error is None:
-            self.finish()
-        else:
-            self.fail(error)
-        return False
-
 
 class _Current:
-    """Sets and resets what is current; a class, for a generator would cost each step more."""
+    """Makes an attempt current; a class, because a generator would cost each step more."""
 
     __slots__ = ("_attempt", "_span_token", "_token")
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: AttemptRecorder) -> None:
         self._attempt = attempt
 
     def __enter__(self) -> None:
@@ -407,9 +369,9 @@ class _Current:
 
 
 def status_of(error: BaseException, workflow_id: str) -> str:
-    """The status that an exception gives what it leaves.
+    """The status that an exception gives to the step or run that it leaves.
 
-    ``timeout`` is a step's own: what encloses the step fails.
+    Only the step whose own ``timeout=`` ran out gets ``timeout``; what encloses it has failed.
     """
     if isinstance(error, StepTimeoutError) and not failures.left_a_step(error, workflow_id):
         return "timeout"

@@ -6,22 +6,23 @@ import json
 import os
 
 from tapps_otel.otel.seam import PARENT, SpanRef
+from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.scope import current_scope
 
 __all__ = ["child_env"]
 
 
 def child_env() -> dict[str, str]:
-    """The environment for a subprocess that is to stand in the trace of the current step.
+    """The environment for a subprocess whose spans belong to the trace of the current step.
 
-    ``subprocess.run(command, env=child_env())``. It is this process's environment, and with it the
-    current span (``TRACEPARENT``, ``TRACESTATE``, ``BAGGAGE``), the run, and the folder of its log.
+    ``subprocess.run(command, env=child_env())``. It is this process's environment with the current
+    span (``TRACEPARENT``, ``TRACESTATE``, ``BAGGAGE``), the run, and the folder of its log.
 
-    A child that imports ``tapps_otel``, or has its ``tapps_jsonl`` exporter, joins by itself: what
-    it does is a child of the current step's span (in its other threads where ``bind`` carried it);
-    spans of its libraries go into a log beside the run's, which is its parent's to write; a run
-    that it begins is one of its own, in the same trace and folder. Outside a run the current span
-    alone is passed on.
+    A child process that imports ``tapps_otel``, or has its ``tapps_jsonl`` exporter, joins the
+    trace without further code: its spans are children of the current step's span (in its other
+    threads where ``bind`` is used); spans of its libraries go into a log next to the run's, which
+    only the parent writes; a run that it starts is a separate one, in the same trace and folder.
+    Outside a run only the current span is passed on.
     """
     from tapps_otel.otel.propagation import carry
 
@@ -29,7 +30,7 @@ def child_env() -> dict[str, str]:
     scope = current_scope.get()
     span = None
     if scope is not None and not scope.run.detached:
-        run = scope.run
+        run = recorder_of(scope)
         span = SpanRef(run.trace_id, scope.span_id)
         folder = str(run.log_dir)
         environment["TAPPS_OTEL_LOG_DIR"] = folder

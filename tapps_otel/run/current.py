@@ -1,55 +1,57 @@
-"""What is being carried out here: for the code of workflows and steps."""
+"""The current run and step, for the code of workflows and steps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tapps_otel.run.attempt import Attempt
+from tapps_otel.run.api import public_attempt, public_run
+from tapps_otel.run.attempt import AttemptRecorder
+from tapps_otel.run.current_recorder import recorder_here, recorder_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import Skipped
 from tapps_otel.run.values import check_text, to_json
 
 if TYPE_CHECKING:
-    from tapps_otel.run.recorder import Run
+    from tapps_otel.run.api import Attempt, Run
 
 __all__ = ["annotate", "current_run", "current_step", "skip"]
 
 
 def current_run() -> Run:
-    """The run whose code is being carried out here.
+    """The run whose code calls this.
 
-    :raises LookupError: none is
+    :raises LookupError: it is not called inside a run
     """
-    scope = current_scope.get()
-    if scope is None:
-        msg = "no run here: this is called inside a workflow"
+    recorder = recorder_here()
+    if recorder is None:
+        msg = "no current run: call this inside a workflow"
         raise LookupError(msg)
-    return scope.run
+    return public_run(recorder)
 
 
 def current_step() -> Attempt:
-    """The attempt of the step that is being carried out here.
+    """The attempt of the step whose code calls this.
 
-    :raises LookupError: none is
+    :raises LookupError: it is not called inside a step
     """
     scope = current_scope.get()
-    if isinstance(scope, Attempt):
-        return scope
-    msg = "no step here: this is called inside a step of a running workflow"
+    if isinstance(scope, AttemptRecorder):
+        return public_attempt(scope)
+    msg = "no current step: call this inside a step of a running workflow"
     raise LookupError(msg)
 
 
 def skip(reason: str, result: Any = None) -> NoReturn:
-    """Leave the current step as skipped: its call gives back ``result``, now and on resume.
+    """Leave the current step as skipped: its call returns ``result``, now and on resume.
 
-    :raises TypeError: ``reason`` is no string
+    :raises TypeError: ``reason`` is not a string
     """
     check_text(reason, "the reason of a skip")
     raise Skipped(reason, result)
 
 
 def annotate(name: str, **attributes: Any) -> None:
-    """Write an event of your own into the run's log and onto the current span.
+    """Write an annotation into the run's log and onto the current span.
 
     Outside a run nothing is written.
 
@@ -60,4 +62,4 @@ def annotate(name: str, **attributes: Any) -> None:
     if scope is None:
         return
     to_json(attributes)
-    scope.run.annotate(name, attributes, scope)
+    recorder_of(scope).annotate(name, attributes, scope)

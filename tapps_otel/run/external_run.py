@@ -16,18 +16,21 @@ from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
 from tapps_otel.log.event import Event, raw_json
 from tapps_otel.names import ATTR, NO_RUN, escape, join_step_id, log_name
 from tapps_otel.run import failures
-from tapps_otel.run.attempt import Attempt, status_of
-from tapps_otel.run.opening import Held, begin, hold
-from tapps_otel.run.recorder import Run
+from tapps_otel.run.attempt import AttemptRecorder, status_of
+from tapps_otel.run.current_recorder import recorder_of
+from tapps_otel.run.execution_start import begin_execution
+from tapps_otel.run.leased_log import LeasedLog, lease_log
+from tapps_otel.run.recorder import RunRecorder
 from tapps_otel.run.scope import (
     COMPLETED,
     FAILED,
     OPEN,
+    Recorder,
     Scope,
     current_scope,
     running_task,
 )
-from tapps_otel.run.step_spec import Call
+from tapps_otel.run.step_spec import StepSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,13 +40,13 @@ if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
 __all__ = [
-    "ForeignAttempt",
-    "ForeignCall",
-    "ForeignRun",
-    "ForeignWorkflow",
-    "begun",
-    "open_anew",
-    "open_next",
+    "ExternalAttempt",
+    "ExternalRun",
+    "ExternalStep",
+    "ExternalWorkflow",
+    "begin_run",
+    "resume_run",
+    "start_run",
 ]
 
 _log = logging.getLogger("tapps_otel")
@@ -54,13 +57,13 @@ _ABOUT_LIMIT: Final = 512 * 1024  # bytes of JSON: the first event has to fit in
 _ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
 
 
-class ForeignCall(Call):
+class ExternalStep(StepSpec):
     """A step as its executor describes it. What it gives back is the executor's business.
 
     :param definition: 16 hex digits of a digest of the step's fields
     """
 
-    def put_result(self, run: Run, event: Event, value: object) -> None:
+    def put_result(self, run: Recorder, event: Event, value: object) -> None:
         """Nothing is kept, unless something is given; then as far as JSON goes."""
         if value is None:
             return
@@ -70,12 +73,12 @@ class ForeignCall(Call):
         else:
             event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
 
-    def put_skip_result(self, run: Run, event: Event, value: object) -> None:
+    def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
         """The same."""
         self.put_result(run, event, value)
 
 
-class ForeignAttempt(Attempt, kw_only=True, eq=False):
+class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
     """One try of an executor's step.
 
     :ivar late: it is told of afterwards, and how long it took is not known
@@ -131,29 +134,29 @@ class ForeignAttempt(Attempt, kw_only=True, eq=False):
         return self._ending or super()._status_of(error)
 
 
-class ForeignRun(Run):
+class ExternalRun(RunRecorder):
     """A run that an executor of somebody else's carries out.
 
-    Obtained from :func:`open_anew` or :func:`open_next`.
+    Obtained from :func:`start_run` or :func:`resume_run`.
 
     :ivar log_name: of its log, and for people: as the id, where that can name a file
     """
 
-    def __init__(self, workflow_id: str, name: str, held: Held, store: Store) -> None:
+    def __init__(self, workflow_id: str, name: str, leased: LeasedLog, store: Store) -> None:
         super().__init__(
             workflow_id,
             name,
-            fold=held.fold,
-            blobs=held.blobs,
-            execution=held.execution,
-            lease=held.lease,
-            writer=held.writer,
-            tracing=held.tracing,
-            measures=held.measures,
+            fold=leased.fold,
+            blobs=leased.blobs,
+            execution=leased.execution,
+            lease=leased.lease,
+            writer=leased.writer,
+            tracing=leased.tracing,
+            measures=leased.measures,
         )
         self.log_name = log_name(workflow_id)
-        self._store, self._config = store, held.config
-        self._numbers = {step.step_id: step.last.number for step in held.history.by_id.values()}
+        self._store, self._config = store, leased.config
+        self._numbers = {step.step_id: step.last.number for step in leased.history.by_id.values()}
         self._head = ("", 0)
 
     @property
@@ -163,7 +166,9 @@ class ForeignRun(Run):
 
     # -- steps
 
-    def begin_step(self, step_id: str, call: ForeignCall, *, late: bool = False) -> ForeignAttempt:
+    def begin_step(
+        self, step_id: str, spec: ExternalStep, *, late: bool = False
+    ) -> ExternalAttempt:
         """Write that the executor begins a step: its next attempt, whatever became of the last.
 
         :param step_id: the executor's own; it stands in the current scope
@@ -174,12 +179,12 @@ class ForeignRun(Run):
         place = _place(scope, step_id)
         with self.lock:
             if scope.state is not OPEN:
-                raise RunEndedError(call.name, self.scope_name(scope))
+                raise RunEndedError(spec.name, self.scope_name(scope))
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
-            attempt = ForeignAttempt(
+            attempt = ExternalAttempt(
                 run=self,
                 scope=scope,
-                call=call,
+                spec=spec,
                 step_id=place,
                 number=number,
                 thread=threading.get_ident(),
@@ -191,12 +196,12 @@ class ForeignRun(Run):
         return attempt
 
     def mark_step(
-        self, step_id: str, call: ForeignCall, artifacts: Iterable[Artifact] = ()
+        self, step_id: str, spec: ExternalStep, artifacts: Iterable[Artifact] = ()
     ) -> None:
         """Write that a step was done, by somebody and at some time: the executor was told so."""
-        self.begin_step(step_id, call, late=True).finish(artifacts=artifacts)
+        self.begin_step(step_id, spec, late=True).finish(artifacts=artifacts)
 
-    def skip_step(self, step_id: str, call: ForeignCall, reason: str) -> None:
+    def skip_step(self, step_id: str, spec: ExternalStep, reason: str) -> None:
         """Write that the executor passes over a step, which has failed or was never begun."""
         scope = self.scope_here()
         place = _place(scope, step_id)
@@ -208,9 +213,9 @@ class ForeignRun(Run):
             span_id=scope.span_id,
             execution=self.execution,
             step_id=place,
-            step=call.name,
-            agent=call.agent,
-            action=call.action,
+            step=spec.name,
+            agent=spec.agent,
+            action=spec.action,
             attempt=self._numbers.get(place, 0),
             reason=failures.cut(reason),
             status="skipped",
@@ -279,25 +284,25 @@ class ForeignRun(Run):
 
     # -- driven by hand: the lease is held for the time of a call
 
-    def let_go(self) -> None:
+    def release_log(self) -> None:
         """Leave the run to whoever calls next, this process or another: it has not ended."""
         if self._writer is not None:
             self._head = (self._writer.sha, self._writer.seq)
         self.close()
-        self._hold(None, None)
+        self._attach_log(None, None)
 
-    def take_up(self) -> bool:
-        """Go on where :meth:`let_go` left off, as the same execution.
+    def reacquire_log(self) -> bool:
+        """Go on where :meth:`release_log` left off, as the same execution.
 
         :returns: ``False`` if another process has gone on with the run meanwhile
         :raises RunBusyError: another process carries it on
         :raises LogDamagedError: its log was changed
         """
-        with hold(self._store, self.log_name, self.name, self._config) as held:
-            if (held.writer.sha, held.writer.seq) != self._head:
-                held.release()
+        with lease_log(self._store, self.log_name, self.name, self._config) as leased:
+            if (leased.writer.sha, leased.writer.seq) != self._head:
+                leased.release()
                 return False
-        self._hold(held.lease, held.writer)
+        self._attach_log(leased.lease, leased.writer)
         return True
 
 
@@ -313,7 +318,7 @@ def _place(scope: Scope, step_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignWorkflow:
+class ExternalWorkflow:
     """What the log says of a workflow that is not ours.
 
     :ivar name: for people
@@ -326,9 +331,9 @@ class ForeignWorkflow:
     inputs: bytes = b"{}"
 
 
-def open_anew(
-    store: Store, workflow_id: str, workflow: ForeignWorkflow, config: Settings
-) -> ForeignRun:
+def start_run(
+    store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
+) -> ExternalRun:
     """Begin a run under this id, or, where that has a log already, under ``<id>.2`` and so on.
 
     :param workflow_id: the executor's own, whatever it is
@@ -340,30 +345,32 @@ def open_anew(
         try:
             if own_id == NO_RUN or store.has_log(name):
                 continue
-            with hold(store, name, workflow.name, config) as held:
-                if held.history.seq == 0:
-                    return begun(store, own_id, workflow, held)
-                held.release()  # somebody was quicker
+            with lease_log(store, name, workflow.name, config) as leased:
+                if leased.history.seq == 0:
+                    return begin_run(store, own_id, workflow, leased)
+                leased.release()  # somebody was quicker
         except RunBusyError:
             continue
     path = store.log_path(log_name(workflow_id))
     raise LogWriteError(path, f"{_MOST_NAMES} runs of that id are there already")
 
 
-def open_next(
-    store: Store, workflow_id: str, workflow: ForeignWorkflow, config: Settings
-) -> ForeignRun:
+def resume_run(
+    store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
+) -> ExternalRun:
     """Go on with the run of this id, as its next execution; without a log, begin it.
 
     :raises RunBusyError: another process carries it on
     :raises LogDamagedError: its log was changed; nothing was written
     :raises LogWriteError: the log cannot be opened
     """
-    with hold(store, log_name(workflow_id), workflow.name, config) as held:
-        return begun(store, workflow_id, workflow, held)
+    with lease_log(store, log_name(workflow_id), workflow.name, config) as leased:
+        return begin_run(store, workflow_id, workflow, leased)
 
 
-def begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held) -> ForeignRun:
+def begin_run(
+    store: Store, workflow_id: str, workflow: ExternalWorkflow, leased: LeasedLog
+) -> ExternalRun:
     """Begin an execution of the run whose log is held; a run around it is told so.
 
     :raises ValueError: its id, or what is to be said of it, is too large for an event
@@ -372,9 +379,9 @@ def begun(store: Store, workflow_id: str, workflow: ForeignWorkflow, held: Held)
     if len(workflow_id) > _ID_LIMIT or size > _ABOUT_LIMIT:
         msg = f"an id of {len(workflow_id)} characters, a description of {size} bytes: too large"
         raise ValueError(msg)
-    run = ForeignRun(workflow_id, workflow.name, held, store)
-    begin(run, held, workflow.about, workflow.inputs)
+    run = ExternalRun(workflow_id, workflow.name, leased, store)
+    begin_execution(run, leased, workflow.about, workflow.inputs)
     outer = current_scope.get()
     if outer is not None and outer.state is OPEN and not outer.run.detached:
-        outer.run.annotate("tapps.run", {"workflow_id": workflow_id}, outer)
+        recorder_of(outer).annotate("tapps.run", {"workflow_id": workflow_id}, outer)
     return run

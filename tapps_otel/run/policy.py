@@ -16,8 +16,9 @@ from tapps_otel.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Backoff", "OnInterrupted", "Policy"]
+__all__ = ["Backoff", "OnDivergence", "OnInterrupted", "Policy"]
 
+OnDivergence = Literal["fail", "rerun"]
 OnInterrupted = Literal["rerun", "fail"]
 
 # Trying again cannot mend these; and a refusal must not be hidden by a second try.

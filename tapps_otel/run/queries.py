@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel.errors import RunConflictError, RunNotFoundError
+from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease, reader
 from tapps_otel.log.model import WorkflowEvent, read_model
-from tapps_otel.run.opening import FROM_FILE, beginning, find, load, store_of
-from tapps_otel.run.workflow import Workflow
+from tapps_otel.run.lookup import find, load, look_up, store_of
+from tapps_otel.run.workflow import find_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import RunSummary
     from tapps_otel.past.fold import RunHistory
+    from tapps_otel.run.lookup import StoredRun
 
 __all__ = [
     "events",
-    "find_workflow",
     "follow",
     "history",
     "last_run",
     "list_runs",
     "resume",
+    "resume_found",
 ]
 
 
@@ -100,75 +97,17 @@ def last_run(
 
 
 def resume(workflow_id: str, *, log_dir: Path | str | None = None) -> Any:
-    """Go on with a run: its workflow is found by the import path in its log.
+    """Resume a run: its workflow is found by the import path in its log.
 
-    :returns: its result; a coroutine of it where the workflow is async
+    :returns: its result; a coroutine of it if the workflow is async
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    found = beginning(workflow_id, log_dir)
-    flow = find_workflow(str(found.workflow.get("path", "")), workflow_id)
-    return flow.options(log_dir=log_dir).resume(workflow_id)
+    with look_up(workflow_id, log_dir) as found:
+        return resume_found(found)
 
 
-def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., Any]:
-    """Import ``package.module:name`` or ``file.py:name``.
-
-    :raises RunConflictError: it cannot be imported, or is no workflow; it says why
-    """
-    of_run = "" if workflow_id is None else f"run {workflow_id!r}: "
-    module_name, _, name = path.rpartition(":")
-    if not module_name:
-        msg = f"{of_run}{path!r} is not MODULE:FUNCTION"
-        if workflow_id is None:
-            msg += ", as flow.py:main or package.flow:main"
-        else:
-            msg += (
-                ". A run that was opened by hand (Run.open) is gone on with by the code that "
-                "opened it, under the same id"
-            )
-        raise RunConflictError(msg)
-    try:
-        found: Any = _import(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        msg = (
-            f"{of_run}cannot import {name!r} from {module_name!r}: {type(error).__name__}: {error}"
-        )
-        if isinstance(error, ModuleNotFoundError):
-            msg += ". Is it on the path (PYTHONPATH, or the directory you are in)?"
-        raise RunConflictError(msg) from error
-    if not isinstance(found, Workflow):
-        msg = f"{of_run}{path} is a {type(found).__name__}, not a function with @workflow"
-        raise RunConflictError(msg)
-    return found
-
-
-def _import(name: str) -> Any:
-    if not name.endswith(".py"):
-        return importlib.import_module(name)
-    path = Path(name).absolute()
-    main = sys.modules.get("__main__")
-    if Path(getattr(main, "__file__", None) or "").absolute() == path:
-        return main
-    known = sys.modules.get(path.stem)
-    if known is not None and getattr(known, FROM_FILE, None) == str(path):
-        return known  # carried out once, as an import is
-    # A file may have the name of a module that others need: that one stays where it is.
-    module_name = (
-        path.stem if known is None else f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
-    )
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        msg = f"{name} is not a Python file"
-        raise ImportError(msg)
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, FROM_FILE, str(path))
-    sys.modules[spec.name] = module  # dataclasses and pickling look their module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[spec.name]
-        raise
-    return module
+def resume_found(found: StoredRun) -> Any:
+    """Resume a run that was looked up, as :func:`resume` does."""
+    path = str(found.history.workflow.get("path", ""))
+    return find_workflow(path, found.name).resume_found(found)

@@ -1,7 +1,8 @@
-"""A run being carried out: every event is written first, then told to its span.
+"""Recording a run: every event is written to the log first, then given to its span.
 
-:class:`Run` holds the lease, the log and what the log said before; :class:`Attempt` is one try of
-a step. How a run is opened, and what it finds there, is :mod:`tapps_otel.run.opening`'s.
+:class:`RunRecorder` holds the lease, the log and the state of the replay;
+:class:`~tapps_otel.run.attempt.AttemptRecorder` does the same for one try of a step.
+:mod:`~tapps_otel.run.opening` opens runs; what users get is :class:`tapps_otel.run.api.Run`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import threading
 import weakref
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import UNSET, Raw
 
@@ -27,8 +28,8 @@ from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.run import failures
-from tapps_otel.run.attempt import Attempt, status_of
-from tapps_otel.run.replay_state import Memory
+from tapps_otel.run.attempt import AttemptRecorder, status_of
+from tapps_otel.run.replay_state import ReplayState
 from tapps_otel.run.scope import (
     CLOSING,
     COMPLETED,
@@ -40,42 +41,42 @@ from tapps_otel.run.scope import (
     running_task,
 )
 from tapps_otel.run.signals import SigtermHandler
-from tapps_otel.run.step_spec import Call, Stored
 from tapps_otel.run.values import check_text, from_json
-from tapps_otel.run.values import digest as digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.seam import Measures, SpanRef, Tracing
     from tapps_otel.past.fold import Fold
+    from tapps_otel.run.policy import OnDivergence
+    from tapps_otel.run.step_spec import StepSpec, Stored
 
-__all__ = ["Run"]
+__all__ = ["RunRecorder"]
 
 _log = logging.getLogger("tapps_otel")
-_SHOWN: Final = 100  # step ids in a remark
+_SHOWN: Final = 100  # step ids in a report of leftovers
 
 
 class _Write(Protocol):
     def __call__(self, event: Event, /, *, sync: bool = False) -> int | None:
-        """Write an event; its seq, or ``None`` while the log fails or is not this process's.
+        """Write an event.
 
-        :param sync: before it returns, whatever the event is
+        :param sync: sync before it returns, whatever the event is
+        :returns: its seq; ``None`` while the log fails, or where it belongs to another process
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
 
 
 def _write_nothing(_: Event, /, *, sync: bool = False) -> None:
-    """Nobody's log is to be written."""
+    """Write nothing: there is no log, or it belongs to another process."""
 
 
-def _way_to(writer: LogWriter | None, measures: Measures | None) -> _Write:
-    """How events get into a log. Chosen once, for every event of every step goes this way."""
+def _make_writer(writer: LogWriter | None, measures: Measures | None) -> _Write:
+    """The function that writes events. Made once, because every event goes through it."""
     if writer is None:
         return _write_nothing
     if measures is None:
@@ -90,23 +91,16 @@ def _way_to(writer: LogWriter | None, measures: Measures | None) -> _Write:
     return write
 
 
-class Run:
-    """One carrying out of a workflow, by this process.
+class RunRecorder:
+    """Records one execution of a run, by this process.
 
-    Obtained from :meth:`open`, which starts or resumes it, and used as a context manager::
-
-        with Run.open("build", workflow_id="b1") as run:
-            out = run.call("compile", compile_all, src, agent="cc")
-
-    An exception that leaves the block ends the run as failed (cancelled, interrupted); it goes on
-    when it is opened again under its id. What a completed run did is answered from its log.
-
+    :param module: of the workflow's function
+    :param off: the library is switched off: steps are plain calls
     :ivar workflow_id: names the run and its log
-    :ivar execution: 1, 2, ...: this process's go at it
-    :ivar captures_inputs: whether the inputs of steps are logged, not their digests alone
+    :ivar execution: 1, 2, ...: which of the run's executions this is
+    :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
     :ivar write: writes an event
-    :ivar done: whether the run was complete already when it was opened
-    :ivar result: what it gave back, if ``done``
+    :ivar root: the scope of the workflow itself
     """
 
     def __init__(
@@ -122,21 +116,21 @@ class Run:
         tracing: Tracing | None = None,
         measures: Measures | None = None,
         capture_inputs: bool = False,
-        on_divergence: str = "fail",
-        home: str | None = None,
+        on_divergence: OnDivergence = "fail",
+        module: str | None = None,
         off: bool = False,
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
         self.lock = threading.RLock()
-        self.trace_id = new_trace_id()  # until its log, or an SDK, says otherwise
-        # Not carried on by this process: switched off, or a forked child's copy of its parent's.
+        self.trace_id = new_trace_id()  # until the log or the SDK gives another
+        # Not executed by this process: switched off, or a forked child's copy of its parent's run.
         self.detached, self._off = off, off
         self._sigterm: SigtermHandler | None = None
         self._terminated = False
-        self.memory = Memory(workflow_id, fold, blobs, on_divergence, home)
+        self.replay = ReplayState(workflow_id, fold, blobs, on_divergence, module)
         self._blobs, self._tracing, self._measures = blobs, tracing, measures
         self.captures_inputs = capture_inputs
-        self._hold(lease, writer)
+        self._attach_log(lease, writer)
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
         self._started_monotonic = clock.monotonic_ns()
@@ -144,37 +138,13 @@ class Run:
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
 
-    def _hold(self, lease: Lease | None, writer: LogWriter | None) -> None:
+    def _attach_log(self, lease: Lease | None, writer: LogWriter | None) -> None:
         self._lease, self._writer = lease, writer
-        self.write = _way_to(None if self.detached else writer, self._measures)
-
-    @classmethod
-    def open(
-        cls,
-        name: str,
-        *,
-        workflow_id: str | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        log_dir: Any = None,
-    ) -> Run:
-        """Start a run, or go on with the one of that id.
-
-        :param inputs: JSON-native; stored, and compared when the run is opened again
-        :raises RunBusyError: another process carries it on
-        :raises RunConflictError: the id belongs to another workflow, or to other inputs
-        :raises RunPausedError: it waits for an answer
-        :raises WorkflowInputError: the inputs cannot be stored
-        :raises LogDamagedError: its log was changed
-        """
-        from tapps_otel.run.opening import open_by_hand
-
-        return open_by_hand(name, workflow_id=workflow_id, inputs=inputs, log_dir=log_dir)
-
-    # -- the outside: authors of executors
+        self.write = _make_writer(None if self.detached else writer, self._measures)
 
     @property
     def done(self) -> bool:
-        """Whether the run was complete when it was opened: nothing is written any more."""
+        """Whether the run was complete when it was opened: nothing more is written."""
         return self._writer is None and not self.detached
 
     @property
@@ -184,8 +154,8 @@ class Run:
 
     @property
     def result_json(self) -> bytes:
-        """The same as JSON bytes."""
-        history = self.memory.history
+        """The stored result of a run that is ``done``, as JSON."""
+        history = self.replay.history
         if history.result_blob is not None:
             return self._blobs.get(history.result_blob)
         return history.result_json or b"null"
@@ -193,7 +163,12 @@ class Run:
     @property
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
-        return self.memory.refusal is not None
+        return self.replay.refusal is not None
+
+    @property
+    def started_ns(self) -> int:
+        """When this execution began: wall clock, ns since 1970 UTC."""
+        return self._started_ns
 
     @property
     def log_dir(self) -> Path | None:
@@ -202,114 +177,10 @@ class Run:
 
     @property
     def log_failure(self) -> str | None:
-        """Why events wait in memory; ``None`` while the log can be written."""
+        """Why events are queued in memory; ``None`` while the log can be written."""
         return None if self._writer is None else self._writer.failure
 
-    def call(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        agent: str | None = None,
-        action: str | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Call ``fn`` as a step of the current scope; its result comes from the log if it is there.
-
-        :raises StepResultError: the result cannot be stored
-        """
-        from tapps_otel.run.step import Step
-
-        return Step(fn, name=name, agent=agent, action=action, key=key).call_in(self, args, kwargs)
-
-    async def acall(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        agent: str | None = None,
-        action: str | None = None,
-        key: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """The same for a coroutine function."""
-        from tapps_otel.run.step import Step
-
-        step = Step(fn, name=name, agent=agent, action=action, key=key)
-        return await step.call_in(self, args, kwargs)
-
-    def begin(
-        self,
-        name: str,
-        *,
-        step_id: str | None = None,
-        inputs: Any = None,
-        agent: str | None = None,
-        action: str | None = None,
-        key: str | None = None,
-    ) -> Attempt:
-        """Begin a step by hand: end it with ``finish``, ``fail`` or ``skip``.
-
-        As a context manager the attempt becomes the current scope, and its end follows from how
-        the block is left. If the log has its outcome already, ``done`` is set and nothing is
-        written.
-
-        :param step_id: its place, where the executor has names of its own: it is matched by that
-        :param inputs: JSON-native; they tell one call of a name from another
-        """
-        call = Call(name, agent=agent, action=action)
-        entered = self.enter(
-            self.scope_here(), call, None if inputs is None else digest_of(inputs), key, step_id
-        )
-        if isinstance(entered, Attempt):
-            entered.by_hand = True
-            entered.start()
-            return entered
-        return Attempt(
-            run=self,
-            scope=self.root,
-            call=call,
-            step_id="" if entered is None else entered.step_id,
-            number=0,
-            thread=0,
-            task=None,
-            state=COMPLETED,
-            result=None if entered is None else entered.result,
-            by_hand=True,
-        )
-
-    def annotate(
-        self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
-    ) -> None:
-        """Write an event of the user's own into the log and onto the span.
-
-        :raises TypeError: ``name`` is no string
-        """
-        check_text(name, "the name of an annotation")
-        if self.root.state in {COMPLETED, FAILED}:
-            self.warn_once(f"annotation {name!r} came after the end of run {self.workflow_id!r}")
-            return
-        at = clock.time_ns()
-        where = scope or self.root
-        event = Event(
-            event_type="annotation",
-            workflow_id=self.workflow_id,
-            timestamp=clock.timestamp(at),
-            execution=self.execution,
-            name=name,
-        )
-        if where.step_id is not None:
-            event.step_id = where.step_id
-        if attributes:
-            event.attributes = dict(attributes)
-        if where.span_id:
-            event.trace_id, event.span_id = self.trace_id, where.span_id
-        self.write(event)
-        if where.span is not None:
-            where.span.record(event)
+    # -- the current scope
 
     def enter_root(self) -> None:
         """Make the workflow the current scope; ordered calls come from this thread and task."""
@@ -318,29 +189,8 @@ class Run:
         if self.root.span is not None:
             self._span_token = self.root.span.attach()
 
-    async def __aenter__(self) -> Self:
-        self.enter_root()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.leave()
-            if error is None:
-                await self.complete_async(lambda: b"null")
-                return
-            raised = await self.fail_async(error)
-            if raised is not error:
-                raise raised from error
-        finally:  # Ctrl-C may come between any two of these
-            self.close()
-
     def leave(self) -> None:
-        """Undo :meth:`enter_root`; once more changes nothing."""
+        """Undo :meth:`enter_root`; a second call does nothing."""
         if self._token is None:
             return
         if self.root.span is not None:
@@ -348,16 +198,11 @@ class Run:
         leave_scope(self._token)
         self._token = None
 
-    def __enter__(self) -> Self:
-        self.enter_root()
-        return self
+    def exit(self, error: BaseException | None) -> None:
+        """End the run as the block of its context manager ended.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+        :raises RefusalError: one was raised before, even if the block caught it
+        """
         try:
             self.leave()
             if error is None:
@@ -369,64 +214,77 @@ class Run:
         finally:  # Ctrl-C may come between any two of these
             self.close()
 
-    # -- entering steps
+    async def exit_async(self, error: BaseException | None) -> None:
+        """End the run as :meth:`exit` does, without blocking the event loop."""
+        try:
+            self.leave()
+            if error is None:
+                await self.complete_async(lambda: b"null")
+                return
+            raised = await self.fail_async(error)
+            if raised is not error:
+                raise raised from error
+        finally:  # Ctrl-C may come between any two of these
+            self.close()
 
     def scope_here(self) -> Scope:
-        """The current scope, if it is of this run; else the workflow itself."""
+        """The current scope, if it belongs to this run; otherwise the workflow itself."""
         scope = current_scope.get()
         return scope if scope is not None and scope.run is self else self.root
+
+    # -- entering steps
 
     def enter(
         self,
         scope: Scope,
-        call: Call,
+        spec: StepSpec,
         digest: str | None,
         key: str | None,
         step_id: str | None = None,
-    ) -> Attempt | Stored | None:
+    ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
-        ``None``: a plain call, for the run is over and complete.
+        ``None``: a plain call, because the run has completed.
 
         :raises Exception: a failure that was handled before, raised again from the log
-        :raises RefusalError: going on might do something twice
-        :raises RunEndedError: the scope is over and did not complete
+        :raises RefusalError: to run it might do something twice
+        :raises RunEndedError: the scope has ended and did not complete
         """
         if key is not None:
-            check_text(key, f"the key of step {call.name!r}")
-        thread, task, memory = get_ident(), running_task(), self.memory
+            check_text(key, f"the key of step {spec.name!r}")
+        thread, task, replay = get_ident(), running_task(), self.replay
         with self.lock:
-            if memory.refusal is not None:
-                raise memory.refusal
+            if replay.refusal is not None:
+                raise replay.refusal
             if scope.state is not OPEN:
-                self._check_outlived(scope, call.name)
+                self._check_late_call(scope, spec.name)
                 return None
-            order = scope.order_of_call(call.name, thread, task)
-            matcher = scope.matcher or memory.matcher_of(scope)
+            order = scope.order_of_call(spec.name, thread, task)
+            matcher = scope.matcher or replay.matcher_of(scope)
             if step_id is not None:
                 step_id = join_step_id(scope.step_id, escape(step_id), 1)
                 record = matcher.claim_id(step_id)
             else:
-                record = None if matcher.fresh else matcher.claim(call.name, digest, key)
+                record = None if matcher.fresh else matcher.claim(spec.name, digest, key)
             if record is not None:
-                stored = memory.answer(scope, call, record)
+                stored = replay.answer(scope, spec, record)
                 if stored is not None:
                     return stored
             if self._writer is None and self.done:
-                self._check_outlived(scope, call.name)
+                self._check_late_call(scope, spec.name)
                 return None
             if record is not None:
-                memory.check_rerun(call, record)
+                replay.check_rerun(spec, record)
                 number, step_id = record.last.number + 1, record.step_id
             else:
                 if not matcher.fresh:
-                    memory.check_new(scope, call, digest, key, order)
-                ordinal = matcher.next_number(call.name)
-                number, step_id = 1, step_id or join_step_id(scope.step_id, call.escaped, ordinal)
-            attempt = Attempt(
+                    replay.check_new(scope, spec, digest, key, order)
+                ordinal = matcher.next_number(spec.name)
+                number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
+            attempt = AttemptRecorder(
                 run=self,
                 scope=scope,
-                call=call,
+                spec=spec,
                 step_id=step_id,
                 number=number,
                 thread=thread,
@@ -438,8 +296,36 @@ class Run:
             scope.enclose(attempt)
             return attempt
 
-    def _check_outlived(self, scope: Scope, name: str) -> None:
-        """A call from code that outlived its scope: plain if that completed, else an error."""
+    def begin(
+        self, spec: StepSpec, digest: str | None, key: str | None, step_id: str | None
+    ) -> AttemptRecorder:
+        """Begin a step by hand in the current scope; its caller ends it.
+
+        Where the log has its outcome, the attempt is ``done`` and nothing is written.
+        """
+        entered = self.enter(self.scope_here(), spec, digest, key, step_id)
+        if isinstance(entered, AttemptRecorder):
+            entered.by_hand = True
+            entered.start()
+            return entered
+        return AttemptRecorder(
+            run=self,
+            scope=self.root,
+            spec=spec,
+            step_id="" if entered is None else entered.step_id,
+            number=0,
+            thread=0,
+            task=None,
+            state=COMPLETED,
+            result=None if entered is None else entered.result,
+            by_hand=True,
+        )
+
+    def _check_late_call(self, scope: Scope, name: str) -> None:
+        """Let a call after its scope's end be a plain one if the scope completed.
+
+        :raises RunEndedError: it did not
+        """
         if scope.state is COMPLETED or self.done:
             self.warn_once(
                 f"step {name!r} was called after {self.scope_name(scope)} had completed: it runs "
@@ -449,12 +335,12 @@ class Run:
         raise RunEndedError(name, self.scope_name(scope))
 
     def scope_name(self, scope: Scope) -> str:
-        """How a message calls a scope."""
+        """Name a scope in a message."""
         own = f"run {self.workflow_id!r}"
         return own if scope.step_id is None else f"step {scope.step_id!r} of {own}"
 
     def is_detached(self) -> bool:
-        """Whether steps are plain calls here; in a forked child that is said once."""
+        """Whether steps are plain calls here; a forked child logs one warning of that."""
         if self.detached and not self._off:
             self.warn_once(
                 f"run {self.workflow_id} belongs to the parent process: steps called in a forked "
@@ -463,7 +349,7 @@ class Run:
         return self.detached
 
     def warn_once(self, text: str) -> None:
-        """Say something once a run, through the logger ``tapps_otel``."""
+        """Log a warning, once a run, through the logger ``tapps_otel``."""
         if text not in self._warned:
             self._warned.add(text)
             _log.warning("%s", text)
@@ -471,7 +357,7 @@ class Run:
     # -- writing
 
     def put_blob(self, data: bytes) -> str:
-        """Keep what is too large for a line; gives its name.
+        """Store what is too large for a line; return its name.
 
         :raises OSError: it cannot be stored
         """
@@ -501,7 +387,10 @@ class Run:
             _log.error("run %s: large inputs cannot be stored: %s", self.workflow_id, error)
 
     def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
-        """Give the event its span's ids: the SDK's where there is one, else our own."""
+        """Start a scope's span and put its ids into the start event.
+
+        The ids are the SDK's if there is one, otherwise the library's own.
+        """
         if self._tracing is None:
             event.trace_id = self.trace_id
             scope.span_id = event.span_id = new_span_id()
@@ -513,13 +402,80 @@ class Run:
         )
         scope.span, scope.span_id = span, span.span_id
 
+    def annotate(
+        self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
+    ) -> None:
+        """Write an annotation of the user into the log and onto the span.
+
+        :raises TypeError: ``name`` is not a string
+        """
+        check_text(name, "the name of an annotation")
+        if self.root.state in {COMPLETED, FAILED}:
+            self.warn_once(f"annotation {name!r} came after the end of run {self.workflow_id!r}")
+            return
+        at = clock.time_ns()
+        where = scope or self.root
+        event = Event(
+            event_type="annotation",
+            workflow_id=self.workflow_id,
+            timestamp=clock.timestamp(at),
+            execution=self.execution,
+            name=name,
+        )
+        if where.step_id is not None:
+            event.step_id = where.step_id
+        if attributes:
+            event.attributes = dict(attributes)
+        if where.span_id:
+            event.trace_id, event.span_id = self.trace_id, where.span_id
+        self.write(event)
+        if where.span is not None:
+            where.span.record(event)
+
+    def remember(
+        self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False
+    ) -> None:
+        """Keep the history of a step up to date, if this execution may try it again.
+
+        Steps of the workflow itself that are new are not kept: a long run would grow.
+
+        :param forget: it ended, and no other try follows: no call will ask for it again
+        """
+        replay = self.replay
+        if attempt.scope.step_id is not None or attempt.step_id in replay.by_id:
+            with self.lock:
+                replay.remember(attempt, event, seq, forget=forget)
+
+    def report_leftovers(self, scope: Scope) -> None:
+        """Report, when a scope completes, records that no call took, and code that has changed."""
+        if not self.replay.has_past(scope):
+            return
+        matcher = self.replay.matcher_of(scope)
+        unasked = [record.step_id for record in matcher.unasked()]
+        self._report(scope, "tapps.unasked", "completed before, and not called now", unasked)
+        changed = scope.changed or ()
+        self._report(
+            scope,
+            "tapps.definition_changed",
+            "taken from the log, though its code changed",
+            changed,
+        )
+
+    def _report(self, scope: Scope, name: str, text: str, step_ids: Iterable[str]) -> None:
+        found = list(step_ids)
+        if not found:
+            return
+        shown = found[:_SHOWN]
+        _log.warning("%s: %s: %s", self.scope_name(scope), text, ", ".join(shown))
+        self.annotate(name, {"steps": shown, "count": len(found)}, scope)
+
     # -- ending
 
     def complete(self, result_json: Callable[[], bytes]) -> None:
         """End the run as completed, once everything open inside has ended.
 
         :param result_json: writes the result
-        :raises RefusalError: one was raised before, whoever caught it
+        :raises RefusalError: one was raised before, even if the workflow caught it
         :raises StepResultError: the result cannot be stored
         """
         if self.done:
@@ -533,7 +489,7 @@ class Run:
         self._write_completed(result_json)
 
     async def complete_async(self, result_json: Callable[[], bytes]) -> None:
-        """The same from a coroutine."""
+        """End the run as :meth:`complete` does, without blocking the event loop."""
         if self.done:
             return
         try:
@@ -547,7 +503,7 @@ class Run:
     def fail(self, error: BaseException) -> BaseException:
         """End the run by an exception, once everything open inside has ended.
 
-        :returns: what is to be raised: ``error``, unless it hides a refusal
+        :returns: the exception to raise: ``error``, unless it hides a refusal
         """
         if self.done:
             return error
@@ -556,10 +512,10 @@ class Run:
             self.root.drain()
         finally:
             self._write_failed(error)
-        return self.memory.refusal or error
+        return self.replay.refusal or error
 
     async def fail_async(self, error: BaseException) -> BaseException:
-        """The same from a coroutine."""
+        """End the run as :meth:`fail` does, without blocking the event loop."""
         if self.done:
             return error
         try:
@@ -567,21 +523,20 @@ class Run:
             await self.root.drain_async()
         finally:
             self._write_failed(error)
-        return self.memory.refusal or error
+        return self.replay.refusal or error
 
     def _begin_end(self) -> None:
-        """From here on, code that is left over cannot begin steps."""
+        """Refuse further steps."""
         with self.lock:
             self.root.state = CLOSING
 
     def _write_completed(self, result_json: Callable[[], bytes]) -> None:
         try:
             event = self._end_event("completed")
-            if self.memory.refusal is not None:
-                raise self.memory.refusal
+            if self.replay.refusal is not None:
+                raise self.replay.refusal
             self.store(event, result_json())
-            if self.root.matcher is not None or None in self.memory.children:
-                self.remark(self.root)
+            self.report_leftovers(self.root)
         except BaseException as error:
             self._write_failed(error)
             raise
@@ -591,7 +546,7 @@ class Run:
             self.close()
 
     def _write_failed(self, error: BaseException) -> None:
-        cause = self.memory.refusal or error
+        cause = self.replay.refusal or error
         status = "interrupted" if self._terminated else status_of(cause, self.workflow_id)
         event = self._end_event(status)
         event.error = failures.describe(cause)
@@ -613,7 +568,7 @@ class Run:
     def _advise(self, error: BaseException) -> None:
         if self._off:
             return
-        note = f"to go on with this run: tapps-otel resume {log_name(self.workflow_id)}"
+        note = f"to resume this run: tapps-otel resume {log_name(self.workflow_id)}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
@@ -643,27 +598,6 @@ class Run:
                 run_registry.end(self.trace_id, self.workflow_id, clock.time_ns())
                 span.end(event, sha=None if self._writer is None else self._writer.sha)
 
-    def remark(self, scope: Scope) -> None:
-        """Say, when a scope completes, what of its past nobody asked for, or was changed."""
-        matcher = self.memory.matcher_of(scope)
-        unasked = [record.step_id for record in matcher.unasked()]
-        self._remark(scope, "tapps.unasked", "completed before, and not asked for now", unasked)
-        changed = scope.changed or ()
-        self._remark(
-            scope,
-            "tapps.definition_changed",
-            "taken from the log, though its code changed",
-            changed,
-        )
-
-    def _remark(self, scope: Scope, name: str, text: str, step_ids: Iterable[str]) -> None:
-        found = list(step_ids)
-        if not found:
-            return
-        shown = found[:_SHOWN]
-        _log.warning("%s: %s: %s", self.scope_name(scope), text, ", ".join(shown))
-        self.annotate(name, {"steps": shown, "count": len(found)}, scope)
-
     def handle_sigterm(self) -> None:
         """Record SIGTERM as an interruption, until the run ends."""
         self._sigterm = SigtermHandler(self._note_sigterm)
@@ -672,7 +606,7 @@ class Run:
         self._terminated = True
 
     def close(self) -> None:
-        """Let go of the scope, the log and the lease; once more changes nothing."""
+        """Release the scope, the log and the lease; a second call does nothing."""
         self.leave()
         if self._sigterm is not None:
             self._sigterm.restore()
@@ -689,10 +623,11 @@ class Run:
         first: SpanRef | None = None,
         links: tuple[SpanRef, ...] = (),
     ) -> None:
-        """Write how this execution began, and what the one before left open.
+        """Write the start of this execution, and an end for each step that was interrupted.
 
-        :param first: the span of execution 1, under which later executions stand
-        :param links: the spans of what was interrupted
+        :param interrupted: the ends of steps that the execution before left open
+        :param first: the span of execution 1, the parent of those of later executions
+        :param links: the spans of the interrupted steps
         """
         root = self.root
         if self._tracing is None:
@@ -717,21 +652,22 @@ class Run:
         if root.span is not None:
             root.span.record(event)
         for end in interrupted:
-            self.memory.feed(end, self.write(end))
+            self.replay.feed(end, self.write(end))
         if first is not None and first.flags & 1 and self._tracing is not None:
             self._catch_up(self._tracing)
+        _runs.add(self)
 
     def _catch_up(self, tracing: Tracing) -> None:
-        """Let what earlier executions could not send be sent. The run does not depend on it."""
+        """Send spans that earlier executions could not send. The run does not depend on it."""
         if self._writer is not None:
             try:
                 name = log_name(self.workflow_id)
                 tracing.catch_up(self._writer.path.parent, name, self.execution)
-            except Exception as error:  # noqa: BLE001 - no thread to be had, a broken import
+            except Exception as error:  # noqa: BLE001 - no thread available, a broken import
                 warn_once("catching up", error)
 
     def _enter_trace(self, event: Event) -> None:
-        """Let exporters find this run by its trace, without keeping it alive."""
+        """Register the run by its trace, for exporters, without keeping it alive."""
         me = weakref.ref(self)
 
         def append(event: Event, sync: bool) -> int | None:  # noqa: FBT001 - every span comes here
@@ -754,29 +690,37 @@ class Run:
             run_registry.enter(self.trace_id, run)
 
     def append_captured(self, event: Event, *, sync: bool) -> int | None:
-        """Write a span of somebody else's, while the run goes on.
+        """Write a span that another library made, while the run is in progress.
 
-        :returns: its seq; ``None``: the log has just failed, and the event waits like any other
-        :raises LookupError: the run does not go on here, or its log fails already: what waits
-            there is the run's own
+        :returns: its seq; ``None``: the log has just failed, and the event is queued
+        :raises LookupError: the run is not in progress here, or its log failed before: the queue
+            is for the run's own events
         """
-        with self.lock:  # so that nothing comes between the run's end and what is told of it
-            going_on = self.root.state is OPEN and not self.detached and self._writer is not None
-            if not going_on or self.log_failure is not None:
+        with self.lock:  # so that nothing is written after the run's end
+            in_progress = self.root.state is OPEN and not self.detached and self._writer is not None
+            if not in_progress or self.log_failure is not None:
                 raise LookupError
             return self.write(event, sync=sync)
 
-    @property
-    def started_ns(self) -> int:
-        """When this execution began: wall clock, ns since 1970 UTC."""
-        return self._started_ns
-
     def detach(self) -> None:
-        """In a forked child: the run is the parent's, its steps are plain calls here."""
+        """Give the run up in a forked child: it is the parent's, steps are plain calls here."""
         self.detached, self.write = True, _write_nothing
-        self.lock = threading.RLock()  # a thread that is not in this process may hold the old one
+        self.lock = threading.RLock()  # a thread of the parent may hold the old one
         if self._lease is not None:
             self._lease.release()
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}, execution {self.execution}>"
+
+
+# A forked child must not write to its parent's runs: both would execute them.
+_runs: weakref.WeakSet[RunRecorder] = weakref.WeakSet()
+
+
+def _detach_all() -> None:
+    for run in list(_runs):
+        run.detach()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_detach_all)

@@ -1,7 +1,7 @@
-"""What the log knew, and what this execution must know of itself: the run's memory.
+"""The state of a replay: the records that the log has, and what this execution adds to them.
 
-It answers calls by the rules of resume: from a record, by running a record again, or as something
-new; and it raises the refusals. Called with the run's lock held.
+It answers calls by the rules of resume (with the outcome of a record, by letting a record run
+again, or as a new step), and raises the refusals. Its caller holds the run's lock.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import Fold, RunHistory, StepHistory
-    from tapps_otel.run.attempt import Attempt
+    from tapps_otel.run.attempt import AttemptRecorder
+    from tapps_otel.run.policy import OnDivergence
     from tapps_otel.run.scope import Scope
-    from tapps_otel.run.step_spec import Call
+    from tapps_otel.run.step_spec import StepSpec
 
-__all__ = ["Memory"]
+__all__ = ["ReplayState"]
 
 
-class Memory:
+class ReplayState:
     """The records of a run.
 
-    :param home: module of the workflow's function
+    :param module: of the workflow's function
     :ivar refusal: once raised, it is raised by every later call
     :ivar by_id: the steps whose history is kept
-    :ivar children: by scope, the steps that it ever had, until they are handed to its matcher
+    :ivar children: by scope, its steps in the log, until its matcher takes them over
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class Memory:
         workflow_id: str,
         fold: Fold,
         blobs: Blobs,
-        on_divergence: str,
-        home: str | None = None,
+        on_divergence: OnDivergence,
+        module: str | None = None,
     ) -> None:
-        self._home = home
+        self._module = module
         self._workflow_id, self._blobs = workflow_id, blobs
         self._fold, self._plan = fold, Plan(fold.history)
         self.by_id, self.children = fold.history.by_id, self._plan.children
@@ -51,27 +52,31 @@ class Memory:
 
     @property
     def history(self) -> RunHistory:
-        """What is known."""
+        """What is known of the run."""
         return self._fold.history
 
     def matcher_of(self, scope: Scope) -> Matcher:
-        """What calls of this scope may take; found when the first one comes."""
+        """The records that calls of this scope may take; found at its first call."""
         if scope.matcher is None:
             scope.matcher = Matcher(self._plan.past(scope.step_id))
             if scope.step_id is None:
                 self._plan.forget_scope(None)
         return scope.matcher
 
+    def has_past(self, scope: Scope) -> bool:
+        """Whether the scope has records in the log, or had calls in this execution."""
+        return scope.matcher is not None or scope.step_id in self.children
+
     # -- answering a call
 
-    def answer(self, scope: Scope, call: Call, record: StepHistory) -> Stored | None:
-        """The outcome of a record that a call took; ``None``: it is to run again.
+    def answer(self, scope: Scope, spec: StepSpec, record: StepHistory) -> Stored | None:
+        """The outcome of a record that a call took; ``None``: the step must run again.
 
         :raises Exception: a failure that was handled before, raised again
         """
         if not (record.stored or record.handled):
             return None
-        step_id, definition = record.step_id, call.definition
+        step_id, definition = record.step_id, spec.definition
         if record.definition != definition and None not in {record.definition, definition}:
             if scope.changed is None:
                 scope.changed = {}
@@ -81,14 +86,14 @@ class Memory:
         data = record.result
         if record.result_blob is not None:
             data = self._blobs.get(record.result_blob)
-        if scope.step_id is None:  # nobody asks twice, and large runs have many
+        if scope.step_id is None:  # it is asked for once only, and large runs have many
             self._plan.forget(step_id)
         if data is None or (data == b"null" and record.status == "skipped"):
-            return Stored(step_id, None)  # a skip's, whatever the annotation says
-        return Stored(step_id, call.read_result(data))
+            return Stored(step_id, None)  # the result of a skip, whatever the annotation says
+        return Stored(step_id, spec.read_result(data))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
-        error = failures.rebuild(record.last.error, self._home)
+        error = failures.rebuild(record.last.error, self._module)
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
         error.add_note(
@@ -97,9 +102,12 @@ class Memory:
         failures.mark(error, self._workflow_id, record.step_id)
         raise error
 
-    def check_rerun(self, call: Call, record: StepHistory) -> None:
-        """:raises RefusalError: it was interrupted, and is not to run again by itself"""
-        policy = call.policy
+    def check_rerun(self, spec: StepSpec, record: StepHistory) -> None:
+        """Check that a step which was interrupted may run again.
+
+        :raises RefusalError: it may not
+        """
+        policy = spec.policy
         if record.status != "interrupted" or record.resolved:
             return
         if policy.on_interrupted == "fail":
@@ -109,21 +117,21 @@ class Memory:
             self._refuse(error_messages.interrupted_too_often(record, self._workflow_id, most))
 
     def check_new(
-        self, scope: Scope, call: Call, digest: str | None, key: str | None, order: int | None
+        self, scope: Scope, spec: StepSpec, digest: str | None, key: str | None, order: int | None
     ) -> None:
-        """Let a call pass that no record fits.
+        """Check that a call which fits no record may run as a new step.
 
-        :raises RefusalError: the guard knows where it came from
+        :raises RefusalError: it takes the place of a record that has something to lose
         """
         matcher = self.matcher_of(scope)
-        once = call.policy.on_interrupted == "fail"
-        lost = matcher.lost(call.name, digest, key) if once else None
+        once = spec.policy.on_interrupted == "fail"
+        lost = matcher.lost(spec.name, digest, key) if once else None
         if lost is not None:
             self._refuse(error_messages.interrupted(lost, self._workflow_id))
         if order is None or key is not None or self._lenient:
             return
         found = matcher.guard(
-            call.name, order, lambda record: self._plan.loss(record, interruptible=not once)
+            spec.name, order, lambda record: self._plan.loss(record, interruptible=not once)
         )
         if found is not None:
             self._refuse(error_messages.diverged(*found, order, digest))
@@ -133,27 +141,24 @@ class Memory:
         self.refusal = error
         raise error
 
-    # -- keeping up
+    # -- following this execution
 
     def feed(self, event: Event, seq: int | None) -> None:
-        """Take in an event that was written; ``None``: it waits, and has no seq yet."""
+        """Take in an event that was written; ``None``: it is queued, and has no seq yet."""
         event.seq = self.history.seq + 1 if seq is None else seq
         self._fold.feed(event)
 
-    def follow(
-        self, attempt: Attempt, event: Event, seq: int | None, *, forget: bool = False
+    def remember(
+        self, attempt: AttemptRecorder, event: Event, seq: int | None, *, forget: bool
     ) -> None:
-        """Keep the history of what may be tried again in this execution up to date.
+        """Take in an event of a step that this execution may try again.
 
-        That is: steps inside steps, what encloses them, and what the log knew before. A step of
-        the workflow itself that encloses nothing is not kept: a long run would grow.
-
-        :param forget: it ended, and no other try follows: nobody will ask for it again
+        :param forget: it ended, and no other try follows: no call will ask for it again
         """
         by_id = self.by_id
         around: Any = attempt.scope
         if around.step_id is not None and around.step_id not in by_id:
-            self.follow(around, around.start_event, around.start_event.seq)
+            self.remember(around, around.start_event, around.start_event.seq, forget=False)
         known = len(by_id)
         self.feed(event, seq)
         if around.step_id is not None:

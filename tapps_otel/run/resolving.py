@@ -20,7 +20,8 @@ from tapps_otel.log.reader import check
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import new_span_id
 from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
-from tapps_otel.run.opening import boot_id, find
+from tapps_otel.run.leased_log import boot_id
+from tapps_otel.run.lookup import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,10 @@
-"""Scopes: where steps are called from, and what is open inside them.
+"""Scopes: where steps are called from, and which attempts are open inside them.
 
-The current scope travels in a context variable: tasks and ``asyncio.to_thread`` inherit it by
-themselves, thread pools through :func:`bind`.
+The current scope is kept in a context variable: tasks and ``asyncio.to_thread`` inherit it, thread
+pools get it through :func:`bind`.
+
+Two protocols say what a scope needs from the layers above it: :class:`Recorder` from the run that
+it belongs to, :class:`OpenAttempt` from the attempts inside it.
 """
 
 from __future__ import annotations
@@ -12,21 +15,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar, Token, copy_context
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
-    from tapps_otel.run.attempt import Attempt
     from tapps_otel.run.matching import Matcher
-    from tapps_otel.run.recorder import Run
 
 __all__ = [
     "CLOSING",
     "COMPLETED",
     "FAILED",
     "OPEN",
+    "OpenAttempt",
+    "Recorder",
     "Scope",
     "bind",
     "current_scope",
@@ -35,7 +39,7 @@ __all__ = [
 ]
 
 OPEN: Final = "open"
-CLOSING: Final = "closing"  # its code has returned or raised; what is open inside still ends
+CLOSING: Final = "closing"  # its code has returned or raised; what is open inside has not ended
 COMPLETED: Final = "completed"
 FAILED: Final = "failed"
 
@@ -45,18 +49,92 @@ R = TypeVar("R")
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
 
 
-# A struct, for its constructor is in C: every step makes one.
+class Recorder(Protocol):
+    """What scopes and attempts need from the recorder of their run.
+
+    :ivar lock: guards the state of every scope of the run
+    :ivar detached: this process does not execute the run: steps are plain calls
+    """
+
+    workflow_id: str
+    execution: int
+    trace_id: str
+    lock: threading.RLock
+    detached: bool
+
+    @property
+    def refused(self) -> bool:
+        """Whether a refusal was raised: from then on every call raises it."""
+
+    def write(self, event: Event, /, *, sync: bool = False) -> int | None:
+        """Write an event; return its seq, or ``None`` where it is not in the log."""
+
+    def put_blob(self, data: bytes) -> str:
+        """Store what is too large for a line; return its name."""
+
+    def store(self, event: Event, data: bytes) -> None:
+        """Put a result into its event, or into a blob if it is large."""
+
+    def store_inputs(self, event: Event, data: bytes) -> None:
+        """Put captured inputs into their event, or into a blob if they are large."""
+
+    def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
+        """Start the span of ``scope``, and put its ids into its start event."""
+
+    def remember(
+        self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False
+    ) -> None:
+        """Keep the history of a step up to date, where a later call may ask for it."""
+
+    def report_leftovers(self, scope: Scope) -> None:
+        """Report, when a scope completes, what of its past was not used."""
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning, once a run."""
+
+    def scope_name(self, scope: Scope) -> str:
+        """Name a scope in a message."""
+
+
+class OpenAttempt(Protocol):
+    """What a scope needs from an attempt that is open inside it.
+
+    :ivar by_hand: only its caller can end it: it has no code to wait for
+    """
+
+    thread: int
+    task: asyncio.Task[Any] | None
+    by_hand: bool
+
+    def begin_end(self) -> bool | None:
+        """Refuse further steps inside; return whether any is open, ``None`` if it has ended."""
+
+    def give_up(self, error: BaseException) -> None:
+        """End what is open inside it, without waiting."""
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End it in place of its code, which cannot end it."""
+
+    def abandon_after(self, *, blocking: bool) -> None:
+        """Abandon it once what is open inside has ended."""
+
+    def release_self(self) -> None:
+        """Let the enclosing scope end."""
+
+
+# A struct, because its constructor is in C: every step makes one.
 class Scope(Struct, kw_only=True, eq=False, weakref=True):
     """The workflow, or an attempt of a step.
 
     :ivar step_id: of the step; ``None`` for the workflow
     :ivar matcher: the records that calls of this scope may take; ``None`` before the first call
-    :ivar counts: ordered calls so far, by name
+    :ivar counts: number of ordered calls so far, by name
     :ivar open: attempts inside that have not ended
-    :ivar changed: steps taken from the log though their code changed
+    :ivar changed: steps whose outcome came from the log although their code has changed
+    :ivar public: the object that users get for it, once they have asked for it
     """
 
-    run: Run
+    run: Recorder
     step_id: str | None
     thread: int
     task: asyncio.Task[Any] | None
@@ -65,8 +143,9 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
     span_id: str = ""
     matcher: Matcher | None = None
     counts: dict[str, int] | None = None
-    open: set[Attempt] | None = None
+    open: set[OpenAttempt] | None = None
     changed: dict[str, None] | None = None
+    public: Any = None
     _waiter: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
@@ -82,21 +161,21 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
         order = counts[name] = counts.get(name, 0) + 1
         return order
 
-    def enclose(self, attempt: Attempt) -> None:
-        """Note that ``attempt`` is open inside. With the run's lock held."""
+    def enclose(self, attempt: OpenAttempt) -> None:
+        """Note that ``attempt`` is open inside. The caller holds the run's lock."""
         if self.open is None:
             self.open = set()
         self.open.add(attempt)
 
-    def release(self, attempt: Attempt) -> None:
-        """Note that ``attempt`` has ended. With the run's lock held."""
+    def release(self, attempt: OpenAttempt) -> None:
+        """Note that ``attempt`` has ended. The caller holds the run's lock."""
         if self.open is not None:
             self.open.discard(attempt)
             if not self.open and self._waiter is not None:
                 self._waiter()
 
     def drain(self) -> None:
-        """Wait until nothing is open inside. For code without an event loop.
+        """Wait until nothing is open inside; for code without an event loop.
 
         Tasks are cancelled, threads are waited for.
         """
@@ -108,13 +187,16 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
                 self._waiter = done.set
             try:
                 done.wait()
-            except BaseException as error:  # Ctrl-C: the log is not to hang on a busy thread
+            except BaseException as error:  # Ctrl-C: do not wait for a busy thread
                 self.give_up(error)
                 raise
         self._waiter = None
 
     async def drain_async(self) -> None:
-        """The same without blocking the event loop, and not to be cancelled itself."""
+        """Wait as :meth:`drain` does, without blocking the event loop.
+
+        A cancellation is raised only after the wait.
+        """
         cancelled: asyncio.CancelledError | None = None
         loop = asyncio.get_running_loop()
         while self._begin_wait(blocking=False):
@@ -133,14 +215,14 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
             raise cancelled
 
     def _begin_wait(self, *, blocking: bool) -> bool:
-        """Cancel what can be cancelled; ``False`` when nothing is left to wait for.
+        """Cancel what can be cancelled; return whether anything is left to wait for.
 
-        What nobody can end any more is abandoned: it was begun by hand, or its code cannot run
-        before this very code returns.
+        Attempts that cannot end by themselves are abandoned: those begun by hand, and those whose
+        code cannot run before the code that waits here returns.
         """
-        if self.run.detached:  # a forked child: the threads that were busy are the parent's
+        if self.run.detached:  # a forked child: the busy threads are in the parent
             return False
-        own, loop = running_task(), asyncio._get_running_loop()  # noqa: SLF001
+        own, loop = running_task(), _running_loop()
         thread = threading.get_ident()
         with self.run.lock:
             inside = list(self.open or ())
@@ -157,13 +239,13 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
             return bool(self.open)
 
     def give_up(self, error: BaseException) -> None:
-        """End what is open inside, though it may be busy: how it ends is not known."""
+        """End what is open inside without waiting: how its code will end is not known."""
         for attempt in list(self.open or ()):
             begun = attempt.begin_end() is not None
             attempt.give_up(error)
             if begun:
                 attempt.abandon(error)
-            else:  # it writes its own end just now
+            else:  # it is writing its own end
                 attempt.release_self()
 
 
@@ -177,18 +259,23 @@ def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) 
 
 def leave_scope(token: Token[Scope | None]) -> None:
     """Undo a ``current_scope.set``."""
-    # A generator (a fixture, a dependency) may be ended in another context than it was begun in:
-    # nothing is to be undone there, and the end is to be written all the same. Ctrl-C may have
-    # come just after it was undone.
+    # A generator (a fixture, a dependency) may end in another context than it began in: there is
+    # nothing to undo there, and its end must still be written. Ctrl-C may come just after the undo.
     with suppress(ValueError, RuntimeError):
         current_scope.reset(token)
 
 
 def running_task() -> asyncio.Task[Any] | None:
     """The asyncio task that runs in this thread, if one does."""
-    # The public get_running_loop() costs an exception where there is no loop: most steps.
-    loop = asyncio._get_running_loop()  # noqa: SLF001
+    loop = _running_loop()
     return None if loop is None else asyncio.current_task(loop)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def bind(fn: Callable[P, R]) -> Callable[P, R]:

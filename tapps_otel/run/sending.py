@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapps_otel.errors import LogError, RunNotFoundError
-from tapps_otel.run.opening import find, store_of
+from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from tapps_otel import clock
 from tapps_otel.errors import StepTimeoutError
-from tapps_otel.run.attempt import Attempt
+from tapps_otel.run.attempt import AttemptRecorder
+from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.introspection import definition_of, is_async, name_of, signature_of
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
-from tapps_otel.run.step_spec import Call, Skipped
+from tapps_otel.run.step_spec import Skipped, StepSpec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tapps_otel.run.recorder import Run
+    from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.run.scope import Scope
     from tapps_otel.run.step_spec import Stored
 
@@ -59,7 +60,7 @@ class Step(Generic[P, R]):
             )
             raise TypeError(msg)
         self._signature = signature = signature_of(fn, ignore)
-        self._call = Call(
+        self._spec = StepSpec(
             name or name_of(fn),
             agent=agent,
             action=action,
@@ -73,11 +74,11 @@ class Step(Generic[P, R]):
     def options(
         self, *, key: str | None = None, retries: int | None = None, timeout: float | None = None
     ) -> Step[P, R]:
-        """The same step with other settings for this call.
+        """A copy of the step with other settings, for one call.
 
         :param key: names this call; it is then matched on resume by name and key, not by inputs
         """
-        policy = self._call.policy
+        policy = self._spec.policy
         changed = dataclasses.replace(
             policy,
             retries=policy.retries if retries is None else retries,
@@ -85,9 +86,9 @@ class Step(Generic[P, R]):
         )
         return Step(
             self._fn,
-            name=self._call.name,
-            agent=self._call.agent,
-            action=self._call.action,
+            name=self._spec.name,
+            agent=self._spec.agent,
+            action=self._spec.action,
             ignore=self._ignore,
             policy=changed,
             key=self._key if key is None else key,
@@ -101,59 +102,53 @@ class Step(Generic[P, R]):
         if self._async:
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
-        if scope is None or (scope.run.detached and scope.run.is_detached()):
+        if scope is None or (scope.run.detached and recorder_of(scope).is_detached()):
             return _plain(self._fn, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
-    def call_in(self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call it as a step of ``run``, whatever the current scope is."""
+    def call_in(self, run: RunRecorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call it as a step of ``run``, even outside its scopes."""
         scope = run.scope_here()
         if self._async:
             return self._call_async(args, kwargs, scope)
-        if scope.run.is_detached():
+        if run.is_detached():
             return _plain(self._fn, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
     def _enter(
         self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Attempt | Stored | None:
-        call, run, key = self._call, scope.run, self._key
+    ) -> AttemptRecorder | Stored | None:
+        spec, run, key = self._spec, recorder_of(scope), self._key
         if not self._prepared:
             self._prepare()
-        if key is None and call.policy.key is not None:
-            made = call.policy.key
+        if key is None and spec.policy.key is not None:
+            made = spec.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
         digest = None if key is not None else self._signature.digest(args, kwargs)
-        entered = run.enter(scope, call, digest, key)
-        if run.captures_inputs and isinstance(entered, Attempt):
+        entered = run.enter(scope, spec, digest, key)
+        if run.captures_inputs and isinstance(entered, AttemptRecorder):
             entered.inputs = self._signature.captured(args, kwargs)
         return entered
 
     def _prepare(self) -> None:
-        """What waits for the first call: hints may name what is defined later, source is slow."""
-        if self._call.policy.persist:
+        """Do what waits for the first call: hints may name later definitions, source is slow."""
+        if self._spec.policy.persist:
             self._signature.check_result()
-        self._call.definition = definition_of(self._fn)
+        self._spec.definition = definition_of(self._fn)
         self._prepared = True
 
     def _call_sync(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         entered = self._enter(scope, args, kwargs)
         result: R
-        if not isinstance(entered, Attempt):
+        if not isinstance(entered, AttemptRecorder):
             result = _plain(self._fn, args, kwargs) if entered is None else entered.result
             return result
         attempt, failures = entered, 0
         while True:
             attempt.start()
-            span = attempt.span
-            token, attached = current_scope.set(attempt), None if span is None else span.attach()
             try:
-                try:  # what `with attempt.current()` does, in half the time
+                with attempt.current():
                     result = self._fn(*args, **kwargs)
-                finally:
-                    if span is not None:
-                        span.detach(attached)
-                    current_scope.reset(token)
             except Skipped as skipped:
                 attempt.skip(skipped.reason, skipped.result)
                 return cast("R", skipped.result)
@@ -177,10 +172,10 @@ class Step(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None = None
     ) -> Any:
         scope = scope or current_scope.get()
-        if scope is None or scope.run.is_detached():
+        if scope is None or recorder_of(scope).is_detached():
             return await _plain_async(self._fn, args, kwargs)
         entered = self._enter(scope, args, kwargs)
-        if not isinstance(entered, Attempt):
+        if not isinstance(entered, AttemptRecorder):
             if entered is None:
                 return await _plain_async(self._fn, args, kwargs)
             return entered.result
@@ -191,7 +186,7 @@ class Step(Generic[P, R]):
                 with attempt.current():
                     result = await self._await_body(args, kwargs)
             except Skipped as skipped:
-                if await attempt.drained():
+                if await attempt.settle_async():
                     attempt.skip_drained(skipped.reason, skipped.result)
                 return skipped.result
             except BaseException as error:
@@ -200,7 +195,7 @@ class Step(Generic[P, R]):
                 if wait_ns is None:
                     raise
             else:
-                if await attempt.drained():
+                if await attempt.settle_async():
                     attempt.finish_drained(result)
                 return result
             try:
@@ -212,7 +207,7 @@ class Step(Generic[P, R]):
 
     async def _await_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._fn)
-        limit = self._call.policy.timeout
+        limit = self._spec.policy.timeout
         if limit is None:
             return await fn(*args, **kwargs)
         window = asyncio.timeout(limit)
@@ -221,12 +216,12 @@ class Step(Generic[P, R]):
                 return await fn(*args, **kwargs)
         except TimeoutError as error:
             if not window.expired():
-                raise  # the body's own
-            msg = f"step {self._call.name!r} took longer than its timeout of {limit} s"
+                raise  # the step's own
+            msg = f"step {self._spec.name!r} took longer than its timeout of {limit} s"
             raise StepTimeoutError(msg) from error
 
     def __repr__(self) -> str:
-        return f"<step {self._call.name!r}>"
+        return f"<step {self._spec.name!r}>"
 
 
 @overload

@@ -1,4 +1,4 @@
-"""What is fixed about the calls of a step, and what a call can come to without running. Pure."""
+"""What all calls of a step have in common, and what a call can result in without running. Pure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapps_otel.log.event import Event
-    from tapps_otel.run.recorder import Run
+    from tapps_otel.run.scope import Recorder
     from tapps_otel.run.values import Signature
 
-__all__ = ["Call", "Skipped", "Stored"]
+__all__ = ["Skipped", "StepSpec", "Stored"]
 
 
 class Skipped(BaseException):
-    """Raised by ``skip()``; no ``except Exception`` of the user's catches it."""
+    """Raised by ``skip()``; an ``except Exception`` of the user does not catch it."""
 
     def __init__(self, reason: str, result: object) -> None:
         self.reason, self.result = reason, result
         super().__init__(reason)
 
 
-class Call:
-    """What is fixed about the calls of one step: made once, used by every call.
+class StepSpec:
+    """What all calls of a step have in common: made once, used by every call.
 
-    :ivar definition: digest of the code behind it, 16 hex digits
+    :ivar definition: digest of the function's code, 16 hex digits
     :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
-    :ivar read_result: gives a stored result as the function gave it back; raises the same
+    :ivar read_result: makes the function's result from stored JSON; raises the same error
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Call:
         )
         self.read_result = from_json if signature is None else signature.result_from_json
 
-    def put_result(self, run: Run, event: Event, value: object) -> None:
-        """Put what the step gave back into the event that ends it, if it is to be kept.
+    def put_result(self, run: Recorder, event: Event, value: object) -> None:
+        """Put the step's result into the event that ends it, if results are stored.
 
         :raises StepResultError: it cannot be stored
         """
@@ -70,8 +70,11 @@ class Call:
         else:
             event.result_omitted = "persist=False"
 
-    def put_skip_result(self, run: Run, event: Event, value: object) -> None:
-        """The same for a skip: ``None`` is a result whatever the annotation says."""
+    def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
+        """Put the result of a skip into its event; ``None`` fits every annotation.
+
+        :raises StepResultError: it cannot be stored
+        """
         run.store(event, b"null" if value is None else self.write_result(value))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
+from tapps_otel.errors import RunConflictError
+from tapps_otel.run.import_path import import_path_of, load_object
 from tapps_otel.run.introspection import is_async, name_of, signature_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
@@ -14,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from tapps_otel.run.recorder import Run
+    from tapps_otel.run.lookup import StoredRun
+    from tapps_otel.run.policy import OnDivergence
+    from tapps_otel.run.recorder import RunRecorder
 
-__all__ = ["Workflow", "workflow"]
+__all__ = ["Workflow", "find_workflow", "workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,12 +37,12 @@ class Workflow(Generic[P, R]):
         fn: Callable[P, R],
         *,
         name: str | None = None,
-        on_divergence: str = "fail",
+        on_divergence: OnDivergence = "fail",
         workflow_id: str | None = None,
         log_dir: Path | str | None = None,
     ) -> None:
         if on_divergence not in {"fail", "rerun"}:
-            msg = f"on_divergence={on_divergence!r}: it is 'fail' or 'rerun'"
+            msg = f"on_divergence={on_divergence!r}: expected 'fail' or 'rerun'"
             raise ValueError(msg)
         self._fn = fn
         self._async = is_async(fn)
@@ -53,10 +57,10 @@ class Workflow(Generic[P, R]):
     def options(
         self, *, workflow_id: str | None = None, log_dir: Path | str | None = None
     ) -> Workflow[P, R]:
-        """The same workflow under a name of the caller's choice, or with its log elsewhere.
+        """A copy of the workflow with an id for its run, or with another folder for its log.
 
-        A named run that is not there starts; one that was interrupted or failed goes on; one that
-        completed gives its stored result.
+        A run of that id that does not exist starts; one that was interrupted or failed is resumed;
+        one that has completed returns its stored result.
         """
         return Workflow(
             self._fn,
@@ -67,74 +71,90 @@ class Workflow(Generic[P, R]):
         )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Carry the workflow out; a coroutine, where the function is one.
+        """Run the workflow; a coroutine, if the function is one.
 
-        :raises RunBusyError: another process carries this run on
+        :raises RunBusyError: another process executes this run
         :raises RunConflictError: the id belongs to another workflow, or to other inputs
         :raises RunPausedError: the run waits for an answer
         :raises WorkflowInputError: the inputs cannot be stored
-        :raises RefusalError: going on might do something twice
+        :raises RefusalError: to continue might do something twice
         :raises LogDamagedError: the run's log was changed
         """
-        return cast("R", self._carry_out(args, kwargs))
+        return cast("R", self._call(args, kwargs))
 
     def resume(self, workflow_id: str) -> R:
-        """Go on with a run of this workflow, with the inputs that it began with.
+        """Resume a run of this workflow, with the inputs that it began with.
 
         :raises RunNotFoundError: there is no such run
         :raises RunConflictError: it is a run of another workflow
         """
-        from tapps_otel.run.opening import stored_inputs
+        from tapps_otel.run.lookup import look_up  # heavy: not before the first run
 
-        inputs = stored_inputs(self.name, workflow_id, self._log_dir)
-        args, kwargs = self.signature.call_with(inputs)
-        named = self.options(workflow_id=workflow_id)
-        return cast("R", named._carry_out(args, kwargs, inputs))  # noqa: SLF001 - another self
+        with look_up(workflow_id, self._log_dir) as found:
+            return self.resume_found(found)
 
-    def _carry_out(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None = None
-    ) -> Any:
-        """Call it: as a run, as a step of the run around it, or plainly with the switch off.
+    def resume_found(self, found: StoredRun) -> R:
+        """Resume a run that was looked up.
 
-        :param inputs: the arguments as the log has them, if they come from there
+        :raises RunConflictError: it is a run of another workflow
         """
+        from tapps_otel.run.lookup import inputs_of  # heavy: not before the first run
+        from tapps_otel.run.opening import check_name
+
+        check_name(found.history, self.name)
+        inputs = inputs_of(found.history, found.blobs)
+        args, kwargs = self.signature.call_with(inputs)
+        named = self.options(workflow_id=found.name, log_dir=found.store.folder)
+        stored = _StoredCall(inputs, found)
+        return cast("R", named._call(args, kwargs, stored))  # noqa: SLF001 - another self
+
+    def _call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None = None
+    ) -> Any:
+        """Call it: as a run, as a step of the current run, or plainly when switched off."""
         if self._async:
-            return self._carry_out_async(args, kwargs, inputs)
+            return self._call_async(args, kwargs, stored)
         if _is_inside_a_run():
             return self._as_step(*args, **kwargs)
         if not _is_enabled():
             return self._fn(*args, **kwargs)
-        return self._run_sync(args, kwargs, inputs)
+        return self._run_sync(args, kwargs, stored)
 
-    async def _carry_out_async(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None
+    async def _call_async(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
     ) -> Any:
         if _is_inside_a_run():
             return await cast("Awaitable[Any]", self._as_step(*args, **kwargs))
         if not _is_enabled():
             return await cast("Awaitable[Any]", self._fn(*args, **kwargs))
-        return await self._run_async(args, kwargs, inputs)
+        return await self._run_async(args, kwargs, stored)
 
     @functools.cached_property
     def _as_step(self) -> Step[P, R]:
         return Step(self._fn, name=self.name)
 
-    def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None) -> Run:
-        from tapps_otel.run.opening import open_run
+    def _open(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
+    ) -> RunRecorder:
+        from tapps_otel.run.opening import open_run  # heavy: not before the first run
 
         self.signature.check_result()
-
+        path = import_path_of(self._fn)
         return open_run(
             self.name,
             workflow_id=self._workflow_id,
-            inputs=self.signature.inputs_json(args, kwargs) if inputs is None else inputs,
+            inputs=self.signature.inputs_json(args, kwargs) if stored is None else stored.inputs,
             log_dir=self._log_dir,
-            fn=self._fn,
+            about={} if path is None else {"path": path},
+            module=self._fn.__module__,
             on_divergence=self.on_divergence,
+            found=None if stored is None else stored.found,
         )
 
-    def _run_sync(self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None) -> Any:
-        run = self._open(args, kwargs, inputs)
+    def _run_sync(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
+    ) -> Any:
+        run = self._open(args, kwargs, stored)
         if run.done:
             return self.signature.result_from_json(run.result_json)
         try:
@@ -154,10 +174,10 @@ class Workflow(Generic[P, R]):
         return result
 
     async def _run_async(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: bytes | None
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
     ) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._fn)
-        run = self._open(args, kwargs, inputs)
+        run = self._open(args, kwargs, stored)
         if run.done:
             return self.signature.result_from_json(run.result_json)
         try:
@@ -180,6 +200,17 @@ class Workflow(Generic[P, R]):
         return f"<workflow {self.name!r}>"
 
 
+class _StoredCall(NamedTuple):
+    """A call whose arguments came from a log.
+
+    :ivar inputs: as JSON
+    :ivar found: the run
+    """
+
+    inputs: bytes
+    found: StoredRun
+
+
 def _is_enabled() -> bool:
     from tapps_otel import settings  # heavy: not before the first run
 
@@ -190,20 +221,20 @@ def _is_enabled() -> bool:
 def workflow(fn: Callable[P, R], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, on_divergence: str = "fail"
+    *, name: str | None = None, on_divergence: OnDivergence = "fail"
 ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
-    on_divergence: str = "fail",
+    on_divergence: OnDivergence = "fail",
 ) -> Any:
     """Make a function, sync or async, a workflow: its calls are runs, each with a log and a trace.
 
-    :param name: in the log, in place of the function's
-    :param on_divergence: what a step does that comes the same way as before with other inputs:
-        ``fail`` refuses, ``rerun`` runs it as a new step
+    :param name: in the log, instead of the function's
+    :param on_divergence: for a step that is called in the place of an earlier one, with other
+        inputs: ``fail`` refuses to run it, ``rerun`` runs it as a new step
     """
 
     def decorate(fn: Callable[P, R]) -> Workflow[P, R]:
@@ -213,6 +244,39 @@ def workflow(
 
 
 def _is_inside_a_run() -> bool:
-    """Whether a run of this process is being carried out here."""
+    """Whether the code that calls this belongs to a run of this process."""
     scope = current_scope.get()
     return scope is not None and not scope.run.detached
+
+
+def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., Any]:
+    """Import the workflow ``package.module:name`` or ``file.py:name``.
+
+    :param workflow_id: of the run that names it, for messages
+    :raises RunConflictError: it cannot be imported, or is not a workflow; the message says why
+    """
+    of_run = "" if workflow_id is None else f"run {workflow_id!r}: "
+    module_name, _, name = path.rpartition(":")
+    if not module_name:
+        msg = f"{of_run}{path!r} is not MODULE:FUNCTION"
+        if workflow_id is None:
+            msg += ", as flow.py:main or package.flow:main"
+        else:
+            msg += (
+                ". A run that was opened by hand (Run.open) can only be resumed by the code that "
+                "opened it, under the same id"
+            )
+        raise RunConflictError(msg)
+    try:
+        found: Any = load_object(path)
+    except Exception as error:
+        msg = (
+            f"{of_run}cannot import {name!r} from {module_name!r}: {type(error).__name__}: {error}"
+        )
+        if isinstance(error, ModuleNotFoundError):
+            msg += ". Is it on the path (PYTHONPATH, or the current directory)?"
+        raise RunConflictError(msg) from error
+    if not isinstance(found, Workflow):
+        msg = f"{of_run}{path} is a {type(found).__name__}, not a function with @workflow"
+        raise RunConflictError(msg)
+    return found

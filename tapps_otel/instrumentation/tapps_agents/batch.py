@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from tapps_otel.instrumentation.tapps_agents.execution import TappsCarrying
-    from tapps_otel.run.external_run import ForeignAttempt
+    from tapps_otel.run.external_run import ExternalAttempt
 
 __all__ = ["Batch"]
 
@@ -36,7 +36,7 @@ class Batch:
 
     def __init__(self, carrying: TappsCarrying, execute: Callable[[Any], Awaitable[Any]]) -> None:
         self._carrying, self._execute = carrying, execute
-        self._stopped: dict[_Task | None, ForeignAttempt] = {}
+        self._stopped: dict[_Task | None, ExternalAttempt] = {}
 
     async def __call__(self, step: Any) -> Any:
         """Carry a step out; its result or its exception passes unchanged."""
@@ -55,16 +55,16 @@ class Batch:
                 raise
             except BaseException as error:
                 with ending(attempt):
-                    if await attempt.drained():
+                    if await attempt.settle_async():
                         attempt.fail_drained(error)
                 raise
         with ending(attempt):
-            if await attempt.drained():
+            if await attempt.settle_async():
                 given["skipped"] = attempt.skip_reason
                 finish(READING, seen, attempt, self._variables(attempt))
         return seen.result
 
-    def _variables(self, attempt: ForeignAttempt) -> dict[str, Any] | None:
+    def _variables(self, attempt: ExternalAttempt) -> dict[str, Any] | None:
         """Tell the names of the variables, where the log does not know them; and keep the values.
 
         :returns: the values, if a setting asks for them
@@ -81,7 +81,7 @@ class Batch:
 
     # -- what was cancelled, or ran out of time
 
-    def _stop(self, attempt: ForeignAttempt, task: _Task | None) -> None:
+    def _stop(self, attempt: ExternalAttempt, task: _Task | None) -> None:
         attempt.stop()
         self._stopped[task] = attempt
         if task is not None:
@@ -110,7 +110,7 @@ class Batch:
         timed_out = {result.step.id for result in results if isinstance(result.error, TimeoutError)}
         for attempt in [*self._stopped.values()]:
             with ending(attempt):
-                late = attempt.call.name in timed_out
+                late = attempt.spec.name in timed_out
                 attempt.fail_as(
                     "timeout" if late else "cancelled",
                     TimeoutError() if late else asyncio.CancelledError(),

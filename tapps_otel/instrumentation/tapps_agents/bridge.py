@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.spec import Seen
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
-    from tapps_otel.run.external_run import ForeignRun
+    from tapps_otel.run.external_run import ExternalRun
 
 __all__ = ["emit", "is_asked_for", "read_ours"]
 
@@ -61,7 +61,7 @@ def emit(log: Any, seen: Seen) -> Any:
     return event
 
 
-def _run_of(workflow_id: str) -> ForeignRun | None:
+def _run_of(workflow_id: str) -> ExternalRun | None:
     carrying = here()
     if carrying is None or carrying.run is None:
         return None

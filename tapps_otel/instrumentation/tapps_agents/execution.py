@@ -24,7 +24,7 @@ from tapps_otel.instrumentation.tapps_agents.executor_state import Bond, bond_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tapps_otel.run.external_run import ForeignRun
+    from tapps_otel.run.external_run import ExternalRun
 
 __all__ = ["TappsCarrying", "by_hand", "carry", "end_by_hand", "here"]
 
@@ -68,7 +68,7 @@ class TappsCarrying(Carrying):
     def _open(self, bond: Bond, state: Any) -> None:
         driven = bond.by_hand if bond.driven is state else None
         bond.by_hand = bond.driven = None
-        if driven is not None and driven.take_up():
+        if driven is not None and driven.reacquire_log():
             self.take(driven)
         elif bond.fresh is state or state.status == "running":
             seen = Seen(self.executor, self.seen.arguments)
@@ -101,7 +101,7 @@ async def carry(call: Callable[[], Awaitable[Any]], seen: Seen) -> Any:
 # -- driven by hand
 
 
-def by_hand(executor: Any, tell: Callable[[ForeignRun], None]) -> None:
+def by_hand(executor: Any, tell: Callable[[ExternalRun], None]) -> None:
     """Tell a run of a call that nobody's ``execute()`` made; the lease is held meanwhile.
 
     The run begins with the first such call, and ends when its state says so.
@@ -111,7 +111,7 @@ def by_hand(executor: Any, tell: Callable[[ForeignRun], None]) -> None:
     with guarded("a call by hand goes on without a log"):
         bond, state = bond_of(executor), executor.state
         run = bond.by_hand if bond.driven is state else None
-        if run is None or not run.take_up():
+        if run is None or not run.reacquire_log():
             run = open_run(READING, Seen(executor, {}))
             bond.by_hand, bond.driven, bond.fresh = run, state, None
         try:
@@ -120,7 +120,7 @@ def by_hand(executor: Any, tell: Callable[[ForeignRun], None]) -> None:
                 run.end(state.status, state.error)
                 bond.by_hand = bond.driven = None
         finally:
-            run.let_go()
+            run.release_log()
 
 
 def end_by_hand(executor: Any, status: str) -> None:
@@ -129,5 +129,5 @@ def end_by_hand(executor: Any, status: str) -> None:
     run, bond.by_hand, bond.driven = bond.by_hand, None, None
     if run is not None:
         with guarded("the end of a run"):
-            if run.take_up():
+            if run.reacquire_log():
                 run.end(status)

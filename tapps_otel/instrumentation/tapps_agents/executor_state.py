@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.execution import Carrying
     from tapps_otel.instrumentation.tapps_agents.definition import Loaded
-    from tapps_otel.run.external_run import ForeignRun
+    from tapps_otel.run.external_run import ExternalRun
 
 __all__ = ["Bond", "bond_of"]
 
@@ -30,9 +30,9 @@ class Bond:
     loaded: Loaded | None = None
     fresh: Any = None
     kept: Any = None
-    prepared: ForeignRun | None = None
+    prepared: ExternalRun | None = None
     carrying: Carrying | None = None
-    by_hand: ForeignRun | None = None
+    by_hand: ExternalRun | None = None
     driven: Any = None
 
 

@@ -184,7 +184,7 @@ def _mark_step_complete(mark: Any, executor: Any, args: Any, kwargs: Any) -> Any
     step_id = seen.arguments.get("step_id") or getattr(executor.state, "current_step", None)
     done = mark(*args, **kwargs)
     attempt = attempt_here()
-    if attempt is not None and attempt.call.name == step_id:
+    if attempt is not None and attempt.spec.name == step_id:
         return done  # their own code, inside that step, which ends by itself
     with guarded("a step that was marked complete is not logged"):
         given = seen.arguments.get("artifacts") or ()

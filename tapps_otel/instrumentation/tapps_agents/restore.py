@@ -12,7 +12,7 @@ from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
 from tapps_otel.instrumentation.tapps_agents.log_state import Past, done_steps, variables_of
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import log_name
-from tapps_otel.run.opening import load
+from tapps_otel.run.lookup import load
 
 if TYPE_CHECKING:
     from pathlib import Path

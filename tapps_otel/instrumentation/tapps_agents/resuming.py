@@ -28,8 +28,9 @@ from tapps_otel.instrumentation.tapps_agents.restore import (
 )
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
-from tapps_otel.run.external_run import begun
-from tapps_otel.run.opening import beginning, hold, load
+from tapps_otel.run.external_run import begin_run
+from tapps_otel.run.leased_log import lease_log
+from tapps_otel.run.lookup import StoredRun, load
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Report
@@ -83,17 +84,17 @@ async def resume(
         check_kind(history)
         return state_of(inner, store, history, root)
     bond = bond_of(inner)
-    begun_as = beginning(name, store.folder)
-    _warn_of_place(begun_as)
-    with hold(store, name, begun_as.name, settings.current()) as held:
-        history = held.history
+    with StoredRun(store, name) as found:
+        _warn_of_place(found.history)
+    with lease_log(store, name, found.history.name, settings.current()) as leased:
+        history = leased.history
         load_workflow(inner, history, root)
         if not accept_change:
             check_same(inner, history)
         inner.state = state = state_of(inner, store, history, root)
         asked = inputs_of(history)
         workflow = workflow_of(READING, Seen(inner, asked))
-        bond.prepared = begun(store, state.workflow_id, workflow, held)
+        bond.prepared = begin_run(store, state.workflow_id, workflow, leased)
     bond.kept = state
     inner.auto_progression.step_retry_counts.clear()
     given = {key: asked[key] for key in ("target_file", "max_steps") if key in asked}

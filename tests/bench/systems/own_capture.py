@@ -69,10 +69,10 @@ def query(tracer: Tracer, i: int) -> None:
 def spans_of(run: Run, tracer: Tracer, kept: Keeping, count: int) -> list[ReadableSpan]:
     """Spans under the span of ``run``."""
     kept.spans = []
-    run.enter_root()
+    run._recorder.enter_root()
     for i in range(count):
         (http if i % 2 else query)(tracer, i)
-    run.leave()
+    run._recorder.leave()
     return kept.spans
 
 

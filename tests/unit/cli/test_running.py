@@ -207,7 +207,11 @@ def test_an_interrupted_payment_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["flow.py:small", "--id", "other"], 5, "is one of workflow 'wide', not of 'small'"),
+        (
+            ["flow.py:small", "--id", "other"],
+            5,
+            "belongs to workflow 'wide', not to workflow 'small'",
+        ),
         (["flow.py:wide", "--id", "other", "-i", "[9]"], 5, "began with other inputs"),
         (["flow.py:small", "--id", "../x"], 2, "cannot be a run id"),
         (["flow.py:small", "--id", "a\x1bb"], 2, r"'a\x1bb' cannot be a run id"),

@@ -108,8 +108,9 @@ def by_id(spans: Sequence[ReadableSpan]) -> dict[int, bytes]:
 
 
 def writer_of(run: Run) -> LogWriter:
-    assert run._writer is not None
-    return run._writer
+    writer = run._recorder._writer
+    assert writer is not None
+    return writer
 
 
 def span_lines(path: Path) -> list[dict[str, Any]]:

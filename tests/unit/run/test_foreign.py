@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 from crashing import Effects, die, in_child
-from tapps_otel import Run, history, settings, step, verify
+from tapps_otel import Attempt, Run, history, settings, step, verify
 from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
 from tapps_otel.run.external_run import (
-    ForeignCall,
-    ForeignRun,
-    ForeignWorkflow,
-    open_anew,
-    open_next,
+    ExternalRun,
+    ExternalStep,
+    ExternalWorkflow,
+    resume_run,
+    start_run,
 )
 
 Log = Callable[..., list[dict[str, Any]]]
 Labels = Callable[..., list[str]]
 
-FLOW = ForeignWorkflow("flow", {"executor": "engine", "root": "/project"})
-DRAFT = ForeignCall("draft", agent="writer", action="write", definition="0123456789abcdef")
+FLOW = ExternalWorkflow("flow", {"executor": "engine", "root": "/project"})
+DRAFT = ExternalStep("draft", agent="writer", action="write", definition="0123456789abcdef")
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def store(log_dir: Path) -> Store:
     return Store(log_dir)
 
 
-def anew(store: Store, workflow_id: str = "r") -> ForeignRun:
-    return open_anew(store, workflow_id, FLOW, settings.current())
+def anew(store: Store, workflow_id: str = "r") -> ExternalRun:
+    return start_run(store, workflow_id, FLOW, settings.current())
 
 
-def on(store: Store, workflow_id: str = "r") -> ForeignRun:
-    return open_next(store, workflow_id, FLOW, settings.current())
+def on(store: Store, workflow_id: str = "r") -> ExternalRun:
+    return resume_run(store, workflow_id, FLOW, settings.current())
 
 
-def fail(run: ForeignRun) -> None:
+def fail(run: ExternalRun) -> None:
     run.begin_step("draft", DRAFT).fail(ValueError("no"))
 
 
@@ -79,7 +79,7 @@ def test_a_skip_may_follow_a_failure_or_come_alone(store: Store, log: Log) -> No
     run = anew(store)
     fail(run)
     run.skip_step("draft", DRAFT, "its failure does not matter")
-    run.skip_step("print", ForeignCall("print"), "nothing to print")
+    run.skip_step("print", ExternalStep("print"), "nothing to print")
     run.end("completed")
 
     skips = log("step_skip")
@@ -142,9 +142,9 @@ def test_what_an_executor_says_at_length_is_cut(store: Store, log: Log) -> None:
 def test_what_does_not_fit_into_an_event_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="too large"):
         anew(store, "x" * 100_000)
-    large = ForeignWorkflow("flow", {"executor": "engine", "steps": ["x" * 600_000]})
+    large = ExternalWorkflow("flow", {"executor": "engine", "steps": ["x" * 600_000]})
     with pytest.raises(ValueError, match="too large"):
-        open_anew(store, "r", large, settings.current())
+        start_run(store, "r", large, settings.current())
     run = anew(store, "other")
     with pytest.raises(ValueError, match="too long"):
         run.begin_step("x" * 100_000, DRAFT)
@@ -237,14 +237,14 @@ def test_an_interrupted_step_is_told_of_and_the_executor_starts_it_again(
     def doomed() -> None:
         run = anew(store)
         run.begin_step("draft", DRAFT).finish()
-        run.begin_step("print", ForeignCall("print"))
+        run.begin_step("print", ExternalStep("print"))
         die()
 
     in_child(doomed)
     before = history("r")
     assert "at print; 1 finished step will not run again" in str(outlook(before, None)[-1])
     run = on(store)
-    run.begin_step("print", ForeignCall("print")).finish()
+    run.begin_step("print", ExternalStep("print")).finish()
     run.end("completed")
 
     assert [
@@ -263,8 +263,8 @@ def test_steps_of_ours_inside_a_step_that_was_cut_short_are_not_run_again(
         did(name)
         return name
 
-    def carry_out(run: ForeignRun, *, whole: bool) -> None:
-        with run.begin_step("draft", DRAFT):
+    def carry_out(run: ExternalRun, *, whole: bool) -> None:
+        with Attempt(run.begin_step("draft", DRAFT)):
             inner("a")
             if not whole:
                 die()
@@ -297,11 +297,11 @@ def test_a_run_that_is_let_go_of_is_taken_up_as_the_same_execution(
 ) -> None:
     run = anew(store)
     run.mark_step("draft", DRAFT)
-    run.let_go()
-    assert run.take_up()
+    run.release_log()
+    assert run.reacquire_log()
     with pytest.raises(RunBusyError):
         on(store)
-    run.mark_step("print", ForeignCall("print"))
+    run.mark_step("print", ExternalStep("print"))
     run.end("completed")
 
     assert "workflow_resume" not in labels()
@@ -310,12 +310,12 @@ def test_a_run_that_is_let_go_of_is_taken_up_as_the_same_execution(
 
 def test_a_run_that_somebody_went_on_with_is_not_taken_up(store: Store) -> None:
     run = anew(store)
-    run.let_go()
+    run.release_log()
     other = on(store)
-    other.let_go()
+    other.release_log()
 
-    assert not run.take_up()
-    assert other.take_up()
+    assert not run.reacquire_log()
+    assert other.reacquire_log()
     other.end("completed")
 
 
@@ -324,7 +324,7 @@ def test_a_run_that_somebody_went_on_with_is_not_taken_up(store: Store) -> None:
 
 def test_it_is_not_one_of_ours(store: Store) -> None:
     anew(store).end("failed")
-    with pytest.raises(Exception, match="one of workflow 'flow'"):
+    with pytest.raises(Exception, match="belongs to workflow 'flow' of the executor"):
         Run.open("flow", workflow_id="r")
 
 

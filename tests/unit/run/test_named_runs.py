@@ -33,7 +33,7 @@ from tapps_otel.errors import (
     RunConflictError,
     RunNotFoundError,
 )
-from tapps_otel.run import opening
+from tapps_otel.run import leased_log
 
 Labels = Callable[..., list[str]]
 
@@ -223,7 +223,7 @@ def test_a_run_that_has_that_name_from_before_goes_on(
     log_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        before.setattr(opening, "NO_RUN", "not yet")
+        before.setattr(leased_log, "NO_RUN", "not yet")
         with pytest.raises(ValueError, match="once"):
             once.options(workflow_id="traces")()
     with pytest.raises(ValueError, match="once"):

@@ -1,0 +1,129 @@
+"""How an execution begins: as the run's first, or as a resume of what was interrupted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, Raw
+
+from tapps_otel import clock
+from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.event import Event
+from tapps_otel.names import new_trace_id
+from tapps_otel.otel.seam import SpanRef
+from tapps_otel.past.plan import open_steps
+from tapps_otel.run.leased_log import boot_id
+from tapps_otel.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.run.leased_log import LeasedLog
+    from tapps_otel.run.recorder import RunRecorder
+    from tapps_otel.settings import Settings
+
+__all__ = ["begin_execution"]
+
+
+def begin_execution(
+    run: RunRecorder, leased: LeasedLog, about: Mapping[str, Any], inputs: bytes
+) -> None:
+    """Write that an execution begins: the run's first, or the next one.
+
+    :param about: fields of ``workflow`` in the log, besides the name
+    :param inputs: as JSON; for a later execution they are in the log already
+    """
+    if leased.history.executions:
+        _resume(run, leased.history, leased.config, about)
+    else:
+        _start(run, leased, about, inputs)
+    if leased.config.handle_sigterm:
+        run.handle_sigterm()
+
+
+def _start(run: RunRecorder, leased: LeasedLog, about: Mapping[str, Any], inputs: bytes) -> None:
+    event = _execution_event(run, "workflow_start", leased.config, about)
+    if len(inputs) <= INLINE_LIMIT:
+        event.inputs = Raw(inputs)
+    else:
+        event.inputs_blob = leased.blobs.put(inputs)
+    run.begin_execution(event)
+
+
+def _resume(
+    run: RunRecorder, history: RunHistory, config: Settings, about: Mapping[str, Any]
+) -> None:
+    before = history.executions[0]
+    run.trace_id = history.trace_id or new_trace_id()
+    flags = 1 if before.flags is None else before.flags
+    first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
+    last = history.executions[-1].last_timestamp
+    last_ns = clock.timestamp_ns(last)
+    interrupted = open_steps(history)
+    links = tuple(
+        SpanRef(run.trace_id, step.last.span_id, flags)
+        for step in interrupted
+        if step.last.span_id is not None
+    )
+    event = _execution_event(run, "workflow_resume", config, about)
+    ends = [_interruption(run, step, last, last_ns) for step in interrupted]
+    run.begin_execution(event, ends, first=first, links=links)
+
+
+def _interruption(run: RunRecorder, step: StepHistory, last: str, last_ns: int) -> Event:
+    """The end event of a step that the dead process could not write."""
+    attempt = step.last
+    event = Event(
+        event_type="step_fail",
+        workflow_id=run.workflow_id,
+        timestamp=max(last, attempt.timestamp),
+        trace_id=run.trace_id,
+        execution=run.execution,
+        step_id=step.step_id,
+        step=step.name,
+        agent=step.agent,
+        action=step.action,
+        attempt=attempt.number,
+        status="interrupted",
+        error={
+            "type": "interrupted",
+            "message": f"execution {attempt.execution} ended without ending this step",
+            "stack": None,
+        },
+        duration_ns=max(0, last_ns - attempt.started_ns),
+        late=True,
+    )
+    if attempt.span_id is not None:
+        event.span_id = attempt.span_id
+    return event
+
+
+def _execution_event(
+    run: RunRecorder, event_type: str, config: Settings, about: Mapping[str, Any]
+) -> Event:
+    return Event(
+        event_type=event_type,
+        workflow_id=run.workflow_id,
+        timestamp=clock.timestamp(run.started_ns),
+        execution=run.execution,
+        status="running",
+        workflow={"name": run.name, **about},
+        process=_process(config.durability),
+        # Written even if no spans are made now: they can be made from the log later.
+        otel={"aliases": list(config.aliases)} if config.aliases else UNSET,
+    )
+
+
+def _process(durability: str) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "boot_id": boot_id(),
+        "durability": durability,
+        "python": platform.python_version(),
+        "tapps_otel": __version__,
+    }

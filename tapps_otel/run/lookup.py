@@ -1,0 +1,149 @@
+"""Finding runs in a folder of logs. Takes no lease and changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from tapps_otel import settings
+from tapps_otel.errors import RunNotFoundError
+from tapps_otel.log import files as _files
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.reader import Checker, lines, read, refuse_damage
+from tapps_otel.log.store import RunSummary, Store
+from tapps_otel.past.fold import Fold, collector_paused
+
+if TYPE_CHECKING:
+    from tapps_otel.past.fold import RunHistory
+
+__all__ = [
+    "StoredRun",
+    "blobs_of",
+    "find",
+    "fold_log",
+    "inputs_of",
+    "load",
+    "look_up",
+    "store_of",
+]
+
+
+def store_of(log_dir: Path | str | None) -> Store:
+    """The folder of logs: the one given, otherwise the one in the settings."""
+    return Store(Path(log_dir or settings.current().log_dir).absolute())
+
+
+def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
+    """The folder of logs, and the name of a run's log in it.
+
+    :param workflow_id: that name, or the id that a third-party executor gave the run
+    :raises InvalidIdError: it cannot name a log, and no third-party run has that id
+    """
+    store = store_of(log_dir)
+    return store, store.name_of(workflow_id)
+
+
+def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:
+    """Read, check and fold a run's log.
+
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed
+    :raises LogVersionError: a newer format
+    """
+    store, workflow_id = find(workflow_id, log_dir)
+    return fold_log(store, workflow_id).history
+
+
+def fold_log(store: Store, workflow_id: str) -> Fold:
+    """The fold of a run's whole log.
+
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed
+    :raises LogVersionError: a newer format
+    """
+    fold = Fold(workflow_id)
+    try:
+        with collector_paused():
+            for event in read(store.log_path(workflow_id), workflow_id):
+                fold.feed(event)
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, store.folder) from None
+    return fold
+
+
+class StoredRun:
+    """A run as one look at its log shows it: how it began, and how it stands.
+
+    The log is opened once for both. As a context manager it closes the log in the end.
+
+    :ivar name: of the log
+    :ivar file: the open log
+    :ivar history: of the run's start: its workflow and its inputs, no step
+    :ivar summary: how the run stands
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed before the run's start
+    :raises LogVersionError: a newer format
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.store, self.name = store, name
+        try:
+            self.file: BinaryIO = _files.system().open_read(store.log_path(name))
+        except FileNotFoundError:
+            raise RunNotFoundError(name, store.folder) from None
+        try:
+            self.history = self._read_start()
+            self.summary: RunSummary = store.summary_of(self.file, name)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _read_start(self) -> RunHistory:
+        path, fold = self.store.log_path(self.name), Fold(self.name)
+        checker = Checker(path, self.name)
+        with _files.system().reader(self.file.fileno()) as file:
+            for line in lines(file):
+                event = checker.feed(line)
+                if event is not None:
+                    fold.feed(event)
+                    if event.event_type == "workflow_start":
+                        return fold.history
+        refuse_damage(checker, path)
+        raise RunNotFoundError(self.name, self.store.folder)
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where its large values are."""
+        return blobs_of(self.store, self.name)
+
+    def close(self) -> None:
+        """Close the log."""
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def look_up(workflow_id: str, log_dir: Path | str | None = None) -> StoredRun:
+    """Look a run up by its id.
+
+    :raises InvalidIdError: it cannot name a log, and no third-party run has that id
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed before the run's start
+    :raises LogVersionError: a newer format
+    """
+    return StoredRun(*find(workflow_id, log_dir))
+
+
+def blobs_of(store: Store, workflow_id: str, *, sync: bool = True) -> Blobs:
+    """The folder of the run's large values."""
+    return Blobs(store.blobs_folder(workflow_id), sync=sync)
+
+
+def inputs_of(history: RunHistory, blobs: Blobs) -> bytes:
+    """The inputs that a run began with, as JSON."""
+    stored = blobs.get(history.inputs_blob) if history.inputs_blob else history.inputs
+    return stored or b"{}"
