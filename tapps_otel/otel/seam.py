@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 SCOPE: Final = "tapps_otel"  # the instrumentation scope
-PARENT: Final = "TAPPS_OTEL_PARENT"  # the variable that tells a process whose child it is
+PARENT: Final = "TAPPS_OTEL_PARENT"  # the variable that names a child process's parent
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
 
@@ -48,7 +48,7 @@ class SpanRef(NamedTuple):
 
 
 def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
-    """Links to what a resumed execution finds interrupted, as the ``otel`` field has them."""
+    """Return links to interrupted steps, as the ``otel`` field of a resuming event has them."""
     return [
         {
             "trace_id": link.trace_id,
@@ -62,7 +62,7 @@ def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
 
 
 class LiveSpan:
-    """The span of what is being carried out; as it stands here, ids and nothing else.
+    """The span of a running execution or attempt; this class has its ids and nothing else.
 
     No method raises because of OpenTelemetry.
 
@@ -83,42 +83,41 @@ class LiveSpan:
         self.parent_span_id = parent_span_id
 
     def attach(self) -> object:
-        """Make it the current span of this task or thread, until :meth:`detach`."""
+        """Make it the current span of this task or thread; return a token for :meth:`detach`."""
         return None
 
     def detach(self, token: object) -> None:
-        """Make the span current that was current before; ``token`` is what ``attach`` gave."""
+        """Make the span current that was current before :meth:`attach`."""
 
     def record(self, event: Event) -> None:
-        """Add an event whose line is written; also the event that started the span."""
+        """Add an event whose line is written, the event that started the span included."""
 
     def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
-        """Note in the ending event, before its line, what the span holds that others put there.
+        """Note in the ending event, before its line, what others put on the span.
 
-        :param put: keeps what is too large for a line, and gives its name for ``otel_blob``;
-            without it that is left out, and the event says so
+        :param put: stores what is too large for a line, and returns its name for ``otel_blob``;
+            without it that is left out, and the event tells how much it was
         """
 
     def end(self, event: Event, *, sha: str | None = None) -> None:
         """Add the ending event, whose line is written, and end the span.
 
-        :param sha: of that line; on a workflow's span it makes the trace store a witness of the log
+        :param sha: of that line; on a workflow's span, the log can be verified against it later
         """
 
 
 class Tracing(ABC):
-    """What makes the spans of this process.
-
-    :ivar resource: attributes of the provider's resource, as a starting event logs them; ``None``
-        if it tells of none
-    """
+    """Makes the spans of this process."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def resource(self) -> dict[str, Any] | None:
-        """Of the provider, at this moment: a fork changes it."""
+        """Attributes of the provider's resource, as a starting event logs them.
+
+        ``None`` if the provider has none to show. A fork changes it.
+        """
 
     @abstractmethod
     def start(
@@ -134,13 +133,13 @@ class Tracing(ABC):
         Sets ``trace_id``, ``span_id``, ``parent_span_id`` (left out for a root) and ``otel``.
 
         :param event: of type ``workflow_start``, ``workflow_resume`` or ``step_start``
-        :param start_ns: its time
+        :param start_ns: its time, ns since 1970 UTC
         :param parent: ``None``: the caller's current span, if there is a valid one
         """
 
     @abstractmethod
     def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
-        """Send, in the background, what executions before this one could not send."""
+        """Send in the background what executions before this one could not send."""
 
 
 class Measures(ABC):
@@ -168,12 +167,12 @@ class Measures(ABC):
 
 
 def warn_once(what: str, error: BaseException) -> None:
-    """Say that OpenTelemetry failed: at warning the first time for each ``what``, then at debug."""
+    """Log that OpenTelemetry failed: a warning the first time for each ``what``, then debug."""
     level = logging.DEBUG if what in _warned else logging.WARNING
     _warned.add(what)
     _log.log(
         level,
-        "OpenTelemetry failed (%s): %s: %s. The run goes on, and its log is complete.",
+        "OpenTelemetry failed (%s): %s: %s. The run continues, and its log is complete.",
         what,
         type(error).__qualname__,
         error,

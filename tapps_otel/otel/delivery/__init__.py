@@ -1,1 +1,1 @@
-"""What sends live spans to a collector."""
+"""From a finished span to a collector, by a provider that is built here."""

@@ -1,10 +1,11 @@
-"""What earlier executions could not send: sent when the run is resumed, in the background.
+"""Sending, when a run is resumed, what its earlier executions could not send.
 
-To a collector that is spoken to from here goes what its ledger does not show as confirmed. A
-provider of the program's own is given what was cut short, for nobody else will ever end that; what
-it had queued when its process died only ``tapps-otel send`` can know to be missing.
+A collector of ours is sent what its ledger does not show as confirmed. A provider of the program's
+own is given the interrupted spans, which no other code will ever end; what it had queued when its
+process died only ``tapps-otel send`` can know to be missing.
 
-Nothing waits for this but the process's exit, and that no longer than ``shutdown_timeout``.
+All of it happens in the background. Only the process's exit waits for it, at most
+``shutdown_timeout``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from tapps_otel.log.store import Store
 from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
-from tapps_otel.otel.process.fork_lock import ProcessLock
-from tapps_otel.otel.process.shutdown import Exit, Gate
+from tapps_otel.otel.process.fork_lock import ForkLock
+from tapps_otel.otel.process.shutdown import ExitFlush, Gate
 from tapps_otel.otel.replay.run_spans import RunSpans
 from tapps_otel.otel.replay.send import send_run
 from tapps_otel.otel.seam import warn_once
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A run that was resumed as this execution."""
+    """A resumed run, and its new execution."""
 
     store: Store
     workflow_id: str
@@ -51,16 +52,18 @@ class _Job:
 
 
 class _Worker:
-    """Does the jobs, one after the other, in a thread of its own. A part of the process's end.
+    """Does the jobs, one after the other, in a thread of its own.
+
+    An ``Outlet``, and its provider too: flushing it is to wait until all jobs are done.
 
     :ivar gate: closed while the process forks
     """
 
     def __init__(self) -> None:
         self.gate = Gate()
-        self._begin()
+        self._start()
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._jobs: Queue[_Job] = Queue()
         self._open: deque[_Job] = deque()
         self._client: Client | None = None
@@ -86,12 +89,12 @@ class _Worker:
                 jobs.task_done()
 
     def _do(self, job: _Job) -> None:
-        """To collectors of ours what they have not confirmed; else to the program's provider."""
-        made = provider.deliveries()
-        if not made:
+        """Send to our collectors what they have not confirmed; else hand over to the provider."""
+        deliveries = provider.deliveries()
+        if not deliveries:
             _hand_over(job)
-        for delivery in made:
-            live = delivery.exporter.inner
+        for delivery in deliveries:
+            live = delivery.exporter.exporter
             if isinstance(live, OtlpExporter) and not self._given_up:
                 self._send(job, live.client)
 
@@ -106,20 +109,20 @@ class _Worker:
         for problem in report.problems:
             _log.warning("run %s: %s", job.workflow_id, problem)
 
-    # -- the process's end, and forks
+    # -- flushed at exit
 
     def shutdown(self) -> None:
         """Wait until all is done."""
         self._jobs.join()
 
     def give_up(self) -> None:
-        """Send nothing any more."""
+        """Send nothing from now on."""
         self._given_up = True
         if (client := self._client) is not None:
             client.give_up()
 
-    def say_unsent(self) -> None:
-        """Tell which runs were not done with, and how they are sent."""
+    def warn_unsent(self) -> None:
+        """Log a warning for each run that is not done, and how to send it."""
         for workflow_id in dict.fromkeys(job.workflow_id for job in list(self._open)):
             _log.warning(
                 "spans of earlier executions were not all sent; the log has them: "
@@ -128,39 +131,39 @@ class _Worker:
             )
 
     def after_fork(self) -> None:
-        """The parent does what it has begun."""
-        self._begin()
+        """Start afresh in a forked child: the parent does what was added there."""
+        self._start()
 
 
 _worker: _Worker | None = None
 
 
-def _begin_anew() -> None:
+def _reset() -> None:
     global _worker  # noqa: PLW0603 - one a process
     _worker = None
 
 
-_lock = ProcessLock(_begin_anew)
+_lock = ForkLock(_reset)
 
 
 def catch_up(
     folder: Path, workflow_id: str, execution: int, provider: TracerProvider, timeout: float
 ) -> None:
-    """Begin to send what belongs to executions before this one.
+    """Start to send what belongs to executions before this one.
 
-    :param timeout: how long the process's exit may wait for it, seconds
+    :param timeout: how long the exit may wait for it, seconds
     """
     global _worker  # noqa: PLW0603 - one a process
     with _lock:
         if _worker is None:
             _worker = _Worker()
-            Exit(_worker, [_worker], timeout).register()
+            ExitFlush(_worker, [_worker], timeout).register()
         worker = _worker
     worker.add(_Job(Store(folder), workflow_id, execution, provider))
 
 
 def _hand_over(job: _Job) -> None:
-    """Give a provider that is not ours what was cut short, as if it had just ended."""
+    """Give the interrupted spans to a provider that is not ours, as if they had just ended."""
     on_end = sdk_internals.on_end_of(job.provider)
     if on_end is None:
         return

@@ -1,8 +1,8 @@
-"""Markers: spans of the least length that say at once that another span has begun.
+"""Markers: spans of minimal length, exported at once, that tell that another span has begun.
 
-A span is exported when it ends, so that a store shows nothing of a run while it goes on. A marker
-is a child of the span that it tells of, with an id of its own that follows from that span's: it is
-never the same span with less content.
+A span is exported when it ends, so a store shows nothing of a run in progress without them. A
+marker is a child of the span that it announces, with an id derived from that span's: it is never
+that span with less content.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["Markers"]
 
 
 class Markers:
-    """Makes markers by a twin of the program's tracer: same sampler, resource and processors."""
+    """Makes markers by a copy of the program's tracer: same sampler, resource and processors."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = None
         if getattr(tracer, "id_generator", None) is not None:  # the SDK's
             self._tracer = copy.copy(tracer)
-            self._tracer.id_generator = self._ids = _GivenId(self._tracer.id_generator)
+            self._tracer.id_generator = self._ids = _PresetId(self._tracer.id_generator)
 
     def announce(self, span: trace.Span, event: Event, name: str, start_ns: int) -> None:
-        """Say that ``span``, which ``event`` started, has begun."""
+        """Make the marker of ``span``, which ``event`` started."""
         if self._tracer is None:
             return
         attributes: dict[str, Any] = {
@@ -46,30 +46,30 @@ class Markers:
         if isinstance(event.step_id, str):
             attributes[ATTR.STEP_ID] = text(event.step_id)
         try:
-            self._ids.give(int(marker_span_id(str(event.trace_id), str(event.span_id)), 16))
+            self._ids.set(int(marker_span_id(str(event.trace_id), str(event.span_id)), 16))
             marker = self._tracer.start_span(
                 f"{name} started",
                 trace.set_span_in_context(span),
                 attributes=attributes,
                 start_time=start_ns,
             )
-            marker.end(start_ns + 1)  # ns: Jaeger warns of spans that have no length
+            marker.end(start_ns + 1)  # Jaeger warns of spans of no length
         except Exception as error:  # noqa: BLE001 - of a sampler, a processor, the SDK
             warn_once("marker", error)
 
 
-class _GivenId:
-    """An id generator that gives the span id that this thread has set before."""
+class _PresetId:
+    """An id generator that returns the span id that this thread has set before."""
 
     def __init__(self, generator: Any) -> None:
         self._generator = generator
-        self._given = threading.local()
+        self._preset = threading.local()
 
-    def give(self, span_id: int) -> None:
-        self._given.span_id = span_id
+    def set(self, span_id: int) -> None:
+        self._preset.span_id = span_id
 
     def generate_span_id(self) -> int:
-        span_id: int = self._given.span_id
+        span_id: int = self._preset.span_id
         return span_id
 
     def __getattr__(self, name: str) -> Any:

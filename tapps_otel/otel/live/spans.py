@@ -1,8 +1,8 @@
-"""Live spans, made by whatever tracer provider the process has.
+"""Live spans, made by the tracer provider that the process has.
 
-Every call of OpenTelemetry is guarded, for the SDK lets exceptions of samplers and processors
-through. A span that could not be made, or was made by nobody (the API without an SDK, an SDK that
-is switched off), gets ids of our own, so that it can be sent from the log later.
+Every call of OpenTelemetry is guarded, because the SDK lets exceptions of samplers and processors
+through. A span that failed to start, or that no SDK makes (the API alone, an SDK that is switched
+off), gets ids of our own, so that it can be sent from the log later.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tracing"]
 
-# What a provider limits when nobody says otherwise; a log need not say it.
+# The limits of a provider by default, which a log need not name.
 _LIMITS: Final = {
     "max_span_attributes": 128,
     "max_events": 128,
@@ -135,7 +135,7 @@ class _Tracing(Tracing):
     ) -> LiveSpan:
         try:
             return self._start(event, start_ns, parent, links)
-        except Exception as error:  # noqa: BLE001 - ids that are none, a context of the user's
+        except Exception as error:  # noqa: BLE001 - invalid ids, a context of the user's
             warn_once("start", error)
         if isinstance(parent, LiveSpan | SpanRef):
             ids = LiveSpan(parent.trace_id, names.new_span_id(), parent.span_id)
@@ -211,7 +211,7 @@ class _Tracing(Tracing):
             return trace.INVALID_SPAN
 
     def _limits(self) -> dict[str, Any]:
-        """Limits of the provider that are not the default, and its resource's schema."""
+        """Return the provider's limits that are not the default, and its resource's schema."""
         limits = span_limits_of(self._tracer)
         differ = {
             name: getattr(limits, name, usual)
@@ -225,7 +225,7 @@ class _Tracing(Tracing):
 
 
 class _Span(LiveSpan):
-    """A span of the process's tracer provider, or one of our own that is there for its ids."""
+    """A span of the process's tracer provider, or one of our own that exists for its ids."""
 
     __slots__ = (
         "_attributes",
@@ -268,7 +268,7 @@ class _Span(LiveSpan):
         links: int,
         start_ns: int,
     ) -> None:
-        """Remember what the span was made with, to see later what others changed."""
+        """Keep what the span was made with, to see later what others changed."""
         self._name = name
         self._attributes = attributes
         self.workflow = workflow
@@ -286,10 +286,10 @@ class _Span(LiveSpan):
 
     def detach(self, token: object) -> None:
         try:
-            if isinstance(token, Token):
+            if isinstance(token, Token):  # contexts.detach would log what is passed over below
                 token.var.reset(token)
             elif token is not None:
-                contexts.detach(cast("Any", token))  # a token of that implementation
+                contexts.detach(cast("Any", token))  # of the user's context implementation
         except (ValueError, RuntimeError):
             pass  # another task's context, as when a generator is closed there: nothing to undo
         except Exception as error:  # noqa: BLE001 - a context implementation of the user's
@@ -309,8 +309,8 @@ class _Span(LiveSpan):
         if self.markers is not None:
             self.markers.announce(self.span, event, self._name, self._start_ns)
             self.markers = None
-        # Events of several threads may come out of order, and a broken log gives no numbers: then
-        # this span's events are not those that the log tells, and the count never fits.
+        # Events of several threads may come out of order, and a failing log gives no numbers: then
+        # this span's events are not those of the log, and the count must never match.
         self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
         self._last_seq = event.seq
 
@@ -322,7 +322,7 @@ class _Span(LiveSpan):
                 self.span, self._attributes, self._events, self._links, self._name
             ) and (note := self._differences()):
                 keep(note, event, put)
-        except Exception as error:  # noqa: BLE001 - of an SDK that is not as we know it
+        except Exception as error:  # noqa: BLE001 - an SDK with other attributes
             warn_once("hold", error)
 
     def end(self, event: Event, *, sha: str | None = None) -> None:
@@ -346,20 +346,18 @@ class _Span(LiveSpan):
         span = self.span
         for name, attributes in end_events(event, self.aliases):
             span.add_event(name, attributes, at)
-        ending = end_attributes(event, self._first_seq or 0, sha, self.aliases)
-        if len(ending) == 1:  # the usual step; one costs the SDK a third of several
-            span.set_attribute(*ending.popitem())
-        else:
-            span.set_attributes(ending)
+        span.set_attributes(end_attributes(event, self._first_seq or 0, sha, self.aliases))
         code, description = status_of(event)
         if code:
             span.set_status(StatusCode(code), description)
 
     def _differences(self) -> dict[str, Any]:
-        """What a rebuilt span needs beyond the log, before the ending event is added."""
+        """Return what a rebuilt span needs beyond the log, before the ending event is added."""
         span: Any = self.span
         note: dict[str, Any] = {}
-        if getattr(span, "attributes", None) is None:  # another SDK's, which tells nothing
+        if (
+            getattr(span, "attributes", None) is None
+        ):  # another SDK's, which does not show what it holds
             return note
         held = dict(span.attributes)
         if list(held.items()) != list(self._attributes.items()):
@@ -372,7 +370,7 @@ class _Span(LiveSpan):
             note["name"] = span.name
         if span.status.status_code is not StatusCode.UNSET:
             note["status"] = [span.status.status_code.value, span.status.description]
-        if not span.is_recording():  # ended by the user's code, so it holds nothing of the end
+        if not span.is_recording():  # ended by the user's code, so without our end
             note["end_time"] = span.end_time
         for what in ("attributes", "events", "links"):
             if dropped := getattr(span, f"dropped_{what}", 0):
@@ -381,7 +379,7 @@ class _Span(LiveSpan):
 
 
 def _aliases(event: Event) -> Aliases:
-    """What the recorder noted in an execution's first event, as a reader of the log finds it."""
+    """Return the aliases that the recorder noted in an execution's first event."""
     return aliases_of(event.otel) if event.otel is not UNSET else ()
 
 
@@ -395,7 +393,7 @@ def _put_ids(event: Event, span: LiveSpan) -> None:
 def _note(
     live: _Span, scope: _Span | None, above: SpanContext, links: Sequence[Link]
 ) -> dict[str, Any]:
-    """What the start event's ``otel`` field says; see ``content.py``."""
+    """Return what the start event's ``otel`` field has to name, as ``mapping/content.py`` lists."""
     note: dict[str, Any] = {}
     state = live.context.trace_state
     if live.flags != (None if scope is None else scope.flags):
@@ -411,13 +409,13 @@ def _note(
 
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
-    """A span of the log, which another process may have made; or one that has ids alone."""
+    """Return the context of a span of the log, which may be another process's, or of bare ids."""
     remote, flags = (True, ref.flags) if isinstance(ref, SpanRef) else (False, TraceFlags.SAMPLED)
     return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
 
 
 def _own_context(above: SpanContext) -> SpanContext:
-    """Ids of our own: in the trace above, with its decision; a root counts as sampled."""
+    """Make ids of our own: in the trace above, with its sampling; a root counts as sampled."""
     if above.is_valid:
         return SpanContext(
             above.trace_id,
@@ -435,13 +433,13 @@ def _own_context(above: SpanContext) -> SpanContext:
 
 
 def _link(ref: SpanRef, event: Event) -> Link:
-    """To the step that an execution resumes, or to what the caller names otherwise."""
+    """Make a link to an interrupted step that an execution resumes, or to another span."""
     resumes = event.event_type == "workflow_resume"
     return Link(_context_of(ref), {ATTR.LINK: "interrupted"} if resumes else None)
 
 
 def _link_between(current: trace.Span) -> list[Link]:
-    """To the span that is current where a step is called, but is not its scope's.
+    """Make a link to the span that is current where a step is called, but is not its scope's.
 
     It cannot be the parent: after a crash it would be missing from the trace.
     """

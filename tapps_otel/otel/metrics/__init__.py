@@ -1,1 +1,1 @@
-"""What is measured of runs."""
+"""Metrics of runs, steps, logs and sends."""

@@ -1,1 +1,1 @@
-"""The process around: its end, its forks, its plug-ins."""
+"""OpenTelemetry in this process: setting providers up, forking, and the flush at exit."""

@@ -1,4 +1,4 @@
-"""A lock that a forked child does not inherit from a thread that it has not."""
+"""A lock that is free in every forked child, whichever thread of the parent held it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ProcessLock"]
+__all__ = ["ForkLock"]
 
 
-class ProcessLock:
-    """Held by one thread at a time; free in every forked child. For modules: it is kept for ever.
+class ForkLock:
+    """Held by one thread at a time, and by none in a forked child.
 
-    :param begin_anew: called in a child if the lock was held at the fork: whatever was under way
-        has to be begun anew there
+    Only for what lives as long as the process: fork handlers cannot be unregistered.
+
+    :param reset: called in a child if the lock was held at the fork: the thread that held it is not
+        there to finish its work
     """
 
-    def __init__(self, begin_anew: Callable[[], None]) -> None:
+    def __init__(self, reset: Callable[[], None]) -> None:
         self._lock = threading.Lock()
-        self._begin_anew = begin_anew
+        self._reset = reset
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew)
 
@@ -29,10 +31,10 @@ class ProcessLock:
         self._lock.acquire()
 
     def __exit__(self, *exc: object) -> None:
-        if self._lock.locked():  # not where its own holder has forked: that one is new
+        if self._lock.locked():  # if the thread that holds it forks, the child's lock is a new one
             self._lock.release()
 
     def _renew(self) -> None:
         if self._lock.locked():
-            self._begin_anew()
+            self._reset()
         self._lock = threading.Lock()

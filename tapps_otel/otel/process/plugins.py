@@ -1,4 +1,4 @@
-"""What providers of spans and of metrics that are built here have in common."""
+"""What environment variables and installed packages offer to providers that are built here."""
 
 from __future__ import annotations
 
@@ -12,24 +12,36 @@ from opentelemetry.sdk.resources import Resource
 from tapps_otel.otel.resource import program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["PROTOCOLS", "load", "resource_of_process"]
+__all__ = ["OTLP_EXPORTERS", "load", "named_exporters", "process_resource", "resolve_otlp"]
 
-# Which exporter speaks what ``OTEL_EXPORTER_OTLP_PROTOCOL`` asks for.
-PROTOCOLS: Final = {
+OTLP_EXPORTERS: Final = {
     "grpc": "otlp_proto_grpc",
     "http/protobuf": "otlp_proto_http",
     "http/json": "otlp_json_http",  # if that exporter is installed
 }
+"""Names of the OTLP exporters, by what ``OTEL_EXPORTER_OTLP_PROTOCOL`` may hold."""
+
+
+def named_exporters(variable: str) -> list[str]:
+    """Return the exporters that a variable names; ``otlp`` if it is not set."""
+    names = os.environ.get(variable, "").strip() or "otlp"
+    return [name for name in map(str.strip, names.split(",")) if name not in {"", "none"}]
+
+
+def resolve_otlp(names: Iterable[str], protocol: str) -> list[str]:
+    """Replace ``otlp`` by the exporter of this protocol; each name once."""
+    otlp = OTLP_EXPORTERS.get(protocol, protocol)
+    return list(dict.fromkeys(otlp if name == "otlp" else name for name in names))
 
 
 def load(group: str, name: str) -> Callable[..., Any]:
-    """What an installed package offers to OpenTelemetry under this name.
+    """Load what an installed package offers to OpenTelemetry under this name.
 
-    :raises LookupError: none offers it
+    :raises LookupError: no package offers it
     """
     for point in entry_points(group=group, name=name):
         loaded: Callable[..., Any] = point.load()
@@ -37,8 +49,8 @@ def load(group: str, name: str) -> Callable[..., Any]:
     raise LookupError(f"no installed package offers {name!r} as {group}")
 
 
-def resource_of_process(service_name: str | None) -> Resource:
-    """The SDK's resource by the environment; where that is silent, host, process and program."""
+def process_resource(service_name: str | None) -> Resource:
+    """Return the SDK's resource by the environment, completed by host, process and program."""
     resource = Resource.create()
     known = resource.attributes
     # Jaeger warns of clock skew at every span of a resource without a host.

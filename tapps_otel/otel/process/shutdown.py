@@ -1,9 +1,9 @@
-"""The end of a process: the last flush of what was set up here, and no longer than is allowed.
+"""The flush at exit of what was set up here, bounded by ``shutdown_timeout``.
 
-The SDK's own shutdown waits for a collector that does not answer, thirty seconds if need be. Here
-threads that were started long before do that (from Python 3.12 on none can be started once the
+The SDK's own shutdown waits for a collector that does not answer, up to thirty seconds. Here it
+runs in threads that were started long before (from Python 3.12 on none can be started once the
 interpreter shuts down), and the interpreter waits for all of them together no longer than
-``shutdown_timeout``. What was not sent by then is said.
+``shutdown_timeout``. What was not sent by then is logged as a warning.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from tapps_otel.otel.seam import warn_once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Exit", "Gate", "Part", "Uncounted", "close_gates", "leave"]
+__all__ = ["ExitFlush", "Gate", "Outlet", "ThirdPartyOutlet", "close_gates", "flush_all"]
 
 _log = logging.getLogger(__name__)
-_BEFORE_FORK: Final = 0.2  # seconds that a fork waits for all answers that are on their way
+_FORK_WAIT: Final = 0.2  # seconds that a fork waits for all requests in progress
 
 
 class Gate:
     """Lets one thread at a time send, and none while the process forks: gRPC may hang in a child.
 
-    Whoever is sending is waited for a moment, and no longer: a fork is part of a step.
+    A fork waits a moment for a request in progress, and no longer: it is part of a step.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class Gate:
         self._lock.release()
 
     def close(self, seconds: float) -> None:
-        """Before the fork: wait no longer than this for who is sending."""
+        """Before the fork: wait at most this long for a request in progress."""
         if self._lock.acquire(timeout=seconds):
             self._closed_by = threading.get_ident()
 
     def open(self, *, in_child: bool = False) -> None:
-        """After the fork."""
-        if in_child:  # whoever was sending is not there
+        """After the fork: let threads send again."""
+        if in_child:  # a thread that was sending does not exist there
             self._lock = threading.Lock()
             self._closed_by = 0
         elif self._closed_by == threading.get_ident():
@@ -59,112 +59,109 @@ class Gate:
             self._lock.release()
 
 
-class Part(Protocol):
-    """One way on which something leaves this process.
-
-    :ivar gate: closed while the process forks
-    """
+class Outlet(Protocol):
+    """Something that sends data out of this process."""
 
     @property
     def gate(self) -> Gate:
-        """Who sends has to pass it."""
+        """Passed by every request; closed while the process forks."""
 
     def give_up(self) -> None:
-        """Fail from now on, also in what is being sent."""
+        """Fail from now on, also in the request that is being sent."""
 
-    def say_unsent(self) -> None:
-        """Tell what was not taken, if anything was not."""
+    def warn_unsent(self) -> None:
+        """Log a warning if something was not sent."""
 
     def after_fork(self) -> None:
-        """Begin anew in a forked process: what the parent holds, it sends."""
+        """Start afresh in a forked child: what the parent has queued, the parent sends."""
 
 
-class Uncounted:
-    """Somebody else's exporters: nobody counts what they sent, but they may be out of time.
+class ThirdPartyOutlet:
+    """Exporters that were not built here, and do not tell what they sent.
 
-    :param words: what is said then
+    :param warning: logged if they do not finish in time
     """
 
-    def __init__(self, words: str) -> None:
-        self.gate, self._words = Gate(), words
+    def __init__(self, warning: str) -> None:
+        self.gate, self._warning = Gate(), warning
         self._given_up = False
 
     def give_up(self) -> None:
-        """There is nothing here to stop them by."""
+        """Note that they did not finish; there is no way to stop them."""
         self._given_up = True
 
-    def say_unsent(self) -> None:
-        """Tell that they had not ended in time."""
+    def warn_unsent(self) -> None:
+        """Log a warning if they did not finish in time."""
         if self._given_up:
-            _log.warning("%s", self._words)
+            _log.warning("%s", self._warning)
 
     def after_fork(self) -> None:
-        """They look after themselves."""
+        """Do nothing: forks are their own business."""
 
 
-P = TypeVar("P", bound=Part)
-_exits: Final[list[Exit[Any]]] = []
+OutletT = TypeVar("OutletT", bound=Outlet)
+_flushes: Final[list[ExitFlush[Any]]] = []
 
 
-def leave(exits: Sequence[Exit[Any]]) -> None:
-    """Flush these, the earlier ones first: they count what they send, and later ones tell of it.
+def flush_all(flushes: Sequence[ExitFlush[Any]]) -> None:
+    """Flush these, earlier ones first: they count what they send, and later ones report it.
 
-    Each gets its share of the time before the next one begins; all of them end together.
+    Each gets its share of the time before the next one starts; all of them end together.
     """
     began = clock.monotonic_ns()
-    allowed = max((one.timeout for one in exits), default=0.0)
+    allowed = max((one.timeout for one in flushes), default=0.0)
 
     def left(share: float) -> float:
         return max(0.0, share * allowed - (clock.monotonic_ns() - began) / 1e9)
 
-    for number, one in enumerate(exits, 1):
-        one.ask()
-        one.wait(left(number / len(exits)))
-    for one in exits:
+    for number, one in enumerate(flushes, 1):
+        one.request()
+        one.wait(left(number / len(flushes)))
+    for one in flushes:
         one.finish(left(1))
 
 
-def close_gates(exits: Sequence[Exit[Any]]) -> None:
-    """Before a fork: wait for those that are sending, a moment for all of them together."""
-    until = clock.monotonic_ns() + _BEFORE_FORK * 1e9
-    for one in exits:
-        for delivery in one.deliveries:
-            delivery.gate.close(max(0.0, (until - clock.monotonic_ns()) / 1e9))
+def close_gates(flushes: Sequence[ExitFlush[Any]]) -> None:
+    """Before a fork: wait for requests in progress, a moment for all of them together."""
+    until = clock.monotonic_ns() + _FORK_WAIT * 1e9
+    for one in flushes:
+        for outlet in one.outlets:
+            outlet.gate.close(max(0.0, (until - clock.monotonic_ns()) / 1e9))
 
 
-class Exit(Generic[P]):
+class ExitFlush(Generic[OutletT]):
     """The last flush of one provider, in a thread that exists from the beginning.
 
     :param provider: of spans or of metrics; its ``shutdown`` may hang
-    :param deliveries: what it delivers to
+    :param outlets: what it sends through
     :param timeout: how long the process may wait for it, seconds
     """
 
-    def __init__(self, provider: Any, deliveries: list[P], timeout: float) -> None:
+    def __init__(self, provider: Any, outlets: list[OutletT], timeout: float) -> None:
         self._provider = provider
-        self.deliveries, self.timeout = deliveries, timeout
+        self.outlets, self.timeout = outlets, timeout
         self._start()
 
     def register(self) -> None:
-        """Let the interpreter come here when it shuts down, and when it forks."""
+        """Flush when the interpreter shuts down, and take part in forks."""
         forks = hasattr(os, "register_at_fork")
-        if not _exits:
-            atexit.register(leave, _exits)
+        if not _flushes:
+            atexit.register(flush_all, _flushes)
             if forks:
-                os.register_at_fork(before=partial(close_gates, _exits))
-        _exits.append(self)
+                os.register_at_fork(before=partial(close_gates, _flushes))
+        _flushes.append(self)
         if forks:
             os.register_at_fork(
                 after_in_parent=self.after_fork_in_parent, after_in_child=self.after_fork
             )
 
     def _start(self) -> None:
-        self._asked = threading.Event()
+        self._requested = threading.Event()
         self._done = threading.Event()
         threading.Thread(target=self._flush, name="tapps_otel-flush", daemon=True).start()
 
     def _flush(self) -> None:
-        self._asked.wait()
+        self._requested.wait()
         try:
             self._provider.shutdown()
         except Exception as error:  # noqa: BLE001 - of an exporter
@@ -172,30 +169,30 @@ class Exit(Generic[P]):
         self._done.set()
 
     def after_fork_in_parent(self) -> None:
-        """Let those send again who waited for the fork."""
-        for delivery in self.deliveries:
-            delivery.gate.open()
+        """Let the threads send again that waited for the fork."""
+        for outlet in self.outlets:
+            outlet.gate.open()
 
     def after_fork(self) -> None:
-        """No thread survives a fork, and the process has another number."""
-        for delivery in self.deliveries:
-            delivery.gate.open(in_child=True)
-            delivery.after_fork()
+        """Start afresh in the child: no thread survives a fork, and its process id is another."""
+        for outlet in self.outlets:
+            outlet.gate.open(in_child=True)
+            outlet.after_fork()
         sdk_internals.change_process_id(self._provider, os.getpid())
         self._start()
 
-    def ask(self) -> None:
-        """Let the flush begin."""
-        self._asked.set()
+    def request(self) -> None:
+        """Let the flush start."""
+        self._requested.set()
 
     def wait(self, seconds: float) -> bool:
         """Wait for its end; whether it has come."""
         return self._done.wait(seconds)
 
     def finish(self, seconds: float) -> None:
-        """Wait for its end, then give up; say what was not sent."""
+        """Wait for its end, then give up; log a warning of what was not sent."""
         if not self.wait(seconds):
-            for delivery in self.deliveries:
-                delivery.give_up()
-        for delivery in self.deliveries:
-            delivery.say_unsent()
+            for outlet in self.outlets:
+                outlet.give_up()
+        for outlet in self.outlets:
+            outlet.warn_unsent()

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from opentelemetry import metrics, trace
@@ -21,18 +20,19 @@ from capabilities import need
 from tapps_otel.otel.delivery import provider as tracer_provider
 from tapps_otel.otel.live import catch_up
 from tapps_otel.otel.metrics import provider as meter_provider
+from tapps_otel.otel.process.fork_lock import ForkLock
 from tapps_otel.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 @contextmanager
-def being_set_up(module: ModuleType) -> Iterator[None]:
-    """Another thread has begun it meanwhile, and is not done."""
+def held(lock: ForkLock) -> Iterator[None]:
+    """Another thread holds the lock: it has started what the lock guards, and is not done."""
     begun, over = threading.Event(), threading.Event()
 
     def begin() -> None:
-        with module._lock:
+        with lock:
             begun.set()
             over.wait()
 
@@ -65,10 +65,10 @@ def test_a_child_forked_while_spans_are_set_up_sets_up_its_own(
 ) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(tracer_provider, "_tried", True)  # as that thread notes first of all
+    monkeypatch.setattr(tracer_provider._setup, "_tried", True)  # as that thread notes first
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
 
-    with being_set_up(tracer_provider):
+    with held(tracer_provider._setup._lock):
         made = in_child(
             lambda: isinstance(tracer_provider.ensure_provider(Settings()), TracerProvider)
         )
@@ -81,10 +81,10 @@ def test_a_child_forked_while_metrics_are_set_up_sets_up_its_own(
 ) -> None:
     monkeypatch.setattr(api, "_METER_PROVIDER", None)
     monkeypatch.setattr(api, "_METER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(meter_provider, "_tried", True)
+    monkeypatch.setattr(meter_provider._setup, "_tried", True)
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
 
-    with being_set_up(meter_provider):
+    with held(meter_provider._setup._lock):
         made = in_child(
             lambda: isinstance(meter_provider.ensure_provider(Settings()), MeterProvider)
         )
@@ -103,5 +103,5 @@ def test_a_child_forked_while_a_run_catches_up_catches_up_by_itself(tmp_path: Pa
         worker.shutdown()
         return True
 
-    with being_set_up(catch_up):
+    with held(catch_up._lock):
         assert in_child(done) == 0

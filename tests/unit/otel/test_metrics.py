@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ from tapps_otel.otel import seam
 from tapps_otel.otel.environment import metrics_wanted
 from tapps_otel.otel.metrics import instruments, measures, provider
 from tapps_otel.otel.metrics.instruments import METRICS
-from tapps_otel.otel.metrics.provider import MetricDelivery
-from tapps_otel.otel.process.shutdown import Exit, leave
+from tapps_otel.otel.metrics.provider import ManagedMetricExporter
+from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
 from tapps_otel.otel.transport.client import Answer, Client
 from tapps_otel.otel.transport.destination import Destination
 from tapps_otel.settings import Settings
@@ -37,21 +38,21 @@ Point = tuple[dict[str, Any], Any]
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit[MetricDelivery]]]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExitFlush[ManagedMetricExporter]]]:
     """A process that nobody has set up; what would happen at its exit is kept."""
-    kept: list[Exit[MetricDelivery]] = []
+    kept: list[ExitFlush[ManagedMetricExporter]] = []
 
-    def keep(leaving: Exit[MetricDelivery]) -> None:
-        kept.append(leaving)
+    def keep(flush: ExitFlush[ManagedMetricExporter]) -> None:
+        kept.append(flush)
 
     monkeypatch.setattr(api_internal, "_METER_PROVIDER", None)
     monkeypatch.setattr(api_internal, "_METER_PROVIDER_SET_ONCE", Once())
     monkeypatch.setattr(instruments, "_made", None)
-    monkeypatch.setattr(provider, "_tried", False)
+    monkeypatch.setattr(provider._setup, "_tried", False)
     monkeypatch.setattr(seam, "_warned", set())
-    monkeypatch.setattr(Exit, "register", keep)
+    monkeypatch.setattr(ExitFlush, "register", keep)
     yield kept
-    leave(kept)
+    flush_all(kept)
 
 
 class Reading:
@@ -82,7 +83,7 @@ class Reading:
 
 
 @pytest.fixture
-def reading(fresh: list[Exit[MetricDelivery]]) -> Iterator[Reading]:
+def reading(fresh: list[ExitFlush[ManagedMetricExporter]]) -> Iterator[Reading]:
     made = Reading()
     api.set_meter_provider(made.provider)
     yield made
@@ -334,7 +335,7 @@ def test_spans_that_could_not_be_sent_are_counted_by_reason(reading: Reading) ->
 def test_only_variables_that_name_metrics_ask_for_them(
     env: dict[str, str],
     asked: bool,
-    fresh: list[Exit[MetricDelivery]],
+    fresh: list[ExitFlush[ManagedMetricExporter]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in env.items():
@@ -409,7 +410,7 @@ class NoMeter(api.MeterProvider):
 @pytest.mark.parametrize("make", [BrokenProvider, NoMeter])
 def test_broken_metrics_are_told_once_and_harm_no_run(
     make: Callable[[], api.MeterProvider],
-    fresh: list[Exit[MetricDelivery]],
+    fresh: list[ExitFlush[ManagedMetricExporter]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     api.set_meter_provider(make())
@@ -468,20 +469,20 @@ def test_where_metrics_go_is_told_without_secrets(
 
 
 def test_a_provider_is_set_up_once_and_only_where_there_is_none(
-    fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
+    fresh: list[ExitFlush[ManagedMetricExporter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     made = provider.ensure_provider(Settings())
-    (leaving,) = fresh
+    (flush,) = fresh
 
     assert isinstance(made, MeterProvider)
     assert api.get_meter_provider() is made
     assert provider.ensure_provider(Settings()) is made
-    assert isinstance(leaving.deliveries[0]._inner, ConsoleMetricExporter)
+    assert isinstance(flush.outlets[0].exporter, ConsoleMetricExporter)
 
 
 def test_the_programs_own_provider_is_left_alone(
-    reading: Reading, fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
+    reading: Reading, fresh: list[ExitFlush[ManagedMetricExporter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     report(3)
@@ -492,7 +493,7 @@ def test_the_programs_own_provider_is_left_alone(
 
 
 def test_an_exporter_that_cannot_be_had_is_said_once(
-    fresh: list[Exit[MetricDelivery]],
+    fresh: list[ExitFlush[ManagedMetricExporter]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -551,53 +552,56 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kept]]:
 
 
 def test_a_package_may_offer_a_reader_of_its_own(
-    fresh: list[Exit[MetricDelivery]], monkeypatch: pytest.MonkeyPatch
+    fresh: list[ExitFlush[ManagedMetricExporter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
     monkeypatch.setattr(provider, "load", lambda _group, _name: InMemoryMetricReader)
     report(3)
-    (leaving,) = fresh
+    (flush,) = fresh
 
-    assert leaving.deliveries == []
+    assert flush.outlets == []
     assert isinstance(api.get_meter_provider(), MeterProvider)
 
 
 def test_at_exit_the_last_numbers_are_sent(
-    fresh: list[Exit[MetricDelivery]],
+    fresh: list[ExitFlush[ManagedMetricExporter]],
     kept: Callable[..., list[Kept]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     made = kept()
     report(3)
-    leave(fresh)
+    flush_all(fresh)
 
     assert made[0].told == [4]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def test_numbers_that_were_not_taken_at_exit_are_told(
-    fresh: list[Exit[MetricDelivery]],
+    fresh: list[ExitFlush[ManagedMetricExporter]],
     kept: Callable[..., list[Kept]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     kept(MetricExportResult.FAILURE)
     report(3)
-    leave(fresh)
+    flush_all(fresh)
 
     assert "the last metrics were not sent to kept" in caplog.text
 
 
 def test_a_forked_child_counts_from_nothing_and_connects_anew(
-    fresh: list[Exit[MetricDelivery]], kept: Callable[..., list[Kept]]
+    fresh: list[ExitFlush[ManagedMetricExporter]],
+    kept: Callable[..., list[Kept]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = kept()
     report(3)
-    (leaving,) = fresh
-    leaving.after_fork()
+    (flush,) = fresh
+    monkeypatch.setattr(os, "getpid", lambda: 424242)
+    flush.after_fork()
     Run.open("mine").__exit__(None, None, None)
     with Run.open("childs") as run:
         run.begin("s").finish()
-    leave(fresh)
+    flush_all(fresh)
     of_parent, of_child = made
 
     assert of_parent.told == []

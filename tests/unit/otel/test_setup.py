@@ -21,10 +21,9 @@ from opentelemetry.util._once import Once
 from tapps_otel.otel import seam
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
-from tapps_otel.otel.delivery.processor import Delivery, Exporter
-from tapps_otel.otel.process.plugins import resource_of_process
-from tapps_otel.otel.process.shutdown import Exit
-from tapps_otel.otel.process.shutdown import leave as leave_all
+from tapps_otel.otel.delivery.processor import Delivery, ManagedSpanExporter
+from tapps_otel.otel.process.plugins import process_resource
+from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
 from tapps_otel.otel.resource import of_process, program
 from tapps_otel.otel.transport.destination import destination
 from tapps_otel.settings import Settings
@@ -33,21 +32,21 @@ GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exit[Any]]]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExitFlush[Any]]]:
     """A process that nobody has set up; what would happen at its exit is kept."""
-    kept: list[Exit[Any]] = []
+    kept: list[ExitFlush[Any]] = []
 
-    def keep(leaving: Exit[Any]) -> None:
-        kept.append(leaving)
+    def keep(flush: ExitFlush[Any]) -> None:
+        kept.append(flush)
 
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
-    monkeypatch.setattr(provider, "_tried", False)
+    monkeypatch.setattr(provider._setup, "_tried", False)
     monkeypatch.setattr(seam, "_warned", set())
-    monkeypatch.setattr(Exit, "register", keep)
+    monkeypatch.setattr(ExitFlush, "register", keep)
     yield kept
     for one in kept:
-        one.ask()
+        one.request()
 
 
 @pytest.mark.parametrize(
@@ -78,13 +77,13 @@ def test_exporters_are_those_that_the_variables_name(
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_exporter_of_the_protocol_is_made(
-    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[Exit[Any]]
+    protocol: str, monkeypatch: pytest.MonkeyPatch, fresh: list[ExitFlush[Any]]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     made = provider.ensure_provider(Settings())
-    (leaving,) = fresh
-    exporter = leaving.deliveries[0].exporter.inner
+    (flush,) = fresh
+    exporter = flush.outlets[0].exporter.exporter
 
     assert isinstance(made, TracerProvider)
     assert trace.get_tracer_provider() is made
@@ -94,17 +93,17 @@ def test_the_exporter_of_the_protocol_is_made(
 
 
 def test_standard_exporters_sampler_and_ids_are_respected(
-    monkeypatch: pytest.MonkeyPatch, fresh: list[Exit[Any]]
+    monkeypatch: pytest.MonkeyPatch, fresh: list[ExitFlush[Any]]
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     monkeypatch.setenv("OTEL_PYTHON_ID_GENERATOR", "random")
     made = provider.ensure_provider(Settings())
-    (leaving,) = fresh
+    (flush,) = fresh
 
     assert isinstance(made, TracerProvider)
     assert made.sampler.get_description() == "AlwaysOffSampler"
-    assert isinstance(leaving.deliveries[0].exporter.inner, ConsoleSpanExporter)
+    assert isinstance(flush.outlets[0].exporter.exporter, ConsoleSpanExporter)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_what_cannot_be_had_is_said_once(
     env: dict[str, str],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
-    fresh: list[Exit[Any]],
+    fresh: list[ExitFlush[Any]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name, value in env.items():
@@ -132,14 +131,14 @@ def test_what_cannot_be_had_is_said_once(
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def test_nothing_is_built_where_nobody_asks(fresh: list[Exit[Any]]) -> None:
+def test_nothing_is_built_where_nobody_asks(fresh: list[ExitFlush[Any]]) -> None:
     assert provider.ensure_provider(Settings()) is None
     assert not fresh
 
 
 def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    made = resource_of_process(None).attributes
+    made = process_resource(None).attributes
 
     assert made["service.name"] == "build"
     assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
@@ -148,7 +147,7 @@ def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyP
 def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
-    made = resource_of_process(None).attributes
+    made = process_resource(None).attributes
 
     assert [made[name] for name in ("service.name", "host.name", "team")] == [
         "shop",
@@ -216,22 +215,22 @@ class Refusing(InMemorySpanExporter):
 
 def leave(
     make: type[SpanExporter], spans: int, caplog: pytest.LogCaptureFixture
-) -> tuple[Exit[Delivery], str]:
+) -> tuple[ExitFlush[Delivery], str]:
     """A process that makes this many spans and ends."""
-    delivery = Delivery(Exporter("memory", make))
+    delivery = Delivery(ManagedSpanExporter("memory", make))
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(delivery)
-    leaving = Exit(provider, [delivery], timeout=10)
+    flush = ExitFlush(provider, [delivery], timeout=10)
     for _ in range(spans):
         provider.get_tracer("t").start_span("s").end()
-    leave_all([leaving])
-    return leaving, caplog.text
+    flush_all([flush])
+    return flush, caplog.text
 
 
 def test_at_exit_what_waits_is_sent(caplog: pytest.LogCaptureFixture) -> None:
-    leaving, said = leave(InMemorySpanExporter, 3, caplog)
+    flush, said = leave(InMemorySpanExporter, 3, caplog)
 
-    assert len(leaving.deliveries[0].exporter.inner.get_finished_spans()) == 3  # type: ignore[attr-defined]
+    assert len(flush.outlets[0].exporter.exporter.get_finished_spans()) == 3  # type: ignore[attr-defined]
     assert said == ""
 
 
@@ -245,16 +244,16 @@ def test_what_was_not_sent_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_forked_child_counts_anew_and_connects_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    delivery = Delivery(Exporter("memory", Refusing))
-    provider = TracerProvider(resource=resource_of_process(None), shutdown_on_exit=False)
+    delivery = Delivery(ManagedSpanExporter("memory", Refusing))
+    provider = TracerProvider(resource=process_resource(None), shutdown_on_exit=False)
     provider.add_span_processor(delivery)
-    leaving = Exit(provider, [delivery], timeout=10)
+    flush = ExitFlush(provider, [delivery], timeout=10)
     provider.get_tracer("t").start_span("the parent's").end()
-    parents = delivery.exporter.inner
+    parents = delivery.exporter.exporter
     monkeypatch.setattr(os, "getpid", lambda: 424242)
-    leaving.after_fork()
+    flush.after_fork()
     provider.force_flush()
 
     assert delivery.unsent == 0
-    assert delivery.exporter.inner is not parents
+    assert delivery.exporter.exporter is not parents
     assert provider.resource.attributes["process.pid"] == 424242

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tapps_otel import clock
-from tapps_otel.otel.process.shutdown import Exit, Gate, close_gates, leave
+from tapps_otel.otel.process.shutdown import ExitFlush, Gate, close_gates, flush_all
 
 
 class Moment:
@@ -56,14 +56,14 @@ class Way:
     def give_up(self) -> None:
         self.given_up = True
 
-    def say_unsent(self) -> None:
+    def warn_unsent(self) -> None:
         self.asked_what_is_unsent = True
 
     def after_fork(self) -> None:
         pass
 
 
-class Waiting(Exit[Way]):
+class Waiting(ExitFlush[Way]):
     """Waits by the test's clock for what hangs, and really for what does not."""
 
     def __init__(self, moment: Moment, timeout: float, *, hangs: bool) -> None:
@@ -71,9 +71,9 @@ class Waiting(Exit[Way]):
         self.asked_at: int | None = None
         super().__init__(self.provider, [self.way], timeout)
 
-    def ask(self) -> None:
+    def request(self) -> None:
         self.asked_at = self.moment.now
-        super().ask()
+        super().request()
 
     def wait(self, seconds: float) -> bool:
         if self.provider.over.is_set():
@@ -88,12 +88,12 @@ def made(moment: Moment) -> Iterator[list[Waiting]]:
     yield exits
     for one in exits:
         one.provider.over.set()
-        one.ask()
+        one.request()
 
 
 def test_what_hangs_together_delays_the_exit_once(moment: Moment, made: list[Waiting]) -> None:
     made += [Waiting(moment, 2, hangs=True), Waiting(moment, 2, hangs=True)]
-    leave(made)
+    flush_all(made)
 
     assert moment.now == 2e9
     assert [one.asked_at for one in made] == [0, 1e9]  # each has its share
@@ -105,7 +105,7 @@ def test_what_hangs_takes_nothing_from_what_does_not(
     moment: Moment, made: list[Waiting], hanging: int
 ) -> None:
     made += [Waiting(moment, 2, hangs=number == hanging) for number in (0, 1)]
-    leave(made)
+    flush_all(made)
 
     assert moment.now == 2e9
     assert [one.way.given_up for one in made] == [number == hanging for number in (0, 1)]
@@ -113,7 +113,7 @@ def test_what_hangs_takes_nothing_from_what_does_not(
 
 def test_nobody_waits_for_what_is_done(moment: Moment, made: list[Waiting]) -> None:
     made += [Waiting(moment, 2, hangs=False), Waiting(moment, 2, hangs=False)]
-    leave(made)
+    flush_all(made)
 
     assert moment.now == 0
     assert not any(one.way.given_up for one in made)
@@ -121,11 +121,11 @@ def test_nobody_waits_for_what_is_done(moment: Moment, made: list[Waiting]) -> N
 
 def test_a_fork_finds_nobody_sending(moment: Moment, made: list[Waiting]) -> None:
     made.append(Waiting(moment, 2, hangs=False))
-    (leaving,) = made
+    (flush,) = made
     close_gates(made)
-    closed = not leaving.way.gate._lock.acquire(blocking=False)
-    leaving.after_fork_in_parent()
-    with leaving.way.gate:
+    closed = not flush.way.gate._lock.acquire(blocking=False)
+    flush.after_fork_in_parent()
+    with flush.way.gate:
         pass
 
     assert closed
