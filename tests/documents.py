@@ -14,7 +14,7 @@ REFERENCE = ROOT / "tapps_otel/docs"
 
 _MARK = re.compile(r"<!-- (.+) -->")
 _FENCE = re.compile(r"```(\w*)")
-_FILE = re.compile(r"# (\w+\.py)")
+_FILE = re.compile(r"# (\w+\.\w+)")
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Page:
         for block in self._fenced():
             if block.language == "text" and last is not None and self._adjoin(last, block):
                 last.output = block.text
+                yield last
                 last = None
                 continue
             if last is not None:

@@ -420,3 +420,15 @@ def demo(log_dir: LogDir = None) -> None:
     from tapps_otel.cli.demo import demo
 
     finish(lambda: demo(log_dir=log_dir))
+
+
+@app.command("docs")
+def docs(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="TOPIC", help="A page.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the documentation: a page, or the list of pages."""
+    from tapps_otel.cli.docs import docs
+
+    finish(lambda: docs(topic))

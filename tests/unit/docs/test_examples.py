@@ -97,6 +97,8 @@ class Reader:
             Path(block.file).write_text(block.text, "utf-8")
             if not _runs_later(block, later):
                 self._python(block)
+        elif block.language == "yaml":
+            Path(block.file).write_text(block.text, "utf-8")
         elif block.language == "console":
             self._console(block)
         elif block.language == "sh":
@@ -143,16 +145,19 @@ def _runs_later(block: Block, later: list[Block]) -> bool:
     return any(block.file in one.text for one in later if one.language == "console")
 
 
+def _package_is_there(block: Block) -> bool:
+    needed = re.fullmatch(r"needs the package (\w+)", block.mark or "")
+    return needed is None or find_spec(needed[1]) is not None
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_runs(page: Page, request: pytest.FixtureRequest) -> None:
     blocks = [block for block in page.blocks() if block.mark not in ELSEWHERE]
     sends = any("localhost:4317" in block.text for block in blocks)
     reader = Reader(request.getfixturevalue("collector") if sends else None)
     for at, block in enumerate(blocks):
-        needed = (block.mark or "").removeprefix("needs the package ")
-        if needed != block.mark and block.mark and find_spec(needed) is None:
-            continue
-        reader.follow(block, blocks[at + 1 :])
+        if _package_is_there(block):
+            reader.follow(block, blocks[at + 1 :])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
