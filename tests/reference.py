@@ -127,7 +127,9 @@ def error_table() -> str:
         if has:
             said += " Attributes: " + "; ".join(f"`{one}`: {text}" for one, text in has.items())
         code = codes.code_of(kind.__new__(kind))
-        rows.append((tick(name), ", ".join(map(tick, bases)) or "`Exception`", said, str(int(code))))
+        rows.append(
+            (tick(name), ", ".join(map(tick, bases)) or "`Exception`", said, str(int(code)))
+        )
     return table(("error", "a kind of", "when", "exit code"), *rows)
 
 
@@ -171,7 +173,11 @@ def executor_spec() -> str:
 def event_fields() -> str:
     """The fields of a line of a log."""
     rows = [
-        (tick(name), "always" if one.is_required() else "", " ".join((one.description or "").split()))
+        (
+            tick(name),
+            "always" if one.is_required() else "",
+            " ".join((one.description or "").split()),
+        )
         for name, one in WorkflowEvent.model_fields.items()
     ]
     return table(("field", "", "meaning"), *rows)

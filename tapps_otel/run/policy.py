@@ -29,6 +29,9 @@ _FINAL: Final = (RunError, LogError, PlatformError, ValueNotStoredError)
 class Backoff:
     """Waits between tries: ``initial * factor ** n`` seconds, at most ``maximum``.
 
+    :param initial: the first wait, seconds
+    :param factor: each wait is this many times the one before
+    :param maximum: the longest wait, seconds
     :param jitter: up to this share of each wait is left out, by chance, so that many runs which
         failed together do not come back together
     """

@@ -109,7 +109,14 @@ class Reader:
         program = [sys.executable, block.file]
         if block.mark == "notebook":
             Path("cell.ipy").write_text(block.text, "utf-8")
-            program = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "cell.ipy"]
+            program = [
+                sys.executable,
+                "-m",
+                "IPython",
+                "--no-banner",
+                "--colors=NoColor",
+                "cell.ipy",
+            ]
         done = self._shell(shlex.join(program))
         assert done.returncode == 0, f"{block.place}: {done.stderr}"
         check_output(block.place, block.output, done.stdout)

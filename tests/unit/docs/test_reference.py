@@ -87,7 +87,7 @@ def test_aliases_are_those_that_are_made() -> None:
 
 
 @cache
-def tests_of(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     return {
         node.name
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
@@ -102,7 +102,7 @@ def tests_of(path: Path) -> set[str]:
 def test_every_promise_names_a_test_that_is_there(test: str) -> None:
     path, _, name = test.partition("::")
 
-    assert name in tests_of(ROOT / path)
+    assert name in functions_of(ROOT / path)
 
 
 def test_every_test_file_that_a_page_names_is_there() -> None:
