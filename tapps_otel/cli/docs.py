@@ -1,4 +1,4 @@
-"""``docs``: the pages of the reference, in the terminal."""
+"""``docs``: show the pages of the reference."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel.cli.codes import Code, refuse_usage
+from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import out
+from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.report.lines import Piece, columns
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _COMMENT: Final = re.compile(r"^<!-- .* -->\n", re.MULTILINE)  # marks for the t
 
 
 def docs(topic: str | None) -> Code:
-    """``docs``: a page, or the list of pages."""
+    """Show a page, or the list of pages."""
     pages = _pages()
     if topic is None:
         out().say(*columns((Piece(name, "strong"), Piece(_about(pages[name]))) for name in pages))
@@ -28,8 +29,8 @@ def docs(topic: str | None) -> Code:
         _show(_text(pages[topic]))
     else:
         close = get_close_matches(topic, pages, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        refuse_usage(f"there is no page {topic!r}.{meant} The pages are: {', '.join(pages)}")
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        refuse_usage(f"there is no page {topic!r}{meant}\nthe pages are {', '.join(pages)}")
     return Code.OK
 
 

@@ -15,7 +15,7 @@ def test_the_pages_are_listed_with_what_they_are_about(cli: Cli) -> None:
 
     assert done.code == 0
     assert [line.split()[0] for line in done.out.splitlines()] == TOPICS
-    assert "How a run is continued after a crash" in done.out
+    assert "What a resumed run takes from its log" in done.out
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -40,5 +40,5 @@ def test_an_unknown_page_names_those_that_there_are(cli: Cli) -> None:
     done = cli("docs", "setings")
 
     assert (done.code, done.out) == (2, "")
-    assert "there is no page 'setings'. Did you mean 'settings'?" in done.err
+    assert "there is no page 'setings'; did you mean 'settings'?" in done.err
     assert all(topic in done.err for topic in TOPICS)

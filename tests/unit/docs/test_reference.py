@@ -145,6 +145,7 @@ def test_a_page_begins_with_its_title_and_one_sentence_about_it(page: Page) -> N
 
     assert title.startswith("# ")
     assert about.endswith(".")
+    assert len(about) <= 88  # one line in the list of pages
     assert "\n" not in about
 
 
