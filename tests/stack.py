@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from capabilities import CAPABILITIES, Capability
-from collecting import PATIENCE, free_port
+from otlp_collector import PATIENCE, free_port
 
 ROOT = Path(__file__).parents[1]
 COLLECTOR = ROOT / "collector"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from collecting import Collector, Ended, Program, Sink, start_agent
+from otlp_collector import Collector, Ended, Program, Sink, start_agent
 from stack import Stack, stack_up
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import tapps_otel
-from collecting import Collected, Collector, Ended, Program, once
 from commands import LOGS
-from outside_checker import check
+from independent_checker import check
+from otlp_collector import Collected, Collector, Ended, Program, once
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.send import client_of, send_run
 

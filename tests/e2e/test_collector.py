@@ -11,7 +11,7 @@ import pytest
 
 import tapps_otel
 from capabilities import need
-from collecting import KILLED, Collected, Collector, Ended, Program, once
+from otlp_collector import KILLED, Collected, Collector, Ended, Program, once
 from tapps_otel import WorkflowEvent
 
 ORDER = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from collecting import Collector, once
 from commands import child
+from otlp_collector import Collector, once
 
 
 def test_the_demos_trace_is_at_the_collector(collector: Collector) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-import jaegers
+import jaeger_server
 from capabilities import need
-from collecting import Collector, Program
 from commands import child
-from exporting import spans_of, trace_of
+from export_formats import spans_of, trace_of
+from otlp_collector import Collector, Program
 
 FLOW = """
 import asyncio, os, signal, sys
@@ -82,7 +82,7 @@ def test_jaeger_s_upload_reads_the_lines(program: Program, tmp_path: Path) -> No
     (line,) = child("export", "r1", "-f", "otlp-json").out.splitlines()
     folder = tmp_path / "jaeger"
     folder.mkdir()
-    with jaegers.running(folder, "memory") as jaeger:
+    with jaeger_server.running(folder, "memory") as jaeger:
         request = urllib.request.Request(
             f"{jaeger.query}/api/transform", line.encode(), {"Content-Type": "application/json"}
         )

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from capabilities import need
-from collecting import Collector, Program
+from otlp_collector import Collector, Program
 
 REPORT = """
 import sys

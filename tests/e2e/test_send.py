@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import tapps_otel
-from collecting import KILLED, Collected, Collector, Ended, Program, once
 from commands import LOGS, Done, child
+from otlp_collector import KILLED, Collected, Collector, Ended, Program, once
 from tapps_otel import WorkflowEvent
 
 SIX = """

@@ -9,10 +9,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from capabilities import need
-from collecting import KILLED, Collector, Program
 from commands import LOGS, Done, child
-from jaegers import STORAGES, Jaeger, running
-from keeping import as_json, keep
+from jaeger_server import STORAGES, Jaeger, running
+from otlp_collector import KILLED, Collector, Program
+from otlp_files import as_json, keep
 from tapps_otel import send, verify
 
 FLOW = """

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-import outside_checker
+import independent_checker
 from logs import BOOT, ID, Unsynced, event, lines_of, marks, start, story, write, writing
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.log import files as log_files
@@ -44,7 +44,7 @@ def goes_on(path: Path, left: bytes, **options: str) -> list[str]:
     with writing(path):  # and the next opening finds nothing to mend
         pass
     assert path.read_bytes().startswith(left)
-    events = outside_checker.check(path)
+    events = independent_checker.check(path)
     assert check(path, ID).ok
     assert [one["seq"] for one in events] == list(range(1, len(events) + 1))
     return [one["event_type"] for one in events]
@@ -177,7 +177,7 @@ def test_any_end_is_sealed_or_refused_by_the_rule(
 def test_the_repair_is_of_the_execution_that_resumes(path: Path, data: bytes) -> None:
     goes_on(path, data + b"torn")
 
-    assert outside_checker.check(path)[7]["execution"] == 2
+    assert independent_checker.check(path)[7]["execution"] == 2
 
 
 def test_opening_a_sealed_log_again_seals_nothing(path: Path, data: bytes) -> None:

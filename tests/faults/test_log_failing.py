@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import outside_checker
+import independent_checker
 from logs import ID, Settable, event, marks, start, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError
@@ -64,7 +64,7 @@ def audit(path: Path) -> tuple[list[int], list[dict[str, Any]]]:
     """Go on with what the failing disk left, then look at it from outside."""
     with writing(path) as writer:
         writer.append(event("workflow_resume", execution=2))
-    events = outside_checker.check(path)
+    events = independent_checker.check(path)
     found = [one["attributes"]["mark"] for one in events if "mark" in one.get("attributes", {})]
     assert len(found) == len(set(found)), "something is there twice"
     assert found == sorted(found), "the order was not kept"
@@ -104,7 +104,9 @@ def test_an_event_that_failed_once_is_written_again_late(path: Path) -> None:
             assert writer.append(start()) == 1
             assert writer.append(event("step_finish", 1)) is not None
             assert writer.failure is None
-        found = [one for one in outside_checker.check(path) if one["event_type"] == "step_finish"]
+        found = [
+            one for one in independent_checker.check(path) if one["event_type"] == "step_finish"
+        ]
 
         assert len(found) == 1
         # Whole in the file before the error: found there by its sha, and not written again.
@@ -153,7 +155,7 @@ def test_what_did_not_fit_into_memory_is_counted_in_the_log(path: Path) -> None:
                 now.now += 2_000_000_000  # it is tried again now, and works
             seq = writer.append(event("annotation", n))
             assert (seq is None) == (0 < n < 9)
-    events = outside_checker.check(path)
+    events = independent_checker.check(path)
     gaps = [one["attributes"] for one in events if one["event_type"] == "log_gap"]
 
     # The first that failed may be in the file, and is remembered apart from the three.
@@ -198,7 +200,7 @@ def test_with_stop_a_failed_sync_that_fails_again_loses_no_later_event(path: Pat
             now.now += 2_000_000_000
         assert writer.append(event("step_finish", 2)) is not None
     assert 2 in marks(path)
-    outside_checker.check(path)
+    independent_checker.check(path)
 
 
 @pytest.mark.parametrize("call", ["open_append", "sync", "evict", "reader", "write"])
@@ -272,7 +274,7 @@ def test_a_failed_sync_is_never_taken_for_success_later(path: Path) -> None:
     acknowledged, found = syncing_fails(path, Disk(path))
 
     assert acknowledged == found == [0, 1, 2, 3, 4, 5]
-    outside_checker.check(path)
+    independent_checker.check(path)
 
 
 def test_without_eviction_the_lost_record_would_be_taken_for_there(path: Path) -> None:
@@ -303,7 +305,7 @@ def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on
     disk.lose_power()
 
     assert marks(path) == [1, 2]
-    assert len(outside_checker.check(path)) == 3
+    assert len(independent_checker.check(path)) == 3
 
 
 def test_a_disk_that_loses_what_it_had_synced_is_not_gone_on_with(path: Path) -> None:

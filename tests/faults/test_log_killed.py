@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-import outside_checker
+import independent_checker
 from capabilities import UNSHARE, need
-from crashing import Forked, in_child
+from crashes import Forked, in_child
 from logs import ID, event, marks, start, writing
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.log.reader import read
@@ -43,7 +43,7 @@ def goes_on(path: Path, acknowledged: list[int]) -> list[dict[str, Any]]:
     found = marks(path)
     assert set(acknowledged) <= set(found)
     assert len(found) == len(set(found))
-    return outside_checker.check(path)
+    return independent_checker.check(path)
 
 
 # ---------------------------------------------------------------- killed
@@ -186,7 +186,7 @@ from pathlib import Path
 from logs import ID, Settable, event, marks
 from tapps_otel import clock
 from tapps_otel.log.writer import LogWriter
-import outside_checker
+import independent_checker
 folder = Path("/mnt/logs")
 folder.mkdir()
 path, filler = folder / "r.jsonl", folder / "filler"
@@ -206,7 +206,7 @@ with clock.use(now):
     assert writer.append(event("workflow_end", 60)) is not None
     writer.close()
 assert marks(path) == list(range(61)), marks(path)
-events = outside_checker.check(path)
+events = independent_checker.check(path)
 assert [one["attributes"]["mark"] for one in events if one.get("late")][-1] == 59
 print("held")
 """
@@ -315,4 +315,4 @@ def test_a_fork_in_the_middle_of_an_append_hangs_nobody(
         for one in threads:
             one.join()
     assert codes == [0] * 40
-    assert len(outside_checker.check(path)) == 1 + sum(written)
+    assert len(independent_checker.check(path)) == 1 + sum(written)

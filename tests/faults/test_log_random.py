@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-import outside_checker
+import independent_checker
 from logs import ID, Settable, event, start
 from tapps_otel import clock
 from tapps_otel.log import files as log_files
@@ -91,7 +91,7 @@ class LogLife(RuleBasedStateMachine):
     def audit(self) -> None:
         found = [
             one["attributes"]["mark"]
-            for one in outside_checker.check(self.path)
+            for one in independent_checker.check(self.path)
             if "mark" in one.get("attributes", {})
         ]
         assert found == sorted(set(found))

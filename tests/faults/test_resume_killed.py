@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from crashing import Effects, Forked, go
-from outside_checker import check
+from crashes import Effects, Forked, go
+from independent_checker import check
 from tapps_otel import Backoff, bind, configure, history, settings, step, verify, workflow
 
 KILLS = 50

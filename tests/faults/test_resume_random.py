@@ -25,8 +25,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from crashing import CRASHED, Effects, Injected, appends, die, go, in_child, on_append
-from outside_checker import check
+from crashes import CRASHED, Effects, Injected, appends, die, go, in_child, on_append
+from independent_checker import check
 from tapps_otel import Backoff, bind, configure, step, verify, workflow
 from tapps_otel import settings as tapps_settings
 from tapps_otel.errors import StepTimeoutError

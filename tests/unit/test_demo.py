@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import LOGS, child
-from outside_checker import check
+from independent_checker import check
 from tapps_otel import history, verify
 from tapps_otel.demo import SOURCES, Demo, DemoError, survey
 

@@ -17,9 +17,9 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from commands import LOGS, Cli
-from crashing import go, killed
-from keeping import keep, requests_of, span_of
+from crashes import go, killed
 from logs import event, lines_of, writing
+from otlp_files import keep, requests_of, span_of
 from tapps_otel import annotate, step, verify, workflow
 from tapps_otel.audit import otlp_json
 from tapps_otel.audit.verify import VerifyReport

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tapps_otel
-from exporting import Trace, exported, spans_of, trace_of
+from export_formats import Trace, exported, spans_of, trace_of
 from logs import forge
 from tapps_otel import clock
 from tapps_otel.audit.export import Export

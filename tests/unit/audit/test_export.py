@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from commands import environment
-from exporting import request_of, trace_of
+from export_formats import request_of, trace_of
 from logs import AT, forge
 from tapps_otel import clock
 from tapps_otel.audit.export import FORMATS, Export, Format, save

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from commands import LOGS, Cli
-from crashing import go
+from crashes import go
 from logs import start, write
 from tapps_otel import step, verify, workflow
 from tapps_otel.audit import jaeger

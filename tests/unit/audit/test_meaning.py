@@ -19,7 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from keeping import as_json
+from otlp_files import as_json
 from tapps_otel.audit.normalized_span import Meaning, differences, meaning_of
 from tapps_otel.audit.otlp_json import read_spans
 

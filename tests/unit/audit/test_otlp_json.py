@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporting import exported, request_of, spans_of, strict
+from export_formats import exported, request_of, spans_of, strict
 from logs import forge
 from tapps_otel.audit.export import Export
 from tapps_otel.audit.export.otlp_json import MOST_BYTES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tapps_otel
-from exporting import exported
+from export_formats import exported
 from logs import forge
 from tapps_otel.audit.export.table import COLUMNS
 

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from commands import LOGS, Cli, child, command, environment, on_terminal
-from exporting import request_of, trace_of
+from export_formats import request_of, trace_of
 from logs import forge
 from tapps_otel.audit.export import FORMATS, Format
 from tapps_otel.cli.app import ExportFormat

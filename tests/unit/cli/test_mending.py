@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from commands import LOGS, Cli, child
-from outside_checker import check
+from independent_checker import check
 from tapps_otel import history
 from tapps_otel.errors import RunConflictError
 from tapps_otel.log.lease import Lease

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from collecting import Collector, Sink, start_agent
+from otlp_collector import Collector, Sink, start_agent
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import pytest
 
-from collecting import Collector
 from commands import environment
 from documents import Block, Page, pages
+from otlp_collector import Collector
 
 PAGES = [page for page in pages() if any(True for _ in page.blocks())]
 # Marks of blocks that do not run here, and who runs them.

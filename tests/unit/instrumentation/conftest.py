@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outside_checker import check
+from independent_checker import check
 from tapps_otel import configure
 from tapps_otel.instrumentation import registry
 

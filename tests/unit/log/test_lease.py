@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from crashing import Forked, in_child
+from crashes import Forked, in_child
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log import files as log_files
 from tapps_otel.log import lease as lease_module

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import outside_checker
+import independent_checker
 from logs import ID, Settable, event, lines_of, start, story, write, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
@@ -53,7 +53,7 @@ def test_events_come_in_order_with_what_was_written(path: Path) -> None:
 def test_an_outside_checker_accepts_our_log(path: Path) -> None:
     write(path, story())
 
-    assert [one["seq"] for one in outside_checker.check(path)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [one["seq"] for one in independent_checker.check(path)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_check_gives_the_head_to_keep_elsewhere(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-import outside_checker
+import independent_checker
 from logs import ID, event, marks, start, story, write, writing
 from tapps_otel.errors import LogDamagedError, LogWriteError
 from tapps_otel.log import files as log_files
@@ -44,7 +44,7 @@ def test_seq_counts_from_one_and_goes_on_in_the_next_execution(path: Path) -> No
     with writing(path) as writer:
         assert writer.append(event("workflow_resume", execution=2)) == 8
         assert (writer.seq, writer.sha) == (8, check(path, ID).sha)
-    assert len(outside_checker.check(path)) == 8
+    assert len(independent_checker.check(path)) == 8
 
 
 def test_files_and_folders_are_private(path: Path) -> None:
@@ -114,7 +114,7 @@ def test_threads_share_one_order(path: Path) -> None:
             one.start()
         for one in threads:
             one.join()
-    found = [(one["attributes"]["mark"]) for one in outside_checker.check(path)]
+    found = [(one["attributes"]["mark"]) for one in independent_checker.check(path)]
 
     assert len(found) == 1200
     for name in range(6):
@@ -147,7 +147,7 @@ def test_an_event_that_cannot_be_a_line_is_left_out_and_counted(
         assert writer.append(event("annotation", **fields)) is None
         assert writer.append(event("annotation", "next")) == 3
         assert writer.failure is None
-    events = outside_checker.check(path)
+    events = independent_checker.check(path)
 
     assert [one["event_type"] for one in events] == ["workflow_start", "log_gap", "annotation"]
     assert events[1]["attributes"] == {"dropped": 1}
@@ -165,7 +165,7 @@ def test_with_stop_it_is_an_error_and_the_log_goes_on(
             writer.append(event("annotation", **fields))
         writer.append(event("annotation", "next"))
     assert marks(path) == ["next"]
-    assert len(outside_checker.check(path)) == 2
+    assert len(independent_checker.check(path)) == 2
 
 
 def test_an_unfit_event_that_waited_is_counted_when_the_log_works_again(path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_unfit_event_that_waited_is_counted_when_the_log_works_again(path: Pa
         writer.append(event("annotation", "a"))  # fails twice, and waits
         writer.append(event("annotation", attributes={"a": object()}))
         writer.append(event("annotation", "b"))
-    events = outside_checker.check(path)
+    events = independent_checker.check(path)
 
     assert marks(path) == ["a", "b"]
     assert [one["attributes"] for one in events if one["event_type"] == "log_gap"] == [
@@ -231,7 +231,7 @@ def test_ctrl_c_inside_an_append_leaves_a_log_that_goes_on(path: Path) -> None:
             writer.append(event("step_finish", 1))
         writer.append(event("workflow_end", 2))
     assert marks(path) == [1, 2]
-    assert len(outside_checker.check(path)) == 3
+    assert len(independent_checker.check(path)) == 3
 
 
 def test_what_is_not_ours_is_not_touched(path: Path) -> None:
@@ -256,4 +256,4 @@ def test_damage_that_a_person_accepts_is_declared_and_the_log_goes_on(path: Path
     assert path.read_bytes().startswith(broken)
     assert "on" in marks(path)
     assert check(path, ID).repairs
-    outside_checker.check(path)
+    independent_checker.check(path)

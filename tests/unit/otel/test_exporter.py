@@ -22,8 +22,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 import tapps_otel
 from capabilities import need
+from independent_checker import check
 from logs import Settable, event, start, write
-from outside_checker import check
 from tapps_otel import JsonlSpanExporter, Run, clock, step, workflow
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles, Files

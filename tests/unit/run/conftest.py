@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tapps_otel
-from crashing import Effects
-from outside_checker import check
+from crashes import Effects
+from independent_checker import check
 from tapps_otel import settings
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from crashing import Effects, die_at, go, in_child, killed
+from crashes import Effects, die_at, go, in_child, killed
 from tapps_otel import bind, current_run, current_step, history, step, workflow
 
 Labels = Callable[..., list[str]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crashing import Effects, die_at, go, in_child, killed
+from crashes import Effects, die_at, go, in_child, killed
 from tapps_otel import Backoff, bind, history, step, workflow
 from tapps_otel.errors import DivergenceError, StepFailedError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crashing import Effects, die, in_child
+from crashes import Effects, die, in_child
 from tapps_otel import Attempt, Run, history, settings, step, verify
 from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
 from tapps_otel.log.store import Store

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import tapps_otel
-from crashing import Effects, Forked, die_at, go, killed
+from crashes import Effects, Forked, die_at, go, killed
 from tapps_otel import (
     Run,
     annotate,

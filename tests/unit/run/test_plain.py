@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crashing import Effects, die_at, go, killed
+from crashes import Effects, die_at, go, killed
 from tapps_otel import configure, history, step, workflow
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from crashing import Effects, die_at, go, killed
+from crashes import Effects, die_at, go, killed
 from tapps_otel import Backoff, history, step, workflow
 from tapps_otel.errors import DivergenceError, StepFailedError, StepInterruptedError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from crashing import (
+from crashes import (
     CRASHED,
     Effects,
     Injected,

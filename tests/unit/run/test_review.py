@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from crashing import Effects, go, in_child
+from crashes import Effects, go, in_child
 from tapps_otel import Run, annotate, bind, configure, history, skip, step, workflow
 from tapps_otel.errors import StepInputError, StepInterruptedError
 

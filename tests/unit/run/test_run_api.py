@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crashing import Effects, die_at, in_child, killed
+from crashes import Effects, die_at, in_child, killed
 from tapps_otel import Run, current_run, current_step, history, step
 from tapps_otel.errors import RunConflictError
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from crashing import Effects, die_at, go, killed
+from crashes import Effects, die_at, go, killed
 from tapps_otel import step, workflow
 from tapps_otel.errors import StepInputError, StepResultError, WorkflowInputError
 
@@ -230,7 +230,11 @@ def test_a_workflows_inputs_come_back_by_their_annotations(did: Effects) -> None
     assert seen == [(model, (Page("a"), Page("b")), AT, {"extra": 2**70})]
 
 
-@pytest.mark.parametrize("bad", [math.nan, object(), {"a": {1, 2}}, (1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [math.nan, object(), {"a": {1, 2}}, (1, 2)],
+    ids=["nan", "object", "set in a dict", "tuple"],
+)
 def test_an_input_that_cannot_be_stored_is_refused_at_once(log_dir: Path, bad: object) -> None:
     ran = []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from tapps import Project, replace_agents
+from tapps_agents_project import Project, replace_agents
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ import pytest
 
 import tapps_otel
 from commands import Done
-from crashing import in_child
+from crashes import in_child
 from logs import forge
-from tapps import Project, chain
+from tapps_agents_project import Project, chain
 from tapps_otel import configure
 from tapps_otel.cli import main
 from tapps_otel.instrumentation import instrument

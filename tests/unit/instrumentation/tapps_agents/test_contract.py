@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from commands import environment
-from tapps import Project, version
+from tapps_agents_project import Project, version
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation import instrument, uninstrument
 from tapps_otel.instrumentation.tapps_agents import resume

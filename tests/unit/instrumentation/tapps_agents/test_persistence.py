@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tapps import Project
+from tapps_agents_project import Project
 from tapps_otel.instrumentation import instrument
 
 

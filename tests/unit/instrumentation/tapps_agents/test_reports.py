@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from crashing import in_child
-from tapps import FIVE, Project, chain
+from crashes import in_child
+from tapps_agents_project import FIVE, Project, chain
 from tapps_otel import configure, history
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume, timeline_markdown, timeline_of

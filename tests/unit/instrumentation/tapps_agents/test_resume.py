@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import tapps_otel
-from crashing import in_child, killed
-from tapps import FIVE, Project, chain, is_parallel
+from crashes import in_child, killed
+from tapps_agents_project import FIVE, Project, chain, is_parallel
 from tapps_otel import configure, history
 from tapps_otel.errors import (
     LogDamagedError,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tapps import FIVE, Project, chain, is_parallel, version
+from tapps_agents_project import FIVE, Project, chain, is_parallel, version
 from tapps_otel import configure, history, step
 from tapps_otel.instrumentation import instrument
 from tapps_otel.log import files

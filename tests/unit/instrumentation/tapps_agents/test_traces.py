@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from crashing import in_child
-from tapps import FIVE, Project, chain
+from crashes import in_child
+from tapps_agents_project import FIVE, Project, chain
 from tapps_otel import JsonlSpanExporter, configure
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume

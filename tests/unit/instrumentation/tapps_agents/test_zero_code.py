@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from commands import environment
-from tapps import FIVE, Project
+from tapps_agents_project import FIVE, Project
 from tapps_otel import history, list_runs
 
 APP = """

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from capabilities import CAPABILITIES, Capability
-from crashing import Effects
+from crashes import Effects
 
 HOW = (
     "tapps-agents needs Python 3.12 or newer: pip install tapps-agents==3.7.1 tomli"

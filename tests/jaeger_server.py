@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collecting import free_port, listens
+from otlp_collector import free_port, listens
 from stack import PROGRAMS
 
 STORAGES = {
