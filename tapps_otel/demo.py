@@ -1,8 +1,8 @@
-"""The demo: a workflow of real work on files, and what it takes to kill and resume it.
+"""The demo: a workflow of real work on files, which is killed and resumed.
 
-:func:`survey` reads a folder of Python sources and writes a report about them. Nothing in it knows
-that it will be killed: it is what a workflow looks like. :class:`Demo` carries it out in a child
-process by the command line, kills that child in the middle of a step, and lets another go on.
+:func:`survey` reads a folder of Python sources and writes a report about them. It is an ordinary
+workflow and has no code for being killed. :class:`Demo` runs it from the command line in a child
+process, kills that child in the middle of a step, and resumes the run in another.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "Demo", "DemoError", "Outcome", "survey"]
 
 SOURCES: Final = Path(__file__).with_name("demo_sources")
-_PACE: Final = 0.02  # seconds a file: quick work is slowed down, so that it can be watched
-_SHARES: Final = (1, 2, 3)  # of the comparisons, for three threads that do not end together
+_PACE: Final = 0.02  # seconds a file: quick work is slowed down so that it can be watched
+_SHARES: Final = (1, 2, 3)  # of the comparisons: three threads that finish one after the other
 _KEYWORDS: Final = frozenset(["self", "cls", "return", "for", "in", "if", "else", "not", "def"])
 
 
@@ -78,7 +78,7 @@ class Pair:
 
 @step(action="read")
 def scan(folder: str) -> list[Source]:
-    """List the sources, each with the digest of what it holds."""
+    """List the sources, each with the digest of its content."""
     found: list[Source] = []
     for path in sorted(Path(folder).glob("*.py")):
         data = path.read_bytes()
@@ -104,7 +104,7 @@ def parse(folder: str, sources: list[Source]) -> list[Function]:
 
 @step(action="count")
 async def count_lines(folder: str, sources: list[Source]) -> dict[str, int]:
-    """Lines of code, of comments, and empty ones, over all files."""
+    """Count lines of code, comment lines and empty lines in all files."""
     counted: Counter[str] = Counter()
     for source in sources:
         for line in _text(Path(folder, source.name)).splitlines():
@@ -116,14 +116,14 @@ async def count_lines(folder: str, sources: list[Source]) -> dict[str, int]:
 
 @step(action="rank")
 async def longest_functions(functions: list[Function]) -> list[Function]:
-    """The five longest functions."""
+    """Find the five longest functions."""
     await asyncio.sleep(5 * _PACE)
     return sorted(functions, key=lambda one: -one.lines)[:5]
 
 
 @step(action="rank")
 async def rank_names(folder: str, sources: list[Source]) -> list[tuple[str, int]]:
-    """The ten names that are used most."""
+    """Find the ten names that are used most."""
     counted: Counter[str] = Counter()
     for source in sources:
         counted.update(
@@ -137,7 +137,7 @@ async def rank_names(folder: str, sources: list[Source]) -> list[tuple[str, int]
 
 @step(action="check")
 async def find_undocumented(functions: list[Function]) -> list[str]:
-    """Public functions without a docstring."""
+    """Find public functions without a docstring."""
     await asyncio.sleep(8 * _PACE)
     return [
         one.where
@@ -147,8 +147,12 @@ async def find_undocumented(functions: list[Function]) -> list[str]:
 
 
 @step(action="compare")
-def compare(folder: str, pairs: list[tuple[str, str]]) -> list[Pair]:
-    """How alike the files of each pair are: word by word, which takes a while."""
+async def compare(folder: str, pairs: list[tuple[str, str]]) -> list[Pair]:
+    """Compare the files of each pair word by word, in a thread: it does not await."""
+    return await asyncio.to_thread(_ratios, folder, pairs)
+
+
+def _ratios(folder: str, pairs: list[tuple[str, str]]) -> list[Pair]:
     words = {name: _words(Path(folder, name)) for pair in pairs for name in pair}
     found: list[Pair] = []
     for one, other in pairs:
@@ -160,7 +164,7 @@ def compare(folder: str, pairs: list[tuple[str, str]]) -> list[Pair]:
 
 @step(action="group")
 def group(pairs: list[Pair]) -> list[list[str]]:
-    """Files that are more alike than most, put together."""
+    """Group files that are more alike than most."""
     limit = sorted(pair.ratio for pair in pairs)[-max(1, len(pairs) // 10)]
     groups: list[set[str]] = []
     for pair in pairs:
@@ -182,15 +186,12 @@ async def survey(folder: str, report: str) -> dict[str, Any]:
         rank_names(folder, sources),
         find_undocumented(functions),
     )
-    # Work that does not await goes to threads; each share is a step of its own.
-    shares = await asyncio.gather(
-        *(asyncio.to_thread(compare, folder, share) for share in _shares(sources))
-    )
+    shares = await asyncio.gather(*(compare(folder, share) for share in _shares(sources)))
     pairs = [pair for share in shares for pair in share]
     alike = group(pairs)
 
     text = _render(sources, functions, lines, longest, names, undocumented, pairs, alike)
-    # A step by hand: its artifact, a file, is in the log with its digest.
+    # A step without a decorator: its artifact, a file, is in the log with its digest.
     with current_run().begin("render", inputs={"sha256": _digest(text), "to": report}) as attempt:
         if not attempt.done:
             _write(Path(report), text)
@@ -219,7 +220,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _shares(sources: list[Source]) -> list[list[tuple[str, str]]]:
-    """Every pair of files, dealt out in unequal shares."""
+    """Distribute every pair of files over unequal shares."""
     pairs = list(itertools.combinations((one.name for one in sources), 2))
     deal = [at for at, times in enumerate(_SHARES) for _ in range(times)]
     shares: list[list[tuple[str, str]]] = [[] for _ in _SHARES]
@@ -263,33 +264,33 @@ def _render(  # noqa: PLR0917 - one for each part of the report
 
 
 class DemoError(TappsError):
-    """A child process of the demo did not do what it was started for."""
+    """A child process of the demo failed."""
 
 
 class Outcome(NamedTuple):
     """What is in the log in the end.
 
-    :ivar finished: steps that had finished when the first process was killed
-    :ivar cut: steps that were open then
-    :ivar again: finished steps that ran again all the same: there must be none
-    :ivar said: the last thing that the second process said
+    :ivar completed: steps that the first process completed
+    :ivar interrupted: steps that were in progress when it was killed
+    :ivar repeated: completed steps that ran again all the same: there must be none
+    :ivar last_line: of what the second process wrote to standard error
     """
 
     history: RunHistory
     verified: VerifyReport
-    finished: list[str]
-    cut: list[str]
-    again: list[str]
+    completed: list[str]
+    interrupted: list[str]
+    repeated: list[str]
     report: Path
     log: Path
-    said: str
+    last_line: str
 
 
 class Demo:
     """One demonstration, in a folder of logs.
 
     :ivar workflow_id: of its run
-    :ivar cut: steps that were open when it was killed
+    :ivar interrupted: steps that were in progress when it was killed
     """
 
     def __init__(self, log_dir: Path) -> None:
@@ -299,13 +300,13 @@ class Demo:
         self.report = log_dir / f"{self.workflow_id}.md"
         self._path = Store(log_dir).log_path(self.workflow_id)
         self._seen = 0
-        self._finished: dict[str, None] = {}
+        self._completed: dict[str, None] = {}
         self._open: dict[str, None] = {}
-        self.cut: list[str] = []
-        self._said = ""
+        self.interrupted: list[str] = []
+        self._last_line = ""
 
-    def begin(self) -> Iterator[Event]:
-        """Start the workflow; its events until it is killed, in the middle of a step.
+    def start_and_kill(self) -> Iterator[Event]:
+        """Start the workflow, and yield its events until it is killed in the middle of a step.
 
         :raises DemoError: it ended before that
         """
@@ -314,20 +315,20 @@ class Demo:
         try:
             for event in self._events(child):
                 yield event
-                # One of three parallel steps has just finished: the others are in the middle.
+                # One of three parallel steps has just completed: the others are in progress.
                 if event.event_type == "step_finish" and event.step == "compare" and self._open:
                     child.kill()
-        except BaseException:  # nobody watches any more
+        except BaseException:  # the caller stopped watching
             child.kill()
             raise
         finally:
-            said = _end(child)
+            written = _end(child)
         if child.returncode != -9:
-            raise DemoError(f"the workflow ended before it could be killed\n{said}")
-        self.cut = list(self._open)
+            raise DemoError(f"the workflow ended before it could be killed\n{written}")
+        self.interrupted = list(self._open)
 
-    def go_on(self) -> Iterator[Event]:
-        """Resume it in another process; its events to the end.
+    def resume(self) -> Iterator[Event]:
+        """Resume the run in another process, and yield its events to the end.
 
         :raises DemoError: it did not complete
         """
@@ -338,38 +339,38 @@ class Demo:
             child.kill()
             raise
         finally:
-            said = _end(child)
-        self._said = said.strip().rpartition("\n")[2]
+            written = _end(child)
+        self._last_line = written.strip().rpartition("\n")[2]
         if child.returncode != 0:
-            raise DemoError(f"resume ended with exit code {child.returncode}\n{said}")
+            raise DemoError(f"resume ended with exit code {child.returncode}\n{written}")
 
     def outcome(self) -> Outcome:
-        """What the log says now."""
+        """Read the outcome from the log."""
         found = history(self.workflow_id, log_dir=self.log_dir)
-        finished = [step_id for step_id in self._finished if self._ended_in_first(found, step_id)]
-        again = [
+        completed = [one for one in self._completed if self._completed_in_first(found, one)]
+        repeated = [
             step_id
-            for step_id in finished
+            for step_id in completed
             if any(attempt.execution > 1 for attempt in found.by_id[step_id].attempts)
         ]
         return Outcome(
             history=found,
             verified=verify(self.workflow_id, log_dir=self.log_dir),
-            finished=finished,
-            cut=self.cut,
-            again=again,
+            completed=completed,
+            interrupted=self.interrupted,
+            repeated=repeated,
             report=self.report,
             log=self._path,
-            said=self._said,
+            last_line=self._last_line,
         )
 
     @staticmethod
-    def _ended_in_first(found: RunHistory, step_id: str) -> bool:
+    def _completed_in_first(found: RunHistory, step_id: str) -> bool:
         attempts = found.by_id[step_id].attempts
         return any(one.execution == 1 and one.status == "completed" for one in attempts)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        # -P: a folder of this name where the user happens to be is not what is meant.
+        # -P: a folder of this package's name in the working directory must not be imported.
         command = [sys.executable, "-P", "-m", "tapps_otel", *arguments]
         return subprocess.Popen(
             [*command, "--quiet", "--log-dir", str(self.log_dir)],
@@ -380,7 +381,7 @@ class Demo:
         )
 
     def _events(self, child: subprocess.Popen[bytes]) -> Iterator[Event]:
-        """What the child writes into the log, until it is dead."""
+        """Yield the events that the child writes to the log, until it has ended."""
         while not self._path.exists():
             if child.poll() is not None:
                 return
@@ -399,20 +400,20 @@ class Demo:
             self._open[step_id] = None
         elif event.event_type == "step_finish":
             self._open.pop(step_id, None)
-            self._finished[step_id] = None
+            self._completed[step_id] = None
         elif event.event_type in {"step_fail", "step_skip"}:
             self._open.pop(step_id, None)
 
 
-_SWITCH: Final = "TAPPS_OTEL_ENABLED"  # a demo of what is switched off would show nothing
+_SWITCH: Final = "TAPPS_OTEL_ENABLED"  # a run that is not logged cannot be resumed
 
 
 def _end(child: subprocess.Popen[bytes]) -> str:
-    """Make sure that no child is left; what it said."""
+    """Wait until the child has ended, kill it if it does not, and return what it wrote."""
     if child.poll() is None:
         try:
             child.wait(timeout=10)
         except subprocess.TimeoutExpired:
             child.kill()
-    _, said = child.communicate()
-    return said.decode(errors="replace")
+    _, written = child.communicate()
+    return written.decode(errors="replace")

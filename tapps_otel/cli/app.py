@@ -411,7 +411,18 @@ def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
 
 
 @app.command("demo")
-def demo(log_dir: LogDir = None) -> None:
+def demo(
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg",
+            metavar="FILE",
+            help="Draw a picture of it: a new SVG file.",
+            show_default=False,
+        ),
+    ] = None,
+    log_dir: LogDir = None,
+) -> None:
     """Watch a workflow be killed and resumed.
 
     It does real work on files, in a process that is killed in the middle of a step. It takes less
@@ -419,7 +430,7 @@ def demo(log_dir: LogDir = None) -> None:
     """
     from tapps_otel.cli.demo import demo
 
-    finish(lambda: demo(log_dir=log_dir))
+    finish(lambda: demo(svg=svg, log_dir=log_dir))
 
 
 @app.command("docs")

@@ -1,51 +1,67 @@
-"""``demo``."""
+"""``demo``: show a workflow that is killed and resumed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel import settings
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.terminal import command, out
+from tapps_otel.cli.output import naming
+from tapps_otel.cli.terminal import Terminal, command, err, out
+from tapps_otel.log import files
 from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.report.history import mark
 from tapps_otel.report.lines import Line, Piece, columns, took
 from tapps_otel.report.progress import Progress
-from tapps_otel.report.text import few, plain
+from tapps_otel.report.text import counted, few, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tapps_otel.cli.terminal import Terminal
     from tapps_otel.demo import Outcome
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import StepHistory
 
 __all__ = ["demo"]
 
+_START: Final = Line.of(("A workflow starts in a process of its own.", "strong"))
+_RESUME: Final = Line.of(("Another process resumes the run.", "strong"))
 
-def demo(*, log_dir: Path | None) -> Code:
-    """``demo``: show it, then say in one screen what happened."""
+
+def demo(*, svg: Path | None, log_dir: Path | None) -> Code:
+    """Show the demo as it happens, then what happened on one screen.
+
+    :param svg: a new file for a picture of it
+    """
+    if svg is None:
+        return _demo(log_dir)[1]
+    with (
+        naming(svg, "name another, or remove it"),
+        files.system().new_file(svg, replace=False, sync=False) as descriptor,
+    ):
+        outcome, code = _demo(log_dir)
+        files.system().write(descriptor, _picture(outcome).encode())
+    err().say(Line.of(("wrote    ", "good"), (plain(str(svg)), "strong")))
+    return code
+
+
+def _demo(log_dir: Path | None) -> tuple[Outcome, Code]:
     from tapps_otel.demo import SOURCES, Demo
     from tapps_otel.run.lookup import store_of
 
     terminal = out()
     shown = Demo(store_of(log_dir).folder)
-    words = f"A workflow begins in a process of its own. It reads the folder {SOURCES.name}:"
-    terminal.say(Line.of((words, "strong")))
-    _play(terminal, shown.begin())
-    terminal.say(
-        Line.of((f"✗ kill -9 of that process, in the middle of {few(shown.cut)}", "bad")),
-        Line.of(("Another process resumes it:", "strong")),
-    )
-    _play(terminal, shown.go_on())
+    terminal.say(_START, f"It reads the folder {SOURCES.name} and writes a report about it.")
+    _show_progress(terminal, shown.start_and_kill())
+    terminal.say(_kill(shown.interrupted), _RESUME)
+    _show_progress(terminal, shown.resume())
     outcome = shown.outcome()
     terminal.say(Line(), *_screen(outcome, log_dir))
-    return Code.FAILED if outcome.again or not outcome.verified.ok else Code.OK
+    failed = outcome.repeated or not outcome.verified.ok
+    return outcome, Code.FAILED if failed else Code.OK
 
 
-def _play(terminal: Terminal, events: Iterable[Event]) -> None:
+def _show_progress(terminal: Terminal, events: Iterable[Event]) -> None:
     progress = Progress()
     for event in events:
         line = progress.feed(event)
@@ -53,46 +69,42 @@ def _play(terminal: Terminal, events: Iterable[Event]) -> None:
             terminal.say(Line([Piece("  "), *line]))
 
 
+def _kill(interrupted: list[str]) -> Line:
+    return Line.of((f"✗ kill -9, in the middle of {few(interrupted)}", "bad"))
+
+
+# -- what happened
+
+
 def _screen(outcome: Outcome, log_dir: Path | None) -> Iterator[Line]:
-    """What happened, and what to try next: not more than a small terminal holds."""
-    history, verified = outcome.history, outcome.verified
-    yield Line.of((_headline(outcome), "bad" if outcome.again else "good"))
-    yield from columns(_step_rows(outcome), indent=2)
-    whole = ("whole", "good") if verified.ok else ("damaged", "bad")
-    yield Line.of(f"The log has {verified.log.seq} events, and its chain is ", whole, ":")
-    yield Line.of(f"  {_near(outcome.log)}")
-    yield Line.of("What the workflow made is a report:")
-    yield Line.of(f"  {_near(outcome.report)}")
-    if traces_wanted(settings.current()):
-        yield Line.of(f"At your collector it is trace {plain(history.trace_id)}")
-        if "not sent" in outcome.said:
-            yield Line.of((plain(outcome.said), "warn"))
+    """Yield what happened, and what to try next; it fits on a small terminal."""
+    yield from _result(outcome)
+    yield Line.of(f"  {_relative(outcome.log)}")
+    yield Line.of("The workflow's result is a report:")
+    yield Line.of(f"  {_relative(outcome.report)}")
+    traced = traces_wanted(settings.current())
+    if traced:
+        yield Line.of(f"The trace at your collector is {plain(outcome.history.trace_id)}")
+        if "not sent" in outcome.last_line:
+            yield Line.of((plain(outcome.last_line), "warn"))
     yield Line.of(("Try next:", "strong"))
-    name = plain(history.workflow_id)
-    follow_up = {
-        f"show {name}": "its history",
-        f"verify {name}": "its log",
-        f"resume {name}": "its result",
-        "list": "all runs",
-    }
-    if traces_wanted(settings.current()):
-        follow_up[f"open {name}"] = "its trace in Jaeger"
-    yield from columns(
-        (
-            (Piece(plain(command(arguments, log_dir))), Piece(f"# {what}", "dim"))
-            for arguments, what in follow_up.items()
-        ),
-        indent=2,
-    )
+    yield from columns(_commands(outcome.history.workflow_id, log_dir, traced=traced), indent=2)
+
+
+def _result(outcome: Outcome) -> Iterator[Line]:
+    yield Line.of((_headline(outcome), "bad" if outcome.repeated else "good"))
+    yield from columns(_step_rows(outcome), indent=2)
+    events = counted(outcome.verified.log.seq, "event")
+    intact = ("intact", "good") if outcome.verified.ok else ("damaged", "bad")
+    yield Line.of(f"The log has {events}, and its hash chain is ", intact, ":")
 
 
 def _headline(outcome: Outcome) -> str:
-    if outcome.again:
-        return f"Finished steps ran again: {few(outcome.again)}. That must not be."
-    done, cut = len(outcome.finished), len(outcome.cut)
-    return (
-        f"Killed and resumed: {done} finished steps came from the log, {cut} cut short ran again."
-    )
+    if outcome.repeated:
+        return f"Completed steps ran again: {few(outcome.repeated)}. That is a mistake, report it."
+    completed = counted(len(outcome.completed), "completed step")
+    interrupted = counted(len(outcome.interrupted), "interrupted step")
+    return f"Killed and resumed: {completed} came from the log, {interrupted} ran again."
 
 
 def _step_rows(outcome: Outcome) -> Iterator[list[Line | Piece]]:
@@ -110,12 +122,47 @@ def _cell(step: StepHistory, execution: int) -> Piece:
         return Piece("-", "dim")
     last = attempts[-1]
     if last.status == "interrupted":
-        return Piece(f"killed after {took(last.duration_ns)}", "warn")
-    again = f", attempt {last.number}" if last.number > 1 else ""
-    return Piece(f"{took(last.duration_ns)}{again}")
+        return Piece(f"killed after {took(last.duration_ns)}", "bad")
+    again = "ran again, " if last.number > 1 else ""
+    return Piece(f"{again}{took(last.duration_ns)}")
 
 
-def _near(path: Path) -> str:
-    """A path as one types it here."""
+def _commands(workflow_id: str, log_dir: Path | None, *, traced: bool) -> Iterator[list[Piece]]:
+    name = plain(workflow_id)
+    described = {
+        f"show {name}": "its history",
+        f"verify {name}": "its log",
+        f"resume {name}": "its result",
+        "list": "all runs",
+    }
+    if traced:
+        described[f"open {name}"] = "its trace in Jaeger"
+    for arguments, what in described.items():
+        yield [Piece(plain(command(arguments, log_dir))), Piece(f"# {what}", "dim")]
+
+
+def _relative(path: Path) -> str:
+    """Return a path as short as it can be typed here."""
     here = Path.cwd()
     return plain(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+# -- the picture
+
+
+def _picture(outcome: Outcome) -> str:
+    """Draw what the demo shows, without what scrolls by and without the places of files."""
+    from tapps_otel.cli.picture import svg
+
+    *result, log = _result(outcome)
+    lines = [
+        Line.of(("$ ", "dim"), ("tapps-otel demo", "strong")),
+        _START,
+        _kill(outcome.interrupted),
+        _RESUME,
+        Line(),
+        *result,
+        Line(),
+        Line([*log[:-1], Piece(".")]),
+    ]
+    return svg(lines, "A workflow is killed and resumed")

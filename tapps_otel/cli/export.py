@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tapps_otel.cli.codes import Code
+from tapps_otel.cli.output import naming
 from tapps_otel.cli.terminal import err, out, styled
-from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.errors import LogError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -57,18 +57,9 @@ def _to_standard_output(made: Export) -> None:
 def _to_file(made: Export, output: Path, *, force: bool) -> None:
     from tapps_otel.audit.export import save
 
-    try:
+    other = "as it is in the folder of logs" if force else "or pass --force to replace it"
+    with naming(output, f"name another, {other}"):
         save(made, output, replace=force)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.filename is None:  # it was open, and could not be written any more
-            raise OSError(error.errno, reason, str(output)) from None
-        if error.filename != str(output):
-            raise
-        if isinstance(error, FileExistsError):
-            how = "as it is in the folder of logs" if force else "or pass --force to replace it"
-            reason = f"{reason}: name another, {how}"
-        refuse_usage(f"{output}: {reason}")
 
 
 def _shown(made: Export, output: Path | None) -> AbstractContextManager[object]:

@@ -10,7 +10,7 @@ from otlp_collector import Collector, once
 
 def test_the_demos_trace_is_at_the_collector(collector: Collector) -> None:
     done = child("demo", **collector.env())
-    trace = re.search(r"At your collector it is trace ([0-9a-f]{32})", done.out)
+    trace = re.search(r"The trace at your collector is ([0-9a-f]{32})", done.out)
     spans = once(collector.spans(5))  # of the second process, at least
     second = [span for span in spans if span.attributes["tapps.execution"] == 2]
 

@@ -4,10 +4,11 @@ import asyncio
 import os
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from commands import LOGS, child
+from commands import LOGS, Cli, child
 from independent_checker import check
 from tapps_otel import history, verify
 from tapps_otel.demo import SOURCES, Demo, DemoError, survey
@@ -20,10 +21,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        done = child("demo")
+        done = child("demo", "--svg", "demo.svg")
     finally:
         os.chdir(here)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "wrote    demo.svg\n")
     return done.out, folder
 
 
@@ -68,8 +69,10 @@ def test_the_last_screen_is_one_screen(shown: tuple[str, Path], run: str) -> Non
     head, screen = shown[0].split("\n\n")
     lines = screen.splitlines()
 
-    assert "✗ kill -9 of that process, in the middle of compare" in head
-    assert re.match(r"Killed and resumed: \d+ finished steps came from the log, \d cut", lines[0])
+    assert "✗ kill -9, in the middle of compare" in head
+    assert re.match(
+        r"Killed and resumed: \d+ completed steps came from the log, \d interrupted", lines[0]
+    )
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
     assert "from the log" in screen
@@ -78,6 +81,26 @@ def test_the_last_screen_is_one_screen(shown: tuple[str, Path], run: str) -> Non
     for line in lines[lines.index("Try next:") + 1 :]:
         arguments = line.split("#")[0].split(" -m tapps_otel ")[1].split()
         assert child(*arguments).code == 0
+
+
+def test_the_picture_shows_the_kill_and_what_came_from_the_log(run: str) -> None:
+    root = ET.parse("demo.svg").getroot()
+    shown = " ".join("".join(root.itertext()).replace("\xa0", " ").split())
+
+    assert "✗ kill -9, in the middle of compare" in shown
+    assert "Killed and resumed: 7 completed steps came from the log" in shown
+    assert shown.count("killed after ") == shown.count("ran again, ") == 2
+    assert shown.count("from the log") == 8
+    assert run not in shown
+
+
+def test_a_picture_replaces_no_file(cli: Cli) -> None:
+    Path("demo.svg").write_text("mine")
+    done = cli("demo", "--svg", "demo.svg")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: demo.svg: a file of that name is there: name another")
+    assert Path("demo.svg").read_text() == "mine"
 
 
 def test_the_workflow_without_a_kill_makes_the_same_report(run: str, tmp_path: Path) -> None:
@@ -111,7 +134,7 @@ def test_a_resume_that_does_not_complete_is_an_error(tmp_path: Path) -> None:
     demo = Demo(tmp_path)
 
     with pytest.raises(DemoError, match="no run"):
-        list(demo.go_on())
+        list(demo.resume())
 
 
 def test_the_sources_are_real(tmp_path: Path) -> None:
