@@ -28,6 +28,7 @@ COMMANDS = [
     "schema",
     "doctor",
     "demo",
+    "docs",
 ]
 
 
@@ -51,7 +52,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
 
     assert done.code == 0
     assert f"Usage: tapps-otel {name} " in done.out
-    assert ("--log-dir" in done.out) == (name != "schema")
+    assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
     assert ("--json" in done.out) == (name in {"list", "show", "verify", "send", "doctor"})
 
 
