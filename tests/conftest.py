@@ -1,20 +1,55 @@
-"""For every test: a folder of its own to work in, settings of its own, and nothing left open."""
+"""Fixtures and rules for every test: its own folder and settings, and nothing left open."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tapps_otel import settings
 
+# `HYPOTHESIS_PROFILE=thorough` is for a person with time. CI tries the same examples every time,
+# so that a change does not fail by what it did not touch.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=3000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("TAPPS_OTEL_CI") else "dev")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker run all tests of the collector and Jaeger, which take seconds to start."""
+    for item in items:
+        if item.get_closest_marker("stack"):
+            item.add_marker(pytest.mark.xdist_group("stack"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a line for each reason to skip tests, instead of one for each test."""
+    skipped: list[pytest.TestReport] = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(_reason(report) for report in skipped)
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:4} {reason}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+    return text.removeprefix("Skipped: ")
+
 
 @pytest.fixture(autouse=True)
 def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default log folder is under the working directory; settings are the process's."""
+    """Work in an empty folder, with default settings: logs go below the working directory."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("TAPPS_OTEL_", "OTEL_"))]:
         if name != "TAPPS_OTEL_CI":
@@ -25,7 +60,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(tmp_path: Path) -> Iterator[None]:
-    """What a test leaves open would trouble the next one: it fails at once."""
+    """Fail a test that leaves a file open or a span current, which would disturb the next one."""
     yield
     assert not _open_files(tmp_path), "the test left files open"
     trace = sys.modules.get("opentelemetry.trace")
@@ -34,13 +69,13 @@ def _nothing_left(tmp_path: Path) -> Iterator[None]:
 
 
 def _open_files(folder: Path) -> list[str]:
-    """Files under ``folder`` that this process has open; none where the system does not say."""
+    """Return the files under ``folder`` that this process has open, where /proc lists them."""
     descriptors = Path("/proc/self/fd")
     found = []
     for descriptor in descriptors.iterdir() if descriptors.is_dir() else ():
         try:
             target = str(descriptor.readlink())
-        except OSError:  # the one that lists the folder
+        except OSError:  # the descriptor that lists the folder
             continue
         if target.startswith(f"{folder}/"):
             found.append(target)

@@ -19,10 +19,7 @@ import pytest
 from capabilities import CAPABILITIES, Capability
 from crashes import Effects
 
-HOW = (
-    "tapps-agents needs Python 3.12 or newer: pip install tapps-agents==3.7.1 tomli"
-    " (3.5.39 wants requests, too)"
-)
+HOW = "pip install tapps-agents==3.7.1 tomli, on Python 3.12 or newer (3.5.39 needs requests, too)"
 CAPABILITIES.setdefault(
     "tapps-agents",
     # Not to be asked of every environment: CI makes some of their own for it.
