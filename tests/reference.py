@@ -1,11 +1,12 @@
 """``python -m tests.reference``: write the parts of the documentation that come from the code.
 
-Such a part is between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in a page of the reference.
-The tests compare the pages with what this module makes.
+Such a part is between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in a page, where NAME may
+have an argument. The tests compare the pages with what this module makes.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -26,8 +27,8 @@ from tapps_otel.instrumentation.spec import ExecutorSpec, Reading
 from tapps_otel.log.model import WorkflowEvent
 from tapps_otel.otel.metrics.instruments import METRICS
 
-FOLDER: Final = Path(tapps_otel.__file__).parent / "docs"
-_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+PACKAGE: Final = Path(tapps_otel.__file__).parent
+_PART: Final = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _WIDTH: Final = 96  # columns of the help texts
 
 
@@ -202,7 +203,22 @@ def _public() -> Iterator[str]:
     return (name for name in tapps_otel.__all__ if not name.startswith("__"))
 
 
-PARTS: Final[dict[str, Callable[[], str]]] = {
+def room(folder: str) -> str:
+    """The modules of a folder of the package, with what each is for.
+
+    :param folder: ``.`` is the package's own, without the folders in it
+    """
+    top = PACKAGE / folder
+    found = sorted(top.glob("*.py") if folder == "." else top.rglob("*.py"))
+    rows = [(tick(path.relative_to(top).as_posix()), _purpose(path)) for path in found]
+    return table(("module", "what it is for"), *rows)
+
+
+def _purpose(path: Path) -> str:
+    return summary(ast.get_docstring(ast.parse(path.read_text("utf-8"))))
+
+
+PARTS: Final[dict[str, Callable[..., str]]] = {
     "backoff": backoff_options,
     "commands": commands,
     "errors": error_table,
@@ -211,6 +227,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "exit_codes": exit_codes,
     "metrics": metric_table,
     "names": public_names,
+    "room": room,
     "settings": setting_table,
     "step": step_options,
     "workflow": workflow_options,
@@ -221,14 +238,16 @@ def renewed(page: str) -> str:
     """A page with its generated parts made anew."""
 
     def part(found: re.Match[str]) -> str:
-        return f"{found[1]}{PARTS[found[2]]().rstrip()}\n\n{found[3]}"
+        opening, name, argument, end = found.groups()
+        made = PARTS[name](argument) if argument else PARTS[name]()
+        return f"{opening}{made.rstrip()}\n\n{end}"
 
     return _PART.sub(part, page)
 
 
 def main() -> int:
     """Write the pages that changed, and name them."""
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in [PACKAGE / "README.md", *sorted(PACKAGE.glob("docs/*.md"))]:
         before = path.read_text("utf-8")
         after = renewed(before)
         if after != before:
