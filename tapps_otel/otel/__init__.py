@@ -1,4 +1,7 @@
-"""Runs and steps as OpenTelemetry spans. The log comes first; a span never decides anything."""
+"""Runs and steps as OpenTelemetry spans and metrics.
+
+The log comes first: no span ever decides what a run does.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""What settings and the standard environment variables ask for. Imports nothing of OpenTelemetry.
+"""What settings and the standard environment variables ask for.
 
-The variables are those of the OpenTelemetry specification and mean what they mean to its SDK.
+The variables are those of the OpenTelemetry specification, and mean what they mean to its SDK.
+OpenTelemetry is not imported here.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _sdk_disabled() -> bool:
 
 
 def _asked_for(exporters: str, others: tuple[str, ...]) -> bool:
-    """Whether exporters are named; where that variable is empty, whether another one is set."""
+    """Whether exporters are named, or if not, another variable is set."""
     named = _variable(exporters).lower()
     return named != "none" if named else any(map(_variable, others))
 

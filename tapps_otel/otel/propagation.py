@@ -1,7 +1,7 @@
-"""Processes that a step starts: they join its trace, and write their spans beside its run's log.
+"""Child processes of a step: they join its trace and its run.
 
-What they need to know travels in environment variables: the current context as the propagators
-write it (OpenTelemetry specification, "Environment Variables as Context Propagation Carriers"), and
+Environment variables hold what they need: the current context as the propagators write it
+(OpenTelemetry specification, "Environment Variables as Context Propagation Carriers"), and
 ``TAPPS_OTEL_PARENT``, a JSON object: the run, its execution, the folder of its log.
 """
 
@@ -28,15 +28,15 @@ from tapps_otel.otel.seam import PARENT, warn_once
 if TYPE_CHECKING:
     from tapps_otel.otel.seam import SpanRef
 
-__all__ = ["carry", "join", "parent_of"]
+__all__ = ["inject", "join", "parent_of"]
 
-_UNFIT: Final = re.compile(r"[^A-Z0-9_]")
+_NOT_ALLOWED: Final = re.compile(r"[^A-Z0-9_]")
 _log = logging.getLogger(__name__)
 _joined = False
 
 
 def _variable(key: str) -> str:
-    return _UNFIT.sub("_", key.upper())
+    return _NOT_ALLOWED.sub("_", key.upper())
 
 
 class _Writer(Setter[MutableMapping[str, str]]):
@@ -53,10 +53,10 @@ class _Reader(Getter[Mapping[str, str]]):
         return list(carrier)
 
 
-def carry(environment: MutableMapping[str, str], span: SpanRef | None) -> None:
-    """Write the current context into the environment of a child.
+def inject(environment: MutableMapping[str, str], span: SpanRef | None) -> None:
+    """Write the current context into a child's environment.
 
-    :param span: the current step's, where no SDK makes spans and so none is current
+    :param span: the current step's, if no SDK makes spans and so none is current
     """
     try:
         propagate.inject(environment, setter=_Writer())
@@ -64,7 +64,7 @@ def carry(environment: MutableMapping[str, str], span: SpanRef | None) -> None:
             within = trace.set_span_in_context(trace.NonRecordingSpan(_context_of(span)))
             TraceContextTextMapPropagator().inject(environment, within, _Writer())
     except Exception as error:  # noqa: BLE001 - a propagator of the user's
-        warn_once("the environment of a child", error)
+        warn_once("a child's environment", error)
 
 
 def _context_of(span: SpanRef) -> trace.SpanContext:
@@ -77,13 +77,13 @@ def _context_of(span: SpanRef) -> trace.SpanContext:
 
 
 def join() -> None:
-    """In a process that was started with ``child_env()``: stand in the trace of its parent's step.
+    """Join the trace of the parent's step, if started with ``child_env()``.
 
-    The context is attached for good, so that what this process does at its top is a child of that
-    step; its exporters find the run. A second call does nothing, and nothing is raised.
+    The context is attached for good, so that spans at the top of this process are children of that
+    step, and exporters here find its run. A second call does nothing, and nothing is raised.
 
-    Attached in the calling thread alone: any other begins with no context, as everywhere in
-    OpenTelemetry, unless it is given a copy (:func:`tapps_otel.bind`).
+    It is attached in the calling thread alone: other threads start without a context, as everywhere
+    in OpenTelemetry, unless they are given a copy (:func:`tapps_otel.bind`).
     """
     global _joined  # noqa: PLW0603 - a process has one parent
     if _joined or PARENT not in os.environ:
@@ -91,7 +91,11 @@ def join() -> None:
     _joined = True
     run = parent_of(os.environ)
     if run is None:
-        _log.warning("%s is not what child_env() writes: this process joins no run", PARENT)
+        _log.warning(
+            "the environment variable %s does not hold what child_env() writes: this process joins "
+            "no run. Start it with env=child_env(), or unset the variable.",
+            PARENT,
+        )
         return
     try:
         context = propagate.extract(os.environ, getter=_Reader())
@@ -104,7 +108,7 @@ def join() -> None:
 
 
 def parent_of(environment: Mapping[str, str]) -> run_registry.KnownRun | None:
-    """The run that this environment names; ``None`` if it names none, or nonsense."""
+    """Return the run that this environment names, if it is valid."""
     try:
         match json.loads(environment.get(PARENT, "")):
             case {"workflow_id": str(run), "execution": int(number), "log_dir": str(folder)} if (

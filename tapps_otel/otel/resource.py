@@ -1,7 +1,7 @@
-"""What this process is called in a trace, without OpenTelemetry.
+"""This process as a resource of telemetry, without OpenTelemetry.
 
-A run that no SDK makes spans of notes it in its log, so that spans which are made from the log
-later say where they came from, whoever makes them.
+A run without an SDK notes it in its log, so that spans which are made from the log later name the
+process that they came from, whichever process sends them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["of_process", "program"]
 
 
 def of_process() -> dict[str, str | int]:
-    """Attributes of this process's resource: its host, its number, its service.
+    """Return attributes of this process: its host, its id, its service.
 
-    ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` say more, as they do to an SDK
+    ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` add to them, as in an SDK
     (OpenTelemetry specification, Resource SDK, "Specifying resource information via an
     environment variable").
     """
@@ -37,7 +37,7 @@ def of_process() -> dict[str, str | int]:
 
 
 def program() -> str:
-    """The program's name: `build` for `build.py`, `tool` for `python -m tool`."""
+    """Return the program's name: `build` for `build.py`, `tool` for `python -m tool`."""
     path = PurePath(sys.argv[0] if sys.argv else "")
     name = path.parent.name if path.name == "__main__.py" else path.name.removesuffix(".py")
     return name if name not in {"", "-c", "-m", "-"} else "tapps_otel"

@@ -1,7 +1,7 @@
-"""Which run a trace belongs to, for what is given spans without being told: exporters.
+"""Runs by their traces: how an exporter finds the run that a span belongs to.
 
-Runs enter themselves when they begin. They stay for a while after their end, for their spans are
-exported later; a run whose trace is forgotten by then counts as none.
+Runs are entered when they start. They stay for a while after their end, because their spans are
+exported later. A run that has been dropped by then is not found.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownRun", "end", "enter", "find"]
 
-_MOST: Final = 4096  # runs; a server may begin many in the seconds that an exporter is late
+_MOST: Final = 4096  # runs; a server may start many in the seconds that an exporter is late
 _lock = threading.Lock()
 _traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
 
 
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - who held it may not be in this process
+    global _lock  # noqa: PLW0603 - the thread that held it may not exist in this process
     _lock = threading.Lock()
 
 
@@ -37,22 +37,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - as a run's own takes it
+def _refuse(_: Event, __: bool) -> int | None:  # noqa: FBT001 - the signature of ``append``
     raise LookupError
 
 
 class KnownRun(Struct, eq=False):
-    """A run of this process, or one that this process is a child of.
+    """A run of this process, or of the parent whose step started this process.
 
     :ivar folder: of its log
     :ivar execution: which of its executions this process is part of
     :ivar started_ns: when that began, ns since 1970 UTC
-    :ivar pid: of the process that carries it on; 0 if that is another than this
+    :ivar pid: of the process that executes it; 0 for another one than this
     :ivar resource: attributes of the resource that its log names, packed, and its schema
-    :ivar append: writes an event into its log, synced if asked, and gives its seq; ``None``: the
-        log fails, and the event waits to be written late. Raises :class:`LookupError`, and takes
-        nothing, where the run is not going on here, or its log is failing already
-    :ivar ended_ns: when it ended here; ``None`` while it goes on
+    :ivar append: writes an event into its log, synced if asked, and returns its seq; ``None`` if
+        the log fails, and the event waits to be written late. Raises :class:`LookupError`, and
+        accepts nothing, if the run is not in progress here, or its log has failed before
+    :ivar ended_ns: when it ended here; ``None`` while it is in progress
     """
 
     workflow_id: str
@@ -66,16 +66,16 @@ class KnownRun(Struct, eq=False):
 
     @property
     def log_name(self) -> str:
-        """Of its log: an executor's own id need not be able to name one."""
+        """Name of its log: a third-party executor's id need not be fit for a file name."""
         return log_name(self.workflow_id)
 
-    def goes_on_at(self, ns: int) -> bool:
+    def in_progress_at(self, ns: int) -> bool:
         """Whether it had begun by then and had not ended."""
         return self.started_ns <= ns and (self.ended_ns is None or ns <= self.ended_ns)
 
 
 def enter(trace_id: str, run: KnownRun) -> None:
-    """Note that ``run`` is in this trace. A trace may hold several runs."""
+    """Add a run to those of this trace."""
     with _lock:
         runs = _latest(_traces, int(trace_id, 16), OrderedDict())
         runs.pop(run.workflow_id, None)
@@ -83,7 +83,7 @@ def enter(trace_id: str, run: KnownRun) -> None:
 
 
 def end(trace_id: str, workflow_id: str, at_ns: int) -> None:
-    """Note that a run has ended here: what its trace holds from then on may be another's."""
+    """Note that a run has ended here: later spans may belong to another."""
     run = find(int(trace_id, 16), workflow_id=workflow_id)
     if run is not None:
         run.ended_ns = at_ns
@@ -98,9 +98,9 @@ def _latest(entries: OrderedDict[Any, Any], key: Any, new: Any) -> Any:
 
 
 def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> KnownRun | None:
-    """A run of this trace: the one of that id, or the innermost that was going on then.
+    """Find a run of this trace: by its id, or the innermost at that time.
 
-    Where none was: the last that had begun, or else the first of all.
+    If none was: the last that had begun, or else the first of all.
 
     :param at_ns: when the span in question started, ns since 1970 UTC
     """
@@ -114,4 +114,4 @@ def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> Kn
             return next(iter(runs.values()))
         latest = list(reversed(runs.values()))
     begun = [run for run in latest if run.started_ns <= at_ns]
-    return next((run for run in begun if run.goes_on_at(at_ns)), (begun or latest[-1:])[0])
+    return next((run for run in begun if run.in_progress_at(at_ns)), (begun or latest[-1:])[0])

@@ -41,7 +41,7 @@ ENCODER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.common._internal"
 
 
 def is_unchanged(span: Any, attributes: dict[str, Any], events: int, links: int, name: str) -> bool:
-    """Whether a span holds these attributes in this order, so many events and links, and no end.
+    """Whether a span holds this and nothing else, and has not ended.
 
     Read where the SDK keeps it: the public properties copy all that they show, and every step pays
     for this. ``False`` where the SDK keeps it elsewhere: then the public properties are read.
@@ -67,7 +67,10 @@ def span_limits_of(tracer: object) -> Any:
 
 
 def on_end_of(provider: object) -> Callable[[ReadableSpan], None] | None:
-    """Return what gives a finished span to a provider's processors; ``None`` if not the SDK's."""
+    """Return what gives a finished span to a provider's processors.
+
+    ``None`` for a provider that is not the SDK's.
+    """
     processor = getattr(provider, "_active_span_processor", None)
     on_end: Callable[[ReadableSpan], None] | None = getattr(processor, "on_end", None)
     return on_end
@@ -86,7 +89,7 @@ def unregister_exit_handler(provider: object) -> bool:
 
 
 def change_process_id(provider: Any, pid: int) -> None:
-    """Set the process id in the resource of a provider of spans or metrics, if it has one there."""
+    """Set the process id in a provider's resource, if it has one there."""
     update = getattr(provider, "_update_resource", None)
     home = getattr(provider, "_sdk_config", provider)  # a meter provider keeps its resource there
     resource = getattr(home, "resource", None)
@@ -105,7 +108,7 @@ def is_proxy_meter_provider(provider: object) -> bool:
 
 
 def preferences_of(exporter: MetricExporter) -> dict[str, Any]:
-    """Return the temporality and aggregation that an exporter asks for, as constructors take them.
+    """Return temporality and aggregation of an exporter, as keywords.
 
     :raises AttributeError: the SDK keeps them elsewhere
     """
@@ -116,7 +119,7 @@ def preferences_of(exporter: MetricExporter) -> dict[str, Any]:
 
 
 def reset_metrics(provider: Any) -> None:
-    """Drop a meter provider's numbers in a forked child, and locks that no thread there can hold.
+    """Drop a meter provider's numbers and held locks, in a forked child.
 
     The child would report its parent's numbers as its own.
 

@@ -1,4 +1,4 @@
-"""The seam between runs and OpenTelemetry: what the rest of the package knows of it.
+"""The seam between runs and OpenTelemetry: protocols and references.
 
 The recorder starts a span just before it writes the event that opens something, for the span's
 ids; it adds every event to the span after the event's line, and ends the span after the line of
@@ -48,7 +48,7 @@ class SpanRef(NamedTuple):
 
 
 def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
-    """Return links to interrupted steps, as the ``otel`` field of a resuming event has them."""
+    """Return links to interrupted steps as the ``otel`` field has them."""
     return [
         {
             "trace_id": link.trace_id,
@@ -62,9 +62,9 @@ def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
 
 
 class LiveSpan:
-    """The span of a running execution or attempt; this class has its ids and nothing else.
+    """The span of an execution or attempt. No method raises.
 
-    No method raises because of OpenTelemetry.
+    This class itself has the ids of a span, and does nothing.
 
     :ivar trace_id: 32 hex digits
     :ivar span_id: 16 hex digits
@@ -83,7 +83,7 @@ class LiveSpan:
         self.parent_span_id = parent_span_id
 
     def attach(self) -> object:
-        """Make it the current span of this task or thread; return a token for :meth:`detach`."""
+        """Make it the current span; return a token for :meth:`detach`."""
         return None
 
     def detach(self, token: object) -> None:
@@ -128,7 +128,7 @@ class Tracing(ABC):
         parent: SpanRef | LiveSpan | None,
         links: Sequence[SpanRef] = (),
     ) -> LiveSpan:
-        """Start the span of a starting event that is not written yet, and put its ids there.
+        """Start the span of an event that is not written yet; set its ids there.
 
         Sets ``trace_id``, ``span_id``, ``parent_span_id`` (left out for a root) and ``otel``.
 
@@ -143,7 +143,7 @@ class Tracing(ABC):
 
 
 class Measures(ABC):
-    """What is measured of one workflow's runs. No method raises because of OpenTelemetry.
+    """Measures the runs of one workflow. No method raises.
 
     It is also the ``LogObserver`` of the run's log.
     """
@@ -167,7 +167,7 @@ class Measures(ABC):
 
 
 def warn_once(what: str, error: BaseException) -> None:
-    """Log that OpenTelemetry failed: a warning the first time for each ``what``, then debug."""
+    """Log a failure of OpenTelemetry: a warning once for each ``what``, then at debug."""
     level = logging.DEBUG if what in _warned else logging.WARNING
     _warned.add(what)
     _log.log(

@@ -24,7 +24,7 @@ def child_env() -> dict[str, str]:
     only the parent writes; a run that it starts is a separate one, in the same trace and folder.
     Outside a run only the current span is passed on.
     """
-    from tapps_otel.otel.propagation import carry
+    from tapps_otel.otel.propagation import inject
 
     environment = dict(os.environ)
     scope = current_scope.get()
@@ -37,5 +37,5 @@ def child_env() -> dict[str, str]:
         environment[PARENT] = json.dumps(
             {"workflow_id": run.workflow_id, "execution": run.execution, "log_dir": folder}
         )
-    carry(environment, span)
+    inject(environment, span)
     return environment

@@ -42,7 +42,7 @@ def send(
     :param progress: called at the start and after each answer, with the report so far
     :returns: how many were sent, and what went wrong: look at ``ok``
     :raises RunNotFoundError: there is no such run
-    :raises SettingsError: no collector is named
+    :raises SettingsError: no collector is configured
     :raises SendError: it cannot be reached, or refuses
     :raises LogDamagedError: the log was changed; what stands before the damage was sent
     :raises LedgerError: the log has not any more what the collector confirmed
@@ -74,7 +74,7 @@ def send_all(
     One whose log or ledger is damaged does not keep the others back: its report says so.
 
     :param since_ns: only runs whose log was written to at this time or later, ns since 1970 UTC
-    :raises SettingsError: no collector is named
+    :raises SettingsError: no collector is configured
     :raises SendError: it cannot be reached, or refuses; the rest was not tried
     """
     from tapps_otel.otel.replay.send import SendReport, client_of, send_run

@@ -1,1 +1,1 @@
-"""Spans of libraries, kept in the run's log."""
+"""Spans of libraries, captured in the logs of runs."""

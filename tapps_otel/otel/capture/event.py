@@ -1,4 +1,4 @@
-"""A finished span as a ``span`` event: all that it takes to make it again, byte for byte. Pure."""
+"""A finished span as a ``span`` event, to be rebuilt from byte for byte. Pure."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "Resources", "capture"]
 
-_LATEST: Final = 1 << 63  # ns: what OTLP has no room for, no log needs
-_LONG_NAME: Final = 1024  # characters; a longer name goes with what may go into a blob
+_LATEST: Final = 1 << 63  # ns: OTLP has no room for later times
+_LONG_NAME: Final = 1024  # characters; a longer name is stored with what may go into a blob
 
 
 class Captured(NamedTuple):
     """An event that is not written yet.
 
     :ivar resource: the span's, packed, and its schema: whether the event has to name it depends on
-        the log that it goes to
+        the log that it is written to
     """
 
     event: Event
     resource: tuple[dict[str, Any], str]
 
     def name_resource(self, known: tuple[dict[str, Any], str] | None) -> Event:
-        """The event, with its resource unless that is the one ``known`` where it will stand."""
+        """Return the event, with its resource unless that is the one ``known``."""
         self.event.resource = UNSET if self.resource == known else self.resource[0]
         return self.event
 
 
 class Resources:
-    """Packs resources; a process has one, as a rule, and packs it once."""
+    """Packs resources; a process usually has one, and packs it once."""
 
     def __init__(self) -> None:
         self._last: tuple[object, tuple[dict[str, Any], str]] = (None, ({}, ""))
 
     def pack(self, resource: Any) -> tuple[dict[str, Any], str]:
-        """Its attributes and its schema."""
+        """Return its attributes, packed, and its schema."""
         last = self._last  # read once: another thread may replace the pair meanwhile
         if last[0] is not resource:
             last = self._last = (resource, (pack_resource(resource), str(resource.schema_url)))
@@ -61,19 +61,19 @@ def capture(
     *,
     late: bool = False,
 ) -> Captured:
-    """The event that holds a span of ``run`` whole.
+    """Return the event that holds a span of ``run`` whole.
 
-    Its timestamp is the span's end, from which its start is counted back.
+    Its timestamp is the span's end; its duration leads back to the start.
 
-    :param put: keeps what is too large for a line, and gives its name
-    :param late: it tells of what should have been in the log before
-    :raises ValueError: it has not ended, or at a time that OTLP cannot hold
+    :param put: stores what is too large for a line, and returns its name
+    :param late: the log should have had it earlier
+    :raises ValueError: the span has not ended, or has a time that OTLP cannot hold
     :raises OSError: of ``put``
     """
     context, parent = span.context, span.parent
     start, end = span.start_time, span.end_time
     if start is None or end is None or not (0 <= start < _LATEST and 0 <= end < _LATEST):
-        raise ValueError(f"from {start} to {end} ns is no time of a span that has ended")
+        raise ValueError(f"from {start} to {end} ns are not the times of a span that has ended")
     event = Event(
         event_type="span",
         workflow_id=run.workflow_id,

@@ -1,12 +1,13 @@
-"""The local file side of a trace: spans of libraries, written into the logs of their runs.
+"""An exporter that writes spans of libraries into the logs of runs.
 
-An ordinary exporter: ``OTEL_TRACES_EXPORTER=otlp,tapps_jsonl``, in a configuration file ``batch:
-{exporter: {tapps_jsonl: {log_dir: ...}}}``, or ``BatchSpanProcessor(JsonlSpanExporter())``. Which
-run a span is of says its trace (``known.py``), where it goes ``keeping.py``.
+It is used like any other: by ``OTEL_TRACES_EXPORTER=otlp,tapps_jsonl``, in a configuration file by
+``batch: {exporter: {tapps_jsonl: {log_dir: ...}}}``, in code by
+``BatchSpanProcessor(JsonlSpanExporter())``. The run of a span is found by its trace
+(``run_registry.py``); ``router.py`` decides on the file.
 
 Our own spans are in the log already. One whose lines the log lost while it could not be written is
-written whole, as a late ``span``: as events of steps they would lack digest and result, and mislead
-a resume.
+written whole, as a late ``span`` event: late events of steps would lack digest and result, and
+mislead a resume.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tapps_otel import settings
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
 from tapps_otel.otel import propagation
-from tapps_otel.otel.capture.router import Keeper
+from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.mapping.owner import is_marker, own_run_id, run_of
 from tapps_otel.otel.run_registry import KnownRun
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JsonlSpanExporter"]
 
-_MOST_HELD: Final = 2048  # spans of ours whose lines wait for a log that cannot be written
+_MOST_PENDING: Final = 2048  # our own spans whose lines wait for a log that cannot be written
 _log = logging.getLogger(__name__)
 
 
@@ -44,11 +45,12 @@ class JsonlSpanExporter(SpanExporter):
     """Writes the spans of libraries (HTTP, databases, models) into the logs of runs.
 
     A span is written, and synced (not with durability ``os``), before ``export`` returns
-    ``SUCCESS``. What cannot be written is said, and lost to the log alone: nothing is raised, and
-    memory holds one batch. Given a span of a run or a step, it writes nothing that the log has.
+    ``SUCCESS``. What cannot be written is logged as an error and missing in the run's log; nothing
+    is raised, and memory holds one batch. Spans of runs and steps are written only if the log lacks
+    them.
 
-    :param log_dir: folder for traces of no run; else the setting's
-    :param only_runs: pass over traces of no run
+    :param log_dir: folder for traces that belong to no run; by default that of the settings
+    :param only_runs: ignore traces that belong to no run
     """
 
     def __init__(
@@ -57,35 +59,35 @@ class JsonlSpanExporter(SpanExporter):
         self._folder = None if log_dir is None else Path(log_dir).absolute()
         self._only_runs = only_runs
         self._failing = self._closed = False
-        self._begin()
+        self._reset()
         propagation.join()
 
-    def _begin(self) -> None:
-        """In a forked child once more: what is open, or held back, is the parent's."""
+    def _reset(self) -> None:
+        """Start afresh, also in a forked child: open logs are the parent's."""
         self._pid = os.getpid()
-        self._keeper = Keeper()
-        self._held: deque[ReadableSpan] = deque(maxlen=_MOST_HELD)
+        self._router = Router()
+        self._pending: deque[ReadableSpan] = deque(maxlen=_MOST_PENDING)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write a batch; ``SUCCESS`` only if all of it is in a log."""
         if self._closed:
             return SpanExportResult.FAILURE
         if self._pid != os.getpid():
-            self._begin()
+            self._reset()
         return self._export(spans)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
-        """Nothing waits here."""
+        """Do nothing: ``export`` writes before it returns."""
         return True
 
     def shutdown(self) -> None:
-        """Write what was held back, and close the logs."""
+        """Write the pending spans, and close the logs."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        if self._held:
+        if self._pending:
             self._export(())
-        self._keeper.close()
+        self._router.close()
 
     def _export(self, spans: Iterable[ReadableSpan]) -> SpanExportResult:
         try:
@@ -93,35 +95,35 @@ class JsonlSpanExporter(SpanExporter):
             if not config.enabled or self._write(spans, config):
                 self._failing = False
                 return SpanExportResult.SUCCESS
-        except Exception as error:  # noqa: BLE001 - no workflow is harmed by its exporter
-            self._complain(error)
+        except Exception as error:  # noqa: BLE001 - an exporter must not harm a workflow
+            self._log_failure(error)
         return SpanExportResult.FAILURE
 
     def _write(self, spans: Iterable[ReadableSpan], config: Settings) -> bool:
-        """Write what is in no log yet; whether all of it could be."""
-        libraries, missing = self._sorted(spans, self._folder or config.log_dir.absolute())
+        """Write the spans that no log has; whether all of them could be written."""
+        libraries, missing = self._sort(spans, self._folder or config.log_dir.absolute())
         done = True
-        for keep, by_run in (
-            (self._keeper.keep, libraries),
-            (self._keeper.keep_missing, missing),
+        for write, by_run in (
+            (self._router.write, libraries),
+            (self._router.write_missing, missing),
         ):
             for run, of_run in by_run.items():
                 try:
-                    keep(run, of_run, config.durability)
-                except Exception as error:  # noqa: BLE001 - the other runs' are not lost for it
-                    self._complain(error)
+                    write(run, of_run, config.durability)
+                except Exception as error:  # noqa: BLE001 - the spans of other runs are written
+                    self._log_failure(error)
                     done = False
         return done
 
-    def _sorted(self, spans: Iterable[ReadableSpan], folder: Path) -> tuple[_ByRun, _ByRun]:
-        """Spans of libraries, and those of ours that the log may lack."""
+    def _sort(self, spans: Iterable[ReadableSpan], folder: Path) -> tuple[_ByRun, _ByRun]:
+        """Return spans of libraries by run, and our own that the log may lack."""
         libraries: _ByRun = {}
         missing: _ByRun = {}
         by_name: dict[str, KnownRun] = {}
-        held, self._held = self._held, deque(maxlen=_MOST_HELD)
-        for span in (*held, *spans):
+        pending, self._pending = self._pending, deque(maxlen=_MOST_PENDING)
+        for span in (*pending, *spans):
             own, run = own_run_id(span), run_of(span)
-            if is_marker(span) or (own and run is not None and _is_told(span)):
+            if is_marker(span) or (own and run is not None and _is_in_log(span)):
                 continue
             if run is None:
                 name = own if own is not None and is_workflow_id(own) else NO_RUN
@@ -131,25 +133,30 @@ class JsonlSpanExporter(SpanExporter):
             if own is None:
                 libraries.setdefault(run, []).append(span)
             elif run.pid == os.getpid() and run.ended_ns is None and not self._closed:
-                self._held.append(span)  # its lines wait, and may be written when the log can be
+                self._pending.append(span)  # its lines wait, and may still be written
             else:
                 missing.setdefault(run, []).append(span)
         return libraries, missing
 
-    def _complain(self, error: Exception) -> None:
-        """Say that something is not written; loudly once, until all goes well again."""
+    def _log_failure(self, error: Exception) -> None:
+        """Log that spans are not written: an error the first time until it works again."""
         level = logging.DEBUG if self._failing else logging.ERROR
         self._failing = True
-        _log.log(level, "spans are missing in a log: %s: %s", type(error).__qualname__, error)
+        _log.log(
+            level,
+            "spans could not be written to a log, and are missing there: %s: %s",
+            type(error).__qualname__,
+            error,
+        )
 
 
 _ByRun = dict[KnownRun, list["ReadableSpan"]]
 
 
-def _is_told(span: ReadableSpan) -> bool:
-    """Whether every event of a span of ours has the number that it gets when its line is written.
+def _is_in_log(span: ReadableSpan) -> bool:
+    """Whether every event of our own span has a number, given with its line.
 
-    Without one are those that came while the log could not be written.
+    Events that came while the log could not be written have none.
     """
     own = [event for event in span.events if event.name in EVENT_TYPES]
     return bool(own) and all(ATTR.SEQ in (event.attributes or ()) for event in own)

@@ -1,9 +1,9 @@
-"""Where captured spans go: into the run's log, or into one beside it.
+"""Where captured spans are written: to the run's log, or to a side log.
 
-- By the run's own writer, while the run goes on in this process.
-- Under its lease, once the run has completed here: nobody carries that on any more.
-- Else beside it: from other processes (children, forks), and after a run that did not complete,
-  whose lease is left to who resumes it.
+- By the run's own writer, while the run is in progress in this process.
+- Under its lease, once the run has completed here: no process will resume it.
+- Else to a side log: by other processes (children, forks), and after a run that did not complete,
+  whose lease is left to the process that resumes it.
 """
 
 from __future__ import annotations
@@ -34,59 +34,62 @@ if TYPE_CHECKING:
     from tapps_otel.otel.run_registry import KnownRun
     from tapps_otel.settings import Durability
 
-__all__ = ["Keeper"]
+__all__ = ["Router"]
 
 
-class Keeper:
-    """Writes spans into logs; what ``keep`` returned from is as safe as the durability promises."""
+class Router:
+    """Writes spans into logs.
+
+    Once a method returns, its spans are as safe as the durability promises.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # never held while a run's is asked for
+        self._lock = threading.Lock()  # never held while a run's own lock is taken
         self._resources = Resources()
-        self._beside = SideLogs()
+        self._side_logs = SideLogs()
 
-    def keep(self, run: KnownRun, spans: Iterable[ReadableSpan], durability: Durability) -> None:
-        """Write spans of libraries; one that cannot be written does not keep out the others.
+    def write(self, run: KnownRun, spans: Iterable[ReadableSpan], durability: Durability) -> None:
+        """Write spans of libraries; one that fails does not affect the others.
 
-        :raises Exception: not all of them are written; of the log, of the disk, of a value
+        :raises Exception: of the log, of the disk, of a value: not all of them are written
         """
         captured, problem = self._capture(run, spans, durability)
         left, waiting = _append(run, captured)
         if left:
             with self._lock:
-                if not self._into_completed(run, left, durability):
-                    self._put_beside(run, left, durability)
+                if not self._append_to_completed(run, left, durability):
+                    self._append_to_side_log(run, left, durability)
         if waiting or problem:
             raise problem or waiting  # type: ignore[misc]  # one of them is there
 
-    def keep_missing(
+    def write_missing(
         self, run: KnownRun, spans: Sequence[ReadableSpan], durability: Durability
     ) -> None:
-        """Write those of our own spans whole, as late, that the logs of the run do not tell.
+        """Write our own spans that the run's logs lack whole, as late events.
 
-        Where the log has a span's beginning, its end belongs there too, and nowhere else: a second
-        span of one id would be told.
+        If the run's log has a span's start, its end is written there too, and nowhere else: a
+        second span of that id would be rebuilt.
 
         :raises Exception: not all of them are written
         """
         captured, problem = self._capture(run, spans, durability, late=True)
-        told, begun = _told(run, {str(one.event.span_id) for one in captured})
-        missing = [one for one in captured if one.event.span_id not in told]
+        whole, begun = _in_logs(run, {str(one.event.span_id) for one in captured})
+        missing = [one for one in captured if one.event.span_id not in whole]
         inside = [one for one in missing if one.event.span_id in begun]
         outside = [one for one in missing if one.event.span_id not in begun]
         with self._lock:
-            if inside and not _under_lease(run, inside, durability):
+            if inside and not _append_under_lease(run, inside, durability):
                 path = Store(run.folder).log_path(run.log_name)
-                problem = problem or LogWriteError(path, "it is another's to write")
+                problem = problem or LogWriteError(path, "another process writes it")
             if outside:
-                self._put_beside(run, outside, durability)
+                self._append_to_side_log(run, outside, durability)
         if problem:
             raise problem
 
     def close(self, timeout: float = 1) -> None:
-        """Close what is open; not at any price: a disk that hangs must not hang an exit."""
+        """Close the side logs, unless a write hangs: then the exit must not hang too."""
         if self._lock.acquire(timeout=timeout):
-            self._beside.close()
+            self._side_logs.close()
             self._lock.release()
 
     def _capture(
@@ -97,23 +100,25 @@ class Keeper:
         *,
         late: bool = False,
     ) -> tuple[list[Captured], Exception | None]:
-        """Their events, and what was wrong with one that no log can hold."""
+        """Return their events, and the error of one that no log can hold."""
         folder = Store(run.folder).blobs_folder(run.log_name)
         put, captured, problem = Blobs(folder, sync=durability != "os").put, [], None
         for span in spans:
             try:
                 captured.append(capture(span, run, self._resources, put, late=late))
-            except Exception as error:  # noqa: BLE001 - of values that somebody put there, a disk
+            except Exception as error:  # noqa: BLE001 - of odd values, a disk
                 problem = error
         return captured, problem
 
-    def _put_beside(self, run: KnownRun, spans: Sequence[Captured], durability: Durability) -> None:
-        self._beside.append(Store(run.folder), run.log_name, spans, durability)
+    def _append_to_side_log(
+        self, run: KnownRun, spans: Sequence[Captured], durability: Durability
+    ) -> None:
+        self._side_logs.append(Store(run.folder), run.log_name, spans, durability)
 
-    def _into_completed(
+    def _append_to_completed(
         self, run: KnownRun, spans: Sequence[Captured], durability: Durability
     ) -> bool:
-        """Into the log of a run that this process has completed; ``False``: not there."""
+        """Append to the log of a run that completed here; whether that was done."""
         if run.pid != os.getpid():
             return False
         try:
@@ -122,13 +127,16 @@ class Keeper:
             return False
         if (found.status, found.execution) != ("completed", run.execution):
             return False
-        return _under_lease(run, spans, durability)
+        return _append_under_lease(run, spans, durability)
 
 
 def _append(
     run: KnownRun, spans: Sequence[Captured]
 ) -> tuple[Sequence[Captured], LogWriteError | None]:
-    """Let the run's own writer write them; what it did not take, and what it could not write."""
+    """Let the run's own writer append them.
+
+    :returns: the spans that it refused, and the error if it fails
+    """
     waiting = None
     for at, span in enumerate(spans):
         try:
@@ -137,12 +145,12 @@ def _append(
             return spans[at:], waiting
         if seq is None:
             path = Store(run.folder).log_path(run.log_name)
-            waiting = LogWriteError(path, "a span waits until it can be written again")
+            waiting = LogWriteError(path, "a span waits until the log can be written again")
     return (), waiting
 
 
-def _under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durability) -> bool:
-    """Write into the run's log; ``False``, and nothing is written, where that is not to be had."""
+def _append_under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durability) -> bool:
+    """Append to the run's log under its lease; whether it could be had."""
     store = Store(run.folder)
     try:
         lease = Lease(store.lease_path(run.log_name), run.log_name)
@@ -151,7 +159,7 @@ def _under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durabilit
     try:
         path = store.log_path(run.log_name)
         writer = LogWriter(path, run.log_name, durability=durability, stop=True)
-    except (LogError, OSError):  # damaged: a person decides, and nothing is written to it
+    except (LogError, OSError):  # damaged: nothing is written before `tapps-otel repair`
         lease.release()
         return False
     try:
@@ -163,14 +171,14 @@ def _under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durabilit
     return True
 
 
-def _told(run: KnownRun, wanted: set[str]) -> tuple[set[str], set[str]]:
-    """Which of these spans the run's logs tell whole, and which they tell the beginning of.
+def _in_logs(run: KnownRun, wanted: set[str]) -> tuple[set[str], set[str]]:
+    """Return which of these spans the run's logs have whole, and which in part.
 
-    One that was cut short is told whole: later executions have ended it.
+    They have an interrupted one whole: later executions have ended it.
     """
     store = Store(run.folder)
     begun: dict[str, int] = {}
-    told: set[str] = set()
+    whole: set[str] = set()
     beside = store.side_paths().get(run.log_name, [])
     for path in (store.log_path(run.log_name), *beside):
         last = 0
@@ -181,12 +189,12 @@ def _told(run: KnownRun, wanted: set[str]) -> tuple[set[str], set[str]]:
             if event.event_type.endswith(("_start", "_resume")):
                 begun[str(event.span_id)] = event.execution
             elif event.duration_ns is not UNSET:
-                told.add(str(event.span_id))
-        told |= {span_id for span_id, execution in begun.items() if execution < last}
-    return told, set(begun)
+                whole.add(str(event.span_id))
+        whole |= {span_id for span_id, execution in begun.items() if execution < last}
+    return whole, set(begun)
 
 
 def _events(path: Path, workflow_id: str) -> Iterator[Event]:
-    """What can be read; a damaged log tells what stands before the damage."""
+    """Read what can be read: of a damaged log, the events before the damage."""
     with suppress(LogError, FileNotFoundError):
         yield from read(path, workflow_id)

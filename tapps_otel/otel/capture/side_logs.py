@@ -1,7 +1,7 @@
-"""Logs beside runs': written by who may not write the run's own.
+"""Side logs: for spans of a run whose own log this process may not write.
 
-One for each run that this process captures spans of, under a random name that nobody else writes
-to, so that it needs no lease. It is an ordinary log, with a chain of its own.
+There is one for each run of which this process captures spans, under a random name that no other
+process uses, so that it needs no lease. It is an ordinary log, with a hash chain of its own.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "SideLogs"]
 
 _MOST_OPEN: Final = 64
-LARGEST: Final = 64 << 20  # bytes; then another is begun, so that old ones can be removed
+LARGEST: Final = 64 << 20  # bytes; then another is started, so that old ones can be removed
 
 
 class SideLogs:
-    """The logs that this process writes beside runs'. For one thread at a time."""
+    """The side logs that this process writes. For one thread at a time."""
 
     def __init__(self, largest: int = LARGEST) -> None:
         self._largest = largest
@@ -36,8 +36,8 @@ class SideLogs:
     ) -> None:
         """Write spans of a run, and sync once.
 
-        :raises LogError: they are not all written
-        :raises OSError: a log cannot be made
+        :raises LogError: not all of them are written
+        :raises OSError: a log cannot be created
         """
         key = (store.folder, workflow_id)
         log = self._open.get(key)
@@ -64,7 +64,7 @@ class SideLogs:
 
 
 class _SideLog:
-    """A log and the resource that it named last, which the spans after it need not name."""
+    """A log and the resource that it named last, which later spans omit."""
 
     def __init__(self, writer: LogWriter) -> None:
         self.writer = writer
@@ -72,6 +72,6 @@ class _SideLog:
 
     def append(self, spans: Sequence[Captured]) -> None:
         for span in spans:
-            known, self._resource = self._resource, None  # unknown, should this one be lost
+            known, self._resource = self._resource, None  # unknown, if this one is lost
             self.writer.append(span.name_resource(known), sync=span is spans[-1])
             self._resource = span.resource

@@ -1,4 +1,4 @@
-"""The exporter of live spans: it checks every answer, and notes in ledgers what was taken."""
+"""The exporter of live spans: it checks every answer, and keeps ledgers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 
 class OtlpExporter(SpanExporter):
-    """Sends spans to one collector. What it takes is confirmed, and not sent again later."""
+    """Sends spans to one collector, and notes in ledgers what it accepts."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch; ``SUCCESS`` only if the collector took all of it."""
+        """Send a batch; ``SUCCESS`` only if the collector accepted all of it."""
         result = SpanExportResult.SUCCESS
         try:
             for request in encoded(spans):
@@ -44,19 +44,19 @@ class OtlpExporter(SpanExporter):
         except SendError as error:
             warn_once(f"sending to {error.destination}", error)
             return SpanExportResult.FAILURE
-        except Exception as error:  # noqa: BLE001 - of the libraries below; no run is harmed by it
+        except Exception as error:  # noqa: BLE001 - of the libraries below; it must not harm a run
             warn_once("sending", error)
             return SpanExportResult.FAILURE
         return result
 
     def _send(self, request: Request) -> bool:
         if request.problem:
-            _log.warning("a span cannot be sent: %s", request.problem)
+            _log.warning("a span cannot be encoded, and is not sent: %s", request.problem)
             return False
         answer = self.client.send(request.data, spans=len(request.spans))
         if answer.rejected:
-            where, said = self.client.destination.name, answer.message or "no reason given"
-            _log.warning("%s refused %d spans for good: %s", where, answer.rejected, said)
+            where, reason = self.client.destination.name, answer.message or "no reason given"
+            _log.warning("%s rejected %d spans: %s", where, answer.rejected, reason)
             return False
         self._confirm(request)
         return True
@@ -72,14 +72,14 @@ class OtlpExporter(SpanExporter):
             try:
                 path = Store(run.folder).ledger_path(run.log_name)
                 Ledger(path, self.client.destination.name).confirm(digests)
-            except Exception as error:  # noqa: BLE001 - a later send sends them again: identical
+            except Exception as error:  # noqa: BLE001 - a later send repeats them, identically
                 warn_once("ledger", error)
 
     def shutdown(self) -> None:
-        """Give up what is being tried, and close the connections."""
+        """Stop retrying, and close the connections."""
         self.client.give_up()
         self.client.close()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
-        """Nothing waits here."""
+        """Do nothing: ``export`` sends before it returns."""
         return True

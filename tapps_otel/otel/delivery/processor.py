@@ -1,4 +1,4 @@
-"""From a span's end to its exporter: a batch processor that counts, and sends markers at once."""
+"""A batch processor that counts spans, and sends markers at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
 
 
 class Delivery(BatchSpanProcessor):
-    """A batch processor that counts the spans that it was given, and sends markers at once."""
+    """A batch processor that counts spans, and sends markers at once."""
 
     def __init__(self, exporter: ManagedSpanExporter) -> None:
         super().__init__(exporter)
@@ -118,5 +118,5 @@ class Delivery(BatchSpanProcessor):
             )
 
     def after_fork(self) -> None:
-        """Count from zero in a forked child: what the parent has queued, the parent sends."""
+        """Count from zero in a forked child: the parent sends what it has queued."""
         self._reset()

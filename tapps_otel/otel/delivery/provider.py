@@ -104,9 +104,9 @@ _setup = _TracerSetup()
 
 
 def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
-    """Return the process's tracer provider; build one if there is none and somebody asks for it.
+    """Return the process's tracer provider; build one if that is asked for.
 
-    ``None`` if nobody asks, or if it cannot be built: a warning is logged once.
+    ``None`` if nothing asks for one, or if it cannot be built: then a warning is logged once.
     """
     return _setup.ensure(settings)
 
@@ -117,7 +117,7 @@ def deliveries() -> list[Delivery]:
 
 
 def _limit_exit(provider: Any, timeout: float, warning: str) -> None:
-    """Let the exit wait no longer than this for a provider that would be shut down by then."""
+    """Let the exit wait no longer than this for a provider."""
     if sdk_internals.unregister_exit_handler(provider):
         ExitFlush(provider, [ThirdPartyOutlet(warning)], timeout).register()
 
@@ -146,7 +146,7 @@ def _load_exporter(name: str) -> Any:
 
 
 def _sampler() -> Sampler | None:
-    """Make a sampler that a package offers; ``None`` leaves the SDK's own names to the SDK."""
+    """Make a sampler that a package offers; ``None``: the SDK's own names."""
     name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip()
     if not any(entry_points(group="opentelemetry_traces_sampler", name=name)):
         return None

@@ -89,7 +89,7 @@ class _Worker:
                 jobs.task_done()
 
     def _do(self, job: _Job) -> None:
-        """Send to our collectors what they have not confirmed; else hand over to the provider."""
+        """Send to our collectors, or hand over to the program's provider."""
         deliveries = provider.deliveries()
         if not deliveries:
             _hand_over(job)
@@ -163,7 +163,7 @@ def catch_up(
 
 
 def _hand_over(job: _Job) -> None:
-    """Give the interrupted spans to a provider that is not ours, as if they had just ended."""
+    """Give interrupted spans to the program's provider, as if just ended."""
     on_end = sdk_internals.on_end_of(job.provider)
     if on_end is None:
         return

@@ -1,4 +1,4 @@
-"""Markers: spans of minimal length, exported at once, that tell that another span has begun.
+"""Markers: spans exported at once, which tell that another span has begun.
 
 A span is exported when it ends, so a store shows nothing of a run in progress without them. A
 marker is a child of the span that it announces, with an id derived from that span's: it is never
@@ -26,7 +26,10 @@ __all__ = ["Markers"]
 
 
 class Markers:
-    """Makes markers by a copy of the program's tracer: same sampler, resource and processors."""
+    """Makes markers by a copy of the program's tracer.
+
+    It has the sampler, the resource and the processors of the original.
+    """
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = None

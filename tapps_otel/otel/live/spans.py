@@ -71,7 +71,7 @@ _made: _Tracing | None = None
 
 
 def tracing(settings: Settings) -> Tracing | None:
-    """Return what makes spans by the provider that the process has; ``None`` if there is none."""
+    """Return what makes spans by the process's provider; ``None`` without one."""
     global _made  # noqa: PLW0603 - one for the provider that the process has
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
@@ -211,7 +211,7 @@ class _Tracing(Tracing):
             return trace.INVALID_SPAN
 
     def _limits(self) -> dict[str, Any]:
-        """Return the provider's limits that are not the default, and its resource's schema."""
+        """Return limits that are not the default, and the resource's schema."""
         limits = span_limits_of(self._tracer)
         differ = {
             name: getattr(limits, name, usual)
@@ -225,7 +225,7 @@ class _Tracing(Tracing):
 
 
 class _Span(LiveSpan):
-    """A span of the process's tracer provider, or one of our own that exists for its ids."""
+    """A span of the process's provider, or one of our own for its ids."""
 
     __slots__ = (
         "_attributes",
@@ -352,7 +352,7 @@ class _Span(LiveSpan):
             span.set_status(StatusCode(code), description)
 
     def _differences(self) -> dict[str, Any]:
-        """Return what a rebuilt span needs beyond the log, before the ending event is added."""
+        """Return what a rebuilt span needs beyond the log, before its end."""
         span: Any = self.span
         note: dict[str, Any] = {}
         if (
@@ -393,7 +393,7 @@ def _put_ids(event: Event, span: LiveSpan) -> None:
 def _note(
     live: _Span, scope: _Span | None, above: SpanContext, links: Sequence[Link]
 ) -> dict[str, Any]:
-    """Return what the start event's ``otel`` field has to name, as ``mapping/content.py`` lists."""
+    """Return what ``otel`` of the start event names (see ``content.py``)."""
     note: dict[str, Any] = {}
     state = live.context.trace_state
     if live.flags != (None if scope is None else scope.flags):
@@ -409,13 +409,13 @@ def _note(
 
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
-    """Return the context of a span of the log, which may be another process's, or of bare ids."""
+    """Return the context of a span: of the log (remote), or live."""
     remote, flags = (True, ref.flags) if isinstance(ref, SpanRef) else (False, TraceFlags.SAMPLED)
     return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
 
 
 def _own_context(above: SpanContext) -> SpanContext:
-    """Make ids of our own: in the trace above, with its sampling; a root counts as sampled."""
+    """Make ids of our own; a root counts as sampled."""
     if above.is_valid:
         return SpanContext(
             above.trace_id,
@@ -433,13 +433,13 @@ def _own_context(above: SpanContext) -> SpanContext:
 
 
 def _link(ref: SpanRef, event: Event) -> Link:
-    """Make a link to an interrupted step that an execution resumes, or to another span."""
+    """Make a link to an interrupted step, or to another span."""
     resumes = event.event_type == "workflow_resume"
     return Link(_context_of(ref), {ATTR.LINK: "interrupted"} if resumes else None)
 
 
 def _link_between(current: trace.Span) -> list[Link]:
-    """Make a link to the span that is current where a step is called, but is not its scope's.
+    """Make a link to the current span, if it is not that of the step's scope.
 
     It cannot be the parent: after a crash it would be missing from the trace.
     """

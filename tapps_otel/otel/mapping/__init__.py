@@ -1,1 +1,1 @@
-"""What an event is on a span, and back."""
+"""Events of the log as content of spans, and spans as JSON and back."""

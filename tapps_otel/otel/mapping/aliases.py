@@ -1,17 +1,17 @@
-"""Other conventions' names for what a span says, beside ``tapps.*``, where the user asks for them.
+"""Names of other conventions on spans, beside ``tapps.*``, if requested.
 
-These conventions are not stable, so each is asked for with its version, and its names stand here as
-they were in that version, whatever a package of today calls them:
+These conventions are not stable, so each is requested with its version, and its names are written
+here as they were in that version, whatever a package of today calls them:
 
 - ``gen_ai/0.1``: semantic-conventions-genai v0.1.0, where a workflow is an agent;
 - ``gen_ai/1.41``: semantic-conventions v1.41.1, ``invoke_workflow``;
 - ``cicd/1.44``: semantic-conventions v1.44.0, runs and tasks of pipelines.
 
-An action is no ``gen_ai.tool.name``, for nobody says that it is a tool; and a run is no
+An action is not a ``gen_ai.tool.name``, because it need not be a tool; and a run is not a
 conversation. What the conventions require beyond that (a provider, a URL) is not known here.
 
-Which aliases a run's spans have is noted in its log, in the ``otel`` field of an execution's first
-event, so that they are rebuilt the same. Pure.
+The aliases of a run's spans are noted in its log, in the ``otel`` field of an execution's first
+event, so that rebuilt spans have them too. Pure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ALIAS:
     HASH: Final = "artifact.hash"
 
 
-# What `cicd.pipeline.result` and `cicd.pipeline.task.run.result` call our statuses.
+# Our statuses in `cicd.pipeline.result` and `cicd.pipeline.task.run.result`.
 _RESULTS: Final = {
     "completed": "success",
     "failed": "failure",
@@ -62,13 +62,13 @@ _KNOWN: Final = get_args(Alias)
 
 
 def aliases_of(note: Mapping[str, Any]) -> Aliases:
-    """Those that the ``otel`` field of an execution's first event names, if they are known here."""
+    """Return the known aliases in ``otel`` of an execution's first event."""
     named = note.get("aliases", ())
     return tuple(one for one in _KNOWN if one in named) if isinstance(named, list) else ()
 
 
 def start_aliases(aliases: Aliases, event: Event, workflow: str | None) -> dict[str, str]:
-    """Aliases of what a starting event says.
+    """Return the aliases of a starting event's content.
 
     :param workflow: name of the run's workflow
     """
@@ -79,7 +79,7 @@ def start_aliases(aliases: Aliases, event: Event, workflow: str | None) -> dict[
 
 
 def end_aliases(aliases: Aliases, status: object, *, of_step: bool) -> dict[str, str]:
-    """Aliases of how it ended; none of a status that is no end."""
+    """Return the aliases of a final status; none of any other."""
     result = _RESULTS.get(status) if isinstance(status, str) else None
     if _CICD not in aliases or result is None:
         return {}
@@ -87,7 +87,7 @@ def end_aliases(aliases: Aliases, status: object, *, of_step: bool) -> dict[str,
 
 
 def artifact_aliases(aliases: Aliases, artifact: Mapping[str, Any]) -> dict[str, str]:
-    """Aliases of what is known of a file."""
+    """Return the aliases of what is known of a file."""
     if _CICD not in aliases:
         return {}
     known = {ALIAS.FILE: artifact.get("name"), ALIAS.HASH: artifact.get("sha256")}
@@ -95,7 +95,7 @@ def artifact_aliases(aliases: Aliases, artifact: Mapping[str, Any]) -> dict[str,
 
 
 def _agent(event: Event) -> dict[str, str]:
-    """A step that an agent does, in both versions."""
+    """Return the aliases of an agent's step, in both versions."""
     if not isinstance(event.agent, str):
         return {}
     return {ALIAS.OPERATION: "invoke_agent", ALIAS.AGENT: event.agent}

@@ -1,23 +1,23 @@
 """What a span holds, as a function of the log's events alone. Pure.
 
 The live span and the span that is rebuilt from the log get their content here, so that both are
-the same to the byte. What a live span holds beyond that (put there by the user's code, a sampler,
+identical to the byte. What a live span holds beyond that (put there by the user's code, a sampler,
 a processor, or cut by a limit) is in the ``otel`` field of its events, values packed as JSON by
-:func:`pack`; what is not there is as given here in brackets.
+:func:`pack`. Defaults, which are left out there, are given here in brackets.
 
 - Of the event that starts a span: ``flags``, W3C trace flags, null if no SDK made the span, and
   ``trace_state`` (both: as the scope's span; without a scope null and empty); ``parent_is_remote``
   (false); ``links`` (none).
 - Of an execution's first event also: ``scope``, the instrumentation scope; ``limits`` of the
-  provider (the SDK's defaults); ``resource_schema`` (none); ``aliases`` (none): see ``aliases.py``.
+  provider (the SDK's defaults); ``resource_schema`` (none); ``aliases`` (none), see ``aliases.py``.
 - Of the event that ends a span, as the span was just before: ``attributes`` in their order (those
   of :func:`start_attributes`); ``events`` (the log's; a number is the ``seq`` of one of them,
   a list is name, time, attributes and perhaps the number of dropped attributes of another);
   ``links`` (as at the start); ``name``; ``status``, code and description (unset); ``end_time``
-  if the user's code ended it then and there (else the event ends it); ``dropped`` counts (0).
-  Above 64 KiB all of it is in the blob that ``otel_blob`` names; ``omitted`` says that it is lost.
+  if the user's code ended it then (else the event ends it); ``dropped`` counts (0).
+  Above 64 KiB all of it is in the blob that ``otel_blob`` names; ``omitted`` tells that it is lost.
 
-A collector takes a batch whole or not at all, and one text that is no UTF-8 or one number beyond
+A collector accepts a batch whole or not at all, and one text that is not UTF-8 or one number beyond
 64 bits spoils it. So every value goes through :func:`attribute` or :func:`text`.
 """
 
@@ -67,7 +67,7 @@ Attributes = dict[str, Scalar | tuple[Scalar, ...]]
 ERROR: Final = 2  # the status code of OTLP
 UNSET_STATUS: Final = 0
 _TEXT_LIMIT: Final = 32_768  # characters; the log has the whole text, a collector need not
-_ARTIFACTS: Final = 32  # events; more would push the others out of the span (the limit is 128)
+_ARTIFACTS: Final = 32  # events; more would displace other events of the span (the limit is 128)
 _INT64: Final = 1 << 63
 _BAD: Final = frozenset({"failed", "timeout", "cancelled", "interrupted"})
 _INTERRUPTED: Final = "interrupted"
@@ -78,23 +78,23 @@ _last_second = ("", 0)
 
 
 def workflow_name(event: Event) -> str | None:
-    """Name of the workflow that an execution's first event starts; ``None`` on other events."""
+    """Return the workflow's name in an execution's first event, else ``None``."""
     workflow = event.workflow
     return None if workflow is UNSET else str(workflow.get("name", ""))
 
 
 def span_name(event: Event) -> str:
-    """``workflow article``, ``step draft``."""
+    """Return ``workflow article``, ``step draft``."""
     if event.step is UNSET:
         return f"workflow {text(workflow_name(event) or '')}"
     return f"step {text(event.step)}"
 
 
 def start_attributes(event: Event, workflow: str | None, aliases: Aliases = ()) -> Attributes:
-    """Attributes of the span that this event starts.
+    """Return the attributes of the span that this event starts.
 
     :param workflow: name of the run's workflow, which a step's event does not have
-    :param aliases: of its execution
+    :param aliases: those of its execution
     """
     attributes: Attributes = {
         ATTR.EXECUTION: event.execution,
@@ -108,13 +108,16 @@ def start_attributes(event: Event, workflow: str | None, aliases: Aliases = ()) 
         _add_code(attributes, str(event.workflow.get("path", "")))
     if event.attributes is not UNSET:
         _add_others(attributes, event.attributes)
-    if aliases:  # last, for the user may know better
+    if aliases:  # last: attributes of the user win over them
         _add_others(attributes, start_aliases(aliases, event, workflow))
     return attributes
 
 
 def _add_code(attributes: Attributes, path: str) -> None:
-    """Where the workflow's function is: ``package.module:name``, or ``/folder/file.py:name``."""
+    """Add where the workflow's function is.
+
+    :param path: ``package.module:name``, or ``/folder/file.py:name``
+    """
     place, colon, function = path.rpartition(":")
     if not colon:
         return
@@ -140,9 +143,9 @@ def _add_step(attributes: Attributes, event: Event) -> None:
 
 
 def event_attributes(event: Event) -> Attributes:
-    """Attributes of a span's event."""
+    """Return the attributes of a span's event."""
     attributes: Attributes = {}
-    if event.seq:  # an event that waits for a broken log has none yet
+    if event.seq:  # an event that waits for a failing log has none yet
         attributes[ATTR.SEQ] = event.seq
     if event.step_id is not UNSET:
         attributes[ATTR.STEP_ID] = text(event.step_id)
@@ -168,9 +171,9 @@ _SPANS: Final = frozenset(
 
 
 def time_of(event: Event) -> int:
-    """The event's timestamp, ns since 1970 UTC.
+    """Return the event's timestamp, ns since 1970 UTC.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not a timestamp
     """
     global _last_second  # noqa: PLW0603 - most events share the second of the one before
     stamp = event.timestamp
@@ -185,7 +188,7 @@ def time_of(event: Event) -> int:
 
 
 def end_events(event: Event, aliases: Aliases = ()) -> Iterator[tuple[str, Attributes]]:
-    """Name and attributes of the span's last events, all at :func:`end_ns`."""
+    """Yield name and attributes of the span's last events, all at :func:`end_ns`."""
     if event.artifacts is not UNSET:
         for one in event.artifacts[:_ARTIFACTS]:
             yield "tapps.artifact", _artifact(one, aliases)
@@ -197,7 +200,7 @@ def end_events(event: Event, aliases: Aliases = ()) -> Iterator[tuple[str, Attri
 def end_attributes(
     event: Event, first_seq: int, sha: str | None = None, aliases: Aliases = ()
 ) -> Attributes:
-    """Attributes that a span gets when it ends.
+    """Return the attributes that a span gets when it ends.
 
     :param first_seq: of the event that started it
     :param sha: of the ending event's line, on a workflow's span: with ``tapps.seq.last`` the head
@@ -210,8 +213,8 @@ def end_attributes(
     if event.step_id is UNSET:  # a step's two are those of its events
         attributes[ATTR.SEQ_FIRST] = first_seq
         attributes[ATTR.SEQ_LAST] = event.seq
-    if (wrong := error_type(event)) is not None:
-        attributes[ATTR.ERROR_TYPE] = wrong
+    if (kind := error_type(event)) is not None:
+        attributes[ATTR.ERROR_TYPE] = kind
     if event.reason is not UNSET:
         attributes[ATTR.REASON] = text(event.reason)
     if event.artifacts is not UNSET and event.artifacts:
@@ -227,7 +230,7 @@ def end_attributes(
 
 
 def interrupted_attributes(head: tuple[int, int, str] | None, aliases: Aliases = ()) -> Attributes:
-    """Attributes that the span of what was cut short gets in place of :func:`end_attributes`.
+    """Return the attributes of an interrupted span's end.
 
     :param head: on a workflow's span: seq of the execution's first and last line, and the last
         one's sha
@@ -244,10 +247,10 @@ def interrupted_attributes(head: tuple[int, int, str] | None, aliases: Aliases =
 
 
 def status_of(event: Event) -> tuple[int, str | None]:
-    """Status code (of OTLP) and description that an ending event gives its span.
+    """Return status code (of OTLP) and description of the span that this event ends.
 
-    What failed, ran out of time, was cancelled or interrupted did not do its work: an error.
-    What was completed, skipped or paused leaves the status unset, as the conventions ask.
+    What failed, timed out, was cancelled or interrupted is an error. What completed, was skipped or
+    paused leaves the status unset, as the conventions require.
     """
     if event.status not in _BAD:
         return UNSET_STATUS, None
@@ -256,16 +259,16 @@ def status_of(event: Event) -> tuple[int, str | None]:
 
 
 def end_ns(event: Event, start_ns: int) -> int:
-    """When the span ends, by the monotonic clock; by the event's time if no duration is known."""
+    """Return when the span ends: by its duration, else by the event's timestamp."""
     if event.duration_ns is not UNSET:
         return start_ns + event.duration_ns
     return max(start_ns, time_of(event))
 
 
 def error_type(event: Event) -> str | None:
-    """What kind of error an ending event tells of: the exception's class, else the status.
+    """Return the type of an ending event's error: its class, else the status.
 
-    ``None`` if it tells of none.
+    ``None`` if it has none.
     """
     if event.status not in _BAD:
         return None
@@ -298,7 +301,7 @@ def _artifact(artifact: Mapping[str, Any], aliases: Aliases) -> Attributes:
 
 
 def _add_others(attributes: Attributes, others: Mapping[str, Any]) -> None:
-    """Add what the user named, or aliases; ours win, for what is ours must be true."""
+    """Add attributes of the user, or aliases; ours win, so that they are true."""
     for name, value in others.items():
         key = text(name)
         if key and key not in attributes:
@@ -311,7 +314,7 @@ def _add(attributes: Attributes, name: str, value: object) -> None:
 
 
 def attribute(value: object) -> Scalar | tuple[Scalar, ...]:
-    """A value as every SDK and every collector takes it; what has no such form becomes JSON."""
+    """Return a value as every SDK and collector accepts it; others become JSON."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, bool | float):
@@ -324,20 +327,20 @@ def attribute(value: object) -> Scalar | tuple[Scalar, ...]:
 
 
 def _plain(values: Sequence[object]) -> tuple[Scalar, ...] | None:
-    """A list whose members are of one scalar type; ``None`` for another."""
+    """Return a list of one scalar type as a tuple; ``None`` for another list."""
     if len({type(one) for one in values}) > 1 or not all(
         isinstance(one, str | bool | int | float) for one in values
     ):
         return None
     plain = tuple(attribute(one) for one in values)
-    # A number beyond 64 bits has become text, so its neighbours do.
+    # A number beyond 64 bits has become text, so its neighbours must too.
     if isinstance(values[0] if values else None, int) and any(isinstance(p, str) for p in plain):
         return tuple(str(one) for one in values)
     return plain  # type: ignore[return-value]  # of scalars come scalars
 
 
 def text(value: str) -> str:
-    """Text that UTF-8 can hold, and a collector too."""
+    """Return text that is valid UTF-8 and not too long for a collector."""
     if len(value) > _TEXT_LIMIT:
         left_out = len(value) - _TEXT_LIMIT
         value = f"{value[:_TEXT_LIMIT]}... {left_out} characters left out"
@@ -350,10 +353,10 @@ def text(value: str) -> str:
 
 
 def pack(value: object) -> Any:
-    """What a span holds, as JSON that :func:`unpack` reads back exactly.
+    """Return a value of a span as JSON that :func:`unpack` reads back exactly.
 
-    An object is always a tagged value: ``{"b": base64}`` bytes, ``{"f": "nan"}`` a float that
-    JSON has not, ``{"i": "..."}`` an integer beyond 64 bits, ``{"m": {...}}`` a mapping.
+    An object is always a tagged value: ``{"b": base64}`` bytes, ``{"f": "nan"}`` a float that JSON
+    cannot express, ``{"i": "..."}`` an integer beyond 64 bits, ``{"m": {...}}`` a mapping.
     """
     if value is None or type(value) in _AS_JSON:
         return value
@@ -372,7 +375,7 @@ _AS_JSON: Final = frozenset({str, bool})  # nearly all
 
 
 def _pack_scalar(value: Scalar) -> Any:
-    """Plain, also where it is of a class of its own (a NumPy float, an enumeration's member)."""
+    """Return a plain scalar, also for a NumPy float or an enum member."""
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else {"i": str(int(value))}
     if isinstance(value, float):
@@ -381,9 +384,9 @@ def _pack_scalar(value: Scalar) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """What :func:`pack` packed, lists as tuples.
+    """Return what :func:`pack` packed, lists as tuples.
 
-    :raises ValueError: it packed no such thing
+    :raises ValueError: :func:`pack` did not write this
     """
     if isinstance(value, list):
         return tuple(unpack(one) for one in value)

@@ -17,7 +17,7 @@ __all__ = ["is_marker", "own_run_id", "run_of"]
 
 
 def run_of(span: ReadableSpan) -> KnownRun | None:
-    """Return the run whose log has this span; ``None`` for a marker, which no log has."""
+    """Return the run whose log has this span; ``None`` for a marker."""
     if is_marker(span):
         return None
     run_id = own_run_id(span)
@@ -25,7 +25,7 @@ def run_of(span: ReadableSpan) -> KnownRun | None:
 
 
 def own_run_id(span: ReadableSpan) -> str | None:
-    """Return the run of which this is an execution's or an attempt's span; ``None``: another's."""
+    """Return the run of one of our own spans; ``None`` for another's span."""
     scope = span.instrumentation_scope
     if scope is None or scope.name != SCOPE:
         return None

@@ -1,7 +1,8 @@
-"""Events, links and whole spans of OpenTelemetry as the JSON of the ``otel`` field. Pure.
+"""Events, links and spans of OpenTelemetry as JSON of the ``otel`` field.
 
-What is at its default is left out; ``unpacking.py`` reads all of it back. Only the API of
-OpenTelemetry is imported here, for live spans are packed where there is no SDK of Python's own.
+Pure.
+Defaults are left out; ``unpack.py`` reads all of it back. Only the API of OpenTelemetry is imported
+here: live spans are packed also where another SDK than Python's own made them.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ __all__ = ["keep", "pack_attributes", "pack_event", "pack_link", "pack_resource"
 
 
 def pack_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Attributes in their order."""
+    """Pack attributes in their order."""
     return {str(name): pack(value) for name, value in (attributes or {}).items()}
 
 
 def pack_link(link: Link) -> dict[str, Any]:
-    """A link."""
+    """Pack a link."""
     context = link.context
     packed: dict[str, Any] = {
         "trace_id": f"{context.trace_id:032x}",
@@ -52,7 +53,7 @@ def pack_link(link: Link) -> dict[str, Any]:
 
 
 def pack_event(event: Any) -> Any:
-    """The ``seq`` of an event of ours; name, time and attributes of another."""
+    """Return the ``seq`` of an event of the log; pack another one whole."""
     attributes = event.attributes or {}
     seq = attributes.get(ATTR.SEQ)
     if event.name in EVENT_TYPES and isinstance(seq, int):
@@ -66,7 +67,7 @@ def _pack_whole_event(event: Any) -> list[Any]:
 
 
 def pack_resource(resource: Any) -> dict[str, Any]:
-    """Attributes of a resource."""
+    """Pack the attributes of a resource."""
     return pack_attributes(resource.attributes)
 
 
@@ -82,9 +83,9 @@ def _pack_scope(scope: Any) -> dict[str, Any]:
 
 
 def keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None) -> None:
-    """Put a note into its event, or a large one into a blob: users put whole prompts on spans.
+    """Put a note into its event; a large one, as of a whole prompt, in a blob.
 
-    :raises OSError: of ``put``; the event says by then that something is missing
+    :raises OSError: of ``put``; the event notes by then that something is missing
     """
     data = bytes(raw_json(note))
     if len(data) <= INLINE_LIMIT:
@@ -97,7 +98,7 @@ def keep(note: dict[str, Any], event: Event, put: Callable[[bytes], str] | None)
 
 
 def pack_span(span: ReadableSpan) -> dict[str, Any]:
-    """All of a span but its name, its ids, its times and its resource, which an event has too."""
+    """Pack a span without its name, ids, times and resource, which its event has."""
     context, parent, status = span.context, span.parent, span.status
     packed: dict[str, Any] = {"flags": int(context.trace_flags)}
     if span.kind is not SpanKind.INTERNAL:

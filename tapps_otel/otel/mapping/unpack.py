@@ -1,7 +1,7 @@
-"""What ``packing.py`` packed, as objects of the SDK again. Pure.
+"""Objects of the SDK from what ``pack.py`` packed. Pure.
 
-What no JSON of ours can be (ids that are not hex, a list where a mapping was due) raises
-:class:`ValueError`, :class:`TypeError`, :class:`KeyError` or :class:`AttributeError`.
+Malformed JSON (ids that are not hex, a list in place of a mapping) raises :class:`ValueError`,
+:class:`TypeError`, :class:`KeyError` or :class:`AttributeError`.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ UNSET_STATUS: Final = Status(StatusCode.UNSET)
 
 
 def unpack_attributes(packed: Mapping[str, Any], dropped: int = 0) -> Any:
-    """The same again; with a count of what was dropped, as the SDK holds it."""
+    """Unpack attributes; with a count of dropped ones, as the SDK holds them."""
     attributes = {name: unpack(value) for name, value in packed.items()}
     return counted(attributes, dropped) if dropped else attributes
 
 
 def bounded(attributes: dict[str, Any], most: int | None, longest: int | None) -> Any:
-    """Attributes as the SDK holds them under these limits.
+    """Return attributes as the SDK holds them under these limits.
 
-    A plain dictionary where nothing has to give: the SDK's own costs ten times as much.
+    A plain dictionary if no limit is exceeded: the SDK's own costs ten times as much.
     """
     if longest is None and (most is None or len(attributes) <= most):
         return attributes
@@ -59,7 +59,7 @@ def bounded(attributes: dict[str, Any], most: int | None, longest: int | None) -
 
 
 def counted(attributes: dict[str, Any], dropped: int) -> BoundedAttributes:
-    """Attributes of which so many were dropped before."""
+    """Return attributes of which so many were dropped before, as the SDK holds them."""
     held = BoundedAttributes(attributes=attributes, immutable=False)
     held.dropped = dropped
     return held
@@ -68,7 +68,7 @@ def counted(attributes: dict[str, Any], dropped: int) -> BoundedAttributes:
 def context_of(
     trace_id: str, span_id: str, *, remote: bool = False, flags: int = 1, state: str = ""
 ) -> SpanContext:
-    """A span's context by its ids in hex.
+    """Return a span's context by its ids in hex.
 
     :raises ValueError: they are not 32 and 16 hex digits, or all zero
     """
@@ -83,14 +83,14 @@ def context_of(
 
 
 def trace_state(header: str) -> TraceState:
-    """The W3C ``tracestate`` header's content."""
+    """Parse the content of a W3C ``tracestate`` header."""
     return TraceState.from_header([header]) if header else NO_STATE
 
 
 def unpack_link(packed: Mapping[str, Any]) -> Link:
-    """The same again.
+    """Unpack a link.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not one
     """
     context = context_of(
         packed["trace_id"],
@@ -104,21 +104,21 @@ def unpack_link(packed: Mapping[str, Any]) -> Link:
 
 
 def unpack_event(packed: Sequence[Any]) -> SpanEvent:
-    """An event that was packed whole.
+    """Unpack an event that was packed whole.
 
-    :raises ValueError: it is none
+    :raises ValueError: it is not one
     """
     name, at, attributes, *rest = packed
     return SpanEvent(name, unpack_attributes(attributes, rest[0] if rest else 0), at)
 
 
 def unpack_resource(packed: Mapping[str, Any], schema: str | None = None) -> Resource:
-    """The resource again, and nothing of this process's environment."""
+    """Unpack a resource, without anything of this process's environment."""
     return Resource(unpack_attributes(packed), schema)
 
 
 def unpack_scope(packed: Mapping[str, Any]) -> InstrumentationScope:
-    """An instrumentation scope."""
+    """Unpack an instrumentation scope."""
     return InstrumentationScope(
         packed["name"],
         packed.get("version"),
@@ -135,11 +135,11 @@ def unpack_span(
     times: tuple[int, int],
     resource: Resource,
 ) -> ReadableSpan:
-    """The span again.
+    """Unpack a span.
 
     :param ids: of its trace, its own, its parent's, in hex
     :param times: its start and its end, ns since 1970 UTC
-    :raises ValueError: it is none
+    :raises ValueError: it is not one
     """
     trace_id, span_id, parent_id = ids
     dropped = packed.get("dropped", {})
@@ -169,7 +169,7 @@ def unpack_span(
 
 
 def kept(items: Iterable[Any], dropped: int, most: int | None = None) -> Sequence[Any]:
-    """A list as the SDK holds it: of which so many were dropped, and the last so many stay."""
+    """Return a list as the SDK holds it: the last ``most``, a dropped count."""
     found = tuple(items)
     if not dropped and (most is None or len(found) <= most):
         return found

@@ -1,11 +1,11 @@
-"""Metrics of runs, steps, logs and sends, by whatever meter provider the process has.
+"""Metrics of runs, steps, logs and sends, by the process's meter provider.
 
-All of them follow from the events that are written, so that what was taken from a log counts
-nothing, and a duration is that of the event's span. Attributes are few and of few values: names,
+All of them follow from the events that are written, so that a result taken from a log counts
+nothing, and a duration is that of the event's span. Attributes are few and have few values: names,
 statuses, types of errors; never an id.
 
 Names and units follow the OpenTelemetry semantic conventions, "Metrics semantic conventions":
-seconds, counted things in braces, ``error.type`` on what went wrong.
+seconds, counted things in braces, ``error.type`` on failures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from opentelemetry import metrics
 
 from tapps_otel.names import ATTR
 from tapps_otel.otel.environment import metrics_wanted
-from tapps_otel.otel.mapping.content import error_type, text
+from tapps_otel.otel.mapping.content import error_type as error_type_of
+from tapps_otel.otel.mapping.content import text
 from tapps_otel.otel.sdk_internals import is_proxy_meter_provider
 from tapps_otel.otel.seam import SCOPE, Measures, warn_once
 from tapps_otel.version import __version__
@@ -34,8 +35,8 @@ __all__ = ["METRICS", "Meters", "Metric", "meters"]
 
 _ADDRESS: Final = "server.address"
 _PORT: Final = "server.port"
-# Bounds of buckets, seconds: from a step that takes a value from memory to a build of a day, and
-# from a write into the page cache to a disk that hangs.
+# Bucket bounds, seconds: from a step that reads a value from memory to a build of a day, and from a
+# write into the page cache to a disk that hangs.
 _WORK: Final = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
     7200, 14_400, 43_200, 86_400,
@@ -48,9 +49,9 @@ _STEP: Final = (ATTR.WORKFLOW_NAME, ATTR.STEP_NAME, ATTR.AGENT)
 
 
 class Metric(NamedTuple):
-    """A metric: a histogram where it has bounds of buckets, else a counter.
+    """A metric: a histogram if it has bucket bounds, else a counter.
 
-    :ivar attributes: names of those that it may have
+    :ivar attributes: names of the attributes that it may have
     """
 
     name: str
@@ -107,7 +108,7 @@ SENT: Final = Metric(
     "tapps.send.spans",
     "{span}",
     (_ADDRESS, _PORT, ATTR.ERROR_TYPE),
-    "Spans that were sent to a collector, or that it did not take.",
+    "Spans that were sent to a collector, or that it did not accept.",
 )
 METRICS: Final = (
     RUN_DURATION,
@@ -125,7 +126,7 @@ _made: Meters | None = None
 
 
 def meters(settings: Settings) -> Meters | None:
-    """The instruments of the process's meter provider; ``None`` if nobody would read them."""
+    """Return the instruments of the process; ``None`` without a provider."""
     global _made  # noqa: PLW0603 - one for the provider that the process has
     provider: MeterProvider | None = metrics.get_meter_provider()
     if is_proxy_meter_provider(provider):
@@ -149,7 +150,7 @@ def _set_up(settings: Settings) -> MeterProvider | None:
 class Meters:
     """The instruments, one of each for the process.
 
-    :ivar provider: whose they are
+    :ivar provider: the meter provider that made them
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -161,17 +162,20 @@ class Meters:
         return self._instruments[metric.name]
 
     def of(self, workflow: str) -> Measures:
-        """What measures the runs of a workflow."""
+        """Return what measures the runs of a workflow."""
         return _Measures(self, workflow)
 
-    def count_spans(self, address: str, spans: int, why: str | None) -> None:
-        """Count spans that the collector at ``host:port`` accepted, or did not accept and why."""
+    def count_spans(self, address: str, spans: int, error_type: str | None) -> None:
+        """Count spans that a collector accepted, or did not accept and why.
+
+        :param address: the collector's, ``host:port``
+        """
         parts = urlsplit(f"//{address}")
         attributes: dict[str, Any] = {_ADDRESS: text(parts.hostname or address)}
         if parts.port is not None:
             attributes[_PORT] = parts.port
-        if why is not None:
-            attributes[ATTR.ERROR_TYPE] = why
+        if error_type is not None:
+            attributes[ATTR.ERROR_TYPE] = error_type
         self[SENT].add(spans, attributes)
 
 
@@ -197,7 +201,7 @@ class _Measures(Measures):
             self._append.record(took_ns / 1e9)
             kind = event.event_type
             if kind == "step_start":
-                self._attempts.add(1, self._of_step(event))
+                self._attempts.add(1, self._step_attributes(event))
             elif kind in _STEP_ENDS:
                 self._step_ended(event)
             elif kind == "workflow_end":
@@ -205,24 +209,24 @@ class _Measures(Measures):
         except Exception as error:  # noqa: BLE001 - of the SDK, an exporter, a view
             warn_once("metrics", error)
 
-    def _of_step(self, event: Event) -> dict[str, str]:
+    def _step_attributes(self, event: Event) -> dict[str, str]:
         attributes = {**self._run, ATTR.STEP_NAME: text(str(event.step))}
         if isinstance(event.agent, str):
             attributes[ATTR.AGENT] = text(event.agent)
         return attributes
 
     def _step_ended(self, event: Event) -> None:
-        of_step = self._of_step(event)
-        attributes = self._ended(STEP_DURATION, event, of_step)
+        step = self._step_attributes(event)
+        attributes = self._ended(STEP_DURATION, event, step)
         if event.event_type == "step_skip":
-            self._meters[STEP_SKIPS].add(1, of_step)
+            self._meters[STEP_SKIPS].add(1, step)
         elif ATTR.ERROR_TYPE in attributes:
             self._meters[STEP_FAILURES].add(1, attributes)
 
     def _ended(self, metric: Metric, event: Event, attributes: dict[str, str]) -> dict[str, str]:
         attributes = {**attributes, ATTR.STATUS: text(str(event.status))}
-        if (wrong := error_type(event)) is not None:
-            attributes[ATTR.ERROR_TYPE] = wrong
+        if (kind := error_type_of(event)) is not None:
+            attributes[ATTR.ERROR_TYPE] = kind
         if event.duration_ns is not UNSET:
             self._meters[metric].record(event.duration_ns / 1e9, attributes)
         return attributes
@@ -244,7 +248,7 @@ _STEP_ENDS: Final = frozenset({"step_finish", "step_fail", "step_skip"})
 
 
 def _kind(error: BaseException) -> str:
-    """``ENOSPC`` where the system says what is wrong, else the class of the error."""
+    """Return ``ENOSPC`` and the like for a system error, else the name of the class."""
     if isinstance(error, OSError) and error.errno is not None:
         return errno.errorcode.get(error.errno, str(error.errno))
     return type(error).__name__.removeprefix("_")

@@ -1,4 +1,4 @@
-"""The entrance to metrics: what measures runs and sends in this process, if anything does.
+"""The entrance to metrics: what measures in this process, if anything.
 
 OpenTelemetry is imported inside the functions, so that a process without metrics does not pay for
 it.
@@ -22,7 +22,7 @@ __all__ = ["count_spans", "measures"]
 
 
 def measures(settings: Settings, workflow: str) -> Measures | None:
-    """Return what measures the runs of a workflow in this process; ``None`` if nothing does.
+    """Return what measures a workflow's runs; ``None`` if nothing does.
 
     The first call that finds a standard variable asking for metrics, and no meter provider, sets
     one up. Later calls are cheap.

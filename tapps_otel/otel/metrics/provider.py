@@ -1,4 +1,4 @@
-"""The meter provider of a process that has none, where a variable asks for metrics by name.
+"""The meter provider of a process that has none, if a variable asks for one.
 
 The exporters are the SDK's own and read the variables themselves; what is added is that none of
 them can delay the exit, and that a forked process starts with numbers of its own.
@@ -119,9 +119,9 @@ _setup = _MeterSetup()
 
 
 def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:
-    """Return the process's meter provider; build one if there is none and somebody asks for it.
+    """Return the process's meter provider; build one if that is asked for.
 
-    ``None`` if nobody asks, or if it cannot be built: a warning is logged once.
+    ``None`` if nothing asks for one, or if it cannot be built: then a warning is logged once.
     """
     return _setup.ensure(settings)
 

@@ -1,1 +1,1 @@
-"""OpenTelemetry in this process: setting providers up, forking, and the flush at exit."""
+"""Providers in this process: their set-up, forks, and the flush at exit."""

@@ -1,4 +1,4 @@
-"""What exporters need that are flushed at exit and used across forks, of spans and of metrics."""
+"""A wrapper of exporters that are flushed at exit and used across forks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ExporterT = TypeVar("ExporterT", bound=_Exporter)
 
 
 class ManagedExporter(Generic[ExporterT]):
-    """Wraps an exporter, so that it can be abandoned and is made again in a forked process.
+    """Wraps an exporter: it can give up, and is made again in a forked process.
 
     :param target: where it sends, without secrets
     :param make: makes the exporter, once in each process that uses it

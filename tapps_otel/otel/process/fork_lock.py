@@ -1,4 +1,4 @@
-"""A lock that is free in every forked child, whichever thread of the parent held it."""
+"""A lock that is free in every forked child."""
 
 from __future__ import annotations
 

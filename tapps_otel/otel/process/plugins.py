@@ -1,4 +1,4 @@
-"""What environment variables and installed packages offer to providers that are built here."""
+"""What variables and installed packages offer to providers built here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load(group: str, name: str) -> Callable[..., Any]:
 
 
 def process_resource(service_name: str | None) -> Resource:
-    """Return the SDK's resource by the environment, completed by host, process and program."""
+    """Return the SDK's resource, completed by host, process and program."""
     resource = Resource.create()
     known = resource.attributes
     # Jaeger warns of clock skew at every span of a resource without a host.

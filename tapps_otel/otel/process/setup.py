@@ -1,4 +1,4 @@
-"""Setting a provider up once in a process, where there is none and somebody asks for one."""
+"""Setting a provider up once in a process, where there is none."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProviderSetup(ABC, Generic[ProviderT, OutletT]):
         self._tried = False
 
     def ensure(self, settings: Settings) -> ProviderT | None:
-        """Return the process's provider; build one if there is none and somebody asks for it.
+        """Return the process's provider; build one if that is asked for.
 
         ``None`` if nobody asks, or if it cannot be built: a warning is logged once.
         """
@@ -66,7 +66,7 @@ class ProviderSetup(ABC, Generic[ProviderT, OutletT]):
     def _install(
         self, provider: Any, outlets: list[OutletT], settings: Settings
     ) -> ProviderT | None:
-        """Make a provider the process's, flushed at exit; return the one that the process has."""
+        """Install a provider, and flush it at exit; return the process's."""
         self._set(provider)
         installed = self._existing()
         if installed is provider:

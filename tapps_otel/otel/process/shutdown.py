@@ -29,8 +29,9 @@ _FORK_WAIT: Final = 0.2  # seconds that a fork waits for all requests in progres
 
 
 class Gate:
-    """Lets one thread at a time send, and none while the process forks: gRPC may hang in a child.
+    """Lets one thread at a time send, and none while the process forks.
 
+    gRPC may hang in a child otherwise.
     A fork waits a moment for a request in progress, and no longer: it is part of a step.
     """
 
@@ -104,7 +105,7 @@ _flushes: Final[list[ExitFlush[Any]]] = []
 
 
 def flush_all(flushes: Sequence[ExitFlush[Any]]) -> None:
-    """Flush these, earlier ones first: they count what they send, and later ones report it.
+    """Flush these, earlier ones first: later ones report what those send.
 
     Each gets its share of the time before the next one starts; all of them end together.
     """
@@ -122,7 +123,7 @@ def flush_all(flushes: Sequence[ExitFlush[Any]]) -> None:
 
 
 def close_gates(flushes: Sequence[ExitFlush[Any]]) -> None:
-    """Before a fork: wait for requests in progress, a moment for all of them together."""
+    """Wait for requests in progress before a fork, a moment for all of them."""
     until = clock.monotonic_ns() + _FORK_WAIT * 1e9
     for one in flushes:
         for outlet in one.outlets:
@@ -174,7 +175,7 @@ class ExitFlush(Generic[OutletT]):
             outlet.gate.open()
 
     def after_fork(self) -> None:
-        """Start afresh in the child: no thread survives a fork, and its process id is another."""
+        """Start afresh in the child, with another process id and no threads."""
         for outlet in self.outlets:
             outlet.gate.open(in_child=True)
             outlet.after_fork()

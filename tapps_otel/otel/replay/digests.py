@@ -1,4 +1,4 @@
-"""Digests of spans, by the million: held in a fifth of what a dictionary takes."""
+"""Digests of spans, by the million: a fifth of the size of a dictionary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RECORD: Final = 16  # bytes: a span's id, and its digest
 class Digests:
     """Digests by span id, both 16 hex digits: some 35 bytes a span.
 
-    What has another form is none of ours, and is passed over.
+    Ids and digests of another form are ignored.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Digests:
         return bool(self._records)
 
     def update(self, spans: dict[str, Any]) -> None:
-        """Take in digests by span id; what comes last holds."""
+        """Add digests by span id; the last one of a span counts."""
         for span_id, digest in spans.items():
             try:
                 key, value = bytes.fromhex(span_id), bytes.fromhex(digest)
@@ -33,7 +33,7 @@ class Digests:
                 self._records.setdefault(key[:2], bytearray()).extend(key + value)
 
     def get(self, span_id: str) -> str | None:
-        """The digest of a span, if it is known."""
+        """Return the digest of a span, if it is known."""
         key = bytes.fromhex(span_id)
         records = self._records.get(key[:2], b"")
         at = records.rfind(key)

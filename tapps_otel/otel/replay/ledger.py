@@ -1,14 +1,16 @@
-"""What each collector has confirmed of a run's spans: the file ``<workflow_id>.ledger``.
+"""What collectors have confirmed of a run's spans: ``<workflow_id>.ledger``.
 
-Only added to, one JSON object a line, in three forms. ``{"to": destination, "spans": {span_id:
-digest}}``: these spans, with this content. ``{"to": destination, "log": file, "seq": N, "sha":
-S}``: every span that ended in this log up to line N, whose sha is S. ``{"to": destination, "whole":
-file, "seq": N, "sha": S, "spans": n}``: this log ended with line N, and the collector has all n
-spans that it told of then, those that were cut short too.
+It is append-only, one JSON object a line, in three forms:
 
-The ledger saves work and keeps spans from standing twice where a store does not see that two are
-the same. It is not needed for anything else: a line that a crash tore is passed over, and what it
-told of is sent once more, with identical content.
+- ``{"to": destination, "spans": {span_id: digest}}``: these spans, with this content.
+- ``{"to": destination, "log": file, "seq": N, "sha": S}``: every span that ended in this log up to
+  line N, whose sha is S.
+- ``{"to": destination, "whole": file, "seq": N, "sha": S, "spans": n}``: this log ended with line
+  N, and the collector has all n spans that it had then, interrupted ones included.
+
+The ledger saves work, and duplicates in stores that do not recognize a span they have. Nothing else
+depends on it: a line that a crash tore is ignored, and its spans are sent again with identical
+content.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "Whole"]
 
-_A_LINE: Final = 1000  # spans
+_MOST_SPANS: Final = 1000  # in a line
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Whole(NamedTuple):
-    """A log's last line, when a collector had confirmed all that the log told of.
+    """A log's last line, when a collector had confirmed all spans of the log.
 
     :ivar sha: of that line, 64 hex digits
     :ivar spans: how many there were
@@ -47,20 +49,20 @@ class Whole(NamedTuple):
 class Ledger:
     """What one destination has confirmed.
 
-    :param destination: its name, see :class:`tapps_otel.otel.transport.client.Destination`
+    :param destination: its :attr:`~tapps_otel.otel.transport.destination.Destination.name`
     :ivar marks: by log, up to which line everything was confirmed, as ``(seq, sha)``
     :ivar wholes: by log, where it ended when all of it was confirmed
     """
 
     def __init__(self, path: Path, destination: str) -> None:
         self.path = path
-        # Environment variables may hold bytes that are no text.
+        # Environment variables may hold bytes that are not text.
         self._destination = destination.encode(errors="backslashreplace").decode()
         self.marks: dict[str, tuple[int, str]] = {}
         self.wholes: dict[str, Whole] = {}
 
     def read(self) -> Ledger:
-        """Take in what the file says of logs; where there is none, nothing was confirmed.
+        """Read what is confirmed of logs; without a file, nothing is.
 
         :raises OSError: it cannot be read
         """
@@ -74,7 +76,7 @@ class Ledger:
         return self
 
     def spans(self) -> Digests:
-        """The spans that the file names, each with the digest that it names last.
+        """Read the spans that the file names, each with the last digest that it has.
 
         :raises OSError: it cannot be read
         """
@@ -91,7 +93,10 @@ class Ledger:
                 for line in lines(file):
                     try:
                         entry = _decoder.decode(line)
-                    except (ValueError, RecursionError):  # torn by a crash, or anybody's
+                    except (
+                        ValueError,
+                        RecursionError,
+                    ):  # torn by a crash, or written by another program
                         continue
                     if entry.get("to") == self._destination:
                         yield entry
@@ -104,8 +109,8 @@ class Ledger:
         :raises OSError: the file cannot be written
         """
         pairs = list(spans.items())
-        for start in range(0, len(pairs), _A_LINE):
-            self._add({"spans": dict(pairs[start : start + _A_LINE])})
+        for start in range(0, len(pairs), _MOST_SPANS):
+            self._add({"spans": dict(pairs[start : start + _MOST_SPANS])})
 
     def mark(self, log: str, seq: int, sha: str) -> None:
         """Note every span of a log up to this line as confirmed.
@@ -115,7 +120,7 @@ class Ledger:
         self._add({"log": log, "seq": seq, "sha": sha})
 
     def close(self, log: str, whole: Whole) -> None:
-        """Note all that a log tells of as confirmed.
+        """Note all spans of a log as confirmed.
 
         :raises OSError: the file cannot be written
         """
@@ -126,7 +131,7 @@ class Ledger:
         descriptor = files.open_append(self.path, create=True)
         try:
             line = _encoder.encode({"to": self._destination, **entry}) + b"\n"
-            # Whoever wrote last may have been killed in the middle of a line.
+            # The last writer may have been killed in the middle of a line.
             size = files.size(descriptor)
             if size and files.read_at(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line

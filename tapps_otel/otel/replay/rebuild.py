@@ -1,11 +1,11 @@
-"""Spans from the log alone: those that were sent, and those that a crash kept from being sent.
+"""Spans from the log alone: those that were sent, and those that were not.
 
-A span that an SDK made comes out as the SDK sent it, to the byte; one that none made (no SDK, one
-that is switched off, a sampler that said no) is a function of the log's lines and nothing else. So
-is one that was cut short: it ends with the last moment of its execution, as an error, and is the
-same before and after a later execution has added to the log.
+A span that an SDK made is rebuilt to the byte as the SDK sent it. One that no SDK made (none is set
+up, it is switched off, a sampler dropped it) is a function of the log's lines and nothing else. So
+is an interrupted one: it ends with the last moment of its execution, as an error, and is identical
+before and after a later execution has added to the log.
 
-The log is streamed: what is held is what is open.
+The log is streamed: memory holds the open spans.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ _log = logging.getLogger(__name__)
 _STARTS: Final = frozenset({"workflow_start", "workflow_resume", "step_start"})
 _EXECUTIONS: Final = frozenset({"workflow_start", "workflow_resume"})
 _ENDS: Final = frozenset({"workflow_end", "step_finish", "step_fail", "step_skip"})
-_MANY: Final = 128  # of anything on a span, where the provider says nothing else
-_SLACK: Final = 256  # events kept beyond those, for threads told their spans out of order
+_MANY: Final = 128  # of anything on a span: the default limit of a provider
+_SLACK: Final = 256  # events kept beyond those: threads may have added theirs out of order
 _LATEST: Final = 1 << 63  # ns: times beyond fit no span
-# What a span in a log that somebody made up may raise; everything else is a mistake of ours.
-_ODD: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
+# What a malformed span in a log may raise; everything else is a defect here.
+_MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 
 class Rebuilt(NamedTuple):
-    """A span, and where the log says that it has ended.
+    """A span, and where it ends in the log.
 
-    :ivar seq: of the line that ended it; 0 for one that was cut short, and that no line ends
-    :ivar execution: the one that it belongs to
+    :ivar seq: of the line that ends it; 0 for an interrupted span, which no line ends
+    :ivar execution: number of the execution that it belongs to
     """
 
     span: ReadableSpan
@@ -87,7 +87,7 @@ class Rebuilt(NamedTuple):
 
 
 class _Execution:
-    """One process's go at the run: what its spans have in common."""
+    """What the spans of one execution have in common."""
 
     __slots__ = (
         "aliases", "last_ns", "last_seq", "last_sha", "limits", "name", "number", "resource",
@@ -105,8 +105,8 @@ class _Execution:
         self.last_sha = b""
 
 
-class _Open:
-    """A span that has begun."""
+class _OpenSpan:
+    """A span that has started and not ended."""
 
     __slots__ = (
         "context",
@@ -137,29 +137,29 @@ class _Open:
 
 
 class Rebuilder:
-    """Takes a log's events in order and gives its spans, each as soon as it has ended.
+    """Reads a log's events in order, and yields its spans as they end.
 
-    :param blob: reads a large value that the log keeps beside itself
-    :ivar problems: what could not be rebuilt, and why: at most 100 remarks are kept
-    :ivar bad: how many spans that were
+    :param blob: reads a large value that is stored beside the log
+    :ivar problems: what could not be rebuilt, and why: at most 100 are kept
+    :ivar bad: how many spans could not be rebuilt
     """
 
     def __init__(self, blob: Callable[[str], bytes]) -> None:
         self._blob = blob
         self._execution = _Execution(0)
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenSpan] = {}
         self.problems: list[str] = []
         self.bad = 0
 
     def feed(self, event: Event, sha: bytes) -> Iterator[Rebuilt]:
-        """Take the next event.
+        """Read the next event; yield the spans that it ends.
 
         :param sha: of its line, as its 64 hex digits
         """
         execution = self._execution
         if event.execution > execution.number:
             if execution.number:
-                yield from self._cut_short()
+                yield from self._interrupted()
             execution = self._begin(event)
         kind = event.event_type
         if kind in _STARTS:
@@ -175,20 +175,20 @@ class Rebuilder:
                 opened.add(event)
         if event.execution == execution.number and event.late is not True:
             execution.last_seq, execution.last_sha = event.seq, sha
-            # Jaeger warns of spans of no length: what began last lasts a nanosecond, and whatever
-            # encloses it as long.
+            # Jaeger warns of spans of no length: the span that started last gets a nanosecond, and
+            # so do those that enclose it.
             least = 1 if kind in _STARTS else 0
-            with suppress(ValueError):  # a time that is none
+            with suppress(ValueError):  # not a time
                 execution.last_ns = max(execution.last_ns, time_of(event) + least)
 
     def close(self) -> Iterator[Rebuilt]:
-        """The log ends here, and no process carries the run on: what is open was cut short."""
-        yield from self._cut_short()
+        """Yield what is open as interrupted, at the end of a log."""
+        yield from self._interrupted()
 
     # -- starts
 
     def _begin(self, event: Event) -> _Execution:
-        """An execution, by whatever line of it comes first: a repair stands before its start."""
+        """Start an execution at its first line, which may be a repair."""
         before, self._execution = self._execution, _Execution(event.execution)
         if before.number:
             for field in ("resource", "scope", "limits", "name", "aliases"):
@@ -196,7 +196,7 @@ class Rebuilder:
         return self._execution
 
     def _describe(self, event: Event) -> None:
-        """Take in what an execution's own first event says of all its spans."""
+        """Read what an execution's own first event has for all its spans."""
         execution = self._execution
         note: Mapping[str, Any] = event.otel if event.otel is not UNSET else {}
         if event.resource is not UNSET:
@@ -216,16 +216,16 @@ class Rebuilder:
         try:
             if event.event_type in _EXECUTIONS:
                 self._describe(event)
-            opened = _Open(event, self._execution)
+            opened = _OpenSpan(event, self._execution)
             self._place(opened)
-        except _ODD as error:
-            self._complain(event, error)
+        except _MALFORMED as error:
+            self._add_bad(event, error)
             return
         opened.add(event)
         self._open[event.span_id] = opened
 
-    def _place(self, opened: _Open) -> None:
-        """Flags and trace state are those of the scope, where the event says nothing."""
+    def _place(self, opened: _OpenSpan) -> None:
+        """Set flags and trace state: the event's, else those of the scope."""
         start, note = opened.start, opened.note
         scope = None
         if start.event_type == "step_start" and start.parent_span_id is not UNSET:
@@ -249,23 +249,23 @@ class Rebuilder:
 
     # -- ends
 
-    def _ended(self, opened: _Open, event: Event, sha: bytes) -> Iterator[Rebuilt]:
+    def _ended(self, opened: _OpenSpan, event: Event, sha: bytes) -> Iterator[Rebuilt]:
         try:
             yield Rebuilt(self._build(opened, event, sha), event.seq, event.execution)
-        except _ODD as error:
-            self._complain(event, error)
+        except _MALFORMED as error:
+            self._add_bad(event, error)
 
-    def _cut_short(self) -> Iterator[Rebuilt]:
-        """What is open, innermost first."""
+    def _interrupted(self) -> Iterator[Rebuilt]:
+        """Yield what is open as interrupted, innermost first."""
         opened = list(self._open.values())
         self._open.clear()
         for one in reversed(opened):
             try:
                 yield Rebuilt(self._build_interrupted(one), 0, one.execution.number)
-            except _ODD as error:
-                self._complain(one.start, error)
+            except _MALFORMED as error:
+                self._add_bad(one.start, error)
 
-    def _build(self, opened: _Open, end: Event, sha: bytes) -> ReadableSpan:
+    def _build(self, opened: _OpenSpan, end: Event, sha: bytes) -> ReadableSpan:
         note = self._note_of(end)
         limits = opened.execution.limits
         attributes = self._attributes(opened, note)
@@ -275,10 +275,10 @@ class Rebuilder:
             code, description = note["status"]
             status = Status(StatusCode(code), description)
         at = note.get("end_time")
-        if at is None:  # else the user's code ended it, and nothing was added any more
+        if at is None:  # else the user's code ended it, and nothing was added after that
             at = end_ns(end, opened.start_ns)
             if at < opened.start_ns:
-                raise ValueError(f"it lasts {at - opened.start_ns} ns")
+                raise ValueError(f"its duration is negative: {at - opened.start_ns} ns")
             on_workflow = end.event_type == "workflow_end"
             attributes = _with(
                 attributes,
@@ -304,8 +304,8 @@ class Rebuilder:
             note=note,
         )
 
-    def _build_interrupted(self, opened: _Open) -> ReadableSpan:
-        """A span that nobody ended. No line of a later execution has a say in it."""
+    def _build_interrupted(self, opened: _OpenSpan) -> ReadableSpan:
+        """Build a span that never ended; later executions do not affect it."""
         execution, start = opened.execution, opened.start
         head = None
         if start.event_type in _EXECUTIONS:
@@ -330,7 +330,7 @@ class Rebuilder:
 
     def _span(
         self,
-        opened: _Open,
+        opened: _OpenSpan,
         *,
         attributes: Any,
         events: tuple[list[SpanEvent], int],
@@ -365,16 +365,16 @@ class Rebuilder:
     # -- content
 
     def _note_of(self, end: Event) -> Mapping[str, Any]:
-        """What the span held beyond the log's events."""
+        """Return what the span held beyond the log's events."""
         if end.otel_blob is UNSET:
             return end.otel if end.otel is not UNSET else {}
         try:
             return loads(self._blob(end.otel_blob))
         except (BlobDamagedError, ValueError) as error:
-            self._remark(end, f"what others put on this span is lost: {error}")
+            self._add_problem(end, f"what other code put on this span is lost: {error}")
             return {}
 
-    def _attributes(self, opened: _Open, note: Mapping[str, Any]) -> Any:
+    def _attributes(self, opened: _OpenSpan, note: Mapping[str, Any]) -> Any:
         limits = opened.execution.limits
         dropped = note.get("dropped", {}).get("attributes", 0)
         if "attributes" in note:
@@ -386,8 +386,8 @@ class Rebuilder:
             return counted(held, dropped)
         return bounded(held, *_span_limits(limits))
 
-    def _events(self, opened: _Open, note: Mapping[str, Any]) -> tuple[list[SpanEvent], int]:
-        """The span's events, and how many were dropped before them."""
+    def _events(self, opened: _OpenSpan, note: Mapping[str, Any]) -> tuple[list[SpanEvent], int]:
+        """Return the span's events, and how many were dropped before them."""
         limits = opened.execution.limits
         if "events" in note:
             by_seq = {event.seq: event for event in opened.events}
@@ -399,13 +399,13 @@ class Rebuilder:
         made = [self._event(event, opened, limits) for event in opened.events]
         return made, opened.count - len(made)
 
-    def _event(self, event: Event, opened: _Open, limits: Mapping[str, Any]) -> SpanEvent:
+    def _event(self, event: Event, opened: _OpenSpan, limits: Mapping[str, Any]) -> SpanEvent:
         at = opened.start_ns if event is opened.start else time_of(event)
         attributes = _event_bounded(event_attributes(event), limits)
         return SpanEvent(event.event_type, attributes, _in_range(at))
 
     def _captured(self, event: Event) -> Iterator[Rebuilt]:
-        """A span that the log holds whole: of a library, or one of ours whose lines are lost."""
+        """Yield a span that the log has whole: a library's, or a late one."""
         if event.span_id is not UNSET:
             self._open.pop(event.span_id, None)
         try:
@@ -421,15 +421,15 @@ class Rebuilder:
                 times=(_in_range(end - duration), end),
                 resource=resource,
             )
-        except _ODD as error:
-            self._complain(event, error)
+        except _MALFORMED as error:
+            self._add_bad(event, error)
             return
         yield Rebuilt(span, event.seq, event.execution)
 
     def _resource_of(self, event: Event, note: Mapping[str, Any]) -> Resource:
-        """The one that the event names; else the execution's.
+        """Return the resource that the event names; else the execution's.
 
-        A log beside a run's has no execution's own event: what it named last holds.
+        A side log has no execution's own event: the resource that it named last counts.
         """
         execution = self._execution
         if event.resource is UNSET:
@@ -439,15 +439,15 @@ class Rebuilder:
             execution.resource = resource
         return resource
 
-    # -- remarks
+    # -- problems
 
-    def _complain(self, event: Event, error: Exception) -> None:
+    def _add_bad(self, event: Event, error: Exception) -> None:
         self.bad += 1
-        self._remark(event, f"this span cannot be rebuilt: {error}")
+        self._add_problem(event, f"this span cannot be rebuilt: {error}")
 
-    def _remark(self, event: Event, what: str) -> None:
+    def _add_problem(self, event: Event, problem: str) -> None:
         if len(self.problems) < 100:
-            self.problems.append(f"seq {event.seq}: {what}")
+            self.problems.append(f"seq {event.seq}: {problem}")
 
 
 def _span_limits(limits: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -460,7 +460,7 @@ def _event_bounded(attributes: Attributes, limits: Mapping[str, Any]) -> Any:
 
 
 def _with(attributes: Any, more: Attributes, limits: Mapping[str, Any]) -> Any:
-    """Set attributes as the SDK does: a name that is there already goes to the end."""
+    """Set attributes as the SDK does: a name that is set again moves to the end."""
     most, longest = _span_limits(limits)
     plain = isinstance(attributes, dict) and longest is None
     if plain and (most is None or len(attributes) + len(more) <= most):

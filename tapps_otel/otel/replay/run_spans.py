@@ -1,4 +1,4 @@
-"""All spans of a run: rebuilt from its log, and from those that other processes wrote beside it."""
+"""All spans of a run: rebuilt from its log, and from its side logs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Found", "RunSpans"]
 
 
 class Found(NamedTuple):
-    """A span, and where it stands.
+    """A span, and its place.
 
     :ivar log: name of the log's file
-    :ivar seq: of the line in it that ended the span; 0 for one that was cut short
+    :ivar seq: of the line in it that ended the span; 0 for an interrupted one
     :ivar sha: of the line at which it was found (64 hex)
-    :ivar execution: the one that it belongs to
+    :ivar execution: number of the execution that it belongs to
     """
 
     span: ReadableSpan
@@ -40,16 +40,16 @@ class Found(NamedTuple):
 
 
 class RunSpans:
-    """A run's spans, streamed: once through it, and :attr:`problems` says what was not found.
+    """A run's spans, streamed; :attr:`problems` has what is missing.
 
-    What is still open is left out while a process carries the run on.
+    Open spans are left out while a process executes the run.
 
     :param before: only what belongs to executions before this one
-    :param beside: logs beside the run's, where the caller knows them; else they are looked for
+    :param beside: the run's side logs, if the caller knows them; else they are looked for
     :param skip: names of logs that are not to be read
-    :param seen: is given each event, and the name of its log, before the spans that it ends
+    :param seen: called with each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
-    :ivar running: whether somebody carries the run on, or did so while it was read
+    :ivar running: whether a process executes the run, or did so while it was read
     :ivar ends: of the logs that were read to their end, and of which every span was given: their
         last whole line as ``(seq, sha)``, by name
     :raises RunNotFoundError: there is no such run
@@ -100,7 +100,7 @@ class RunSpans:
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
                 if own and self._before is not None and event.execution >= self._before:
                     return
-            # Who took the lease since then has added lines that were not read, and may be done.
+            # A process that took the lease since then has added lines that were not read.
             if own:
                 self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
             if not (own and self.running):
@@ -116,5 +116,5 @@ class RunSpans:
 
 
 def _has_grown(path: Path, workflow_id: str, checker: Checker) -> bool:
-    """Whether a log has lines that its reader has not seen."""
+    """Whether a log has lines that its reader has not read."""
     return head_of(path, workflow_id) != (checker.seq, checker.sha.decode())

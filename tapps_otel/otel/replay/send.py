@@ -1,7 +1,7 @@
-"""Sending a run's spans from its log: what a collector has not confirmed yet, and nothing twice.
+"""Sending spans from a log: what a collector has not confirmed yet.
 
 Delivery is at least once: a process that dies between a collector's answer and the ledger's line
-sends the same spans again, with the same ids and the same bytes.
+sends the spans again, with identical ids and bytes.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["SendReport", "Sender", "batches", "client_of", "send_run"]
 
 @dataclass(slots=True)
 class SendReport:
-    """What became of a run's spans.
+    """The result of sending a run's spans.
 
     :ivar destination: protocol and address of the collector
-    :ivar sent: spans that it took now
-    :ivar confirmed: spans that it had taken before
-    :ivar rejected: spans that it refused for good
+    :ivar sent: spans that it accepted now
+    :ivar confirmed: spans that it had accepted before
+    :ivar rejected: spans that it rejected; they are not sent again
     :ivar differing: spans that it had confirmed with other content; they were not sent
-    :ivar seq: of the line of the run's log up to which spans were dealt with
-    :ivar running: the run is being carried on, and what is open will be sent later
-    :ivar problems: what went wrong, in words
+    :ivar seq: of the line of the run's log up to which spans were sent
+    :ivar running: the run is in progress, and open spans will be sent later
+    :ivar problems: what went wrong, as sentences
     """
 
     workflow_id: str
@@ -60,20 +60,23 @@ class SendReport:
 
     @property
     def ok(self) -> bool:
-        """Everything that has ended is with the collector."""
+        """Whether the collector has all spans that have ended."""
         return not self.problems
 
 
 def client_of(*, endpoint: str | None = None, protocol: str | None = None) -> Client:
-    """A client of the collector that arguments, settings or standard variables name.
+    """Make a client of the collector that arguments or settings name.
+
+    Standard variables count as settings.
 
     :raises SettingsError: none of them does
     """
     found = destination(settings.current(), endpoint=endpoint, protocol=protocol)
     if found is None:
         raise SettingsError(
-            "no collector is named: set OTEL_EXPORTER_OTLP_ENDPOINT (as http://localhost:4317), or "
-            "give one by configure(otlp_endpoint=...) or `tapps-otel send --endpoint`"
+            "no collector is configured: set OTEL_EXPORTER_OTLP_ENDPOINT (for example to "
+            "http://localhost:4317), call configure(otlp_endpoint=...) or use "
+            "`tapps-otel send --endpoint`"
         )
     return connect(found)
 
@@ -90,20 +93,20 @@ def send_run(
     progress: Callable[[SendReport], None] = lambda _: None,
     patience: float | None = None,
 ) -> SendReport:
-    """Send what the collector has not confirmed. The log is streamed: memory does not grow with it.
+    """Send what the collector has not confirmed; memory stays flat.
 
     A log that has not grown since all of it was confirmed is not read again.
 
     :param force: send everything, confirmed or not
     :param before: only what belongs to executions before this one
-    :param beside: logs beside the run's, where the caller knows them
-    :param report: filled in as it goes, for callers that want to know of it after an error too
+    :param beside: the run's side logs, if the caller knows them; else they are looked for
+    :param report: filled in on the way, for callers that need it after an error too
     :param progress: called at the start and after each answer, with the report so far
-    :param patience: for how long a request is tried again, seconds
+    :param patience: for how long a request is retried, seconds
     :raises RunNotFoundError: there is no such run
-    :raises LogDamagedError: at the place of the damage; what stands before it was sent
-    :raises LedgerError: the ledger tells of lines that the log does not have; nothing is sent
-        from there on
+    :raises LogDamagedError: at the place of the damage; the spans before it were sent
+    :raises LedgerError: the ledger names lines that the log does not have; nothing is sent
+        after that
     :raises SendError: the collector could not be reached, or refused; what it had confirmed by
         then is in the ledger
     """
@@ -111,7 +114,7 @@ def send_run(
     sender = Sender(store, report, client, force=force, patience=patience)
     if beside is None:
         beside = store.side_paths().get(workflow_id, [])
-    done = sender.look_at([store.log_path(workflow_id), *beside])
+    done = sender.skip_confirmed([store.log_path(workflow_id), *beside])
     spans = RunSpans(store, workflow_id, beside=beside, before=before, skip=done)
     progress(report)
     try:
@@ -127,7 +130,7 @@ def send_run(
 
 
 def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Found]]:
-    """Spans in lists of at most so many; before an error of the log, those that stood before it.
+    """Yield spans in lists; before an error of the log, those before it.
 
     :raises LogError: as ``spans`` does
     """
@@ -151,7 +154,7 @@ def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Fou
 class Sender:
     """Sends batches of one run to one collector, and keeps the ledger.
 
-    :param patience: for how long a request is tried again, seconds
+    :param patience: for how long a request is retried, seconds
     """
 
     def __init__(
@@ -169,20 +172,20 @@ class Sender:
         self._ledger = Ledger(store.ledger_path(report.workflow_id), name)
         if not force:
             self._ledger.read()
-        # Marks that the log has yet to bear out, and logs of which not everything was taken.
+        # Marks whose line has yet to be found, and logs of which not everything was accepted.
         self._due = dict(self._ledger.marks)
         self._broken: set[str] = set()
         self._found: Counter[str] = Counter()
 
     @cached_property
     def _digests(self) -> Digests:
-        """What was confirmed span by span; read where a log has to be read, and not before."""
+        """What was confirmed span by span; read only if a log has to be read."""
         return Digests() if self._force else self._ledger.spans()
 
-    def look_at(self, paths: Iterable[Path]) -> set[str]:
-        """Take in which logs there are; one beside the run's may have been removed since.
+    def skip_confirmed(self, paths: Iterable[Path]) -> set[str]:
+        """Note which logs exist: a side log may have been removed since.
 
-        :returns: names of those that stand as they did when all of them was confirmed
+        :returns: names of those that have not changed since all of them was confirmed
         """
         names, done = set(), set()
         for path in paths:
@@ -197,17 +200,17 @@ class Sender:
 
     def _ends_with(self, path: Path, whole: Whole) -> bool:
         if whole.seq < self._ledger.marks.get(path.name, (0, ""))[0]:
-            return False  # more was confirmed since: it was cut
+            return False  # more was confirmed since: the log was cut
         try:
             return head_of(path, self.report.workflow_id) == (whole.seq, whole.sha)
-        except (FileNotFoundError, LogError):  # reading it says so
+        except (FileNotFoundError, LogError):  # reported when the log is read
             return False
 
     def new(self, spans: Iterable[Found]) -> Iterator[Found]:
-        """Leave out what stands before a mark.
+        """Yield what comes after a mark.
 
-        What was cut short is held back until the log has shown the line of its mark: the log may
-        have been cut itself, and a span that was confirmed whole would be sent as cut short.
+        Interrupted spans are held back until the line of the mark is found: the log may have been
+        cut, and a span that was confirmed whole would be sent as interrupted.
 
         :raises LedgerError: a mark is not of this log
         """
@@ -219,11 +222,11 @@ class Sender:
             elif found.seq == 0:
                 held.setdefault(found.log, []).append(found)
             else:
-                self._pass_over(found)
+                self._count_confirmed(found)
                 if found.log not in self._due:
                     yield from held.pop(found.log, [])
 
-    def _pass_over(self, found: Found) -> None:
+    def _count_confirmed(self, found: Found) -> None:
         seq, sha = self._due[found.log]
         if found.seq > seq or (found.seq == seq and found.sha != sha):
             self._refuse(found.log, seq)
@@ -232,27 +235,27 @@ class Sender:
         self.report.confirmed += 1
 
     def finish(self, ends: Mapping[str, tuple[int, str]]) -> None:
-        """After the last batch.
+        """Note as confirmed whole, after the last batch, the logs that are.
 
-        :param ends: of logs of which every span was given: their last line as ``(seq, sha)``
+        :param ends: of logs of which every span was read: their last line as ``(seq, sha)``
         :raises LedgerError: a log ends before what was confirmed of it
         """
         for log, (seq, _) in self._due.items():
             self._refuse(log, seq)
         for log in sorted(self._found.keys() & ends.keys() - self._broken):
-            with self._telling():
+            with self._reporting_errors():
                 self._ledger.close(log, Whole(*ends[log], self._found[log]))
 
     def _refuse(self, log: str, seq: int) -> None:
         raise LedgerError(
             f"{self._ledger.path}: {self.report.destination} confirmed the spans of {log} up to "
-            f"seq {seq}, but the log has not that line any more: it was cut or rewritten since. "
-            f"Look at it by `tapps-otel verify {self.report.workflow_id}`; send what it holds now "
-            "by `tapps-otel send --force`"
+            f"seq {seq}, but the log no longer has that line: it was cut or rewritten since. Check "
+            f"it with `tapps-otel verify {self.report.workflow_id}`; send what it holds now with "
+            "`tapps-otel send --force`"
         )
 
     def send(self, batch: list[Found]) -> None:
-        """Send what of it was not confirmed.
+        """Send the spans that are not confirmed.
 
         :raises SendError: it could not be sent
         """
@@ -261,13 +264,13 @@ class Sender:
             of_request = batch[: len(request.spans)]
             batch = batch[len(request.spans) :]
             if request.problem:
-                self._note_misfit(of_request[0], request.problem)
+                self._count_malformed(of_request[0], request.problem)
                 continue
-            left = [found for found in of_request if self._is_due(found, request)]
-            if len(left) == len(of_request):
-                self._send(left, request)
-            elif left:
-                self._send(left, *encoded([found.span for found in left]))
+            due = [found for found in of_request if self._is_due(found, request)]
+            if len(due) == len(of_request):
+                self._send(due, request)
+            elif due:
+                self._send(due, *encoded([found.span for found in due]))
 
     def _is_due(self, found: Found, request: Request) -> bool:
         if self._force or not self._digests:
@@ -281,7 +284,7 @@ class Sender:
             return False
         self.report.differing += 1
         self._broken.add(found.log)
-        self._say(
+        self._add_problem(
             f"{found.log}, seq {found.seq}: span {span_id} was confirmed with other content; it "
             "was not sent again (`--force` sends it)"
         )
@@ -290,26 +293,30 @@ class Sender:
     def _send(self, batch: list[Found], request: Request) -> None:
         answer = self._client.send(request.data, spans=len(batch), patience=self._patience)
         if answer.rejected:
-            self._note_refusal(batch, answer)
+            self._count_rejected(batch, answer)
         else:
             self.report.sent += len(batch)
-            self._note_success(batch, request)
+            self._confirm(batch, request)
 
-    def _note_misfit(self, found: Found, problem: str) -> None:
+    def _count_malformed(self, found: Found, problem: str) -> None:
         self._broken.add(found.log)
         span_id = id_of(found.span)
-        self._say(f"{found.log}, seq {found.seq}: span {span_id} cannot be encoded: {problem}")
+        self._add_problem(
+            f"{found.log}, seq {found.seq}: span {span_id} cannot be encoded: {problem}"
+        )
 
-    def _note_refusal(self, batch: list[Found], answer: Answer) -> None:
-        """A part was refused, and which is not said: none of them counts as confirmed."""
-        refused = min(answer.rejected, len(batch))
-        self.report.rejected += refused
-        self.report.sent += len(batch) - refused
+    def _count_rejected(self, batch: list[Found], answer: Answer) -> None:
+        """Count rejected spans: which they are is unknown, so none is confirmed."""
+        rejected = min(answer.rejected, len(batch))
+        self.report.rejected += rejected
+        self.report.sent += len(batch) - rejected
         self._broken.update(found.log for found in batch)
         reason = f": {answer.message}" if answer.message else ""
-        self._say(f"{refused} of {len(batch)} spans were refused by the collector{reason}")
+        self._add_problem(
+            f"{rejected} of {len(batch)} spans were rejected by the collector{reason}"
+        )
 
-    def _note_success(self, batch: list[Found], request: Request) -> None:
+    def _confirm(self, batch: list[Found], request: Request) -> None:
         single: dict[str, str] = {}
         last: dict[str, Found] = {}
         for found in batch:
@@ -318,7 +325,7 @@ class Sender:
                 single[span_id] = request.digests[span_id]
             else:
                 last[found.log] = found
-        with self._telling():
+        with self._reporting_errors():
             if single:
                 self._digests.update(single)
                 self._ledger.confirm(single)
@@ -326,13 +333,13 @@ class Sender:
                 self._ledger.mark(log, found.seq, found.sha)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tell what keeps the ledger from being written: spans will be sent once more."""
+    def _reporting_errors(self) -> Iterator[None]:
+        """Report an error of the ledger as a problem: its spans will be sent again."""
         try:
             yield
         except OSError as error:
-            self._say(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
+            self._add_problem(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
 
-    def _say(self, problem: str) -> None:
+    def _add_problem(self, problem: str) -> None:
         if len(self.report.problems) < 100:
             self.report.problems.append(problem)

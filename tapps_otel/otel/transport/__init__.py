@@ -1,1 +1,1 @@
-"""The client of a collector, and of Jaeger."""
+"""Requests to a collector, and to Jaeger."""

@@ -1,11 +1,11 @@
 """Sending OTLP and checking every answer, over gRPC and over HTTP with protobuf.
 
-The SDK's own exporters say that a batch was taken when the collector took a part of it
-(``partial_success``), and say nothing about why one was not. So requests are made here, with the
-same variables, and what counts is what the collector answered.
+The SDK's own exporters report success when the collector accepted a part of a batch
+(``partial_success``), and do not tell why one was refused. So requests are made here, with the same
+variables, and the collector's answer decides.
 
 OTLP specification 1.x, sections "OTLP/gRPC Response" and "OTLP/HTTP Response": which answers are
-worth another try, how long to wait, and that a part which was refused is not sent again.
+retried, how long to wait, and that spans which were rejected are not sent again.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Client", "connect", "plain_reason"]
 
 _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two tries
-_TEXT: Final = 300  # characters of an answer that are passed on
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts
+_TEXT: Final = 300  # characters of an answer that are shown
 _BODY: Final = 64 * 1024  # bytes of an answer that are read
-_WHO: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
+_OBJECT: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
 
 
 class Answer(NamedTuple):
-    """What a collector says of a request that it took.
+    """A collector's answer to a request that it accepted.
 
-    :ivar rejected: how many of its spans it refused for good
-    :ivar message: its own words
+    :ivar rejected: how many of its spans it rejected; they must not be sent again
+    :ivar message: the collector's text
     """
 
     rejected: int = 0
     message: str = ""
 
 
-class _TryAgainError(Exception):
-    """An answer that may be another one later.
+class _RetryableError(Exception):
+    """A failure after which the request may be sent again.
 
     :ivar after: how long the collector asks to wait, seconds
     """
@@ -60,7 +60,7 @@ class _TryAgainError(Exception):
 
 
 def connect(destination: Destination) -> Client:
-    """A client of this collector; nothing is sent yet.
+    """Make a client of this collector; nothing is sent yet.
 
     :raises SettingsError: a certificate or key that cannot be read
     """
@@ -77,17 +77,17 @@ class Client(ABC):
     def send(self, request: bytes, *, spans: int = 0, patience: float | None = None) -> Answer:
         """Send an encoded ``ExportTraceServiceRequest``; wait for the answer.
 
-        What may go well later is tried again, after growing waits with jitter.
+        Failures that may pass are retried, after growing waits with jitter.
 
         :param spans: how many are in it, for the metrics
-        :param patience: for how long, seconds; the destination's time-out if nothing is said
-        :raises SendError: it was refused, or nobody answered in time
+        :param patience: for how long, seconds; by default the destination's time-out
+        :raises SendError: it was refused, or there was no answer in time
         """
         try:
             answer = self._send(request, patience or self.destination.timeout)
-        except _TryAgainError as again:
+        except _RetryableError as error:
             count_spans(self.destination.address, spans, "unavailable")
-            raise SendError(self.destination.name, str(again)) from None
+            raise SendError(self.destination.name, str(error)) from None
         except SendError:
             count_spans(self.destination.address, spans, "refused")
             raise
@@ -97,23 +97,23 @@ class Client(ABC):
         return answer
 
     def _send(self, request: bytes, seconds: float) -> Answer:
-        """Try until it is done, it is refused, or the time is over."""
+        """Retry until it is accepted, it is refused, or the time is over."""
         deadline = clock.monotonic_ns() + int(seconds * 1e9)
         wait = _FIRST_WAIT
         while True:
             left = (deadline - clock.monotonic_ns()) / 1e9
             try:
-                return self._try(request, max(left, 0.05))
-            except _TryAgainError as again:
+                return self._send_once(request, max(left, 0.05))
+            except _RetryableError as error:
                 jitter = random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-                pause = wait * jitter if again.after is None else again.after
+                pause = wait * jitter if error.after is None else error.after
                 left = (deadline - clock.monotonic_ns()) / 1e9
                 if pause > left or self._given_up.wait(pause):
                     raise
                 wait = min(2 * wait, _LONGEST_WAIT)
 
     def give_up(self) -> None:
-        """Wait for no other try, from whatever thread this is called."""
+        """Stop retrying; may be called from any thread."""
         self._given_up.set()
 
     @abstractmethod
@@ -121,11 +121,11 @@ class Client(ABC):
         """Close the connections."""
 
     @abstractmethod
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         """Send it once.
 
         :raises SendError: it was refused
-        :raises _TryAgainError: it may go well later
+        :raises _RetryableError: it may be accepted later
         """
 
     def _refusal(self, text: str) -> SendError:
@@ -145,7 +145,7 @@ class _Http(Client):
         super().__init__(destination)
         self._session = session = requests.Session()
         for file in (destination.certificate, destination.client_key):
-            _content(file)  # here it is said which one is missing
+            _content(file)  # raises an error that names the file
         if destination.certificate:
             session.verify = destination.certificate
         if destination.client_certificate:
@@ -158,7 +158,7 @@ class _Http(Client):
         if destination.compression:
             session.headers["Content-Encoding"] = destination.compression
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         import requests
 
         try:
@@ -171,22 +171,22 @@ class _Http(Client):
             )
             with response:
                 body = next(response.iter_content(_BODY), b"")
-        except (requests.exceptions.InvalidHeader, UnicodeError):  # whose text shows the header
+        except (requests.exceptions.InvalidHeader, UnicodeError):  # their text shows the header
             raise self._refusal(
-                "a header holds what HTTP cannot carry: look at OTEL_EXPORTER_OTLP_HEADERS"
+                "a header has characters that HTTP does not allow: check OTEL_EXPORTER_OTLP_HEADERS"
             ) from None
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
             raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:
-            raise _TryAgainError(plain_reason(error)) from None
+            raise _RetryableError(plain_reason(error)) from None
         return self._judge(response.status_code, response.headers, body)
 
     def _judge(self, code: int, headers: Any, body: bytes) -> Answer:
         if 200 <= code < 300:
             return self._read(body, str(headers.get("Content-Type", "")))
-        text = f"it answered {code}{_said(body, headers)}"
+        text = f"it answered {code}{_text_of(body, headers)}"
         if code in {429, 502, 503, 504}:
-            raise _TryAgainError(text, _after(headers.get("Retry-After")))
+            raise _RetryableError(text, _seconds_in(headers.get("Retry-After")))
         hint = {
             401: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS?",
             403: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS right?",
@@ -203,7 +203,7 @@ class _Http(Client):
 
         if not content_type.startswith("application/x-protobuf"):
             if content_type.startswith("text/html"):
-                raise self._refusal("it answered with a web page: this is no OTLP receiver")
+                raise self._refusal("it answered with a web page: this is not an OTLP receiver")
             return Answer()
         try:
             return _answer(ExportTraceServiceResponse.FromString(body).partial_success)
@@ -221,7 +221,7 @@ def _compressed(request: bytes, how: str) -> bytes:
 
 
 def plain_reason(error: Exception) -> str:
-    """The reason at the bottom of a chain of wrapped ones."""
+    """Return the innermost reason of a chain of wrapped errors, as a sentence."""
     import requests
 
     if isinstance(error, requests.Timeout):
@@ -234,11 +234,11 @@ def plain_reason(error: Exception) -> str:
     ]:
         reason = inner[0]
     text = getattr(reason, "strerror", None) or str(reason)
-    return _WHO.sub("", text)[:_TEXT] or type(reason).__name__
+    return _OBJECT.sub("", text)[:_TEXT] or type(reason).__name__
 
 
-def _said(body: bytes, headers: Any) -> str:
-    """The collector's words, where they are words."""
+def _text_of(body: bytes, headers: Any) -> str:
+    """Return the collector's text, if its answer has one."""
     kind = str(headers.get("Content-Type", ""))
     if kind.startswith("application/x-protobuf"):
         from google.protobuf.message import DecodeError
@@ -252,7 +252,7 @@ def _said(body: bytes, headers: Any) -> str:
     return f": {text[:_TEXT]}" if text and not kind.startswith("text/html") else ""
 
 
-def _after(text: str | None) -> float | None:
+def _seconds_in(text: str | None) -> float | None:
     try:
         return max(0.0, float(text or ""))
     except ValueError:
@@ -279,7 +279,7 @@ class _Grpc(Client):
             self.destination.compression, grpc.Compression.NoCompression
         )
         target = self.destination.endpoint
-        # A collector that comes back is found at once, not after the library's own waits.
+        # A collector that is restarted is found at once, not after the library's own waits.
         options = (
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.primary_user_agent", "tapps_otel"),
@@ -293,14 +293,14 @@ class _Grpc(Client):
             _METHOD, response_deserializer=ExportTraceServiceResponse.FromString
         )
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         import grpc
 
         try:
             response = self._call(request, timeout=seconds, metadata=self._headers)
         except grpc.RpcError as error:
             raise self._judge(error) from None
-        except ValueError as error:  # a channel that was closed meanwhile
+        except ValueError as error:  # the channel has been closed
             raise self._refusal(str(error)) from None
         return _answer(response.partial_success)
 
@@ -316,12 +316,12 @@ class _Grpc(Client):
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DATA_LOSS,
         }:
-            return _TryAgainError(text, _asked_wait(error))
+            return _RetryableError(text, _requested_wait(error))
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return _TryAgainError("it does not answer in time")
+            return _RetryableError("it does not answer in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            after = _asked_wait(error)
-            return self._refusal(text) if after is None else _TryAgainError(text, after)
+            wait = _requested_wait(error)
+            return self._refusal(text) if wait is None else _RetryableError(text, wait)
         if code is grpc.StatusCode.UNIMPLEMENTED:
             text += "; is this an OTLP receiver for traces?"
         return self._refusal(text)
@@ -330,8 +330,8 @@ class _Grpc(Client):
         self._channel.close()
 
 
-def _asked_wait(error: Any) -> float | None:
-    """How long the collector asks to wait, seconds (google.rpc.RetryInfo)."""
+def _requested_wait(error: Any) -> float | None:
+    """Return how long the collector asks to wait, seconds (google.rpc.RetryInfo)."""
     from google.protobuf.message import DecodeError
     from google.rpc.error_details_pb2 import RetryInfo
     from google.rpc.status_pb2 import Status
@@ -361,4 +361,4 @@ def _content(file: str | None) -> bytes | None:
     try:
         return _files.system().content_of(file)
     except OSError as error:
-        raise SettingsError(f"{file}: a certificate or key cannot be read: {error}") from None
+        raise SettingsError(f"{file}: cannot read the certificate or key: {error}") from None

@@ -1,4 +1,4 @@
-"""Where spans go: what arguments, settings and the standard variables say together.
+"""Where spans are sent, by arguments, settings and standard variables.
 
 The variables are those of the OpenTelemetry specification, "OpenTelemetry Protocol Exporter", and
 mean what they mean to the SDK's exporters.
@@ -29,17 +29,17 @@ _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A collector, and how it is spoken to.
+    """A collector, and how requests reach it.
 
     :ivar protocol: ``grpc`` or ``http/protobuf``
     :ivar endpoint: ``host:port`` for gRPC, a whole URL for HTTP
     :ivar secure: over TLS
-    :ivar headers: sent along; they may hold secrets, and are never shown
-    :ivar timeout: for one request and the tries that it takes, seconds
+    :ivar headers: of each request; they may hold secrets, and are never shown
+    :ivar timeout: for one request with its retries, seconds
     :ivar compression: ``gzip``, ``deflate`` or empty
-    :ivar certificate: file of the authority that the collector's certificate is checked by
-    :ivar client_key: file of this program's key, where the collector asks who it is
-    :ivar client_certificate: the certificate of that key
+    :ivar certificate: file of the authority that vouches for the collector's certificate
+    :ivar client_key: file of this program's key, for collectors that authenticate clients
+    :ivar client_certificate: file of the certificate of that key
     """
 
     protocol: str
@@ -54,7 +54,7 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """What names it in ledgers and messages: protocol and address, without secrets."""
+        """Its name in ledgers and messages: protocol and address, without secrets."""
         if self.protocol == GRPC:
             return f"grpc://{without_user(self.endpoint)}"
         parts = urlsplit(self.endpoint)
@@ -73,13 +73,12 @@ def destination(
     protocol: str | None = None,
     local: bool = False,
 ) -> Destination | None:
-    """The collector that arguments, settings or standard variables name, in this order.
+    """Return the collector that arguments, settings or variables name.
 
     ``None`` if none does.
 
-    :param local: then take the standard's default, a collector on this host
-
-    :raises SettingsError: a protocol or a number that cannot be
+    :param local: return a collector on this host then, the default of the standard
+    :raises SettingsError: an unknown protocol, or a number that is not valid
     """
     given = endpoint or settings.otlp_endpoint
     whole = "" if given else _variable("ENDPOINT", common=False)
@@ -88,7 +87,7 @@ def destination(
         return None
     protocol = protocol or protocol_of(settings, endpoint)
     if protocol not in {GRPC, HTTP}:
-        raise SettingsError(f"spans cannot be sent by {protocol!r}: it is {GRPC!r} or {HTTP!r}")
+        raise SettingsError(f"unknown protocol {protocol!r:.80}: use {GRPC!r} or {HTTP!r}")
     base = base or _LOCAL[protocol]
     headers = settings.otlp_headers
     return Destination(
@@ -104,10 +103,10 @@ def destination(
 
 
 def protocol_of(settings: Settings, endpoint: str | None = None) -> str:
-    """The protocol that settings or standard variables ask for, whether it can be spoken or not."""
+    """Return the protocol that is asked for, supported or not."""
     asked = settings.otlp_protocol or _variable("PROTOCOL")
     given = endpoint or settings.otlp_endpoint
-    return asked or (_guessed(given) if given else GRPC)
+    return asked or (_guess(given) if given else GRPC)
 
 
 def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:
@@ -120,10 +119,11 @@ def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:
     return {"endpoint": url, "secure": urlsplit(url).scheme == "https"}
 
 
-def _guessed(base: str) -> str:
-    """The protocol of an endpoint that was given without one: HTTP by its usual port, else gRPC.
+def _guess(base: str) -> str:
+    """Guess the protocol of an endpoint that was set without one.
 
-    The standard variables mean gRPC where they say nothing.
+    It is HTTP for its usual port.
+    Else gRPC, the default of the standard variables.
     """
     try:
         port = urlsplit(base if "//" in base else f"//{base}").port
@@ -142,7 +142,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds < 86_400:
-        raise SettingsError(f"OTEL_EXPORTER_OTLP_TIMEOUT is a number of seconds, not {text!r:.80}")
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_TIMEOUT must be a number of seconds, not {text!r:.80}"
+        )
     return seconds
 
 
@@ -152,5 +154,5 @@ def _compression(text: str) -> str:
     if text.lower() in {"gzip", "deflate"}:
         return text.lower()
     raise SettingsError(
-        f"OTEL_EXPORTER_OTLP_COMPRESSION is gzip, deflate or none, not {text!r:.80}"
+        f"OTEL_EXPORTER_OTLP_COMPRESSION must be gzip, deflate or none, not {text!r:.80}"
     )

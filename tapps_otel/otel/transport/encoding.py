@@ -1,4 +1,4 @@
-"""Spans as OTLP requests that a collector takes, with a digest of each span's content."""
+"""Spans as OTLP requests, with a digest of each span's content."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["MOST_SPANS", "Request", "encoded", "id_of"]
 
 MOST_SPANS: Final = 512  # in a request, as the SDK's own batches
-_MOST_BYTES: Final = 3 << 20  # gRPC servers take 4 MiB where nobody says otherwise
+_MOST_BYTES: Final = 3 << 20  # gRPC servers accept 4 MiB by default
 
 
 class Request:
     """An encoded ``ExportTraceServiceRequest``.
 
-    :ivar problem: why its only span cannot be encoded, if so: there is nothing to send
+    :ivar problem: why its only span cannot be encoded; then there is nothing to send
     """
 
     def __init__(
@@ -35,22 +35,22 @@ class Request:
     def digests(self) -> dict[str, str]:
         """Digests of each span's content, by span id.
 
-        Of the encoded span with its resource and its scope, which is what the collector gets.
+        They cover the encoded span with its resource and its scope: all that the collector gets.
         """
         return dict(_digests(self._message))
 
 
 def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
-    """Encode spans, in as many requests as their size asks for.
+    """Encode spans, in as many requests as their size requires.
 
-    A span that no protobuf can be made of keeps no other back.
+    A span that cannot be encoded does not affect the others.
     """
     if not spans:
         return
     try:
         message = encode_spans(spans)
         data = message.SerializeToString()
-    except Exception as error:  # noqa: BLE001 - it depends on who put what on the span
+    except Exception as error:  # noqa: BLE001 - it depends on what is on the span
         if len(spans) == 1:
             yield Request(spans, None, b"", f"{type(error).__name__}: {error}")
             return
@@ -65,10 +65,10 @@ def encoded(spans: Sequence[ReadableSpan]) -> Iterator[Request]:
 
 def _digests(message: Any) -> Iterator[tuple[str, str]]:
     for of_resource in message.resource_spans:
-        about = of_resource.resource.SerializeToString() + of_resource.schema_url.encode()
+        resource = of_resource.resource.SerializeToString() + of_resource.schema_url.encode()
         for of_scope in of_resource.scope_spans:
-            whose = about + of_scope.scope.SerializeToString() + of_scope.schema_url.encode()
-            common = blake2b(whose, digest_size=8)
+            scope = resource + of_scope.scope.SerializeToString() + of_scope.schema_url.encode()
+            common = blake2b(scope, digest_size=8)
             for span in of_scope.spans:
                 content = common.copy()
                 content.update(span.SerializeToString())
@@ -76,5 +76,5 @@ def _digests(message: Any) -> Iterator[tuple[str, str]]:
 
 
 def id_of(span: ReadableSpan) -> str:
-    """A span's id, 16 hex digits."""
+    """Return a span's id, 16 hex digits."""
     return f"{span.context.span_id:016x}"

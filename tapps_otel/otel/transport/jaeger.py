@@ -1,7 +1,7 @@
-"""Where a run's trace is looked at: links into Jaeger, and whether it answers.
+"""Links to traces in Jaeger, and whether it answers.
 
-The links are those of Jaeger's own pages, ``/trace/{trace id}``; what is asked are its query
-service's HTTP interfaces, ``/api/services`` and ``/api/traces/{trace id}``.
+The links are those of Jaeger's own pages, ``/trace/{trace id}``; the requests are those of its
+query service's HTTP interface, ``/api/services`` and ``/api/traces/{trace id}``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["STACK_URL", "has_trace", "problem", "trace_url", "url_of"]
 
 STACK_URL: Final = "http://localhost:16686"
-"""Of the Jaeger that ``docker compose up`` or ``collector/stack.sh up`` starts."""
+"""The Jaeger that ``docker compose up`` or ``collector/stack.sh up`` starts."""
 
 _WAIT: Final = 1.0  # seconds for an answer
-_FIRST_BYTES: Final = 64  # of an answer: enough to tell JSON of Jaeger's from a web page
+_FIRST_BYTES: Final = 64  # of an answer: enough to tell Jaeger's JSON from a web page
 
 
 def url_of(settings: Settings) -> str | None:
-    """The Jaeger that is set; else the stack's, if it answers; else ``None``."""
+    """Return the Jaeger of the settings; else the stack's, if it answers."""
     if settings.jaeger_url is not None:
         return settings.jaeger_url.rstrip("/")
     # A connection is tried first: where nothing listens, nothing heavy is imported.
@@ -32,20 +32,20 @@ def url_of(settings: Settings) -> str | None:
 
 
 def trace_url(url: str, trace_id: str | None) -> str | None:
-    """The page of a trace; ``None`` for an id that is none, as of a run that has not begun."""
+    """Return the page of a trace; ``None`` for an id that is not valid."""
     if trace_id is None or not re.fullmatch("[0-9a-f]{32}", trace_id):
         return None
     return f"{url}/trace/{trace_id}"
 
 
 def problem(url: str) -> str | None:
-    """Why nobody can look at a trace there, in words; ``None``: it is a Jaeger, and answers."""
+    """Return why traces cannot be seen there; ``None``: a Jaeger answers."""
     code, text = _ask(url, "/api/services")
     return None if code == 200 else text
 
 
 def has_trace(url: str, trace_id: str) -> bool:
-    """Whether that Jaeger has spans of this trace; ``False`` also where it does not answer."""
+    """Whether that Jaeger has this trace; ``False`` also without an answer."""
     return _ask(url, f"/api/traces/{trace_id}")[0] == 200
 
 
@@ -59,7 +59,7 @@ def _listens(url: str) -> bool:
 
 
 def _ask(url: str, path: str) -> tuple[int, str]:
-    """The status of Jaeger's answer, 0 where none of its came, and what is wrong in words."""
+    """Return the status of Jaeger's answer, 0 if none of its came, and what is wrong."""
     import requests
 
     try:
@@ -70,9 +70,9 @@ def _ask(url: str, path: str) -> tuple[int, str]:
     except requests.ConnectionError:
         return 0, "nothing answers there"
     except requests.RequestException as error:
-        return 0, f"it cannot be asked: {type(error).__name__}"
+        return 0, f"the request fails: {type(error).__name__}"
     if answer.status_code in {401, 403}:
-        return 0, f"it answered {answer.status_code}: it wants to know who asks"
+        return 0, f"it answered {answer.status_code}: it requires credentials"
     if not begin.lstrip().startswith(b'{"data":'):
-        return 0, f"what answers there ({answer.status_code}) is no Jaeger"
+        return 0, f"what answers there ({answer.status_code}) is not a Jaeger"
     return answer.status_code, f"it answered {answer.status_code}"

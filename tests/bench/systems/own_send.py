@@ -25,7 +25,7 @@ from .common import Arguments, answer, arguments, peak_rss_mb
 class Taking(Client):
     """A collector that takes everything at once."""
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         return Answer()
 
     def close(self) -> None:

@@ -91,9 +91,9 @@ def test_open_without_a_setting_takes_the_stack_of_this_project(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ((200, "text/html", b"<html>some page</html>"), "what answers there (200) is no Jaeger"),
-        ((500, "text/plain", b"oops"), "what answers there (500) is no Jaeger"),
-        ((401, "text/plain", b""), "it answered 401: it wants to know who asks"),
+        ((200, "text/html", b"<html>some page</html>"), "what answers there (200) is not a Jaeger"),
+        ((500, "text/plain", b"oops"), "what answers there (500) is not a Jaeger"),
+        ((401, "text/plain", b""), "it answered 401: it requires credentials"),
         ((500, "application/json", b'{"data":null,"errors":[]}'), "it answered 500"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_part_that_was_refused_is_told_and_safe_to_show(to: To, answering: Ans
     done = to("a", endpoint=answering(body=PARTIAL))
 
     assert done.code == 7
-    assert "1 of 3 spans were refused by the collector: " in done.out
+    assert "1 of 3 spans were rejected by the collector: " in done.out
     assert "\x1b" not in done.out + done.err
 
 
@@ -152,6 +152,6 @@ def test_usage_and_unknown_runs(cli: Cli, to: To, answering: Answering) -> None:
     assert cli("send").code == 2
     assert cli("send", "a", "--all").code == 2
     assert cli("send", "a", "--protocol", "carrier-pigeon").code == 2
-    assert "no collector is named" in cli("send", "a").err
+    assert "no collector is configured" in cli("send", "a").err
     assert to("../a", endpoint=answering()).code == 2
     assert to("nope", endpoint=answering()).code == 3

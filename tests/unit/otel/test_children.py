@@ -185,8 +185,11 @@ def test_nonsense_names_no_run(told: str) -> None:
     assert parent_of({PARENT: told}) is None
 
 
-def test_a_child_that_is_told_nonsense_says_so_and_goes_on() -> None:
+def test_a_malformed_variable_is_warned_of_and_joins_no_run() -> None:
     out, err = python(WHERE, {**os.environ, PARENT: "\x1b]0;nonsense", "TRACEPARENT": "x"})
 
     assert out == f"{0:032x} {0:016x} False\n"
-    assert err == f"{PARENT} is not what child_env() writes: this process joins no run\n"
+    assert err == (
+        f"the environment variable {PARENT} does not hold what child_env() writes: this process "
+        "joins no run. Start it with env=child_env(), or unset the variable.\n"
+    )

@@ -163,7 +163,10 @@ def test_patience_has_an_end(serve: Serve, client: Make) -> None:
         ((413, {}, b""), "it answered 413"),
         ((301, {"Location": "http://127.0.0.1:1/"}, b""), "it answered 301"),
         ((500, {}, b"\x00\xff\x1b[2J"), "it answered 500"),
-        ((200, {"Content-Type": "text/html"}, b"<html>"), "a web page: this is no OTLP receiver"),
+        (
+            (200, {"Content-Type": "text/html"}, b"<html>"),
+            "a web page: this is not an OTLP receiver",
+        ),
         ((200, PROTOBUF, b"\xff\xff\xff"), "its answer is not OTLP"),
     ],
 )
@@ -351,5 +354,5 @@ def test_who_gives_up_waits_for_no_other_try(client: Make, protocol: str) -> Non
 def test_a_certificate_that_is_not_there_is_told(tmp_path: Path, protocol: str) -> None:
     to = replace(to_port(protocol, 1), certificate=str(tmp_path / "ca.pem"), secure=True)
 
-    with pytest.raises(SettingsError, match=r"ca\.pem: a certificate or key cannot be read"):
+    with pytest.raises(SettingsError, match=r"ca\.pem: cannot read the certificate or key"):
         connect(to)

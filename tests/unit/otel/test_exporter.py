@@ -386,7 +386,7 @@ def test_traces_of_no_run_go_to_the_folder_that_is_given(traced: Traced, tmp_pat
 def test_a_log_beside_that_has_grown_large_is_followed_by_another(
     traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traced.exporter._keeper, "_beside", side_logs.SideLogs(largest=2_000))
+    monkeypatch.setattr(traced.exporter._router, "_side_logs", side_logs.SideLogs(largest=2_000))
     for _ in range(8):
         traced.call()
         traced.flush()
@@ -567,7 +567,7 @@ def test_a_full_disk_is_said_once_and_harms_nobody(
         traced.call("kept too")
         assert traced.flush() is SUCCESS
 
-    said = [r for r in caplog.records if "spans are missing" in r.message]
+    said = [r for r in caplog.records if "spans could not be written" in r.message]
     assert [r.levelno for r in said if r.levelno > logging.DEBUG] == [logging.ERROR]
     assert traced.names("traces") == ["kept", "kept too"]
 
@@ -579,7 +579,7 @@ def test_a_folder_that_cannot_be_made_harms_nobody(
     traced.call()
 
     assert traced.flush() is FAILURE
-    assert "spans are missing in a log" in caplog.text
+    assert "spans could not be written to a log" in caplog.text
 
 
 def test_one_runs_trouble_is_not_anothers(traced: Traced, tmp_path: Path) -> None:

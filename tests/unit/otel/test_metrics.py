@@ -275,7 +275,7 @@ class Answering(Client):
         super().__init__(Destination("grpc", "user:secret@collector:4317"))
         self.answer = answer
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -299,9 +299,9 @@ def test_spans_that_were_sent_are_counted_by_destination(reading: Reading) -> No
 
 def test_spans_that_could_not_be_sent_are_counted_by_reason(reading: Reading) -> None:
     from tapps_otel.errors import SendError
-    from tapps_otel.otel.transport.client import _TryAgainError
+    from tapps_otel.otel.transport.client import _RetryableError
 
-    for error in (SendError("collector", "401"), _TryAgainError("nobody is there", 60)):
+    for error in (SendError("collector", "401"), _RetryableError("no answer", 60)):
         with pytest.raises(SendError):
             Answering(error).send(b"", spans=4, patience=0.1)
 

@@ -24,7 +24,7 @@ class Near(Client):
         super().__init__(Destination(HTTP, url))
         self._error = error
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         if self._error is not None:
             raise self._error
         return Answer()

@@ -36,7 +36,7 @@ class Scripted(Client):
         self.sizes: list[int] = []
         self.ids: list[str] = []
 
-    def _try(self, request: bytes, seconds: float) -> Answer:
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
         answer = self.answers.pop(0) if self.answers else Answer()
         if isinstance(answer, SendError):
             raise answer
@@ -112,7 +112,7 @@ def test_spans_that_a_collector_refused_are_told_and_sent_again() -> None:
     again = Scripted()
 
     assert (report.sent, report.rejected, report.ok) == (4, 2, False)
-    assert report.problems == ["2 of 6 spans were refused by the collector: attribute too long"]
+    assert report.problems == ["2 of 6 spans were rejected by the collector: attribute too long"]
     assert send(again).sent == 6  # which were refused, nobody said
 
 
