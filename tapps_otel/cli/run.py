@@ -90,7 +90,7 @@ def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], di
     except WorkflowInputError as error:
         # The library speaks of inputs that it reads from a log.
         message = str(error).replace("the stored inputs do not fit", "the input does not fit")
-        raise WorkflowInputError(message.replace(" (any more)", ""), error.path) from None
+        raise WorkflowInputError(message, error.path) from None
 
 
 def _by_name(flow: Workflow[..., Any], values: list[Any]) -> dict[str, Any]:

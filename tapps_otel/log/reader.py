@@ -39,6 +39,7 @@ __all__ = [
     "Region",
     "check",
     "follow",
+    "follow_lines",
     "is_ours",
     "lines",
     "read",
@@ -371,6 +372,19 @@ def follow(
     :raises FileNotFoundError: no such file
     :raises LogDamagedError: at the end, where there is damage that nothing declares
     """
+    for event, _ in follow_lines(path, workflow_id, done=done, poll=poll, file=file):
+        yield event
+
+
+def follow_lines(
+    path: Path,
+    workflow_id: str,
+    *,
+    done: Callable[[], bool],
+    poll: float = 0.05,
+    file: BinaryIO | None = None,
+) -> Iterator[tuple[Event, bytes]]:
+    """Stream events as :func:`follow` does, each with its line."""
     checker = Checker(path, workflow_id)
     files = _files.system()
     with files.open_read(path) if file is None else nullcontext(file) as log:
@@ -382,7 +396,7 @@ def follow(
             for line in whole:
                 event = checker.feed(line + b"\n")
                 if event is not None:
-                    yield event
+                    yield event, line
             if len(rest) > MAX_LINE + TRAILER:
                 checker.feed(rest)
                 rest = b""
@@ -392,7 +406,7 @@ def follow(
                 # A record that only lacks its newline is whole; before, it may be half written.
                 event = checker.feed(rest) if rest else None
                 if event is not None:
-                    yield event
+                    yield event, rest
                 refuse_damage(checker, path)
                 return
             stopping = done()

@@ -1,4 +1,4 @@
-"""What the library says when it refuses to go on, and what a person can do then. Pure."""
+"""The messages of refusals: what was refused, why, and what to do next. Pure."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["diverged", "interrupted", "interrupted_too_often"]
 
 
 def diverged(record: StepHistory, loss: str, order: int, now: str | None) -> DivergenceError:
-    """A call came the same way as ``record``, with other inputs.
+    """The refusal of a call in the place of ``record``, with other inputs.
 
     :param loss: what would be passed over
-    :param now: the call's inputs, or their digest
+    :param now: digest of the call's inputs
     """
     then = record.inputs.decode(errors="replace") if record.inputs else record.inputs_digest
     return DivergenceError(
-        f"step {record.name!r} was called with other inputs than before, in the same place (call "
-        f"{order} of that name). The log has {record.step_id!r} there, with {loss} that would be "
-        f"passed over:\n  then: {then}\n  now:  {now}\nNothing was run. If a clock or a random "
-        "id is among the inputs, make it a step of its own, or give the call a key. If the change "
-        'is meant, @workflow(on_divergence="rerun") runs it as a new step. (Where digests are '
-        "shown: TAPPS_OTEL_CAPTURE_INPUTS=1 keeps the inputs themselves.)",
+        f"call {order} of step {record.name!r} has other inputs than in the log. There it is "
+        f"{record.step_id!r}, with {loss} that would be passed over:\n  then: {then}\n  now:  "
+        f"{now}\nNothing was run. If a clock or a random id is among the inputs, make it a step of "
+        "its own, or give the call a key. If the change is intended, "
+        '@workflow(on_divergence="rerun") runs the call as a new step. (To see inputs instead of '
+        "digests, set TAPPS_OTEL_CAPTURE_INPUTS=1 before the run.)",
         record.step_id,
     )
 
 
 def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
-    """A step that must not run twice was interrupted."""
+    """The refusal to run a step again that was interrupted."""
     return StepInterruptedError(
-        f"step {record.step_id!r} was interrupted, and is not run again by itself "
-        "(on_interrupted='fail'): find out what it did, then "
-        f"`tapps-otel resolve {workflow_id} {record.step_id} --result JSON`, or --rerun",
+        f"step {record.step_id!r} was interrupted, and does not run again by itself "
+        "(on_interrupted='fail'): find out what it did, then run "
+        f"`tapps-otel resolve {workflow_id} {record.step_id}` with --result JSON or --rerun",
         record.step_id,
     )
 
@@ -43,11 +43,11 @@ def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
 def interrupted_too_often(
     record: StepHistory, workflow_id: str, most: int
 ) -> InterruptedTooOftenError:
-    """A step was interrupted again and again."""
+    """The refusal to run a step again that was interrupted many times in a row."""
     return InterruptedTooOftenError(
         f"step {record.step_id!r} was interrupted {record.interruptions} times in a row, more than "
         f"max_interruptions={most}: does it kill its process? "
-        f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets it run again, "
-        "--result JSON says what it gave",
+        f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets it run again; with "
+        "--result JSON instead, that is its result",
         record.step_id,
     )

@@ -1,7 +1,8 @@
-"""Runs of executors that are not ours: they decide what runs, and the log tells what they did.
+"""Runs of third-party executors: these decide what runs, and the log records it.
 
-Such a run asks nothing of the rules of resume: its executor starts a step again when it likes, and
-the last outcome counts. What the executor's own code calls inside a step is matched as anywhere.
+Such a run does not follow the rules of resume: its executor may start a step again at any time,
+and the last outcome counts. Steps of this library that are called inside one are matched as in
+any other scope.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ _ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each even
 
 
 class ExternalStep(StepSpec):
-    """A step as its executor describes it. What it gives back is the executor's business.
+    """A step as its executor describes it; its result is only recorded, never returned.
 
     :param definition: 16 hex digits of a digest of the step's fields
     """
 
     def put_result(self, run: Recorder, event: Event, value: object) -> None:
-        """Nothing is kept, unless something is given; then as far as JSON goes."""
+        """Put a result into its event, if there is one; what JSON cannot express is simplified."""
         if value is None:
             return
         data = bytes(raw_json(value))
@@ -74,19 +75,19 @@ class ExternalStep(StepSpec):
             event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
 
     def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
-        """The same."""
+        """Put the result of a skip into its event, as any other."""
         self.put_result(run, event, value)
 
 
 class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
     """One try of an executor's step.
 
-    :ivar late: it is told of afterwards, and how long it took is not known
-    :ivar skip_reason: its executor has begun it, and then found that there is nothing to do
+    :ivar late: it is recorded after it was done, without a duration
+    :ivar skip_reason: why its executor began it and then did nothing
     :ivar attributes: of the event that will end it
     """
 
-    by_hand: bool = True  # its code is not ours to wait for
+    by_hand: bool = True  # only its executor knows when it ends
     late: bool = False
     skip_reason: str | None = None
     attributes: dict[str, Any] | None = None
@@ -94,19 +95,19 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
 
     @property
     def is_open(self) -> bool:
-        """Whether its end is still to be written."""
+        """Whether its end has not been written yet."""
         return self.state is OPEN
 
     def stop(self) -> None:
-        """Note that its code has stopped just now; why will be known later."""
+        """Note that its code has ended now; the reason is recorded later."""
         self._stopped_ns = clock.monotonic_ns()
 
     def skip_drained(self, reason: str, result: Any) -> None:
-        """End it as skipped; the reason is the executor's own, and may be of any length."""
+        """End it as skipped, with the executor's reason, shortened if it is long."""
         super().skip_drained(failures.cut(reason), result)
 
     def fail_as(self, status: str, error: BaseException) -> None:
-        """End it with a status of the executor's choice. What is open inside is given up."""
+        """End it with a status that its executor chooses, without waiting for what is inside."""
         inside = self.begin_end()
         if inside is None:
             return
@@ -135,11 +136,11 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
 
 
 class ExternalRun(RunRecorder):
-    """A run that an executor of somebody else's carries out.
+    """Records a run that a third-party executor executes.
 
     Obtained from :func:`start_run` or :func:`resume_run`.
 
-    :ivar log_name: of its log, and for people: as the id, where that can name a file
+    :ivar log_name: names its log: the id, if that can name a file
     """
 
     def __init__(self, workflow_id: str, name: str, leased: LeasedLog, store: Store) -> None:
@@ -161,7 +162,7 @@ class ExternalRun(RunRecorder):
 
     @property
     def stops(self) -> bool:
-        """Whether no step is to run that cannot be logged."""
+        """Whether a step must not run if it cannot be logged."""
         return self._config.on_log_failure == "stop"
 
     # -- steps
@@ -169,10 +170,10 @@ class ExternalRun(RunRecorder):
     def begin_step(
         self, step_id: str, spec: ExternalStep, *, late: bool = False
     ) -> ExternalAttempt:
-        """Write that the executor begins a step: its next attempt, whatever became of the last.
+        """Write that the executor begins a step: its next attempt, however the last one ended.
 
-        :param step_id: the executor's own; it stands in the current scope
-        :raises RunEndedError: the scope is over
+        :param step_id: the executor's own; unique in the current scope
+        :raises RunEndedError: the scope has ended
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         scope = self.scope_here()
@@ -198,11 +199,11 @@ class ExternalRun(RunRecorder):
     def mark_step(
         self, step_id: str, spec: ExternalStep, artifacts: Iterable[Artifact] = ()
     ) -> None:
-        """Write that a step was done, by somebody and at some time: the executor was told so."""
+        """Write that a step was done, as its executor was told afterwards."""
         self.begin_step(step_id, spec, late=True).finish(artifacts=artifacts)
 
     def skip_step(self, step_id: str, spec: ExternalStep, reason: str) -> None:
-        """Write that the executor passes over a step, which has failed or was never begun."""
+        """Write that the executor skips a step, which has failed or was never begun."""
         scope = self.scope_here()
         place = _place(scope, step_id)
         event = Event(
@@ -227,10 +228,10 @@ class ExternalRun(RunRecorder):
     # -- the end
 
     def end(self, status: str, error: BaseException | str | None = None) -> None:
-        """End the run as its executor says it has ended.
+        """End the run with the status that its executor gives it.
 
-        :param status: the executor's own word: one that is not ours counts as ``failed``
-        :param error: what it names as the reason
+        :param status: the executor's own word; an unknown one counts as ``failed``
+        :param error: the reason that it gives
         """
         if self.root.state is not OPEN:
             return
@@ -241,7 +242,7 @@ class ExternalRun(RunRecorder):
             self._write_end(status, error)
 
     async def end_async(self, status: str, error: BaseException | str | None = None) -> None:
-        """The same from a coroutine."""
+        """End the run as :meth:`end` does, without blocking the event loop."""
         if self.root.state is not OPEN:
             return
         try:
@@ -255,21 +256,21 @@ class ExternalRun(RunRecorder):
         self.end(self._status_by(error), error)
 
     async def end_by_async(self, error: BaseException) -> None:
-        """The same from a coroutine."""
+        """End the run as :meth:`end_by` does, without blocking the event loop."""
         await self.end_async(self._status_by(error), error)
 
     def _status_by(self, error: BaseException) -> str:
         return "interrupted" if self._terminated else status_of(error, self.workflow_id)
 
-    def _write_end(self, said: str, error: BaseException | str | None) -> None:
-        status = said if said in _STATUSES else "failed"
+    def _write_end(self, word: str, error: BaseException | str | None) -> None:
+        status = word if word in _STATUSES else "failed"
         event = self._end_event(status)
-        if status != said:
-            event.attributes = {ATTR.EXECUTOR_STATUS: said}
+        if status != word:
+            event.attributes = {ATTR.EXECUTOR_STATUS: word}
         if isinstance(error, BaseException):
             event.error = failures.describe(error)
         elif status == "failed":
-            message = str(error or f"its executor ended it as {said!r} and named no reason")
+            message = str(error or f"its executor ended it as {word!r} and gave no reason")
             event.error = {
                 "type": "WorkflowFailed",
                 "message": failures.cut(message),
@@ -282,20 +283,20 @@ class ExternalRun(RunRecorder):
         finally:
             self.close()
 
-    # -- driven by hand: the lease is held for the time of a call
+    # -- calls one by one, with the lease held only during each
 
     def release_log(self) -> None:
-        """Leave the run to whoever calls next, this process or another: it has not ended."""
+        """Close the log and release the lease of a run that has not ended."""
         if self._writer is not None:
             self._head = (self._writer.sha, self._writer.seq)
         self.close()
         self._attach_log(None, None)
 
     def reacquire_log(self) -> bool:
-        """Go on where :meth:`release_log` left off, as the same execution.
+        """Continue after :meth:`release_log`, as the same execution.
 
-        :returns: ``False`` if another process has gone on with the run meanwhile
-        :raises RunBusyError: another process carries it on
+        :returns: ``False`` if another process has continued the run meanwhile
+        :raises RunBusyError: another process executes it
         :raises LogDamagedError: its log was changed
         """
         with lease_log(self._store, self.log_name, self.name, self._config) as leased:
@@ -307,7 +308,7 @@ class ExternalRun(RunRecorder):
 
 
 def _place(scope: Scope, step_id: str) -> str:
-    """The step's place in this scope.
+    """The place of a step in this scope.
 
     :raises ValueError: its id is too long for an event
     """
@@ -319,10 +320,10 @@ def _place(scope: Scope, step_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExternalWorkflow:
-    """What the log says of a workflow that is not ours.
+    """The workflow of a third-party executor, as the log describes it.
 
     :ivar name: for people
-    :ivar about: what the ``workflow`` field says beside it; ``executor`` at least
+    :ivar about: fields of ``workflow`` in the log, besides the name; ``executor`` at least
     :ivar inputs: of this run, as JSON, an object
     """
 
@@ -334,9 +335,9 @@ class ExternalWorkflow:
 def start_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
 ) -> ExternalRun:
-    """Begin a run under this id, or, where that has a log already, under ``<id>.2`` and so on.
+    """Start a run under this id or, if that has a log, under ``<id>.2`` and so on.
 
-    :param workflow_id: the executor's own, whatever it is
+    :param workflow_id: the executor's own; any string
     :raises LogWriteError: the log cannot be opened
     """
     for number in range(1, _MOST_NAMES):
@@ -348,19 +349,19 @@ def start_run(
             with lease_log(store, name, workflow.name, config) as leased:
                 if leased.history.seq == 0:
                     return begin_run(store, own_id, workflow, leased)
-                leased.release()  # somebody was quicker
+                leased.release()  # another process was faster
         except RunBusyError:
             continue
     path = store.log_path(log_name(workflow_id))
-    raise LogWriteError(path, f"{_MOST_NAMES} runs of that id are there already")
+    raise LogWriteError(path, f"{_MOST_NAMES} runs of that id exist already")
 
 
 def resume_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
 ) -> ExternalRun:
-    """Go on with the run of this id, as its next execution; without a log, begin it.
+    """Resume the run of this id, as its next execution; start it if it has no log.
 
-    :raises RunBusyError: another process carries it on
+    :raises RunBusyError: another process executes it
     :raises LogDamagedError: its log was changed; nothing was written
     :raises LogWriteError: the log cannot be opened
     """
@@ -371,13 +372,16 @@ def resume_run(
 def begin_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, leased: LeasedLog
 ) -> ExternalRun:
-    """Begin an execution of the run whose log is held; a run around it is told so.
+    """Begin an execution of the run whose log is leased; the current run gets an annotation.
 
-    :raises ValueError: its id, or what is to be said of it, is too large for an event
+    :raises ValueError: its id or its description is too large for an event
     """
     size = len(raw_json(dict(workflow.about)))
     if len(workflow_id) > _ID_LIMIT or size > _ABOUT_LIMIT:
-        msg = f"an id of {len(workflow_id)} characters, a description of {size} bytes: too large"
+        msg = (
+            f"an id of {len(workflow_id)} characters and a description of {size} bytes are too "
+            f"large: at most {_ID_LIMIT} and {_ABOUT_LIMIT}"
+        )
         raise ValueError(msg)
     run = ExternalRun(workflow_id, workflow.name, leased, store)
     begin_execution(run, leased, workflow.about, workflow.inputs)

@@ -1,4 +1,4 @@
-"""Failures: an exception as the log holds it, and the way back. Pure, but for the traceback."""
+"""Failures: an exception as the log has it, and back. Pure, except for the traceback."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {**described, **kept}
 
 
-def rebuild(error: dict[str, Any] | None, home: str | None = None) -> BaseException:
-    """The exception that a recorded failure was: its class if that is loaded, else a stand-in.
+def rebuild(error: dict[str, Any] | None, module: str | None = None) -> BaseException:
+    """The exception of a recorded failure; :class:`StepFailedError` if its class is not loaded.
 
-    Nothing is imported, and no ``__init__`` runs: the log is not trusted to choose code.
+    Nothing is imported, and no ``__init__`` runs: a log must not choose what code runs.
 
-    :param home: module of the workflow: a script is ``__main__`` in one execution, and has its own
-        name in another
+    :param module: of the workflow: a script is ``__main__`` in one execution, and has a name of
+        its own in another
     """
     error = error or {}
     type_name, message = str(error.get("type", "?")), str(error.get("message", ""))
-    kind = _loaded_exception(type_name) or _exception_at_home(type_name, home)
+    kind = _loaded_exception(type_name) or _exception_of_script(type_name, module)
     args, attributes = error.get("args", []), error.get("attributes", {})
     if kind is not None and isinstance(args, list) and isinstance(attributes, dict):
         try:
@@ -50,32 +50,32 @@ def rebuild(error: dict[str, Any] | None, home: str | None = None) -> BaseExcept
             rebuilt.args = tuple(args)
             for name, value in attributes.items():
                 setattr(rebuilt, name, value)
-            if str(rebuilt) == message:  # else it needs what JSON could not keep
+            if str(rebuilt) == message:  # otherwise it needs what JSON could not store
                 return rebuilt
-        except Exception:  # noqa: BLE001, S110 - a class with needs of its own
+        except Exception:  # noqa: BLE001, S110 - whatever the class raises
             pass
     return StepFailedError(type_name, message)
 
 
 def mark(error: BaseException, workflow_id: str, step_id: str) -> None:
-    """Note that ``error`` is what left this step."""
+    """Mark ``error`` as the exception that left this step."""
     try:
         left = error.__dict__.setdefault(_MARK, [])
         left.append((workflow_id, step_id))
-    except AttributeError:  # slots without a dict: it cannot be followed
+    except AttributeError:  # no __dict__: it cannot be marked
         pass
 
 
 def left_a_step(error: BaseException, workflow_id: str) -> bool:
-    """Whether ``error`` left a step of this run before."""
+    """Whether ``error`` has left a step of this run."""
     return any(run == workflow_id for run, _ in getattr(error, _MARK, ()))
 
 
 def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
     """The steps of a scope whose exception left it with ``error``.
 
-    It itself, its cause, a member of a group; its context only when the scope's own code raised
-    it, for a step's exception was merely raised *while* another was handled.
+    These are of the exception itself, its cause, the members of a group; of its context only when
+    the scope's own code raised it: a step's exception is merely raised *while* another is handled.
     """
     prefix = "" if parent is None else f"{parent}/"
     found: dict[str, None] = {}
@@ -117,7 +117,7 @@ def _message(error: BaseException) -> str:
 
 
 def cut(text: str) -> str:
-    """Keep the head and the tail: a stack tells most at its ends."""
+    """Shorten a long text to its head and tail, the most useful parts of a stack."""
     if len(text) <= _TEXT_LIMIT:
         return text
     half = _TEXT_LIMIT // 2
@@ -125,7 +125,7 @@ def cut(text: str) -> str:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    """What the exception carries beside its args: in its dict, in slots, in fields of C."""
+    """Attributes of the exception besides its args: in its dict, in slots, in fields of C."""
     carried = dict(getattr(error, "__dict__", {}))
     for base in type(error).__mro__:
         if base is BaseException:
@@ -137,7 +137,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
                     carried[name] = value
     plain = {}
     for name, value in carried.items():
-        with suppress(Exception):  # a value that cannot even be looked at is left out
+        with suppress(Exception):  # a value that raises when it is read is left out
             scalar = _as_scalar(value)
             if name not in {_MARK, "__notes__"} and _is_small_json(scalar):
                 plain[name] = scalar
@@ -145,7 +145,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
 
 
 def _as_scalar(value: Any) -> Any:
-    """An ``HTTPStatus`` is an int, and compares as one: better that than nothing."""
+    """The plain int or str of a subclass: an ``HTTPStatus`` compares as an int."""
     if isinstance(value, int) and type(value) is not bool:
         return int(value)
     return str.__str__(value) if isinstance(value, str) else value
@@ -159,7 +159,7 @@ def _is_small_json(value: object) -> bool:
 
 
 def _loaded_exception(type_name: str) -> type[BaseException] | None:
-    """Look a class up by its module-qualified name among what is imported already."""
+    """Find a class by its module-qualified name in the modules that are loaded."""
     parts = type_name.split(".")
     for split in range(len(parts) - 1, -1, -1):
         module = sys.modules.get(".".join(parts[:split]) or "builtins")
@@ -174,11 +174,12 @@ def _loaded_exception(type_name: str) -> type[BaseException] | None:
     return None
 
 
-def _exception_at_home(type_name: str, home: str | None) -> type[BaseException] | None:
+def _exception_of_script(type_name: str, module: str | None) -> type[BaseException] | None:
+    """Find an exception class of the workflow's module, which was or is ``__main__``."""
     module_name, _, name = type_name.rpartition(".")
-    if home is None or "__main__" not in {module_name, home}:
+    if module is None or "__main__" not in {module_name, module}:
         return None
-    found = getattr(sys.modules.get(home), name, None)
+    found = getattr(sys.modules.get(module), name, None)
     if isinstance(found, type) and issubclass(found, BaseException):
-        return found if found.__module__ == home else None
+        return found if found.__module__ == module else None
     return None

@@ -1,4 +1,4 @@
-"""What is to know of the functions that users decorate."""
+"""Facts about the functions that users decorate: name, signature, digest of the code."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["definition_of", "is_async", "name_of", "signature_of"]
 
-# Functions live as long as their module; what is known of them is found once.
+# Functions live as long as their module: these are computed once.
 _signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, ...], Signature]]
 _signatures = WeakKeyDictionary()
 _definitions: WeakKeyDictionary[Callable[..., Any], str | None] = WeakKeyDictionary()
 
 
 def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signature:
-    """How its arguments and result become JSON.
+    """The signature of a function: how its arguments and result become JSON.
 
-    :raises TypeError: ``ignore`` names no parameter
+    :raises TypeError: ``ignore`` names an unknown parameter
     """
     if not isinstance(fn, (FunctionType, MethodType)):
-        return Signature(fn, ignore)  # it would be kept for ever by what is known of it
+        return Signature(fn, ignore)  # in the cache it would never be freed
     known = _signatures.setdefault(fn, {})
     if ignore not in known:
         known[ignore] = Signature(fn, ignore)
@@ -39,9 +39,9 @@ def signature_of(fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> Signat
 
 
 def definition_of(fn: Callable[..., Any]) -> str | None:
-    """16 hex of the digest of a function's code: comments, layout, docstring and decorators apart.
+    """Digest of a function's code without comments, layout, docstring and decorators.
 
-    ``None`` without source. It may differ between Python versions.
+    16 hex digits; ``None`` without source. It may differ between Python versions.
     """
     fn = getattr(fn, "__func__", fn)
     if not isinstance(fn, FunctionType):
@@ -54,7 +54,7 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
 def _digest_of_code(fn: FunctionType) -> str | None:
     try:
         tree = ast.parse(_source_of(fn)).body[0]
-    except (SyntaxError, ValueError, IndexError, TokenError):  # a file that has changed since
+    except (SyntaxError, ValueError, IndexError, TokenError):  # the file has changed
         return None
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         tree.decorator_list = []
@@ -65,8 +65,8 @@ def _digest_of_code(fn: FunctionType) -> str | None:
 
 
 def _source_of(fn: FunctionType) -> str:
-    """As ``inspect.getsource`` gives it, which looks through all modules first."""
-    inner = inspect.unwrap(fn)  # what stands under decorators
+    """The source of a function, as ``inspect.getsource`` finds it after a search of all modules."""
+    inner = inspect.unwrap(fn)  # the function under its decorators
     if isinstance(inner, FunctionType):
         fn = inner
     code = fn.__code__
@@ -75,19 +75,19 @@ def _source_of(fn: FunctionType) -> str:
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether its calls are awaited.
+    """Whether a function's calls are awaited.
 
     :raises TypeError: it is a generator
     """
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         msg = (
             f"{name_of(fn)} is a generator: its values come one by one, and cannot be stored as "
-            "a result. Give back a list"
+            "a result. Return a list instead"
         )
         raise TypeError(msg)
     return inspect.iscoroutinefunction(fn)
 
 
 def name_of(fn: Callable[..., Any]) -> str:
-    """What to call it in the log."""
+    """A function's name in the log."""
     return getattr(fn, "__name__", None) or type(fn).__name__

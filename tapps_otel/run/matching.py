@@ -1,8 +1,7 @@
-"""Matching: which record of the past a call takes, by the rules of resume. Pure.
+"""Matching: which record of the log a call takes, by the rules of resume. Pure.
 
-Content first: the first unclaimed record of the scope with the same name and inputs (or key). The
-guard then looks at calls that match nothing, and finds those that came the same way as a record
-with something to lose.
+Content first: the first unclaimed record of the scope with the same name and inputs (or key). For
+a call that matches none, the guard looks for a record with something to lose in whose place it is.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["Matcher"]
 class Matcher:
     """The records that one attempt of a scope may take.
 
-    A retry has no guard for what the try before asked for: such records are no longer due.
+    A retry has no guard for the calls of the try before: their records are no longer due.
 
     :ivar fresh: whether the scope has no past at all
     """
@@ -32,11 +31,11 @@ class Matcher:
         self._scope = None if past is None else past.scope
         self._lost = [] if past is None else past.lost
         self._used = {} if past is None else past.used
-        # Most runs ask again for just what they asked for before, in the same order. As long as
-        # that holds, the next record is always the first of these, and nothing is looked up.
+        # Most runs make the same calls again, in the same order. As long as they do, the next
+        # record is always the first of these, and nothing is looked up.
         self._ahead = deque(() if past is None else past.records)
-        # From the first call on that comes otherwise: the unclaimed records by their places, and
-        # by their content (the last one first: they are taken from the end).
+        # From the first call that differs on: the unclaimed records by their places, and by their
+        # content (the last one first: they are taken from the end).
         self._unclaimed: dict[str, StepHistory] | None = None
         self._by_content: dict[tuple[str, str | None, str | None], list[StepHistory]] = {}
         self._by_order: dict[tuple[str, int], list[StepHistory]] | None = None
@@ -73,7 +72,7 @@ class Matcher:
         return unclaimed
 
     def lost(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
-        """An interrupted record with this content that counts no more and nobody resolved."""
+        """An interrupted, unresolved record with this content that does not count any longer."""
         for record in self._lost:
             same = record.key == key if key is not None else record.inputs_digest == digest
             if record.name == name and same:
@@ -83,10 +82,10 @@ class Matcher:
     def guard(
         self, name: str, order: int, loses: Callable[[StepHistory], str | None]
     ) -> tuple[StepHistory, str] | None:
-        """Check an ordered call without key that matched nothing.
+        """Check an ordered call without key that matched no record.
 
-        :param loses: says what would be lost if this record were passed over, ``None`` for nothing
-        :returns: the record that came the same way, and what it has to lose
+        :param loses: what would be lost if this record were passed over, ``None`` for nothing
+        :returns: the record in whose place the call is, and what would be lost
         """
         unclaimed = self._look_up()
         if not unclaimed:

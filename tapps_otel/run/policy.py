@@ -1,4 +1,4 @@
-"""How a step is tried: retries, waits, time-outs, and what an interruption means. Pure."""
+"""How a step is tried: retries, waits, timeouts, and what an interruption means. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Backoff", "OnDivergence", "OnInterrupted", "Policy"]
 OnDivergence = Literal["fail", "rerun"]
 OnInterrupted = Literal["rerun", "fail"]
 
-# Trying again cannot mend these; and a refusal must not be hidden by a second try.
+# A retry cannot help against these, and a second try must not hide a refusal.
 _FINAL: Final = (RunError, LogError, PlatformError, ValueNotStoredError)
 
 
@@ -32,8 +32,8 @@ class Backoff:
     :param initial: the first wait, seconds
     :param factor: each wait is this many times the one before
     :param maximum: the longest wait, seconds
-    :param jitter: up to this share of each wait is left out, by chance, so that many runs which
-        failed together do not come back together
+    :param jitter: each wait is shortened by up to this share, at random, so that many runs which
+        failed together do not retry together
     """
 
     initial: float = 1
@@ -47,7 +47,7 @@ class Backoff:
             raise ValueError(msg)
 
     def wait_ns(self, failures: int) -> int:
-        """How long to wait after the n-th failure, ns."""
+        """How long to wait after so many failures, ns."""
         try:
             seconds = min(self.maximum, self.initial * self.factor ** (failures - 1))
         except OverflowError:
@@ -57,7 +57,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What ``@step`` was told about trying.
+    """The options of ``@step`` about retries, timeouts and interruptions.
 
     :ivar retries: tries after the first
     :ivar timeout: of one try, seconds; async steps only
@@ -79,15 +79,15 @@ class Policy:
             msg = "retries and max_interruptions cannot be negative"
             raise ValueError(msg)
         if self.timeout is not None and not self.timeout > 0:
-            msg = f"timeout={self.timeout!r}: a time-out is a positive number of seconds"
+            msg = f"timeout={self.timeout!r}: expected a positive number of seconds"
             raise ValueError(msg)
         try:
             issubclass(Exception, self.retry_on)
         except TypeError:
-            msg = f"retry_on={self.retry_on!r}: it is a tuple of exception classes"
+            msg = f"retry_on={self.retry_on!r}: expected a tuple of exception classes"
             raise TypeError(msg) from None
         if self.on_interrupted not in {"rerun", "fail"}:
-            msg = f"on_interrupted={self.on_interrupted!r}: it is 'rerun' or 'fail'"
+            msg = f"on_interrupted={self.on_interrupted!r}: expected 'rerun' or 'fail'"
             raise ValueError(msg)
 
     def retry_in_ns(self, error: BaseException, failures: int) -> int | None:

@@ -1,8 +1,8 @@
-"""Looking at runs: their events, their history. Changes nothing."""
+"""Queries: events, histories and lists of runs, and the resume of any run by its id."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease, reader
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tapps_otel.log.event import Event
     from tapps_otel.log.store import RunSummary
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
 
 __all__ = [
+    "RunStatus",
     "events",
     "follow",
     "history",
@@ -30,8 +30,13 @@ __all__ = [
 ]
 
 
+RunStatus = Literal[
+    "running", "completed", "failed", "cancelled", "interrupted", "paused", "timeout", "damaged"
+]
+
+
 def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[WorkflowEvent]:
-    """The run's events, in order, each only once the chain vouches for it. Bounded memory.
+    """The run's events in order, each after its place in the chain was checked; bounded memory.
 
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage, after the events before it
@@ -43,23 +48,26 @@ def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[W
         raise RunNotFoundError(workflow_id, store.folder) from None
 
 
-def follow(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[Event]:
-    """The run's events as they are written; ends when no process carries the run on.
+def follow(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[WorkflowEvent]:
+    """The run's events as they are written; ends when no process executes the run.
 
     :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: at the end, if the log is damaged
     """
     store, workflow_id = find(workflow_id, log_dir)
-    held = store.lease_path(workflow_id)
+    path, lease_path = store.log_path(workflow_id), store.lease_path(workflow_id)
+    lines = reader.follow_lines(path, workflow_id, done=lambda: lease.holder(lease_path) is None)
     try:
-        yield from reader.follow(
-            store.log_path(workflow_id), workflow_id, done=lambda: lease.holder(held) is None
-        )
+        for _, line in lines:
+            yield WorkflowEvent.from_line(line)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None
 
 
 def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistory:
-    """What the run's log says, folded. A run without an end is ``running`` while it is carried on.
+    """The history of a run, from its log.
+
+    A run without an end is ``running`` while a process executes it, otherwise ``interrupted``.
 
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: the log was changed
@@ -75,15 +83,18 @@ def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistor
 
 def list_runs(
     *,
-    status: str | None = None,
+    status: RunStatus | None = None,
     workflow: str | None = None,
     since_ns: int | None = None,
     last: int | None = None,
     log_dir: Path | str | None = None,
 ) -> Iterator[RunSummary]:
-    """The runs of the folder, the one written to last first; their logs are not read whole.
+    """The runs in the folder, the one written to last first; their logs are not read whole.
 
-    :param last: at most so many
+    :param status: only runs of this status
+    :param workflow: only runs of the workflow of this name
+    :param since_ns: only runs written to at this time or later, ns since 1970 UTC
+    :param last: at most this many
     """
     return store_of(log_dir).runs(status=status, workflow=workflow, since_ns=since_ns, last=last)
 
@@ -91,7 +102,11 @@ def list_runs(
 def last_run(
     workflow: str | None = None, *, log_dir: Path | str | None = None
 ) -> RunHistory | None:
-    """The history of the run that was written to last, of this workflow if one is named."""
+    """The history of the run that was written to last.
+
+    :param workflow: only runs of the workflow of this name
+    :returns: ``None`` if there is none
+    """
     found = store_of(log_dir).last(workflow)
     return None if found is None else history(found.workflow_id, log_dir=log_dir)
 

@@ -1,7 +1,7 @@
-"""What a person decides about a run: accept the damage of its log, settle an interrupted step.
+"""Decisions of a person about a run: declare damage of its log, resolve an interrupted step.
 
-Both take the lease, so that nobody carries the run on meanwhile, and only add to the log. What
-they add belongs to the execution that will follow, as the seal of a torn end does.
+Both take the lease, so that no process executes the run meanwhile, and only append to the log.
+Their events belong to the execution that follows, like the seal of a torn end.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ __all__ = ["repair", "resolve"]
 
 
 def repair(workflow_id: str, *, log_dir: Path | str | None = None) -> tuple[int, int, int] | None:
-    """Declare whatever stands behind the last good line as damaged, because a person said so.
+    """Declare all bytes after the last good line as damaged, because a person accepts that.
 
-    Nothing is removed or rewritten: a ``log_repair`` is added, synced.
+    Nothing is removed or rewritten: a ``log_repair`` is appended and synced.
 
-    :returns: offset and length of what was declared, and the seq of the declaration; ``None``
-        where the log needs none
+    :returns: offset and length of the damage, and the seq of the declaration; ``None`` if the log
+        needs none
     :raises RunNotFoundError: there is no such run
-    :raises RunBusyError: a process carries it on
-    :raises LogDamagedError: the file is not a log of ours
+    :raises RunBusyError: a process executes it
+    :raises LogDamagedError: the file is not a log of tapps_otel
     :raises LogVersionError: a newer format
     :raises LogWriteError: it cannot be written
     """
     store, workflow_id = find(workflow_id, log_dir)
-    store.summary(workflow_id)  # a run that is not there gets no lease
+    store.summary(workflow_id)  # a run that does not exist gets no lease file
     with _leased(store, workflow_id):
         region = check(store.log_path(workflow_id), workflow_id).region
         if region is None:
@@ -63,13 +63,13 @@ def resolve(
     result: bytes | None = None,
     log_dir: Path | str | None = None,
 ) -> None:
-    """Say what became of an interrupted step.
+    """Resolve an interrupted step.
 
-    :param result: what it gave back, as compact JSON: the step is completed, and is not run
-        again; ``None``: it did not do its work, and runs again on resume
+    :param result: its result, as compact JSON: the step has completed, and does not run again;
+        ``None``: it did not do its work, and runs again on resume
     :raises RunNotFoundError: there is no such run
-    :raises RunBusyError: a process carries it on
-    :raises RunConflictError: the run has completed; no such step; a step that is not interrupted
+    :raises RunBusyError: a process executes it
+    :raises RunConflictError: the run has completed; no such step; a step that was not interrupted
     :raises LogDamagedError: the log was changed; nothing was written
     :raises LogWriteError: it cannot be written
     """
@@ -77,12 +77,12 @@ def resolve(
     store.summary(workflow_id)
     with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
         step = _find(fold.history, step_id)
-        settlement = _Settlement(fold.history, step)
+        resolution = _Resolution(fold.history, step)
         if result is not None:
-            for event in settlement.finish(store, result):
+            for event in resolution.finish(store, result):
                 writer.append(event, sync=True)
-        # After the result: were it alone in the log, the step would run again.
-        writer.append(settlement.remark("rerun" if result is None else "result"), sync=True)
+        # After the result: alone in the log, it would let the step run again.
+        writer.append(resolution.decision("rerun" if result is None else "result"), sync=True)
 
 
 def _find(history: RunHistory, step_id: str) -> StepHistory:
@@ -93,14 +93,14 @@ def _find(history: RunHistory, step_id: str) -> StepHistory:
     if step is None:
         waiting = [one.step_id for one in history.steps if _is_interrupted(one)]
         raise RunConflictError(
-            f"run {name!r} has no step {step_id!r}. Interrupted are: "
-            f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` shows all"
+            f"run {name!r} has no step {step_id!r}. Interrupted steps: "
+            f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` lists all"
         )
     if not _is_interrupted(step):
         runs = (
             "resume takes its result from the log"
             if step.stored
-            else "resume raises it again, for it was handled"
+            else "resume raises its exception again, because that was handled"
             if step.handled
             else "resume runs it again by itself"
         )
@@ -111,19 +111,19 @@ def _find(history: RunHistory, step_id: str) -> StepHistory:
 
 
 def _is_interrupted(step: StepHistory) -> bool:
-    """Whether its last attempt never ended; the next execution may have said so already."""
+    """Whether its last attempt never ended; a later execution may have recorded that."""
     return not step.last.end_seq or step.status == "interrupted"
 
 
-class _Settlement:
-    """The events by which a step is settled, before the execution that goes on with the run."""
+class _Resolution:
+    """The events that resolve a step, written before the execution that resumes the run."""
 
     def __init__(self, history: RunHistory, step: StepHistory) -> None:
         self._history, self._step = history, step
         self._execution = history.executions[-1].number + 1 if history.executions else 1
 
     def finish(self, store: Store, result: bytes) -> Iterator[Event]:
-        """End the open attempt with a result; if that is closed, a new one of no length."""
+        """End the open attempt with a result; if it has ended, a new one of zero duration."""
         step, last, history = self._step, self._step.last, self._history
         number, span_id, started = last.number, last.span_id, last
         at = history.executions[-1].last_timestamp
@@ -147,7 +147,7 @@ class _Settlement:
             event.result_blob = Blobs(store.blobs_folder(history.workflow_id)).put(result)
         yield event
 
-    def remark(self, by: str) -> Event:
+    def decision(self, by: str) -> Event:
         """The decision itself, at the time it was made."""
         return Event(
             event_type="annotation",
@@ -204,7 +204,7 @@ def _leased(store: Store, workflow_id: str) -> Iterator[None]:
 def _writing(
     store: Store, workflow_id: str, *, accept_damage: bool = False
 ) -> Iterator[tuple[Fold, LogWriter]]:
-    """Open the log for appending, as a resume does; it is folded on the way."""
+    """Open the log for appending, and fold its events."""
     path, fold = store.log_path(workflow_id), Fold(workflow_id)
     try:
         with collector_paused():
@@ -213,7 +213,7 @@ def _writing(
                 workflow_id,
                 durability=settings.current().durability,
                 boot_id=boot_id(),
-                stop=True,  # whoever decided is there to be told
+                stop=True,  # the person who decides must see a failure
                 accept_damage=accept_damage,
                 on_event=fold.feed,
             )

@@ -1,4 +1,4 @@
-"""Sending spans of runs from their logs, to whatever collector is named."""
+"""Sending the spans of runs from their logs to a collector."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ def send(
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,
 ) -> SendReport:
-    """Send a run's spans from its log: those that the collector has not confirmed yet.
+    """Send a run's spans from its log: those that the collector has not acknowledged yet.
 
-    Also of a run that was killed, or made without OpenTelemetry, or whose collector was down. What
-    an SDK made is sent as that sent it, to the byte; what was cut short ends, as an error, at its
-    execution's last moment. Delivery is at least once.
+    This works for a run that was killed, that ran without OpenTelemetry, or whose collector was
+    down. Spans that an SDK made are sent as it sent them, byte for byte; an interrupted span ends,
+    as an error, at the last event of its execution. Delivery is at least once.
 
-    :param endpoint: where to, as ``http://collector:4317``; else what settings or the standard
-        variables name
+    :param endpoint: as ``http://collector:4317``; otherwise the one in the settings or in the
+        standard variables
     :param protocol: ``grpc`` or ``http/protobuf``
-    :param force: send everything, confirmed or not
+    :param force: send all spans, acknowledged or not
     :param progress: called at the start and after each answer, with the report so far
-    :returns: how many were sent, and what went wrong: look at ``ok``
+    :returns: how many were sent, and what failed: check ``ok``
     :raises RunNotFoundError: there is no such run
     :raises SettingsError: no collector is configured
-    :raises SendError: it cannot be reached, or refuses
-    :raises LogDamagedError: the log was changed; what stands before the damage was sent
-    :raises LedgerError: the log has not any more what the collector confirmed
+    :raises SendError: the collector cannot be reached, or refuses
+    :raises LogDamagedError: the log was changed; the spans before the damage were sent
+    :raises LedgerError: the log no longer has the spans that the collector acknowledged
     """
-    from tapps_otel.otel.replay.send import (  # heavy, and only for those who send
+    from tapps_otel.otel.replay.send import (  # heavy: only for those who send
         client_of,
         send_run,
     )
 
-    store, workflow_id = find(workflow_id, log_dir)  # before anything else
+    store, workflow_id = find(workflow_id, log_dir)  # before a connection is opened
     client = client_of(endpoint=endpoint, protocol=protocol)
     try:
         return send_run(store, workflow_id, client, force=force, progress=progress)
@@ -69,21 +69,21 @@ def send_all(
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,
 ) -> Iterator[SendReport]:
-    """Send the spans of every run of the folder, and of traces of no run, as :func:`send` does.
+    """Send the spans of every run in the folder, and of traces of no run, as :func:`send` does.
 
-    One whose log or ledger is damaged does not keep the others back: its report says so.
+    A damaged log or ledger does not stop the others: it becomes a problem in its report.
 
     :param since_ns: only runs whose log was written to at this time or later, ns since 1970 UTC
     :raises SettingsError: no collector is configured
-    :raises SendError: it cannot be reached, or refuses; the rest was not tried
+    :raises SendError: the collector cannot be reached, or refuses; the rest was not tried
     """
     from tapps_otel.otel.replay.send import SendReport, client_of, send_run
 
     store = store_of(log_dir)
     client = client_of(endpoint=endpoint, protocol=protocol)
-    beside = store.side_paths()
+    side = store.side_paths()
     of_runs = [run.workflow_id for run in store.runs(since_ns=since_ns)]
-    alone = [] if since_ns is not None else sorted(beside.keys() - set(of_runs))
+    alone = [] if since_ns is not None else sorted(side.keys() - set(of_runs))
     try:
         for workflow_id in [*of_runs, *alone]:
             report = SendReport(workflow_id, client.destination.name)
@@ -93,7 +93,7 @@ def send_all(
                     workflow_id,
                     client,
                     force=force,
-                    beside=beside.get(workflow_id, []),
+                    beside=side.get(workflow_id, []),
                     report=report,
                     progress=progress,
                 )

@@ -1,4 +1,4 @@
-"""SIGTERM: a process that is asked to end leaves a log that says so."""
+"""SIGTERM: a process that is asked to end records that in its log."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["SigtermHandler"]
 class SigtermHandler:
     """Turns SIGTERM into ``SystemExit(143)`` in the main thread, until :meth:`restore`.
 
-    Nothing is changed in another thread, or where the program has a handler of its own.
+    It does nothing in another thread, or where the program has a handler of its own.
 
-    :param note: called first; an event loop shows its code a cancellation only
+    :param note: called first, because in an event loop the code only sees a cancellation
     """
 
     def __init__(self, note: Callable[[], None]) -> None:

@@ -7,7 +7,16 @@ import dataclasses
 import functools
 import inspect
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from tapps_otel import clock
 from tapps_otel.errors import StepTimeoutError
@@ -28,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Step", "step"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 _DEFAULT = Backoff()
 
@@ -36,7 +47,7 @@ _DEFAULT = Backoff()
 class Step(Generic[P, R]):
     """A function whose calls inside a workflow are steps; made by :func:`step`.
 
-    Outside a workflow it is the plain function.
+    Outside a workflow its calls are plain calls.
     """
 
     def __init__(
@@ -55,8 +66,8 @@ class Step(Generic[P, R]):
         if policy.timeout is not None and not self._async:
             msg = (
                 f"timeout= on {name_of(fn)}: code that does not await cannot be stopped from "
-                "outside. Make the step async, or give the time limit to what it calls "
-                "(a socket, a subprocess, a request)"
+                "outside. Make the step async, or set the timeout on what it calls (a socket, a "
+                "subprocess, a request)"
             )
             raise TypeError(msg)
         self._signature = signature = signature_of(fn, ignore)
@@ -76,7 +87,7 @@ class Step(Generic[P, R]):
     ) -> Step[P, R]:
         """A copy of the step with other settings, for one call.
 
-        :param key: names this call; it is then matched on resume by name and key, not by inputs
+        :param key: names this call: on resume it is matched by name and key, not by its inputs
         """
         policy = self._spec.policy
         changed = dataclasses.replace(
@@ -94,11 +105,17 @@ class Step(Generic[P, R]):
             key=self._key if key is None else key,
         )
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Step[P, R]: ...
+    @overload
+    def __get__(
+        self: Step[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> Callable[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the step; a coroutine, where the function is one."""
+        """Call the step; a coroutine, if the function is one."""
         if self._async:
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
@@ -264,20 +281,20 @@ def step(
     A step runs at least once: if its process dies inside it, it runs again on resume, with the
     same ``current_step().idempotency_key``.
 
-    :param name: in the log, in place of the function's
+    :param name: in the log, instead of the function's
     :param agent: who does it, for the log and the span
     :param action: what is done, for the log and the span; few different words
     :param retries: tries after the first
     :param backoff: waits between tries
-    :param retry_on: exceptions that are worth another try
+    :param retry_on: exceptions after which the step is retried
     :param timeout: of one try, seconds; async functions only
-    :param key: names the calls, in place of their inputs; a callable is given the arguments
+    :param key: identifies calls instead of their inputs; a callable gets the arguments
     :param ignore: parameters that do not tell one call from another (a connection, a logger)
     :param persist: ``False``: the result is not stored, and the step runs again on resume
-    :param on_interrupted: ``fail``: after a crash inside it, a person says what became of it
+    :param on_interrupted: ``fail``: after a crash inside it, a person must resolve it first
     :param max_interruptions: how often in a row it runs again after its process died in it
     :raises TypeError: ``timeout`` on a function that is not async, an unknown name in ``ignore``
-    :raises ValueError: a number that cannot be
+    :raises ValueError: a number out of range
     """
     policy = Policy(
         retries=retries,

@@ -1,8 +1,8 @@
-"""Values: what a step takes and gives, as JSON by way of annotations; and their digests. Pure.
+"""Values: arguments and results of steps as JSON, by their annotations, and their digests. Pure.
 
 Nothing is pickled. A value is stored only if reading it back gives an equal one: a type that JSON
-does not have needs an annotation that says which, and what no annotation can describe is refused
-with the path to it.
+does not have needs an annotation that names it, and a value that no annotation can describe is
+refused, with its path.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ __all__ = [
 ]
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
+_PATH_LIMIT: Final = 200  # characters of a path in a message
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_FREE: Final = frozenset({Any, object, inspect.Parameter.empty})  # annotations that say nothing
-# Annotations that JSON itself can keep, each with the types that it admits.
+_FREE: Final = frozenset({Any, object, inspect.Parameter.empty})  # annotations without a type
+# Annotations whose values are JSON's own, each with the types that it admits.
 _PLAIN: Final[dict[Any, frozenset[type]]] = {
     None: frozenset({type(None)}),
     type(None): frozenset({type(None)}),
@@ -57,13 +58,15 @@ _OPEN: Final[dict[Any, type]] = {
     dict[str, Any]: dict,
     dict[str, object]: dict,
 }
-_REMEDY: Final = (
-    "annotate it with a type that pydantic can write as JSON, or give back what is JSON"
-)
+_REMEDY: Final = "annotate it with a type that pydantic can write as JSON, or return a JSON value"
 
 
 class _NotNativeError(TypeError):
-    """Carries the path to what is not JSON, and what is wrong with it."""
+    """A value is not one of JSON's own.
+
+    :ivar path: where it is, below the value that was given
+    :ivar problem: what is wrong with it
+    """
 
     def __init__(self, path: str, problem: str) -> None:
         self.path, self.problem = path, problem
@@ -76,11 +79,14 @@ class _NotNativeError(TypeError):
 def to_json(value: object) -> bytes:
     """Write a value of JSON's own types; integers stay exact, lone surrogates are escaped.
 
-    :raises TypeError: naming the path of what is not JSON's own (a tuple, a NaN, a key that is no
-        string, ...)
+    :raises TypeError: a value that is not JSON's own (a tuple, a NaN, a key that is not a string,
+        ...); the message names its path
     """
-    if type(value) not in _SCALARS and not _is_native(value, MAX_DEPTH):
-        _refuse_foreign(value, "$", MAX_DEPTH)
+    if type(value) not in _SCALARS:
+        try:
+            _check_native(value, MAX_DEPTH)
+        except _NotNativeError as error:
+            raise _NotNativeError(f"${error.path}"[:_PATH_LIMIT], error.problem) from None
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -95,53 +101,39 @@ def from_json(data: bytes) -> Any:
         return json.loads(data)
 
 
-def _is_native(value: Any, depth: int) -> bool:
-    """Whether ``value``, no scalar, is of JSON's own types. Every result is asked."""
-    kind = type(value)
-    if depth == 0 and kind is not float:
-        return False
-    if kind is dict:
-        for key, item in value.items():
-            odd = type(item) not in _SCALARS and not _is_native(item, depth - 1)
-            if odd or type(key) is not str:
-                return False
-        return True
-    if kind is list:
-        for item in value:
-            if type(item) not in _SCALARS and not _is_native(item, depth - 1):
-                return False
-        return True
-    return kind is float and math.isfinite(value)
+def _check_native(value: Any, depth: int) -> None:
+    """Check that a value, and all inside it, is of JSON's own types.
 
-
-def _refuse_foreign(value: object, path: str, depth: int) -> None:
-    """Say what is not native, and where.
-
-    :raises _NotNativeError: unless all is
+    :raises _NotNativeError: it is not; its path is put together on the way out
     """
     kind = type(value)
-    if kind is float and not math.isfinite(value):  # type: ignore[arg-type]
-        raise _NotNativeError(path, f"{value} has no place in JSON")
-    if kind is float or kind in _SCALARS:
+    if kind is float:
+        if not math.isfinite(value):
+            raise _NotNativeError("", f"{value} does not exist in JSON")
         return
+    if kind is not dict and kind is not list:
+        raise _NotNativeError("", _kind_name(kind))
     if depth == 0:
-        raise _NotNativeError(path[:80], f"nested deeper than {MAX_DEPTH} levels")
-    if kind not in {list, dict}:
-        raise _NotNativeError(path, _kind_name(kind))
-    for key in value if kind is dict else ():  # type: ignore[attr-defined]
-        if type(key) is not str:
-            raise _NotNativeError(path, f"the key {key!r:.80} is not a string")
-    for step, item in _items(value):
-        _refuse_foreign(item, path + step, depth - 1)
+        raise _NotNativeError("", f"nested deeper than {MAX_DEPTH} levels")
+    for key, item in value.items() if kind is dict else enumerate(value):
+        if kind is dict and type(key) is not str:
+            raise _NotNativeError("", f"the key {key!r:.80} is not a string")
+        if type(item) not in _SCALARS:
+            try:
+                _check_native(item, depth - 1)
+            except _NotNativeError as error:
+                error.path = (f".{key}" if kind is dict else f"[{key}]") + error.path
+                raise
 
 
 def check_text(value: object, what: str) -> None:
-    """Refuse what is no string where the log's format has one: no reader would take the line.
+    """Check that a value is a string, where the log's format has one.
 
-    :raises TypeError: naming ``what``
+    :param what: names it in the message
+    :raises TypeError: it is not
     """
     if not isinstance(value, str):
-        msg = f"{what} is a string, not {value!r:.80} ({type(value).__name__})"
+        msg = f"{what} must be a string, not {value!r:.80} ({type(value).__name__})"
         raise TypeError(msg)
 
 
@@ -149,7 +141,7 @@ def check_text(value: object, what: str) -> None:
 
 
 def canonical(value: object) -> bytes:
-    """The form that digests are made of: JSON with sorted keys, no spaces, ASCII.
+    """The canonical form, of which digests are made: JSON with sorted keys, no spaces, ASCII.
 
     Floats are written as ``repr`` writes them (``1e+22``), sets as sorted lists, dataclasses and
     pydantic models as objects, anything else as pydantic writes it.
@@ -161,7 +153,7 @@ def canonical(value: object) -> bytes:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of the canonical form, 64 hex."""
+    """SHA-256 of the canonical form, 64 hex digits."""
     return sha256(_canonical.encode(value).encode()).hexdigest()
 
 
@@ -183,7 +175,7 @@ def _other(value: object) -> object:
 
 
 def _used_up(value: object) -> str:
-    return f"{_kind_name(type(value))}, an iterator that reading would use up,"
+    return f"{_kind_name(type(value))}, an iterator that would be used up,"
 
 
 def _mode(value: object) -> Any:
@@ -224,7 +216,7 @@ class _Codec:
         self._adapter = None
         self._admits: frozenset[type] | None = None
         self._open: type | None = None
-        self.unfit: str | None = None  # why pydantic cannot make anything of the annotation
+        self.unfit: str | None = None  # why pydantic cannot handle the annotation
         if _is_free(annotation):
             return
         plain = None
@@ -236,22 +228,24 @@ class _Codec:
         try:
             self._adapter = _adapter(annotation)
         except Exception as error:  # noqa: BLE001 - pydantic has many, and calls into annotations
-            self.unfit = f"{annotation!r:.200} says no JSON: {str(error).splitlines()[0]:.200}"
+            reason = str(error).splitlines()[0]
+            self.unfit = f"{annotation!r:.200} cannot be serialized as JSON: {reason:.200}"
 
     @property
     def plain(self) -> bool:
-        """Whether its values are JSON's own."""
+        """Whether its values are JSON's own, and need no conversion."""
         return self._adapter is None and self.unfit is None
 
     def write(self, value: object) -> bytes:
-        """:raises TypeError, ValueError: it cannot be stored, or is not what the annotation says"""
+        """Write a value as JSON.
+
+        :raises TypeError, ValueError: it cannot be stored, or does not match the annotation
+        """
         if self.unfit is not None:
             raise _NotNativeError("$", self.unfit)
         if self._adapter is None:
             if self._admits is not None and type(value) not in self._admits:
-                raise _NotNativeError(
-                    "$", f"{type(value).__name__} is not what its annotation says"
-                )
+                raise _NotNativeError("$", f"{type(value).__name__} does not match its annotation")
             return to_json(value)
         if type(value) is self._open:
             try:
@@ -259,12 +253,15 @@ class _Codec:
             except _NotNativeError:
                 pass  # pydantic may know how to write what is inside
         data = self._adapter.dump_json(value, warnings="error")
-        if b"null" in data:  # pydantic writes a NaN so
+        if b"null" in data:  # pydantic writes NaN as null
             _refuse_nan(self._adapter.dump_python(value, mode="python", warnings="none"))
         return data
 
     def read(self, data: bytes) -> Any:
-        """:raises ValueError: it is not what the annotation says"""
+        """Read a value from JSON.
+
+        :raises ValueError: it does not match the annotation
+        """
         if self.unfit is not None:
             raise ValueError(self.unfit)
         if self._adapter is None:
@@ -275,18 +272,18 @@ class _Codec:
 
 
 def _hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
-    """A function's annotations, each that can be resolved; the others say nothing.
+    """A function's annotations, as far as they can be resolved.
 
-    A name may be local to the function around it, or there for type checkers alone.
+    A name may be local to the function around it, or exist only for type checkers.
     """
     names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
     local: dict[str, Any] = {}
     for name, cell in zip(names, getattr(fn, "__closure__", None) or (), strict=False):
-        with suppress(ValueError):  # a cell that is not filled yet
+        with suppress(ValueError):  # an empty cell
             local[name] = cell.cell_contents
     try:
         return get_type_hints(fn, localns=local, include_extras=True)
-    except Exception:  # noqa: BLE001 - one bad name spoils them all: ask for each alone
+    except Exception:  # noqa: BLE001 - one bad name fails all of them: resolve each alone
         found: dict[str, Any] = {}
         for name, annotation in getattr(fn, "__annotations__", {}).items():
             alone = SimpleNamespace(__annotations__={name: annotation})
@@ -303,7 +300,7 @@ class Signature:
     """
 
     def __init__(self, fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> None:
-        # Kept by whoever calls it, not from here: what is known of a function would else keep it.
+        # A weak reference: signatures are cached by function, and must not keep it alive.
         self._fn = _reference(fn)
         self._name = getattr(fn, "__qualname__", repr(fn))
         self._signature = inspect.signature(fn)
@@ -329,7 +326,7 @@ class Signature:
 
     @cached_property
     def _typed(self) -> frozenset[str]:
-        """Parameters whose annotation says more than JSON's own types do."""
+        """Parameters whose annotation is not one of JSON's own types."""
         return frozenset(
             name
             for name in self._names
@@ -338,7 +335,7 @@ class Signature:
 
     @cached_property
     def _labels(self) -> list[tuple[int, str]] | None:
-        """Places of the arguments in the canonical form's order, each with what stands before it.
+        """Positions of the arguments in the order of the canonical form, each with its label.
 
         ``None`` where the form is not that simple.
         """
@@ -366,10 +363,10 @@ class Signature:
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by parameter name, defaults included.
 
-        :raises TypeError: they do not fit, as the call itself would say
+        :raises TypeError: they do not fit, with the message that the call would give
         """
         if self._simple and not kwargs and len(args) == len(self._names):
-            return dict(zip(self._names, args))  # noqa: B905 - they are as many, and it is quicker
+            return dict(zip(self._names, args))  # noqa: B905 - of one length, and faster
         if self._simple and len(args) + len(kwargs) <= len(self._names):
             bound = {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
             if len(bound) == len(self._names) and (
@@ -388,7 +385,7 @@ class Signature:
         """
         labels = self._labels
         if labels is not None and not kwargs and len(args) == len(labels):
-            form = ""  # of the commonest calls, put together by hand
+            form = ""  # written here for the most frequent calls, because that is faster
             for place, label in labels:
                 write = _SCALAR_FORMS.get(type(args[place]))
                 if write is None:
@@ -406,14 +403,14 @@ class Signature:
         except (TypeError, ValueError, RecursionError) as error:
             path, problem = find_unstorable(bound) or ("$", str(error))
             msg = (
-                f"input of step {self._name}: {path}: {problem} cannot be compared with an earlier "
-                "execution's: leave it out with @step(ignore=...), give the call a key, or "
+                f"input of step {self._name}: {path}: {problem} cannot be compared with that of an "
+                "earlier execution: leave it out with @step(ignore=...), give the call a key, or "
                 f"{_REMEDY}"
             )
             raise StepInputError(msg, path) from None
 
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
-        """A call's inputs as JSON, for the log; ``None`` if a call with a key has others."""
+        """A call's inputs as JSON, for the log; ``None`` if they have no canonical form."""
         bound = self.bind(args, kwargs)
         for name in self._ignored:
             bound.pop(name, None)
@@ -425,15 +422,15 @@ class Signature:
 
     def _through_annotations(self, bound: dict[str, Any]) -> None:
         for name in self._typed:
-            # Where the value is not what the annotation says, it speaks for itself.
+            # A value that does not match the annotation is taken as it is.
             with suppress(Exception):
                 adapter = _adapter(self._hints[name])
                 bound[name] = adapter.dump_python(bound[name], mode="python", warnings="none")
 
     def check_result(self) -> None:
-        """Refuse, before anything runs, a result that cannot be stored whatever it is.
+        """Check, before anything runs, that results can be stored.
 
-        :raises StepResultError: pydantic cannot make anything of its annotation
+        :raises StepResultError: pydantic cannot handle the annotation
         """
         if self._result.unfit is not None:
             raise StepResultError(
@@ -443,7 +440,7 @@ class Signature:
     def result_json(self, value: object) -> bytes:
         """Write a result.
 
-        :raises StepResultError: it cannot be stored, or is not what its annotation says
+        :raises StepResultError: it cannot be stored, or does not match its annotation
         """
         try:
             return self._result.write(value)
@@ -458,13 +455,13 @@ class Signature:
     def result_from_json(self, data: bytes) -> Any:
         """Read a stored result back.
 
-        :raises StepResultError: it does not fit the annotation (any more)
+        :raises StepResultError: it does not fit the annotation, which may have changed
         """
         try:
             return self._result.read(data)
         except ValueError as error:
             msg = (
-                f"the stored result of {self._name} does not fit its annotation (any more): "
+                f"the stored result of {self._name} does not fit its annotation (has it changed?): "
                 f"{error}. Give the step a new name, or undo the change"
             )
             raise StepResultError(msg, "$") from None
@@ -472,7 +469,7 @@ class Signature:
     def inputs_json(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Write a workflow's inputs, as an object by parameter name.
 
-        :raises WorkflowInputError: a value cannot be stored, or is not what its annotation says
+        :raises WorkflowInputError: a value cannot be stored, or does not match its annotation
         :raises TypeError: the arguments do not fit
         """
         parts = []
@@ -492,7 +489,7 @@ class Signature:
     def call_with(self, inputs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Turn stored inputs into the arguments of a call.
 
-        :raises WorkflowInputError: they do not fit the function's parameters (any more)
+        :raises WorkflowInputError: they do not fit the function's parameters
         """
         stored = from_json(inputs)
         args: list[Any] = []
@@ -509,7 +506,7 @@ class Signature:
                 elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     kwargs.update(value)
                 elif parameter.kind is inspect.Parameter.KEYWORD_ONLY or left_out:
-                    kwargs[name] = value  # behind one that is left out, places do not count
+                    kwargs[name] = value  # after one that is left out, positions do not count
                 else:
                     args.append(value)
             unknown = stored.keys() - self._parameters.keys()
@@ -517,7 +514,7 @@ class Signature:
                 raise TypeError(f"it has no parameter {sorted(unknown)}")
             self._signature.bind(*args, **kwargs)
         except (TypeError, ValueError) as error:
-            msg = f"the stored inputs do not fit {self._name} (any more): {error}"
+            msg = f"the stored inputs do not fit {self._name}: {error}"
             raise WorkflowInputError(msg, "$") from None
         return tuple(args), kwargs
 
@@ -528,10 +525,10 @@ def _reference(fn: Callable[..., Any]) -> Callable[[], Any]:
 
 
 def _is_free(annotation: Any) -> bool:
-    """Whether an annotation says nothing, so that a value must speak for itself."""
+    """Whether an annotation names no type, so that the type of a value is taken."""
     try:
         return annotation in _FREE
-    except TypeError:  # one that cannot be hashed says something
+    except TypeError:  # an unhashable annotation names a type
         return False
 
 
@@ -549,17 +546,17 @@ def _codec(annotation: Any) -> _Codec:
 
 
 def _place(value: object, error: Exception) -> tuple[str, str]:
-    """Where in ``value`` the trouble is, and what it is."""
+    """Where in ``value`` the problem is, and what it is."""
     if isinstance(error, _NotNativeError):
         return error.path, error.problem
     if "UnexpectedValue" in str(error):
-        return "$", f"it is not what its annotation says: {error}"
+        return "$", f"it does not match its annotation: {error}"
     return find_unstorable(value) or ("$", str(error))
 
 
 def _refuse_nan(value: object, path: str = "$") -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise _NotNativeError(path, f"{value} has no place in JSON")
+        raise _NotNativeError(path, f"{value} does not exist in JSON")
     for step, item in _items(value):
         _refuse_nan(item, path + step)
 
@@ -569,9 +566,9 @@ def find_unstorable(
 ) -> tuple[str, str] | None:
     """The first place inside ``value`` that pydantic cannot write as JSON: ``(path, type)``."""
     if isinstance(value, float) and not math.isfinite(value):
-        return path, f"{value} has no place in JSON"
+        return path, f"{value} does not exist in JSON"
     if depth == 0:
-        return path[:80], f"nested deeper than {MAX_DEPTH} levels"
+        return path[:_PATH_LIMIT], f"nested deeper than {MAX_DEPTH} levels"
     if isinstance(value, Iterator):
         return path, _used_up(value)
     for step, item in _items(value):
@@ -580,7 +577,7 @@ def find_unstorable(
             return found
     try:
         _any_adapter().dump_json(value)
-    except Exception:  # noqa: BLE001 - whatever it is, this is the place
+    except Exception:  # noqa: BLE001 - pydantic has many
         return path, _kind_name(type(value))
     return None
 
@@ -591,7 +588,7 @@ def _kind_name(kind: type) -> str:
 
 
 def _items(value: object) -> list[tuple[str, object]]:
-    """The parts of a container, each with the step that leads to it."""
+    """The parts of a container, each with its step of the path."""
     if isinstance(value, dict):
         return [(f".{key}", item) for key, item in value.items()]
     if isinstance(value, (list, tuple, set, frozenset)):

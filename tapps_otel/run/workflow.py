@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
+from types import MethodType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from tapps_otel.errors import RunConflictError
 from tapps_otel.run.import_path import import_path_of, load_object
@@ -23,7 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Workflow", "find_workflow", "workflow"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 class Workflow(Generic[P, R]):
@@ -69,6 +82,15 @@ class Workflow(Generic[P, R]):
             workflow_id=self._workflow_id if workflow_id is None else workflow_id,
             log_dir=self._log_dir if log_dir is None else log_dir,
         )
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Workflow[P, R]: ...
+    @overload
+    def __get__(
+        self: Workflow[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> Callable[Q, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the workflow; a coroutine, if the function is one.

@@ -99,7 +99,7 @@ def lines_after(path: Path, offset: int) -> list[str]:
         (["s", "pay", "--rerun", "--result", "1"], 2, "give --result JSON or --rerun"),
         (["s", "pay", "--result", "paid"], 2, "--result is not JSON"),
         (["s", "pay", "--result", "NaN"], 2, "--result is not JSON"),
-        (["s", "pya", "--rerun"], 5, "no step 'pya'. Interrupted are: 'pay'"),
+        (["s", "pya", "--rerun"], 5, "no step 'pya'. Interrupted steps: 'pay'"),
         (["s", "double", "--rerun"], 5, "was not interrupted, it is completed"),
         (["nobody", "pay", "--rerun"], 3, "no run 'nobody'"),
         (["a/b", "pay", "--rerun"], 2, "cannot be a run id"),
@@ -135,7 +135,7 @@ def test_a_step_that_failed_needs_no_resolving(cli: Cli, flow: Path) -> None:
         )
     cli("run", "flow.py:handling", "--id", "a")
 
-    with pytest.raises(RunConflictError, match="it was handled"):
+    with pytest.raises(RunConflictError, match="that was handled"):
         resolve("a", "bad")
     with pytest.raises(RunConflictError, match="runs it again by itself"):
         resolve("a", "bad#2")

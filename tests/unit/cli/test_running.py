@@ -228,7 +228,7 @@ def test_an_interrupted_payment_is_refused() -> None:
         (["flow.py:small", "-i", "3"], 2, "an object of arguments, or a list"),
         (["flow.py:small", "-i", "[1, 2, 3]"], 2, "takes 2 arguments (number, add), not 3"),
         (["flow.py:small", "-i", '{"size": 1}'], 2, "it has no parameter ['size']"),
-        (["flow.py:small", "-i", '{"number": "x"}'], 2, "$.number: str is not what"),
+        (["flow.py:small", "-i", '{"number": "x"}'], 2, "$.number: str does not match"),
         (["flow.py:typed", "-i", "[{}]"], 2, "Field required"),
         (["flow.py:typed"], 2, "missing a required argument: 'page'"),
         (["flow.py:small", "-i", "@nowhere.json"], 2, "--input cannot be read"),

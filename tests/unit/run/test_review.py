@@ -208,7 +208,7 @@ def test_what_is_no_string_is_not_written_as_one(call: Callable[..., None]) -> N
     def flow() -> None:
         work()
 
-    with pytest.raises(TypeError, match="is a string"):
+    with pytest.raises(TypeError, match="must be a string"):
         go(flow)
     assert statuses() == {"work": "failed"}
 
@@ -228,7 +228,7 @@ def test_nor_a_key() -> None:
 
 @pytest.mark.parametrize("word", ["name", "agent", "action"])
 def test_nor_a_name(word: str) -> None:
-    with pytest.raises(TypeError, match="is a string"):
+    with pytest.raises(TypeError, match="must be a string"):
         step(**{word: 5})(lambda: None)  # type: ignore[call-overload]
 
 
