@@ -20,10 +20,11 @@ def diverged(record: StepHistory, loss: str, order: int, now: str | None) -> Div
     """
     then = record.inputs.decode(errors="replace") if record.inputs else record.inputs_digest
     return DivergenceError(
-        f"call {order} of step {record.name!r} has other inputs than in the log. There it is "
-        f"{record.step_id!r}, with {loss} that would be passed over:\n  then: {then}\n  now:  "
-        f"{now}\nNothing was run. If a clock or a random id is among the inputs, make it a step of "
-        "its own, or give the call a key. If the change is intended, "
+        f"step {record.name!r} was called with other inputs than before: call {order} of that "
+        f"name is {record.step_id!r} in the log, with {loss} that would be passed over:\n"
+        f"  then: {then}\n  now:  {now}\n"
+        "Nothing was run. If a clock or a random id is among the inputs, make it a step of its "
+        "own, or give the call a key. If the change is intended, "
         '@workflow(on_divergence="rerun") runs the call as a new step. (To see inputs instead of '
         "digests, set TAPPS_OTEL_CAPTURE_INPUTS=1 before the run.)",
         record.step_id,
@@ -35,7 +36,7 @@ def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
     return StepInterruptedError(
         f"step {record.step_id!r} was interrupted, and does not run again by itself "
         "(on_interrupted='fail'): find out what it did, then run "
-        f"`tapps-otel resolve {workflow_id} {record.step_id}` with --result JSON or --rerun",
+        f"`tapps-otel resolve {workflow_id} {record.step_id} --result JSON`, or with --rerun",
         record.step_id,
     )
 

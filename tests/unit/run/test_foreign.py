@@ -224,7 +224,7 @@ def test_names_of_runs_do_run_out(store: Store, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tapps_otel.run.external_run._MOST_NAMES", 3)
     for _ in range(2):
         anew(store).end("completed")
-    with pytest.raises(LogWriteError, match="runs of that id are there already"):
+    with pytest.raises(LogWriteError, match="runs of that id exist already"):
         anew(store)
 
 

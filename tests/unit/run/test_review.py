@@ -221,7 +221,7 @@ def test_nor_a_key() -> None:
     def flow() -> None:
         work(5)
 
-    with pytest.raises(TypeError, match="key of step 'work' is a string"):
+    with pytest.raises(TypeError, match="key of step 'work' must be a string"):
         go(flow)
     assert history("r").status == "failed"
 
