@@ -1,7 +1,7 @@
-"""What this machine can do for a test, found out by trying; and what to do where it cannot.
+"""What this machine offers to tests, found by trying it.
 
-A test that needs a part which is not there is skipped, and says why and how to get it. Where
-``TAPPS_OTEL_CI`` is set, a part that could be installed must be: the test fails.
+A test whose requirement is missing is skipped, with a reason that tells how to get it. If
+``TAPPS_OTEL_CI`` is set and it can be installed, the test fails instead.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import pytest
 
 
 class Capability(NamedTuple):
-    """A part of the machine.
+    """Something that tests may require of the machine.
 
-    :ivar there: whether it works, by trying
-    :ivar how: what a person does to get it
-    :ivar installable: whether a CI machine can be asked to have it
+    :ivar there: tries it
+    :ivar how: how to get it
+    :ivar installable: whether CI must have it
     """
 
     there: Callable[[], bool]
@@ -40,12 +40,12 @@ def _runs(*command: str) -> bool:
 
 @cache
 def _strace() -> bool:
-    # In some containers it is there and may not trace.
+    # Some containers have it and forbid tracing.
     return _runs("strace", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true")
 
 
-# New namespaces are gone, with what was mounted in them, when their process ends. A user who is
-# not root may be allowed to make them, and root may be forbidden.
+# A new namespace vanishes with its mounts when its process ends. Some systems let ordinary users
+# make one, and some forbid it even to root.
 UNSHARE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-user",)))
 
 
@@ -69,10 +69,10 @@ CAPABILITIES = {
 
 
 def need(name: str) -> None:
-    """Go on only where this machine has the part."""
+    """Skip (or in CI fail) the test unless this machine has the capability."""
     part = CAPABILITIES[name]
     if part.there():
         return
     if part.installable and os.environ.get("TAPPS_OTEL_CI"):
-        pytest.fail(f"this machine has no working {name}: {part.how}")
+        pytest.fail(f"{name} is missing or does not work: {part.how}")
     pytest.skip(f"needs {name}: {part.how}")

@@ -1,4 +1,4 @@
-"""The command line under test: in a process of its own, and a file of workflows for it."""
+"""The command line in a process of its own, and a file of workflows to run with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LOGS = Path(".tapps-agents/workflow-state/events")  # under each test's own folder
+LOGS = Path(".tapps-agents/workflow-state/events")  # below each test's own folder
 
 FLOW = """
 import asyncio, os, signal, sys, time
@@ -126,7 +126,7 @@ def no_workflow() -> None: ...
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -137,17 +137,17 @@ Cli = Callable[..., Done]
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of a process of its own."""
+    """Return the arguments that run the command line in a process of its own."""
     return [sys.executable, "-m", "tapps_otel", *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """With this package on the path, wherever the process starts."""
+    """Return an environment in which Python finds this package, in every folder."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
 
 
 def child(*arguments: str, **more: str) -> Done:
-    """Carry a command out in a process of its own."""
+    """Run a command in a process of its own."""
     done = subprocess.run(
         command(*arguments),
         env=environment(**more),
@@ -160,7 +160,7 @@ def child(*arguments: str, **more: str) -> Done:
 
 
 def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
-    """What a command writes to a terminal."""
+    """Run a command on a terminal, and return its output."""
     ours, theirs = pty.openpty()
     env = environment(COLUMNS=str(columns), LINES="24", TERM="xterm-256color", **more)
     with subprocess.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
@@ -170,7 +170,7 @@ def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
         while time.monotonic() < end and select.select([ours], [], [], 30)[0]:
             try:
                 written += os.read(ours, 65536)
-            except OSError:  # how Linux says that the other side is closed
+            except OSError:  # on Linux: the other side is closed
                 break
         process.wait(timeout=10)
     os.close(ours)

@@ -1,8 +1,8 @@
-"""Processes that die where a test wants them to, and what they leave behind.
+"""Child processes that crash at a chosen point, and the side effects that they leave behind.
 
-A crash is simulated as what it is: a child process that ends by ``os._exit`` in the middle of a
-run, so that no handler, no ``finally`` and no flush of ours comes after it. The child is forked,
-which takes milliseconds, and has all closures of the test at hand.
+A crash is a child process that calls ``os._exit`` in the middle of a run, so that no handler, no
+``finally`` and no flush runs after it. The child is forked, which takes milliseconds, and uses the
+closures of the test.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from tapps_otel.log.writer import LogWriter
 
 CRASHED = 77
 _FAILED = 1
-_SECONDS = 60  # a child that hangs is ended by the kernel after this
+_SECONDS = 60  # the kernel ends a child that hangs after this time
 
 _deadly: str | None = None
 
 
 class Effects:
-    """What step bodies did: lines of a file, so that they outlive the process that wrote them."""
+    """Side effects of step bodies, kept as lines of a file so that they survive a crash."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __call__(self, what: str) -> int:
-        """Note one effect; gives how often it was noted by now."""
+        """Note one effect, and return how often it has been noted."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, what.encode() + b"\n")
@@ -50,21 +50,21 @@ class Effects:
 
     @property
     def all(self) -> list[str]:
-        """Every effect so far, in order."""
+        """All effects so far, in order."""
         return self._path.read_text().splitlines() if self._path.exists() else []
 
     def count(self, what: str) -> int:
-        """How often this was done."""
+        """Return how often this effect was noted."""
         return self.all.count(what)
 
     def forget(self) -> None:
-        """Begin with an empty list again."""
+        """Forget all effects."""
         self._path.unlink(missing_ok=True)
 
 
 @dataclass
 class Outcome:
-    """How a child ended: its exit code (negative: the signal), and what it sent back."""
+    """How a child process ended: its exit code (negative: the signal), and what it returned."""
 
     code: int
     value: Any = None
@@ -72,21 +72,21 @@ class Outcome:
 
 
 class Forked:
-    """A child that runs ``call`` at once; its value comes back through a pipe."""
+    """A forked child process that runs ``call`` and sends its value through a pipe."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._pipe, far_end = os.pipe()
         with warnings.catch_warnings():
-            # 3.12 and later warn of forks beside threads: ours ends before it could meet their
-            # locks, or is ended.
+            # Python 3.12 and later warn about forks beside threads. This child ends, or is killed,
+            # before it can wait for their locks.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
-            _live(call, far_end)
+            _run_child(call, far_end)
         os.close(far_end)
 
     def wait(self) -> Outcome:
-        """Until it has ended."""
+        """Wait for its end."""
         with os.fdopen(self._pipe, "rb") as pipe:
             sent = pipe.read()
         _, status = os.waitpid(self.pid, 0)
@@ -94,23 +94,23 @@ class Forked:
         return Outcome(os.waitstatus_to_exitcode(status), value, error)
 
     def kill(self) -> None:
-        """With SIGKILL; harmless when it has ended but was not waited for."""
+        """Send SIGKILL; harmless if it has ended and was not waited for."""
         os.kill(self.pid, signal.SIGKILL)
 
 
 def in_child(call: Callable[[], object]) -> Outcome:
-    """Run ``call`` in a forked child to its end, whatever that is."""
+    """Run ``call`` in a forked child process, and return how that ended."""
     return Forked(call).wait()
 
 
-def _live(call: Callable[[], object], pipe: int) -> NoReturn:
+def _run_child(call: Callable[[], object], pipe: int) -> NoReturn:
     code, sent = _FAILED, b""
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the test runner's
         signal.alarm(_SECONDS)
         value = call()
         sent, code = pickle.dumps((value, "")), 0
-    except BaseException:  # noqa: BLE001 - the child must not go on into the test runner
+    except BaseException:  # noqa: BLE001 - the child must not continue as a test runner
         sent = pickle.dumps((None, traceback.format_exc()))
     finally:
         with os.fdopen(pipe, "wb") as out:
@@ -119,12 +119,12 @@ def _live(call: Callable[[], object], pipe: int) -> NoReturn:
 
 
 def die() -> NoReturn:
-    """End this process here and now, as a crash would."""
+    """End this process at once, as a crash would."""
     os._exit(CRASHED)
 
 
 def die_at(point: str) -> None:
-    """End this process if its test wants it dead at this point of a step's body."""
+    """End this process if the test asked for a crash at this point of a step's body."""
     if point == _deadly:
         die()
 
@@ -136,12 +136,12 @@ def killed(
     before: str | int | None = None,
     after: str | int | None = None,
 ) -> None:
-    """Run ``call`` in a child that must die on its way.
+    """Run ``call`` in a child process that must crash before its end.
 
-    :param at: a point that a body gives to :func:`die_at`
-    :param before: die when this event is about to be written: its number in this execution, or
+    :param at: crash at this point, which a body passes to :func:`die_at`
+    :param before: crash just before this event is written: its number in this execution, or
         its type and step id, as in ``step_finish outer/inner``
-    :param after: the same, when it has been written
+    :param after: crash just after this event was written
     """
 
     def doomed() -> None:
@@ -155,7 +155,7 @@ def killed(
         call()
 
     outcome = in_child(doomed)
-    assert outcome.code == CRASHED, f"it was to be killed, and ended so: {outcome}"
+    assert outcome.code == CRASHED, f"expected a crash, got {outcome}"
 
 
 def _is(wanted: str | int | None, number: int, event: Event) -> bool:
@@ -163,7 +163,7 @@ def _is(wanted: str | int | None, number: int, event: Event) -> bool:
 
 
 def label(event: Event) -> str:
-    """What names an event in these tests: its type, and its step id where it has one."""
+    """Name an event for these tests: its type, and its step id if it has one."""
     return event.event_type if event.step_id is UNSET else f"{event.event_type} {event.step_id}"
 
 
@@ -171,13 +171,13 @@ Hook = Callable[[int, Event], object]
 
 
 def on_append(*, before: Hook = lambda n, e: None, after: Hook = lambda n, e: None) -> None:
-    """Call hooks around every event that this process writes from now on, for good."""
+    """Call hooks around every event that this process writes from now on."""
     LogWriter.append = _hooked(LogWriter.append, before, after)  # type: ignore[method-assign]
 
 
 @contextmanager
 def appends(*, before: Hook = lambda n, e: None, after: Hook = lambda n, e: None) -> Iterator[None]:
-    """Call hooks around every event that this process writes meanwhile."""
+    """Call hooks around every event that this process writes inside the block."""
     original = LogWriter.append
     on_append(before=before, after=after)
     try:
@@ -204,7 +204,7 @@ def _hooked(original: Callable[..., int | None], before: Hook, after: Hook) -> A
 
 
 def go(flow: Any, *args: Any, workflow_id: str = "r", **kwargs: Any) -> Any:
-    """Start the run of that name, or go on with it; sync or async."""
+    """Start or resume a run, of a sync or async workflow."""
     made = flow.options(workflow_id=workflow_id)(*args, **kwargs)
     return asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
 
@@ -214,4 +214,4 @@ async def _awaited(made: Any) -> Any:
 
 
 class Injected(BaseException):
-    """Stands for whatever may come out of nowhere; no code catches it."""
+    """An exception that no code catches, like one raised by a signal handler."""

@@ -1,4 +1,4 @@
-"""What another program makes of an export: its own reading of the formats, as strict as can be."""
+"""Strict readers of the export formats, independent of the code that writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tapps_otel.otel.replay.run_spans import Found, RunSpans
 
 
 def exported(form: Format, workflow_id: str = "r", folder: Path | str = "logs") -> str:
-    """All of an export that nothing is wrong with."""
+    """Return the whole text of an export that has no problems."""
     export = Export(Store(Path(folder)), workflow_id, form)
     text = "".join(export)
 
@@ -35,7 +35,7 @@ def spans_of(workflow_id: str = "r", folder: Path | str = "logs") -> list[Found]
 
 
 def strict(text: str, **options: Any) -> Any:
-    """JSON of RFC 8259: no NaN, no name twice in an object, no lone surrogate."""
+    """Parse JSON of RFC 8259: without NaN, duplicate names and lone surrogates."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -51,7 +51,7 @@ def strict(text: str, **options: Any) -> Any:
 
 
 def request_of(line: str) -> ExportTraceServiceRequest:
-    """A line of OTLP JSON as the protobuf request that it stands for."""
+    """Parse a line of OTLP JSON into the protobuf request that it encodes."""
     assert line.endswith("}\n")
     assert line.count("\n") == 1
     request = strict(line)
@@ -88,7 +88,7 @@ class Slice(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A trace as a viewer holds it; names of processes and threads by their numbers."""
+    """A trace as a viewer loads it, with the names of processes and threads by number."""
 
     slices: list[Slice]
     instants: list[dict[str, Any]]
@@ -100,7 +100,7 @@ class Trace(NamedTuple):
 
 
 def trace_of(text: str) -> Trace:
-    """Read a trace, and check that a viewer can draw it."""
+    """Parse a trace, and check that a viewer can draw it."""
     trace = Trace([], [], {}, {})
     for event in strict(text, parse_float=Decimal):
         pid, tid, kind = event["pid"], event["tid"], event["ph"]
@@ -136,7 +136,7 @@ def _nanoseconds(microseconds: Decimal) -> int:
 
 
 def _assert_drawable(slices: list[Slice]) -> None:
-    """A thread is of one process, and its slices are a stack, as viewers build it."""
+    """Check that a thread belongs to one process and that its slices nest."""
     by_thread: dict[int, list[Slice]] = {}
     for one in slices:
         assert one.start <= one.end

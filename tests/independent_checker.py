@@ -1,9 +1,9 @@
-"""Checks a run's log by the text of the format alone: standard library, nothing of the project.
+"""A checker of logs written from the format's description, without code of this package.
 
 Every line carries ``sha`` = SHA-256 of the previous line's sha (line 1: the hex SHA-256 of the
-workflow_id, also in a log beside the run's, ``<workflow_id>+<hex>``) and the line's bytes before
+workflow_id, also in a side log, ``<workflow_id>+<hex>``) and the line's bytes before
 its last 75. Bytes that do not chain must be declared, with offset, length and hash, by the
-``log_repair`` that stands next after them.
+next ``log_repair`` after them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 
 def check(path: Path) -> list[dict[str, Any]]:
-    """Give the log's events; ``AssertionError`` for anything that is not as it must be."""
+    """Return the log's events; raise ``AssertionError`` if anything is wrong."""
     data = path.read_bytes()
     events: list[dict[str, Any]] = []
     sha = sha256(path.stem.partition("+")[0].encode()).hexdigest()
-    offset = good = 0  # where the line at hand begins; where the last good line ends
+    offset = good = 0  # start of the current line; end of the last good one
     for text in data.split(b"\n"):
         line = text + b"\n"  # a last record may lack its newline
         due = sha256(sha.encode() + line[:-75]).hexdigest()

@@ -1,4 +1,4 @@
-"""A real Jaeger on loopback: it takes spans over gRPC, keeps them, and answers queries."""
+"""A real Jaeger on loopback that receives spans over gRPC, stores them and answers queries."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ exporters:
 
 @dataclass
 class Jaeger:
-    """A running one.
+    """A running Jaeger.
 
-    :ivar otlp: where it takes spans
-    :ivar query: where it is asked for them: with a path prefix, as behind a proxy
+    :ivar otlp: the address that receives spans
+    :ivar query: the address of its query API, with a path prefix as behind a proxy
     """
 
     otlp: str
@@ -52,7 +52,7 @@ class Jaeger:
 
 @contextmanager
 def running(folder: Path, storage: str) -> Iterator[Jaeger]:
-    """Start one that keeps spans so, and end it."""
+    """Run Jaeger with this kind of storage."""
     output = folder / "output"
     for _ in range(5):
         ports = {name: free_port() for name in ("HTTP", "GRPC", "OTLP")}

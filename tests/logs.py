@@ -1,4 +1,4 @@
-"""Events, logs and clocks for the tests of the log."""
+"""Events, logs and clocks for tests of the log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tapps_otel.log.reader import read
 from tapps_otel.log.writer import LogWriter
 
 ID = "r"
-AT = 1_763_000_000_000_000_000  # 2025-11-13, as good a day as any
+AT = 1_763_000_000_000_000_000  # 2025-11-13
 BOOT = "11111111-1111-4111-8111-111111111111"
 
 
 class Settable:
-    """A clock that moves only when it is told to, or slept on."""
+    """A clock that advances only when a test sets it, or by its own ``sleep``."""
 
     def __init__(self, ns: int = AT, on_sleep: Callable[[], None] = lambda: None) -> None:
         self.now, self._on_sleep = ns, on_sleep
@@ -38,7 +38,7 @@ class Settable:
 
 
 class Unsynced(Files):
-    """For thousands of openings: nothing waits for the disk. Not for tests of what is on it."""
+    """Files without syncs, for tests that open thousands and do not look at durability."""
 
     def sync(self, descriptor: int) -> None: ...
     def sync_folder(self, path: Path) -> None: ...
@@ -46,7 +46,7 @@ class Unsynced(Files):
 
 
 def event(event_type: str, mark: object = None, **fields: Any) -> Event:
-    """An event with what every event has; ``mark`` is found again in the log."""
+    """Make an event with all required fields; :func:`marks` finds its ``mark`` in the log."""
     if mark is not None:
         fields["attributes"] = {"mark": mark} | fields.get("attributes", {})
     if event_type.startswith("step_"):
@@ -64,14 +64,14 @@ def event(event_type: str, mark: object = None, **fields: Any) -> Event:
 
 
 def start(workflow_id: str = ID, *, name: str = "article", **fields: Any) -> Event:
-    """How a run begins."""
+    """Make the first event of a run."""
     process = {"pid": 1, "host": "h", "boot_id": BOOT, "durability": "commit"}
     fields = {"workflow": {"name": name}, "process": process, "status": "running"} | fields
     return event("workflow_start", workflow_id=workflow_id, **fields)
 
 
 def story() -> list[Event]:
-    """A short run, whole."""
+    """Make all events of a short run."""
     return [
         start(inputs=raw_json({"url": "https://example.org/ä"})),
         event("step_start", 1),
@@ -85,7 +85,7 @@ def story() -> list[Event]:
 
 @contextmanager
 def writing(path: Path, workflow_id: str | None = None, **options: Any) -> Iterator[LogWriter]:
-    """A writer, closed afterwards whatever happens."""
+    """Open a writer, and close it at the end of the block."""
     writer = LogWriter(path, workflow_id or path.stem, **options)
     try:
         yield writer
@@ -94,7 +94,7 @@ def writing(path: Path, workflow_id: str | None = None, **options: Any) -> Itera
 
 
 def write(path: Path, events: Iterable[Event], **options: Any) -> bytes:
-    """Write a log; gives its bytes."""
+    """Write a log, and return its bytes."""
     with writing(path, **options) as writer:
         for one in events:
             writer.append(one)
@@ -102,7 +102,7 @@ def write(path: Path, events: Iterable[Event], **options: Any) -> bytes:
 
 
 def forge(folder: Path, workflow_id: str, events: Iterable[dict[str, Any]]) -> Path:
-    """A log as anybody can make one: the chain is right, and the fields are those given."""
+    """Write a log with any fields and a correct hash chain, as an attacker could."""
     folder.mkdir(parents=True, exist_ok=True)
     path, sha = folder / f"{workflow_id}.jsonl", sha256(workflow_id.encode()).hexdigest()
     with path.open("wb") as file:
@@ -117,12 +117,12 @@ def forge(folder: Path, workflow_id: str, events: Iterable[dict[str, Any]]) -> P
 
 
 def lines_of(data: bytes) -> list[bytes]:
-    """A log's lines, newlines and all."""
+    """Split a log into lines that keep their newlines."""
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
 def marks(path: Path) -> list[Any]:
-    """The marks of a log's events, in order, as the reader gives them."""
+    """Return the marks of a log's events, in order, as the reader finds them."""
     return [
         one.attributes["mark"]
         for one in read(path, path.stem)

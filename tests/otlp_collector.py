@@ -1,7 +1,7 @@
-"""A real collector: rotel on loopback, gRPC and HTTP, and what it passed on.
+"""A real collector (rotel) on loopback, over gRPC and HTTP, and the spans that it exported.
 
 The collector receives what the program under test sends, and forwards it to a small OTLP server in
-the test, so that a test sees each span as the collector understood it.
+the test process, so that a test sees each span as the collector understood it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from capabilities import CAPABILITIES, Capability
 
-PATIENCE = 30  # seconds, for things that take a fraction of one
+PATIENCE = 30  # seconds, at most, for what takes a fraction of one
 
 
-# ---------------------------------------------------------------- the part
+# ---------------------------------------------------------------- the program
 
 
 def agent() -> Path | None:
-    """The collector's program, which stands in the wheel of that name."""
+    """Return the path of the collector's program, which the wheel ``rotel`` contains."""
     spec = find_spec("rotel")
     if spec is None or spec.origin is None:
         return None
@@ -47,7 +47,7 @@ def agent() -> Path | None:
 
 
 def agent_env() -> dict[str, str]:
-    """In wheels for 3.12 and newer the agent links to libpython, and must be told where that is."""
+    """Return an environment in which it finds libpython: wheels for 3.12 and newer link to it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("ROTEL_")}
     library = sysconfig.get_config_var("LIBDIR")
     known = env.get("LD_LIBRARY_PATH")
@@ -69,12 +69,12 @@ CAPABILITIES.setdefault(
 )
 
 
-# ---------------------------------------------------------------- what arrives
+# ---------------------------------------------------------------- what it exported
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A span as it came out of the collector. ``raw`` is the same as OTLP bytes."""
+    """A span as the collector exported it. ``raw`` are its OTLP bytes."""
 
     name: str
     trace_id: str
@@ -97,7 +97,7 @@ def is_marker(span: Collected) -> bool:
 
 
 def once(spans: Sequence[Collected]) -> list[Collected]:
-    """Each span once: it may come again after a kill, but never with other content."""
+    """Deduplicate spans: one may be sent again after a kill, but never with other content."""
     by_id: dict[str, Collected] = {}
     for span in spans:
         known = by_id.setdefault(span.span_id, span)
@@ -145,7 +145,7 @@ def collected(span: Span, resource: dict[str, Any], scope: tuple[str, str]) -> C
 
 @dataclass(frozen=True)
 class Measured:
-    """A point of a metric as it came out of the collector: a sum's value, a histogram's count."""
+    """A data point as the collector exported it: a sum's value or a histogram's count."""
 
     name: str
     unit: str
@@ -171,7 +171,7 @@ def measured(metric: Metric, resource: dict[str, Any], scope: str) -> list[Measu
 
 
 class Sink(ThreadingHTTPServer):
-    """Takes OTLP over HTTP from the collector, and keeps what comes in the order it comes."""
+    """Receives OTLP over HTTP from the collector, and keeps it in the order of arrival."""
 
     daemon_threads = True
 
@@ -179,7 +179,7 @@ class Sink(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Request)
         self.came = threading.Condition()
         self.spans: list[Collected] = []
-        self.bodies: list[bytes] = []  # requests of spans, as they came
+        self.bodies: list[bytes] = []  # requests with spans, as received
         self.metrics: list[Measured] = []
 
     def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
@@ -230,7 +230,7 @@ class Collector:
     """A running collector.
 
     :ivar grpc: its address for programs that speak gRPC
-    :ivar http: the same for HTTP
+    :ivar http: its address for programs that speak HTTP
     """
 
     grpc: str
@@ -239,21 +239,21 @@ class Collector:
     output: Path
 
     def env(self, protocol: str = "grpc") -> dict[str, str]:
-        """The standard variables that send a program's spans here."""
+        """Return the standard variables that make a program export to it."""
         return {
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.grpc if protocol == "grpc" else self.http,
         }
 
     def spans(self, number: int) -> list[Collected]:
-        """The spans, as soon as there are so many; markers are left out, and not counted.
+        """Wait for this number of spans, not counting markers, and return them.
 
-        After a program's end all its spans are on their way; one more than expected is seen too.
+        When a program has ended, all its spans have been sent: one too many is seen as well.
         """
         return [span for span in self._came(number, markers=False) if not is_marker(span)]
 
     def markers(self, number: int) -> list[Collected]:
-        """The spans that only say that another has begun, as soon as there are so many."""
+        """Wait for this number of markers (spans that only report a start), and return them."""
         return [span for span in self._came(number, markers=True) if is_marker(span)]
 
     def _came(self, number: int, *, markers: bool) -> list[Collected]:
@@ -263,23 +263,25 @@ class Collector:
         with self.sink.came:
             if not self.sink.came.wait_for(enough, PATIENCE):
                 pytest.fail(
-                    f"not so many as {number} spans came: "
+                    f"fewer than {number} spans arrived: "
                     f"{[span.name for span in self.sink.spans]}\n{self.output.read_text()}"
                 )
         self._settle()
         return [span for span in self.sink.spans if span.scope[0] != "settle"]
 
     def metrics(self, *names: str) -> list[Measured]:
-        """Our metrics, as soon as all of these have come."""
+        """Wait until all of these metrics have arrived, and return those of this package."""
         with self.sink.came:
             if not self.sink.came.wait_for(
                 lambda: {metric.name for metric in self.sink.metrics} >= set(names), PATIENCE
             ):
-                pytest.fail(f"metrics came: {self.sink.metrics}\n{self.output.read_text()}")
+                pytest.fail(
+                    f"these metrics arrived: {self.sink.metrics}\n{self.output.read_text()}"
+                )
             return [metric for metric in self.sink.metrics if metric.scope == "tapps_otel"]
 
     def _settle(self) -> None:
-        """Send a span of our own and wait for it: what was sent before it has come too."""
+        """Send one more span and wait for it: everything sent before has then arrived, too."""
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -311,7 +313,7 @@ def answers(port: int) -> bool:
 
 
 def start_agent(folder: Path, sink: Sink) -> tuple[subprocess.Popen[bytes], Collector]:
-    """Start it and wait until it listens; a port that somebody else took is tried anew."""
+    """Start it and wait until it listens, on other ports if another program took one."""
     output = folder / "output"
     for _ in range(5):
         grpc, http = free_port(), free_port()
@@ -353,7 +355,7 @@ def listens(process: subprocess.Popen[bytes], *ports: int) -> bool:
 
 @dataclass
 class Ended:
-    """A program that has ended: its exit code, what it wrote, and how long it took."""
+    """How a program ended: its exit code, its output, and its duration."""
 
     code: int
     out: str

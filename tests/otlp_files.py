@@ -1,4 +1,4 @@
-"""Spans kept as collectors keep them: files of OTLP JSON lines, made from OTLP bytes."""
+"""Files of OTLP JSON lines, as a collector's file exporter writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IDS = {"traceId", "spanId", "parentSpanId"}
 
 
 def as_json(request: ExportTraceServiceRequest) -> dict[str, Any]:
-    """A request as OTLP writes it in JSON: ids are hex, not base64 as protobuf has it."""
+    """Convert a request to OTLP's JSON, whose ids are hex and not base64 as in protobuf's."""
     made: dict[str, Any] = _hex_ids(MessageToDict(request, use_integers_for_enums=True))
     return made
 
@@ -33,7 +33,7 @@ def _hex_ids(value: Any, key: str = "") -> Any:
 
 
 def requests_of(folder: Path, workflow_id: str) -> list[dict[str, Any]]:
-    """What a run's log has to send now, as requests in JSON; a span in each."""
+    """Return the spans that a run's log would send now, as requests of one span each."""
     made = []
     for found in RunSpans(Store(folder.absolute()), workflow_id):
         (request,) = encoded([found.span])
@@ -42,13 +42,13 @@ def requests_of(folder: Path, workflow_id: str) -> list[dict[str, Any]]:
 
 
 def keep(path: Path, requests: Iterable[Any]) -> Path:
-    """Write a file of them, a line each."""
+    """Write requests to a file, one a line."""
     path.write_text("".join(json.dumps(one) + "\n" for one in requests), "utf-8")
     return path
 
 
 def span_of(request: dict[str, Any]) -> dict[str, Any]:
-    """The one span in a request."""
+    """Return the only span of a request."""
     ((span,),) = ([*of["scopeSpans"][0]["spans"]] for of in request["resourceSpans"])
     made: dict[str, Any] = span
     return made

@@ -1,6 +1,6 @@
-"""The real tapps-agents: a project for it, a workflow of five steps, and agents that do nothing.
+"""A project of the real tapps-agents, with a workflow of five steps and agents that do nothing.
 
-Agents are replaced at the outermost seam, ``XAgent.run``: everything before it is the real engine.
+Only ``XAgent.run`` is replaced: everything that calls it is the real engine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from crashes import Effects
 HOW = "pip install tapps-agents==3.7.1 tomli, on Python 3.12 or newer (3.5.39 needs requests, too)"
 CAPABILITIES.setdefault(
     "tapps-agents",
-    # Not to be asked of every environment: CI makes some of their own for it.
+    # CI installs it in environments of its own.
     Capability(
         lambda: importlib.util.find_spec("tapps_agents") is not None, HOW, installable=False
     ),
@@ -41,18 +41,18 @@ AGENTS = ("analyst", "planner", "architect", "ops", "documenter", "designer")
 
 @cache
 def version() -> tuple[int, ...]:
-    """Of the tapps-agents that is installed."""
+    """Return the version of the installed tapps-agents."""
     found = importlib.metadata.version("tapps-agents")
     return tuple(int(part) for part in found.split(".")[:3])
 
 
 def is_parallel() -> bool:
-    """Whether that version starts every step whose requirements are there."""
+    """Tell whether that version starts all steps whose requirements exist."""
     return version() < (3, 5, 40)
 
 
 def chain(steps: dict[str, tuple[str, str, str]] = FIVE) -> list[dict[str, Any]]:
-    """Steps that follow each other, each requiring what the one before creates."""
+    """Make a sequence of steps, each of which requires what the previous one creates."""
     names = list(steps)
     made: list[dict[str, Any]] = []
     for at, (name, (agent, action, creates)) in enumerate(steps.items()):
@@ -66,10 +66,10 @@ def chain(steps: dict[str, tuple[str, str, str]] = FIVE) -> list[dict[str, Any]]
 
 
 class Project:
-    """A project of tapps-agents in the test's own folder.
+    """A project of tapps-agents in the test's folder.
 
-    :ivar did: names of the agents that were called, also by processes that died
-    :ivar does: what an agent does when it is called, by name; nothing, if it is not there
+    :ivar did: names of the agents that were called, by crashed processes too
+    :ivar does: what an agent does when it is called, by its name; by default nothing
     """
 
     def __init__(self, root: Path) -> None:
@@ -81,7 +81,7 @@ class Project:
         config.write_text("beads: {enabled: false, required: false}\n")
 
     def write(self, steps: list[dict[str, Any]] | None = None, workflow_id: str = "demo") -> Path:
-        """The workflow's file. JSON is YAML."""
+        """Write the workflow's file, as JSON, which is YAML."""
         path = self.root / "flow.yaml"
         workflow = {
             "id": workflow_id,
@@ -95,7 +95,7 @@ class Project:
         return path
 
     def executor(self, path: Path | None = None, **options: Any) -> Any:
-        """An executor that has loaded the workflow."""
+        """Make an executor that has loaded the workflow."""
         from tapps_agents.workflow.executor import WorkflowExecutor
 
         made = WorkflowExecutor(project_root=self.root, **options)
@@ -103,7 +103,7 @@ class Project:
         return made
 
     async def run_agent(self, name: str) -> Any:
-        """What stands in for ``XAgent.run``."""
+        """Run instead of ``XAgent.run``."""
         self.did(name)
         for agent, _, creates in FIVE.values():
             if agent == name and creates:
@@ -112,7 +112,7 @@ class Project:
         return {"by": name} if does is None else await does()
 
     def make(self, creates: str) -> None:
-        """Make what a step creates."""
+        """Create the file or folder that a step creates."""
         path = self.root / creates
         if creates.endswith("/"):
             path.mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ class Project:
 
 
 def replace_agents(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let agents do what the project says."""
+    """Replace the agents' ``run`` by that of the project."""
 
     def stand_in(name: str) -> Callable[..., Awaitable[Any]]:
         async def run(self: Any, command: str, **_: Any) -> Any:

@@ -8,7 +8,7 @@ from tapps_otel.cli import main
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in this process."""
+    """Run the command line in this process."""
 
     def run(*arguments: str) -> Done:
         capsys.readouterr()
