@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def set_up(names: Sequence[str]) -> int:
-    """Make the peers' environments; say which could not be made."""
+    """Make the peers' environments, and report which could not be made."""
     failures = 0
     for name in names or list(envs.PEERS):
         print(f"{name}: {' '.join(envs.PEERS[name].packages)}", flush=True)
@@ -78,7 +78,7 @@ def set_up(names: Sequence[str]) -> int:
 
 
 def machine(work: Path, kind: str) -> dict[str, Any]:
-    """What the numbers were measured on, and how busy it was before."""
+    """Describe the machine, and how busy it was before."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -90,7 +90,7 @@ def machine(work: Path, kind: str) -> dict[str, Any]:
 
 
 def measure(cases: Sequence[Case], options: argparse.Namespace) -> int:
-    """Measure in a folder that is gone afterwards; print, and write the JSON."""
+    """Measure in a temporary folder, print the table, and write the JSON."""
     parent = options.work or envs.home() / "work"
     parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
@@ -123,7 +123,7 @@ def report(
 
 
 def as_json(about: dict[str, Any], goals: Sequence[Goal], outcome: Outcome) -> dict[str, Any]:
-    """Everything, every single number of every round included."""
+    """Return everything, with each number of each round."""
     found = collect(outcome.rounds)
     return {
         "machine": about,

@@ -9,7 +9,7 @@ from .envs import OWN
 
 @dataclass(frozen=True)
 class Size:
-    """How many steps (events, runs, goes): in a full run, and with ``--quick``."""
+    """How many steps (events, runs, repetitions): in a full run, and with ``--quick``."""
 
     full: int
     quick: int

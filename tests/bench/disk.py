@@ -15,11 +15,11 @@ FREE_SYNC_US = 10.0
 
 
 class NotADiskError(Exception):
-    """The folder cannot be measured on: what is written there is never put on a device."""
+    """The folder is useless for measurements: what is written there never reaches a device."""
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that holds ``folder``; ``unknown`` if the system does not say."""
+    """Return the type of the file system of ``folder``; ``unknown`` where that cannot be found."""
     try:
         mounts = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def sync_us(folder: Path) -> float:
 
 
 def check(folder: Path) -> str:
-    """The file system's type; ``NotADiskError`` if it lies in memory or a sync is free there."""
+    """Return the file system's type; ``NotADiskError`` if it is in memory or syncs for free."""
     kind = file_system(folder)
     if kind in IN_MEMORY:
         raise NotADiskError(

@@ -59,12 +59,12 @@ def home() -> Path:
 
 
 def interpreter(env: str) -> Path:
-    """The Python of an environment (it need not be there)."""
+    """Return the path of an environment's Python, which may not exist."""
     return Path(sys.executable) if env == OWN else home() / env / "bin" / "python"
 
 
 def missing(env: str, needs: Sequence[str]) -> str | None:
-    """Why something cannot be measured here, and how to get it; None if it can."""
+    """Tell why something cannot be measured here and how to get it; None if it can."""
     if env == OWN:
         absent = [name for name in needs if importlib.util.find_spec(name) is None]
         return f"python -m pip install {' '.join(absent)}" if absent else None
@@ -100,7 +100,7 @@ def _run(command: list[str]) -> None:
 
 
 def find_python(version: str) -> Path:
-    """An interpreter of this minor version: this one, one on the path, or one that pyenv keeps."""
+    """An interpreter of this minor version: this one, one on the path, or one of pyenv's."""
     if version in ("", f"{sys.version_info.major}.{sys.version_info.minor}"):
         return Path(sys.executable)
     for path in (shutil.which(f"python{version}"), *_pyenv_pythons(version)):

@@ -1,4 +1,4 @@
-"""What is promised: ratios of parts that were measured in one round, and their targets."""
+"""Performance goals: ratios of numbers that were measured in one round, and their targets."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
 class MeasurementError(Exception):
-    """A measured program did not answer."""
+    """A measured program failed."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Outcome:
 
 @dataclass
 class Runner:
-    """Measures cases in ``work``, a folder on a disk; ``tell`` hears what goes on."""
+    """Measures cases in ``work``, a folder on a disk; ``tell`` prints the progress."""
 
     work: Path
     quick: bool
@@ -97,7 +97,7 @@ class Runner:
         if not fixture.copied:
             return made
         copy = Path(shutil.copytree(made, scratch / "copy"))
-        os.sync()  # what the copy left to write is nobody's to pay for
+        os.sync()  # so that no case is charged for writing the copy
         return copy
 
 

@@ -50,7 +50,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Goal:
-    """A number that the project promises: ``(top - less) / bottom``, each part of one round.
+    """A performance goal: ``(top - less) / bottom``, each part of one round.
 
     ``at_most`` says which side of the target is good; ``floor`` is the value below which the
     measurement itself is wrong (a durable step that is quicker than its own sync did not sync).
@@ -83,7 +83,7 @@ class Goal:
         return top / known[self.bottom] if self.bottom else top
 
     def verdict(self, median: float) -> str:
-        """What the median says about the target."""
+        """Compare the median with the target."""
         if self.floor is not None and median < self.floor:
             return "WRONG: it did not sync"
         if self.target is None:

@@ -1,4 +1,4 @@
-"""What a person reads: one block for each section, then the ratios, then what was not measured."""
+"""The printed report: one block for each section, then the ratios, then what was not measured."""
 
 from __future__ import annotations
 

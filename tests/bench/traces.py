@@ -1,4 +1,4 @@
-"""``python -m tests.bench.traces``: what a trace store is told of a run that is killed and resumed.
+"""``python -m tests.bench.traces``: what a trace store gets of a run that is killed and resumed.
 
 The same six steps by this project, DBOS and Burr: killed with SIGKILL in step 4, then resumed.
 Everyone sends to the same kind of collector, whose spans are counted after the kill and after the
@@ -32,11 +32,11 @@ STEPS = 6
 KILLED_IN = 4
 STEP_S = 0.6
 PATIENCE = 60.0
-QUIET_S = 1.0  # as long as nothing comes, nothing more will
+QUIET_S = 1.0  # after this time without a request, all have arrived
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes OTLP over HTTP and keeps the spans; one that comes twice, the same, is kept once."""
+    """Receives OTLP over HTTP and keeps the spans, without duplicates."""
 
     daemon_threads = True
 
@@ -48,7 +48,7 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        """Where to send."""
+        """Return the address to export to."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def take(self, request: ExportTraceServiceRequest) -> None:
@@ -61,7 +61,7 @@ class Collector(ThreadingHTTPServer):
                         self._spans[span.span_id, span.SerializeToString()] = span
 
     def settled(self) -> list[Span]:
-        """The spans, once nothing has come for a while."""
+        """Wait until no request arrives any more, and return the spans."""
         while (left := self._last + QUIET_S - time.monotonic()) > 0:
             time.sleep(left)
         with self._lock:
@@ -69,12 +69,12 @@ class Collector(ThreadingHTTPServer):
 
 
 class Request(BaseHTTPRequestHandler):
-    """One request of an exporter's."""
+    """A request of an exporter."""
 
     server: Collector
 
     def do_POST(self) -> None:
-        """Take it."""
+        """Keep its spans."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/v1/traces":
             self.server.take(ExportTraceServiceRequest.FromString(body))
@@ -103,7 +103,7 @@ def collector() -> Iterator[Collector]:
 
 @dataclass(frozen=True)
 class System:
-    """Somebody who runs workflows: a module of ``systems`` and the Python that runs it."""
+    """A system that runs workflows: a module of ``systems`` and the Python to run it."""
 
     name: str
     module: str
@@ -119,7 +119,7 @@ SYSTEMS = (
 
 
 def program(system: System, folder: Path, endpoint: str) -> subprocess.Popen[bytes]:
-    """Start the workflow, or go on with it."""
+    """Start or resume the workflow."""
     env = {
         **surroundings(system.env, folder),
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
@@ -132,7 +132,7 @@ def program(system: System, folder: Path, endpoint: str) -> subprocess.Popen[byt
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Until it is so; the process must live as long."""
+    """Wait until this holds; the process must not end before."""
     until = time.monotonic() + PATIENCE
     while not what():
         if process.poll() is not None or time.monotonic() > until:
@@ -141,7 +141,7 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None
 
 
 def play(system: System, folder: Path) -> dict[str, str]:
-    """Kill, look, send if that can be done, look, resume, look."""
+    """Kill the run, send its spans where that is possible, resume it, and look after each."""
     with collector() as receiver:
         began = time.monotonic()
         process = program(system, folder, receiver.endpoint)
@@ -167,17 +167,17 @@ def play(system: System, folder: Path) -> dict[str, str]:
 
 
 def is_marker(span: Span) -> bool:
-    """Whether a span only says that another has begun."""
+    """Tell whether a span only reports the start of another."""
     return any(one.key == "tapps.marker" for one in span.attributes)
 
 
 def steps(spans: Sequence[Span]) -> list[Span]:
-    """Those of steps: all name them after the step's function."""
+    """Return the spans of steps, which all systems name after the step's function."""
     return [span for span in spans if span.name.endswith("work")]
 
 
 def lost_parents(spans: Sequence[Span]) -> int:
-    """How many spans stand under one that is not there."""
+    """Count the spans whose parent is missing."""
     known = {span.span_id for span in spans}
     return sum(bool(span.parent_span_id) and span.parent_span_id not in known for span in spans)
 
@@ -188,7 +188,7 @@ def count(number: int, what: str) -> str:
 
 
 def after_kill(when: str, spans: Sequence[Span]) -> dict[str, str]:
-    """What is seen of the first go."""
+    """Describe the spans of the first execution."""
     markers = [span for span in spans if is_marker(span)]
     spans = [span for span in spans if not is_marker(span)]
     failed = [span for span in steps(spans) if span.status.code == Status.STATUS_CODE_ERROR]
@@ -205,7 +205,7 @@ def after_kill(when: str, spans: Sequence[Span]) -> dict[str, str]:
 
 
 def after_resume(spans: Sequence[Span], took: float) -> dict[str, str]:
-    """What is seen of both."""
+    """Describe the spans of both executions."""
     spans = [span for span in spans if not is_marker(span)]
     traces = {span.trace_id for span in spans}
     good = [span for span in steps(spans) if span.status.code != Status.STATUS_CODE_ERROR]

@@ -78,7 +78,7 @@ def measure_resume() -> dict[str, float]:
 
 
 def main(args: Arguments) -> None:
-    """Do what was asked."""
+    """Run the measurement that the arguments name."""
     if args.stage == "prepare":
         prepare_resume()
     answer("apache-burr", **(measure_resume() if args.option == "resume" else measure_steps()))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 100
-"""Steps between two goes of the floor: short enough that both see the same mood of the disk."""
+"""Steps between two measurements of the floor, few enough that the disk behaves alike."""
 
 BLOCK = b"x" * 1023 + b"\n"
 """What a peer's floor writes for each step; ours writes exactly the bytes of its own step."""
@@ -55,7 +55,7 @@ def result(i: int) -> dict[str, object]:
 
 
 def sync(fd: int) -> None:
-    """Put what was written on the device (``fdatasync``, or what stands for it on this system)."""
+    """Flush data to the device (``fdatasync``, or what stands for it on this system)."""
     if sys.platform == "darwin":
         import fcntl
 
@@ -110,7 +110,7 @@ def timed_steps(n: int, floor: Floor, one: Callable[[int], object]) -> dict[str,
 
 
 def against(wall: float, n: int, floor: Floor) -> dict[str, float]:
-    """Mean time of a step from a wall time that holds the floor's goes too."""
+    """Mean time of a step, from a wall time that includes the floor's writes."""
     step_us = (wall - floor.seconds) / n * 1e6
     return {"step_us": step_us, "floor_us": floor.each_us, "x_floor": step_us / floor.each_us}
 

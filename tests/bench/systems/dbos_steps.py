@@ -1,4 +1,4 @@
-"""DBOS with SQLite as it comes: a durable step, and what a resume of finished steps costs.
+"""DBOS with its default SQLite: a durable step, and what a resume of finished steps costs.
 
 Resume: ``DBOS.launch()`` finds the pending workflow and hands it to its queue, which polls once a
 second. So there are two numbers: from the launch, which a user waits for, and from the moment the
@@ -42,7 +42,7 @@ def steps(n: int) -> int:
 
 @DBOS.workflow()  # type: ignore[untyped-decorator]
 def timed(n: int) -> dict[str, float]:
-    """The same, with the floor's writes between."""
+    """The run whose steps alternate with the floor's writes."""
     floor = Floor(ARGS.folder)
     began = time.perf_counter()
     for i in range(n):

@@ -19,7 +19,7 @@ WARM = 20
 
 
 class State(TypedDict):
-    """How far the run is, and what the last step gave back."""
+    """How far the run is, and what the last step returned."""
 
     i: int
     last: dict[str, object]

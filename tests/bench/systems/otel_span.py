@@ -1,4 +1,4 @@
-"""The SDK's own price: a current child span with a step's attributes and two events.
+"""The cost of the SDK itself: a current child span with a step's attributes and two events.
 
 Its spans are batched for an exporter that drops them. The attributes are those of this project's
 step spans. Where this project's spans are measured, the same is taken again in that process with
@@ -39,7 +39,7 @@ EVENT: Mapping[str, AttributeValue] = {
 
 
 class Dropping(SpanExporter):
-    """Takes every batch and keeps nothing."""
+    """Accepts every batch and keeps nothing."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Done at once."""

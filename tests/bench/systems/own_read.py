@@ -91,7 +91,7 @@ MEASURES = {
 
 
 def measure(args: Arguments) -> dict[str, float]:
-    """What the option says."""
+    """Run the measurement that the option names."""
     return MEASURES[args.option](args.folder / "log" / "bench.jsonl")
 
 

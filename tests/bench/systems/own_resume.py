@@ -46,7 +46,7 @@ def measure(args: Arguments) -> dict[str, float]:
 
 
 def main(args: Arguments) -> None:
-    """Do what was asked."""
+    """Run the measurement that the arguments name."""
     if args.stage == "prepare":
         configure(log_dir=args.folder / "log", durability="os", spans=False)
         steps.options(workflow_id="bench")(args.n)

@@ -23,7 +23,7 @@ from .common import Arguments, answer, arguments, peak_rss_mb
 
 
 class Taking(Client):
-    """A collector that takes everything at once."""
+    """An exporter that accepts everything."""
 
     def _send_once(self, request: bytes, seconds: float) -> Answer:
         return Answer()
@@ -33,7 +33,7 @@ class Taking(Client):
 
 
 def measure(args: Arguments) -> dict[str, float]:
-    """The whole log, once. With the option ``memory`` nothing is done beside it."""
+    """The whole log, once. With the option ``memory`` nothing else is measured."""
     store = Store(Path(args.folder) / "log")
     client = Taking(Destination(HTTP, "http://127.0.0.1:4318/v1/traces"))
     report = SendReport("bench", client.destination.name)

@@ -22,7 +22,7 @@ def read_ms(path: Path) -> tuple[int, float]:
 
 
 def measure(args: Arguments) -> dict[str, float]:
-    """The log of the fixture, once: whoever reads it to resume reads it once too."""
+    """The log of the fixture, once, as a resume reads it."""
     count, took = read_ms(args.folder / "log" / "bench.jsonl")
     return {"read_ms": took, "lines_per_s": count / took * 1e3}
 

@@ -33,7 +33,7 @@ def prepare(args: Arguments) -> None:
 
 
 def main(args: Arguments) -> None:
-    """Do what was asked."""
+    """Run the measurement that the arguments name."""
     if args.stage == "prepare":
         prepare(args)
     else:

@@ -16,14 +16,14 @@ from .common import Arguments, answer, arguments
 
 
 def spawn_ms(command: list[str]) -> float:
-    """Wall time of one go."""
+    """Wall time of one process."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     return (time.perf_counter() - began) * 1e3
 
 
 def measure(args: Arguments) -> dict[str, float]:
-    """The median of ``n`` goes after one that does not count."""
+    """The median of ``n`` processes, after one to warm up."""
     command = [sys.executable, *shlex.split(args.option)]
     spawn_ms(command)
     return {"wall_ms": statistics.median(spawn_ms(command) for _ in range(args.n))}

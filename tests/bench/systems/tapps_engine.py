@@ -1,4 +1,4 @@
-"""A step of the real tapps-agents engine: as it comes, without its event log, watched, bridged.
+"""A step of the real tapps-agents engine: unchanged, without its event log, watched, bridged.
 
 Runs of a few steps come in turns, so that all four see the same moods of the disk. The agents do
 nothing; what a step costs is the engine's snapshots, its event log, and what we add.
@@ -27,7 +27,7 @@ from tapps_otel import configure, instrument, uninstrument
 from .common import Arguments, answer, arguments
 
 STEPS = 25
-"""Of one run: what a run costs once is not to hide what a step costs."""
+"""Steps of one run: many, so that the cost of a run does not hide that of a step."""
 
 
 async def _nothing(self: Any, *_: Any, **__: Any) -> dict[str, Any]:
