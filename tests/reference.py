@@ -23,7 +23,7 @@ import tapps_otel
 from tapps_otel import Backoff, errors, settings, step, workflow
 from tapps_otel.cli import codes
 from tapps_otel.cli.app import app
-from tapps_otel.instrumentation.spec import ExecutorSpec, Reading
+from tapps_otel.instrumentation.spec import Adapter, ExecutorSpec
 from tapps_otel.log.model import WorkflowEvent
 from tapps_otel.otel.metrics.instruments import METRICS
 
@@ -167,7 +167,7 @@ def _default(value: object) -> str:
 
 def executor_spec() -> str:
     """The fields of an ``ExecutorSpec``."""
-    said = {**fields(ExecutorSpec.__doc__, "ivar"), **fields(Reading.__doc__, "ivar")}
+    said = {**fields(ExecutorSpec.__doc__, "ivar"), **fields(Adapter.__doc__, "ivar")}
     return table(("field", "meaning"), *((tick(name), text) for name, text in said.items()))
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.instrumentation import registry
+from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.patching import Report
-from tapps_otel.instrumentation.spec import ExecutorSpec, Seen
+from tapps_otel.instrumentation.spec import ExecutorSpec
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Patches
 
-__all__ = ["ExecutorSpec", "Report", "Seen", "instrument", "report", "uninstrument"]
+__all__ = ["ExecutorSpec", "MethodCall", "Report", "instrument", "report", "uninstrument"]
 
 
 def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Report:
@@ -57,9 +58,9 @@ def _name_of(target: str | type[Any]) -> str:
 
 def _patches(name: str, spec: ExecutorSpec | None) -> Patches:
     if spec is not None:
-        from tapps_otel.instrumentation import watching
+        from tapps_otel.instrumentation import spec_hooks
 
-        return watching.patches(name, spec)
+        return spec_hooks.patches(name, spec)
     if name == "tapps_agents":
         from tapps_otel.instrumentation.tapps_agents import functions
 

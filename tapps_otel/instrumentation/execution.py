@@ -1,8 +1,8 @@
-"""One carrying out of a workflow by an executor of somebody else's, from its call to its return.
+"""One execution of a workflow by a third-party executor, from its call to its return.
 
-Everything here is guarded. A failure of ours is logged and never raised into the executor, whose
-results and exceptions pass unchanged; the one exception is ``on_log_failure="stop"``, by which a
-user asks that no step runs unlogged.
+Everything here is guarded: a failure is logged, and never raised into the executor, whose results
+and exceptions pass unchanged. The one exception is ``on_log_failure="stop"``, by which users ask
+for no step to run unlogged.
 """
 
 from __future__ import annotations
@@ -36,43 +36,56 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tapps_otel.instrumentation.spec import Reading, Seen
+    from tapps_otel.instrumentation.method_call import MethodCall
+    from tapps_otel.instrumentation.spec import Adapter
 
-__all__ = ["Carrying", "attempt_here", "carried_here", "ending", "is_enabled", "store_under"]
+__all__ = [
+    "IN_PROGRESS",
+    "Execution",
+    "current_attempt",
+    "current_execution",
+    "describe_step",
+    "describe_workflow",
+    "finish_step",
+    "guarded_end",
+    "is_enabled",
+    "open_run",
+    "store_under",
+]
 
 _log = logging.getLogger("tapps_otel")
-_carried: ContextVar[Carrying | None] = ContextVar("tapps_otel_carrying", default=None)
-_said: set[str] = set()
+_current: ContextVar[Execution | None] = ContextVar("tapps_otel_execution", default=None)
+_logged: set[str] = set()
 
 
 def is_enabled() -> bool:
-    """Whether runs that begin now are to be logged."""
+    """Whether runs that start now are to be logged."""
     try:
         return settings.current().enabled
     except SettingsError as error:
-        if str(error) not in _said:
-            _said.add(str(error))
+        if str(error) not in _logged:
+            _logged.add(str(error))
             _log.error("nothing is logged: %s", error)
         return False
 
 
-def carried_here() -> Carrying | None:
-    """What the code that asks is carried out by, if anything."""
-    return _carried.get()
+def current_execution() -> Execution | None:
+    """The execution that the calling code is part of, if any."""
+    return _current.get()
 
 
-def attempt_here() -> ExternalAttempt | None:
-    """The executor's step whose code asks."""
+def current_attempt() -> ExternalAttempt | None:
+    """The attempt of an executor's step that the calling code is part of, if any."""
     scope = current_scope.get()
     return scope if isinstance(scope, ExternalAttempt) else None
 
 
-class Carrying:
-    """An executor's call that carries a workflow out. Entered for as long as that takes.
+class Execution:
+    """A call of an executor that executes a workflow. Entered for as long as the call takes.
 
     :ivar executor: the object whose method was called
-    :ivar opened: whether it was tried to open the run
-    :ivar run: ``None`` before that, and where the run goes on without a log
+    :ivar opened: whether :meth:`open` was called, even if it failed
+    :ivar run: ``None`` before it is opened, and where it has no log
     """
 
     def __init__(self, executor: Any) -> None:
@@ -82,42 +95,42 @@ class Carrying:
         self._token: Any = None
 
     @property
-    def encloses(self) -> bool:
-        """Whether a call made here belongs to this carrying out, and is none of its steps'."""
+    def is_innermost(self) -> bool:
+        """Whether the calling code belongs to this execution, and to none of its steps."""
         return not self.opened or (self.run is not None and current_scope.get() is self.run.root)
 
     def __enter__(self) -> Self:
-        self._token = _carried.set(self)
+        self._token = _current.set(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with guarded("leaving a run"):
-            _carried.reset(self._token)
+        with guarded("a run was not closed"):
+            _current.reset(self._token)
             if self.run is not None:
                 self.run.close()
 
     def open(self, opening: Callable[[], ExternalRun]) -> None:
-        """Open the run and make it current; if that fails it goes on without a log, loudly."""
+        """Open the run and make it current; if that fails, log an error and continue without."""
         self.opened = True
-        with guarded("this run goes on without a log"):
-            self.take(opening())
+        with guarded("this run continues without a log"):
+            self.adopt(opening())
 
-    def take(self, run: ExternalRun) -> None:
-        """Make a run that is open already the one that is carried out."""
+    def adopt(self, run: ExternalRun) -> None:
+        """Make a run current that is open already."""
         self.opened = True
         self.run = run
         run.enter_root()
 
-    def hand_on(self) -> None:
-        """Leave the run open, for another to :meth:`take`."""
+    def hand_over(self) -> None:
+        """Leave the run open, for another execution to :meth:`adopt`."""
         if self.run is not None:
             self.run.leave()
             self.run = None
 
     # -- steps
 
-    def begin(self, reading: Reading, seen: Seen) -> ExternalAttempt | None:
-        """Write that the step of this call begins; ``None`` if it goes on unlogged.
+    def begin_step(self, adapter: Adapter, call: MethodCall) -> ExternalAttempt | None:
+        """Write that the step of this call begins; return ``None`` if it continues unlogged.
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
@@ -125,9 +138,9 @@ class Carrying:
         if run is None or run.is_detached():
             return None
         refused: LogWriteError | None = None
-        with guarded("a step goes on without a log"):
+        with guarded("a step continues without a log"):
             try:
-                return run.begin_step(*call_of(reading, seen))
+                return run.begin_step(*describe_step(adapter, call))
             except LogWriteError as error:
                 if not run.stops:
                     raise
@@ -138,103 +151,106 @@ class Carrying:
 
     # -- the end
 
-    def end(self, reading: Reading, seen: Seen) -> None:
-        """End the run as its executor, which has returned, says that it has ended."""
-        if self.run is not None:
-            with guarded("the end of a run"):
+    def end(self, adapter: Adapter, call: MethodCall) -> None:
+        """End the run with the outcome that the returned call has."""
+        with self._leaving() as run:
+            if run is not None:
+                run.end(adapter.outcome(call), adapter.error(call))
+
+    async def end_async(self, adapter: Adapter, call: MethodCall) -> None:
+        """End the run from a coroutine, with the outcome that the returned call has."""
+        with self._leaving() as run:
+            if run is not None:
+                await run.end_async(adapter.outcome(call), adapter.error(call))
+
+    def end_with_error(self, error: BaseException) -> None:
+        """End the run with the exception that the executor raised."""
+        with self._leaving() as run:
+            if run is not None:
+                run.end_by(error)
+
+    async def end_with_error_async(self, error: BaseException) -> None:
+        """End the run from a coroutine, with the exception that the executor raised."""
+        with self._leaving() as run:
+            if run is not None:
+                await run.end_by_async(error)
+
+    @contextmanager
+    def _leaving(self) -> Iterator[ExternalRun | None]:
+        with guarded("the end of a run is not logged"):
+            if self.run is not None:
                 self.run.leave()
-                self.run.end(reading.outcome(seen), reading.error(seen))
-
-    async def end_async(self, reading: Reading, seen: Seen) -> None:
-        """The same from a coroutine."""
-        if self.run is not None:
-            with guarded("the end of a run"):
-                self.run.leave()
-                await self.run.end_async(reading.outcome(seen), reading.error(seen))
-
-    def end_by(self, error: BaseException) -> None:
-        """End the run by what the executor raised."""
-        if self.run is not None:
-            with guarded("the end of a run"):
-                self.run.leave()
-                self.run.end_by(error)
-
-    async def end_by_async(self, error: BaseException) -> None:
-        """The same from a coroutine."""
-        if self.run is not None:
-            with guarded("the end of a run"):
-                self.run.leave()
-                await self.run.end_by_async(error)
+            yield self.run
 
 
-class _Active:
-    """What is carried out at this moment, by executor: for steps in threads of a pool."""
+class _InProgress:
+    """The executions in progress, by executor: a step in a thread of a pool finds its run here."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_executor: dict[int, list[Carrying]] = {}
+        self._by_executor: dict[int, list[Execution]] = {}
 
     @contextmanager
-    def busy(self, carrying: Carrying) -> Iterator[None]:
-        """Note that an executor is busy with this, meanwhile."""
-        key = id(carrying.executor)  # which is alive, for its method is being called
+    def track(self, execution: Execution) -> Iterator[None]:
+        """Have this execution in progress meanwhile."""
+        key = id(execution.executor)  # it is alive, because its method is being called
         with self._lock:
-            self._by_executor.setdefault(key, []).append(carrying)
+            self._by_executor.setdefault(key, []).append(execution)
         try:
             yield
         finally:
             with self._lock:
-                self._by_executor[key].remove(carrying)
+                self._by_executor[key].remove(execution)
                 if not self._by_executor[key]:
                     del self._by_executor[key]
 
-    def of(self, executor: object) -> Carrying | None:
-        """The one thing that this executor carries out; ``None`` for none, or several."""
+    def of(self, executor: object) -> Execution | None:
+        """The only execution of this executor; ``None`` if there is none, or several."""
         with self._lock:
-            busy = self._by_executor.get(id(executor), [])
-            return busy[0] if len(busy) == 1 else None
+            found = self._by_executor.get(id(executor), [])
+            return found[0] if len(found) == 1 else None
 
 
-ACTIVE: Final = _Active()
+IN_PROGRESS: Final = _InProgress()
 
 
-# -- what a reading says
+# -- what an adapter reads
 
 
-def open_run(reading: Reading, seen: Seen) -> ExternalRun:
-    """Begin the run of this call, or go on with it.
+def open_run(adapter: Adapter, call: MethodCall) -> ExternalRun:
+    """Start the run of this call, or resume it.
 
-    :raises RunBusyError: another process carries it on
+    :raises RunBusyError: the run is in progress in another process
     :raises LogError: it cannot be logged
     """
-    workflow = workflow_of(reading, seen)
-    store, config = store_under(reading.root(seen)), settings.current()
-    workflow_id = reading.run_id(seen)
+    workflow = describe_workflow(adapter, call)
+    store, config = store_under(adapter.root(call)), settings.current()
+    workflow_id = adapter.run_id(call)
     if workflow_id is None:
         workflow_id = new_workflow_id(workflow.name, clock.timestamp(clock.time_ns()))
-    opening = resume_run if reading.resumes(seen) else start_run
+    opening = resume_run if adapter.resumes(call) else start_run
     return opening(store, str(workflow_id), workflow, config)
 
 
 def store_under(root: Path | None) -> Store:
-    """The folder of logs: the configured one, else the usual one under the executor's root."""
+    """The log folder: the configured one, else the default one under the executor's root."""
     folder = settings.current().log_dir
     if root is not None and folder == DEFAULT_LOG_DIR:
         folder = root / folder
     return Store(folder.absolute())
 
 
-def workflow_of(reading: Reading, seen: Seen) -> ExternalWorkflow:
-    """What the log says of this call's workflow."""
-    about = {"executor": reading.executor, **reading.about(seen)}
-    name = str(reading.run_name(seen) or reading.executor)
-    return ExternalWorkflow(name, about, to_json(dict(reading.inputs(seen))))
+def describe_workflow(adapter: Adapter, call: MethodCall) -> ExternalWorkflow:
+    """What the log tells of the workflow that this call executes."""
+    about = {"executor": adapter.executor, **adapter.about(call)}
+    name = str(adapter.run_name(call) or adapter.executor)
+    return ExternalWorkflow(name, about, to_json(dict(adapter.inputs(call))))
 
 
-def call_of(reading: Reading, seen: Seen) -> tuple[str, ExternalStep]:
-    """Id and description of the step that this call carries out."""
-    step_id, fields = str(reading.step_id(seen)), reading.fields(seen)
-    agent, action = reading.agent(seen), reading.action(seen)
+def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep]:
+    """The id and the description of the step that this call executes."""
+    step_id, fields = str(adapter.step_id(call)), adapter.fields(call)
+    agent, action = adapter.agent(call), adapter.action(call)
     return step_id, ExternalStep(
         step_id,
         agent=None if agent is None else str(agent),
@@ -244,27 +260,29 @@ def call_of(reading: Reading, seen: Seen) -> tuple[str, ExternalStep]:
 
 
 @contextmanager
-def ending(attempt: ExternalAttempt) -> Iterator[None]:
-    """Guard the end of a step: if it cannot be written, the end of the run does not wait for it."""
+def guarded_end(attempt: ExternalAttempt) -> Iterator[None]:
+    """Guard the end of a step: if it cannot be written, the run does not wait for it."""
     try:
         yield
     except BaseException:
         attempt.release_self()
-        with guarded("the end of a step"):
+        with guarded("the end of a step is not logged"):
             raise
 
 
-def finish(reading: Reading, seen: Seen, attempt: ExternalAttempt, result: object = None) -> None:
-    """Write how a step ended that has returned; what is open inside has ended before.
+def finish_step(
+    adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, result: object = None
+) -> None:
+    """Write the outcome of a step that has returned. The steps inside it must have ended.
 
-    :param result: what is to be kept of it, JSON-native
+    :param result: what to keep of its result, JSON-native
     """
     skipped: str | None = None
     artifacts: list[dict[str, Any]] = []
-    with guarded("what a step has made is not logged"):
-        skipped = reading.skipped(seen)
-        artifacts = summarize(reading.artifacts(seen))
-    with ending(attempt):
+    with guarded("the artifacts of a step are not logged"):
+        skipped = adapter.skipped(call)
+        artifacts = summarize(adapter.artifacts(call))
+    with guarded_end(attempt):
         if skipped is not None:
             attempt.skip_drained(str(skipped), None)
         else:

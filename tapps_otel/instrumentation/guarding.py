@@ -1,8 +1,8 @@
-"""Between an executor and what watches it: whatever goes wrong on our side stays there.
+"""Keeps failures of the instrumentation away from the executor.
 
-Every hook is called through :class:`Guard`, so that a mistake in one costs the log, never the run;
-what the watched function gives or raises passes unchanged. Inside, :func:`guarded` keeps what can
-fail by itself from costing more than that.
+Every hook is called by a :class:`Guard`, so that a mistake in a hook costs the log and never the
+run: what the wrapped function returns or raises passes unchanged. Inside the hooks, :func:`guarded`
+limits what a single failure costs.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "Original", "Wrapper", "guarded"]
 
 _log = logging.getLogger("tapps_otel")
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 @contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Let nothing of ours out: it is logged, the first time for each ``what`` with its place."""
+    """Log an exception instead of raising it.
+
+    A mistake of this package is logged with its traceback, once for each ``what``.
+
+    :param what: what the failure costs, as the log message puts it
+    """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, the executor goes on
-        known = isinstance(error, TappsError) or what in _said
-        _said.add(what)
-        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not known)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the executor continues
+        expected = isinstance(error, TappsError) or what in _logged
+        _logged.add(what)
+        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not expected)
 
 
 class Original:
-    """The watched function, as a hook's wrapper calls it, at most once; it notes how that went.
+    """The wrapped function, for a wrapper to call at most once; it remembers the outcome.
 
     :ivar function: bound to its object
     """
@@ -51,11 +56,11 @@ class Original:
 
     @property
     def is_async(self) -> bool:
-        """Whether it is declared so; another one may give a coroutine, too."""
+        """Whether it is a coroutine function; a plain function may return a coroutine, too."""
         return inspect.iscoroutinefunction(self.function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it; a coroutine that it gives is still to be awaited."""
+        """Call it; a coroutine that it returns is still to be awaited."""
         self._called = True
         try:
             result = self.function(*args, **kwargs)
@@ -65,24 +70,28 @@ class Original:
         self._result = self._await(result) if inspect.iscoroutine(result) else result
         return self._result
 
-    async def _await(self, made: Coroutine[Any, Any, Any]) -> Any:
+    async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
-            self._result = await made
+            self._result = await coroutine
         except BaseException as error:
             self._error = error
             raise
         return self._result
 
-    def passes(self, error: BaseException) -> bool:
-        """Whether this is to reach the caller: it came from the function, or is no mistake."""
-        known, self._error = self._error, None  # its traceback leads here: no cycle is to stay
-        if error is known or isinstance(error, LogWriteError) or not isinstance(error, Exception):
+    def raises(self, error: BaseException) -> bool:
+        """Whether the caller must see this exception of a wrapper.
+
+        It must if the function raised it, and if it is no mistake of a wrapper: ``LogWriteError``
+        asks for the step not to run, and what is no ``Exception`` stops the program.
+        """
+        own, self._error = self._error, None  # its traceback refers to this object: a cycle
+        if error is own or isinstance(error, LogWriteError) or not isinstance(error, Exception):
             return True
-        self._error = known
+        self._error = own
         return False
 
     def outcome(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What it gave or raised; it is called, if the wrapper did not come to that."""
+        """Return or raise what the function did; call it, if the wrapper has not."""
         if not self._called:
             return self(*args, **kwargs)
         error, self._error = self._error, None
@@ -94,19 +103,18 @@ class Original:
             del error
 
 
-# What watches a call: the original, the object that it is bound to, arguments.
+# Called in place of a function, with: the function, the object it is bound to, its arguments.
 Wrapper = Callable[[Original, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Guard:
-    """Called in place of a watched function: calls the hook's wrapper, and contains its failures.
+    """What wrapt calls in place of a hooked function. Calls the wrapper and contains its failures.
 
-    If the wrapper fails, the function is called as without us. ``LogWriteError`` passes, by which
-    a user asks that nothing runs unlogged.
+    Where the wrapper fails, the function is called as if it were not hooked.
 
-    :ivar on: while it is ``False``, the function is called and nothing else
+    :ivar on: while this is ``False``, calls go directly to the function
 
-    :param name: of the hook
+    :param name: of the hook, for the log message
     """
 
     __slots__ = ("_name", "_wrapper", "on")
@@ -118,44 +126,47 @@ class Guard:
     def __call__(
         self, function: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call the function, watched; wrapt gives it bound to its object."""
+        """Make the call through the wrapper. The signature is wrapt's."""
         if not self.on:
             return function(*args, **kwargs)
         original = Original(function)
         try:
-            made = self._wrapper(original, instance, args, kwargs)
+            result = self._wrapper(original, instance, args, kwargs)
         except BaseException as error:
-            if original.passes(error):
+            if original.raises(error):
                 raise
-            _say(self._name, error)
+            self._log_failure(error)
         else:
-            if inspect.iscoroutine(made):
-                return _guard_async(self._name, made, original, args, kwargs)
-            return made
+            if inspect.iscoroutine(result):
+                return self._await(result, original, args, kwargs)
+            return result
+        # Not in the handler: the function's own exception must not get the failure as its context.
         return original.outcome(args, kwargs)
 
+    async def _await(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        original: Original,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        try:
+            return await coroutine
+        except BaseException as error:
+            if original.raises(error):
+                raise
+            self._log_failure(error)
+        outcome = original.outcome(args, kwargs)
+        return await outcome if inspect.iscoroutine(outcome) else outcome
 
-async def _guard_async(
-    name: str,
-    made: Coroutine[Any, Any, Any],
-    original: Original,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    try:
-        return await made
-    except BaseException as error:
-        if original.passes(error):
-            raise
-        _say(name, error)
-    outcome = original.outcome(args, kwargs)
-    return await outcome if inspect.iscoroutine(outcome) else outcome
-
-
-def _say(name: str, error: BaseException) -> None:
-    """Once for each hook: a mistake there is made in every call."""
-    if name not in _said:
-        _said.add(name)
-        _log.error(
-            "what %s does is not logged: %s: %s", name, type(error).__name__, error, exc_info=True
-        )
+    def _log_failure(self, error: BaseException) -> None:
+        """Log it once for each hook: a mistake repeats itself in every call."""
+        if self._name not in _logged:
+            _logged.add(self._name)
+            _log.error(
+                "calls of %s are not logged: %s: %s",
+                self._name,
+                type(error).__name__,
+                error,
+                exc_info=True,
+            )

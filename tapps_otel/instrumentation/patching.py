@@ -1,7 +1,7 @@
-"""Hooks on the functions of somebody else's package: put on, told of, taken off.
+"""Hooks on the functions of a third-party package: put on, reported, taken off.
 
-Nothing is imported for their sake: a module that is not there yet is hooked when it is imported.
-Each hook can fail by itself; what is missing is told by the report.
+No module is imported for its hooks: one that is not imported yet is hooked when it is. Hooks fail
+one by one; the report shows which are missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "Patches", "Report"]
 
 ON: Final = "on"
 PENDING: Final = "pending"  # its module is not imported yet
-MISSING: Final = "missing"  # its module has no such function, or one that cannot be watched
+MISSING: Final = "missing"  # its module has no such function, or one that cannot be wrapped
 OFF: Final = "off"
 
 _log = logging.getLogger("tapps_otel")
@@ -28,12 +28,13 @@ _log = logging.getLogger("tapps_otel")
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A function to be wrapped.
+    """A function to wrap.
 
-    :ivar module: where it is, as ``package.module``
-    :ivar name: in that module, as ``Class.method``
-    :ivar load: gives what watches its calls; not called before the module is imported
-    :ivar essential: without it nothing true could be told, and no hook stays on
+    :ivar module: where the function is, as ``package.module``
+    :ivar name: the function in that module, as ``Class.method``
+    :ivar load: returns the wrapper; called once the module is imported, so that heavy imports can
+        wait until then
+    :ivar essential: without this hook the log would be wrong, so all hooks come off
     """
 
     module: str
@@ -43,7 +44,7 @@ class Hook:
 
 
 class Report:
-    """How the hooks of an executor stand at this moment.
+    """The state of an executor's hooks at this moment.
 
     :ivar target: the executor
     """
@@ -58,12 +59,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether no hook is missing."""
         return MISSING not in self.hooks.values()
 
     @property
     def problem(self) -> str | None:
-        """Why no hook is on, where that is so although they were asked for."""
+        """Why the executor could not be instrumented; ``None`` if it could."""
         return self._patches.problem
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Report:
 class Patches:
     """The hooks of one executor.
 
-    :ivar problem: why none is on, where that is so
+    :ivar problem: why all hooks came off; ``None`` if they did not
     """
 
     def __init__(self, target: str, hooks: tuple[Hook, ...]) -> None:
@@ -82,39 +83,36 @@ class Patches:
         self.problem: str | None = None
         self._target, self._hooks = target, hooks
         self._wanted = False
-        self._watched: set[str] = set()  # modules whose import is reported; that cannot be undone
-        self._states = dict.fromkeys(self._names(), OFF)
+        self._awaited: set[str] = set()  # modules with an import hook, which cannot be removed
+        self._states = dict.fromkeys((f"{hook.module}.{hook.name}" for hook in hooks), OFF)
         self._undo: list[Callable[[], None]] = []
 
     def states(self) -> dict[str, str]:
-        """See :attr:`Report.hooks`."""
+        """The state of each hook, by the function's full name."""
         return dict(self._states)
 
     def put_on(self) -> None:
-        """Hook what is imported, now; and what is not yet, when it is. Nothing is raised."""
+        """Hook imported modules now, and the others when they are imported. Raises nothing."""
         if self._wanted:
             return
         import wrapt
 
-        self._wanted = True
+        self._wanted, self.problem = True, None
         self._states = dict.fromkeys(self._states, PENDING)
         for module in dict.fromkeys(hook.module for hook in self._hooks):
-            if module in self._watched:
+            if module in self._awaited:
                 if module in sys.modules:
                     self._on_import(sys.modules[module])
             else:
-                self._watched.add(module)
+                self._awaited.add(module)
                 wrapt.register_post_import_hook(self._on_import, module)
 
     def take_off(self) -> None:
-        """Put every function back."""
+        """Restore every function."""
         self._wanted = False
         while self._undo:
             self._undo.pop()()
         self._states = dict.fromkeys(self._states, OFF)
-
-    def _names(self) -> list[str]:
-        return [f"{hook.module}.{hook.name}" for hook in self._hooks]
 
     def _on_import(self, module: Any) -> None:
         if not self._wanted:
@@ -130,7 +128,7 @@ class Patches:
         name = f"{hook.module}.{hook.name}"
         try:
             self._undo.append(_wrap(module, hook))
-        except Exception as error:  # noqa: BLE001 - what is imported here is not ours to break
+        except Exception as error:  # noqa: BLE001 - the import of the module must not fail
             self._states[name] = MISSING
             self._miss(hook, error)
         else:
@@ -140,33 +138,33 @@ class Patches:
         missing = isinstance(error, AttributeError)
         why = f"{hook.module} has no {hook.name}" if missing else f"{hook.name}: {error}"
         if not hook.essential:
-            _log.warning("%s: %s: what it tells is not logged", self._target, why)
+            _log.warning("%s: %s: calls of it are not logged", self._target, why)
             return
         self.problem = f"not instrumented: {why}"
-        _log.error("%s: %s. Its runs go on without a log", self._target, self.problem)
+        _log.error("%s: %s. Its runs are not logged", self._target, self.problem)
         unfit = {name for name, state in self._states.items() if state == MISSING}
         self.take_off()
         self._states |= dict.fromkeys(unfit, MISSING)
 
 
 def _wrap(module: Any, hook: Hook) -> Callable[[], None]:
-    """Wrap one function; gives what undoes it.
+    """Wrap one function.
 
-    :raises AttributeError: it is not there
+    :returns: what restores it
+    :raises AttributeError: it does not exist
     :raises TypeError: it is a generator, or its class cannot be changed
     """
     import wrapt
 
     parent, attribute, original = wrapt.resolve_path(module, hook.name)
     _check(original)
-    own = attribute in vars(parent)  # else it is a base class's: nothing to put back
+    own = attribute in vars(parent)  # else a base class has it, and there is nothing to restore
     guard = Guard(f"{hook.module}.{hook.name}", hook.load())
     wrapper = wrapt.FunctionWrapper(original, guard)
     wrapt.apply_patch(parent, attribute, wrapper)
 
     def undo() -> None:
-        guard.on = False
-        # Who has wrapped it after us keeps that: the wrapper inside lets everything pass then.
+        guard.on = False  # for where another package has wrapped our wrapper since: that stays
         if vars(parent).get(attribute) is not wrapper:
             return
         if own:
@@ -178,15 +176,15 @@ def _wrap(module: Any, hook: Hook) -> Callable[[], None]:
 
 
 def _check(function: Any) -> None:
-    """:raises TypeError: a log of its call would not tell what it does"""
+    """:raises TypeError: its work is not done when its call returns"""
     function = getattr(function, "__func__", function)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = "it is a generator, and does its work after its call has returned"
+        msg = "it is a generator, which does its work after its call has returned"
         raise TypeError(msg)
 
 
 def _enabled() -> bool:
-    from tapps_otel import settings  # heavy: not before somebody asks for hooks
+    from tapps_otel import settings  # heavy
 
     try:
         return settings.current().enabled

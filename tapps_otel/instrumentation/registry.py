@@ -15,9 +15,9 @@ _patches: dict[str, Patches] = {}
 
 
 def add(name: str, make: Callable[[], Patches]) -> Report:
-    """Put the hooks of an executor on; those of a name that is there already stay as they are.
+    """Put on the hooks of an executor. A second call with its name changes nothing.
 
-    :param make: makes the hooks, where they are not there yet
+    :param make: makes the hooks, at the first call
     """
     if name not in _patches:
         _patches[name] = make()
@@ -27,7 +27,7 @@ def add(name: str, make: Callable[[], Patches]) -> Report:
 
 
 def remove(name: str) -> None:
-    """Take the hooks of an executor off, if there are any."""
+    """Take off the hooks of an executor, if it has any."""
     patches = _patches.pop(name, None)
     if patches is not None:
         patches.take_off()

@@ -1,4 +1,4 @@
-"""Going on with any run by its id: a workflow of ours, or one that an executor carries out."""
+"""Resumes any run by its id: of a workflow of this package, or of a third-party executor."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["resume", "resume_foreign"]
 def resume(
     workflow_id: str, *, accept_change: bool = False, log_dir: Path | str | None = None
 ) -> Any:
-    """Go on with a run: its log says what carries it out.
+    """Resume a run by the code that its log names.
 
-    :param accept_change: of an instrumented executor: go on although the workflow's steps have
+    :param accept_change: resume a third-party executor's run even if the steps of its workflow have
         changed
-    :returns: its result; a coroutine of it where the workflow is async. A run of tapps-agents
-        gives a coroutine of its ``WorkflowState``
+    :returns: the run's result; for an async workflow a coroutine of it. For a run of tapps-agents,
+        a coroutine of its ``WorkflowState``
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
@@ -38,21 +38,20 @@ def resume(
 def resume_foreign(
     history: RunHistory, *, accept_change: bool = False, log_dir: Path | str | None = None
 ) -> Coroutine[Any, Any, Any]:
-    """Let an executor of the kind that the log names go on with a run.
+    """Resume a run of a third-party executor.
 
-    :raises RunConflictError: nothing is known here of that kind
+    :raises RunConflictError: runs of that executor can only be resumed by the code that starts them
     """
     executor = history.workflow.get("executor")
     if executor != "tapps-agents":
         raise RunConflictError(
-            f"run {history.workflow_id!r} is carried out by {executor!r}: it is gone on with by "
-            "the code that began it"
+            f"run {history.workflow_id!r} is a run of the executor {executor!r}: it can only be "
+            "resumed by the code that started it"
         )
-    from tapps_otel.instrumentation.tapps_agents.resuming import make_executor
-    from tapps_otel.instrumentation.tapps_agents.resuming import resume as go_on
+    from tapps_otel.instrumentation.tapps_agents import resuming
 
-    return go_on(
-        make_executor(history),
+    return resuming.resume(
+        resuming.make_executor(history),
         history.workflow_id,
         accept_change=accept_change,
         log_dir=log_dir,

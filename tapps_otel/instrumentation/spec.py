@@ -1,7 +1,7 @@
-"""A short description of an executor, by which its runs are logged and traced. Pure.
+"""A short description of a third-party executor, by which its runs are logged and traced. Pure.
 
-An executor is any class with a method that carries a run out, and one that carries out a step,
-sync or async, the steps perhaps in the threads of a pool::
+An executor is any class with a method that executes a run and one that executes a step. Methods are
+sync or async, and steps may run in the threads of a pool::
 
     class Pool:
         def run(self, plan, name):
@@ -17,18 +17,18 @@ sync or async, the steps perhaps in the threads of a pool::
             executor="pool",
             run="run",
             step="work",
-            run_id=lambda seen: seen.arguments["name"],
-            step_id=lambda seen: seen.arguments["task"].name,
+            run_id=lambda call: call.arguments["name"],
+            step_id=lambda call: call.arguments["task"].name,
         ),
     )
 
-A plain method that gives a coroutine (a decorated one, often) ends when that has been awaited.
-Generators are refused, by the report and in the standard log: they work after their call has
-returned. A method that gives something else to wait for, as a future, ends with its call, and that
-is warned of.
+A plain method that returns a coroutine (many decorated ones do) ends when the coroutine does. A
+generator cannot be instrumented, because its work is done after its call has returned: the report
+and the standard log say which method it is. A method that returns another awaitable, or a future,
+ends with its call; that is logged as a warning.
 
-What the spec reads is read from a :class:`Seen`. A reader that raises is told of in the standard
-log, and its step (or run) goes on unlogged.
+The fields of a spec that are functions read a :class:`MethodCall`. If one raises, that is logged as
+an error, and the step (or the run) continues without a log.
 """
 
 from __future__ import annotations
@@ -37,93 +37,85 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tapps_otel.instrumentation.method_call import MethodCall
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.artifacts import Artifact
 
-__all__ = ["ExecutorSpec", "Reading", "Seen"]
+__all__ = ["Adapter", "ExecutorSpec"]
 
 T = TypeVar("T")
-Reader = Callable[["Seen"], T]
+Reader = Callable[[MethodCall], T]
 
 
-@dataclass(slots=True)
-class Seen:
-    """A call of an executor's method, as a spec's readers see it.
-
-    :ivar executor: the object whose method it is
-    :ivar arguments: by name, defaults included
-    :ivar result: what it returned, once it has
-    """
-
-    executor: Any
-    arguments: Mapping[str, Any]
-    result: Any = None
-
-
-def _nothing(_: Seen) -> Any:
+def _none(_: MethodCall) -> None:
     return None
 
 
-def _no_files(_: Seen) -> Any:
+def _false(_: MethodCall) -> bool:
+    return False
+
+
+def _no_files(_: MethodCall) -> Iterable[Artifact]:
     return ()
 
 
-def _no_values(_: Seen) -> Mapping[str, Any]:
+def _no_values(_: MethodCall) -> Mapping[str, Any]:
     return {}
 
 
-def _completed(_: Seen) -> str:
+def _completed(_: MethodCall) -> str:
     return "completed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """Where ids, names and outcomes of an executor's runs and steps are read.
+class Adapter:
+    """How to read ids, names and outcomes from the calls of an executor.
 
-    :ivar executor: its name, in the log's ``workflow`` field
-    :ivar run_id: of a run; ``None``, and without it: one is made from its name. An id that has a
-        log already becomes ``<id>.2``
-    :ivar run_name: the workflow's name; without it, the executor's
-    :ivar about: what else the log's ``workflow`` field is to say, JSON-native
-    :ivar inputs: of a run, JSON-native
-    :ivar root: the logs are under it, unless a setting says otherwise
-    :ivar resumes: whether this call goes on with the run of that id, instead of beginning one
-    :ivar outcome: how a call that returned has ended the run: ``completed``, ``failed``,
-        ``cancelled``, ``paused``; another word counts as ``failed`` and is kept as an attribute
-    :ivar error: why it failed, in words, where it did
-    :ivar step_id: of a step; the same for each of its tries
-    :ivar agent: who carries it out
-    :ivar action: what it does
-    :ivar fields: all that defines a step, JSON-native: a change of it shows in the history
-    :ivar artifacts: files that it made: paths, or summaries
-    :ivar skipped: why a step that returned has done nothing, if it has not
+    :ivar executor: its name, for the log's ``workflow`` field
+    :ivar run_id: the id of a run; where it is ``None``, one is made from the run's name. An id that
+        already has a log becomes ``<id>.2``
+    :ivar run_name: the name of the workflow; by default, the executor's
+    :ivar about: what else to write into the log's ``workflow`` field, JSON-native
+    :ivar inputs: the inputs of a run, JSON-native
+    :ivar root: the folder under which logs are kept, unless a setting names another
+    :ivar resumes: whether this call resumes the run of that id, instead of starting one
+    :ivar outcome: how a run ended whose method returned: ``completed``, ``failed``, ``cancelled``
+        or ``paused``; any other word counts as ``failed`` and is kept as an attribute
+    :ivar error: why a run failed, in words
+    :ivar step_id: the id of a step, equal in each of its attempts
+    :ivar agent: who executes a step
+    :ivar action: what a step does
+    :ivar fields: everything that defines a step, JSON-native: the history shows when it changes
+    :ivar artifacts: files that a step created: paths, or summaries
+    :ivar skipped: why a step did nothing, if it did nothing
     """
 
     executor: str
-    run_id: Reader[str | None] = _nothing
-    run_name: Reader[str | None] = _nothing
+    run_id: Reader[str | None] = _none
+    run_name: Reader[str | None] = _none
     about: Reader[Mapping[str, Any]] = _no_values
     inputs: Reader[Mapping[str, Any]] = _no_values
-    root: Reader[Path | None] = _nothing
-    resumes: Reader[bool] = _nothing
+    root: Reader[Path | None] = _none
+    resumes: Reader[bool] = _false
     outcome: Reader[str] = _completed
-    error: Reader[str | None] = _nothing
+    error: Reader[str | None] = _none
     step_id: Reader[str]
-    agent: Reader[str | None] = _nothing
-    action: Reader[str | None] = _nothing
-    fields: Reader[Any] = _nothing
+    agent: Reader[str | None] = _none
+    action: Reader[str | None] = _none
+    fields: Reader[Any] = _none
     artifacts: Reader[Iterable[Artifact]] = _no_files
-    skipped: Reader[str | None] = _nothing
+    skipped: Reader[str | None] = _none
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutorSpec(Reading):
-    """A :class:`Reading`, and which methods to watch.
+class ExecutorSpec(Adapter):
+    """Which methods of an executor's class to instrument, and how to read their calls.
 
-    :ivar run: name of the method that carries a run out
-    :ivar step: name of the method that carries a step out
+    :ivar run: name of the method that executes a run
+    :ivar step: name of the method that executes a step
     """
 
     run: str

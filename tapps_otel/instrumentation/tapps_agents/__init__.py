@@ -1,9 +1,8 @@
 """tapps-agents: WorkflowExecutor, ParallelStepExecutor and CursorWorkflowExecutor.
 
-``instrument("tapps_agents")``, or ``TappsAgentsInstrumentor().instrument()``, or nothing but
-``opentelemetry-instrument python app.py``: every run of theirs then has a log, a trace and a
-history, and :func:`resume` goes on with it. Nothing of theirs is changed, unless a setting asks
-for it.
+``instrument("tapps_agents")``, ``TappsAgentsInstrumentor().instrument()``, or just
+``opentelemetry-instrument python app.py``: every run then has a log, a trace and a history, and
+:func:`resume` resumes it. tapps-agents behaves as before, unless a setting asks for more.
 
 The names below are imported when they are first used: tapps-agents need not be installed.
 """
@@ -19,22 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TappsAgentsInstrumentor", "resume", "timeline_markdown", "timeline_of"]
 
+if not TYPE_CHECKING:  # a type checker would accept any misspelt name
 
-def __getattr__(name: str) -> Any:
-    home: Any
-    if name == "TappsAgentsInstrumentor":
-        from tapps_otel.instrumentation.tapps_agents import instrumentor
-
-        home = instrumentor
-    elif name == "resume":
-        from tapps_otel.instrumentation.tapps_agents import resuming
-
-        home = resuming
-    elif name in __all__:
-        from tapps_otel.instrumentation.tapps_agents import timelines
-
-        home = timelines
-    else:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(home, name)
+    def __getattr__(name: str) -> Any:
+        if name == "TappsAgentsInstrumentor":
+            from tapps_otel.instrumentation.tapps_agents import instrumentor as module
+        elif name == "resume":
+            from tapps_otel.instrumentation.tapps_agents import resuming as module
+        elif name in __all__:
+            from tapps_otel.instrumentation.tapps_agents import timelines as module
+        else:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        return getattr(module, name)

@@ -1,4 +1,4 @@
-"""Where ids, names and outcomes of tapps-agents' runs and steps are read."""
+"""Reads ids, names and outcomes from the calls of tapps-agents' executors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tapps_otel.instrumentation.spec import Reading, Seen
+from tapps_otel.instrumentation.spec import Adapter
 from tapps_otel.instrumentation.tapps_agents.definition import fields_of, steps_of
-from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
+from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
 from tapps_otel.log.artifacts import summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["EXECUTOR", "READING", "plain_variables", "root_of", "working_directory"]
+    from tapps_otel.instrumentation.method_call import MethodCall
+
+__all__ = [
+    "ADAPTER",
+    "EXECUTOR",
+    "is_cursor_executor",
+    "json_variables",
+    "root_of",
+    "working_directory",
+]
 
 EXECUTOR: Final = "tapps-agents"
 
@@ -26,31 +35,31 @@ def root_of(executor: Any) -> Path:
     return Path(executor.project_root).absolute()
 
 
+def is_cursor_executor(executor: Any) -> bool:
+    """Whether it is a ``CursorWorkflowExecutor``, whose module may not be importable."""
+    return type(executor).__name__ == "CursorWorkflowExecutor"
+
+
 def working_directory() -> str | None:
-    """Where this process is: their agents name files relative to it. ``None`` if that is gone."""
+    """The working directory, which agents' relative paths refer to; ``None`` if it is deleted."""
     try:
         return str(Path.cwd())
     except OSError:
         return None
 
 
-def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """What the steps leave for each other, as far as JSON can tell it.
+def json_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of a state as JSON can hold them.
 
-    :raises ValueError: it holds itself
+    :raises ValueError: they contain themselves
     """
-    told: dict[str, Any] = json.loads(json.dumps(variables, default=str, skipkeys=True))
-    return told
+    found: dict[str, Any] = json.loads(json.dumps(variables, default=str, skipkeys=True))
+    return found
 
 
-def _skipped(seen: Seen) -> str | None:
-    """Why the step did nothing, if it was found so on its way; then it has made nothing."""
-    return None if seen.result else seen.arguments.get("skipped")
-
-
-def _about(seen: Seen) -> Mapping[str, Any]:
-    executor = seen.executor
-    root, loaded = root_of(executor), bond_of(executor).loaded
+def _about(call: MethodCall) -> Mapping[str, Any]:
+    executor = call.executor
+    root, loaded = root_of(executor), executor_state(executor).loaded
     about: dict[str, Any] = {"version": _version(), "root": str(root), "cwd": working_directory()}
     if loaded is None or loaded.workflow is not executor.workflow:
         return {**about, "steps": steps_of(executor.workflow)}
@@ -68,47 +77,52 @@ def _version() -> str:
         return "unknown"
 
 
-def _inputs(seen: Seen) -> Mapping[str, Any]:
-    """What the run was asked for: resume needs it, and no snapshot may be left."""
-    state = seen.executor.state
+def _inputs(call: MethodCall) -> Mapping[str, Any]:
+    """The inputs of the run, which a resume needs even if no snapshot is left."""
+    state = call.executor.state
     prompt = (getattr(state, "variables", None) or {}).get("user_prompt")
-    asked = {
-        "target_file": seen.arguments.get("target_file"),
-        "max_steps": seen.arguments.get("max_steps"),
-        "user_prompt": prompt or getattr(seen.executor, "user_prompt", None),
+    inputs = {
+        "target_file": call.arguments.get("target_file"),
+        "max_steps": call.arguments.get("max_steps"),
+        "user_prompt": prompt or getattr(call.executor, "user_prompt", None),
     }
-    return {name: value for name, value in asked.items() if isinstance(value, str | int)}
+    return {name: value for name, value in inputs.items() if isinstance(value, str | int)}
 
 
-def _artifacts(seen: Seen) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(seen.result, dict):
+def _artifacts(call: MethodCall) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(call.result, dict):
         return
-    root = root_of(seen.executor)
-    for name, made in seen.result.items():
-        if isinstance(made, dict):
-            path = made.get("path")
-            told = str(made.get("name", name))
-            yield summary_of(root / str(path), name=told, root=root) if path else {"name": told}
+    root = root_of(call.executor)
+    for key, artifact in call.result.items():
+        if isinstance(artifact, dict):
+            path = artifact.get("path")
+            name = str(artifact.get("name", key))
+            yield summary_of(root / str(path), name=name, root=root) if path else {"name": name}
 
 
-def _step(seen: Seen) -> Any:
-    return seen.arguments["step"]
+def _skipped(call: MethodCall) -> str | None:
+    """Why the step did nothing, where a hook found that while it ran and it created nothing."""
+    return None if call.result else call.arguments.get("skipped")
 
 
-READING: Final = Reading(
+def _step(call: MethodCall) -> Any:
+    return call.arguments["step"]
+
+
+ADAPTER: Final = Adapter(
     executor=EXECUTOR,
-    run_id=lambda seen: seen.executor.state.workflow_id,
-    run_name=lambda seen: getattr(seen.executor.workflow, "name", None),
+    run_id=lambda call: call.executor.state.workflow_id,
+    run_name=lambda call: getattr(call.executor.workflow, "name", None),
     about=_about,
     inputs=_inputs,
-    root=lambda seen: root_of(seen.executor),
-    resumes=lambda seen: bond_of(seen.executor).fresh is not seen.executor.state,
-    outcome=lambda seen: str(seen.result.status),
-    error=lambda seen: seen.result.error,
-    step_id=lambda seen: _step(seen).id,
-    agent=lambda seen: _step(seen).agent,
-    action=lambda seen: _step(seen).action,
-    fields=lambda seen: fields_of(_step(seen)),
+    root=lambda call: root_of(call.executor),
+    resumes=lambda call: executor_state(call.executor).new_state is not call.executor.state,
+    outcome=lambda call: str(call.result.status),
+    error=lambda call: call.result.error,
+    step_id=lambda call: _step(call).id,
+    agent=lambda call: _step(call).agent,
+    action=lambda call: _step(call).action,
+    fields=lambda call: fields_of(_step(call)),
     artifacts=_artifacts,
     skipped=_skipped,
 )

@@ -1,8 +1,8 @@
-"""A batch of steps that ``ParallelStepExecutor`` carries out, each in a task of its own.
+"""A batch of steps that ``ParallelStepExecutor`` executes, each in its own task.
 
-A step's events are written where it begins and ends, not when its slowest sibling does: what has
-finished survives a kill. A time-out reaches a step as a cancellation, like any other; which it was
-is known when its task has ended.
+A step's events are written when it begins and when it ends, not when its slowest sibling does, so
+that they survive a kill. A time-out reaches a step as a cancellation like any other; which of them
+it was is known when its task has ended.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.execution import ending, finish
+from tapps_otel.instrumentation.execution import finish_step, guarded_end
 from tapps_otel.instrumentation.guarding import guarded
-from tapps_otel.instrumentation.spec import Seen
-from tapps_otel.instrumentation.tapps_agents.adapter import READING, plain_variables
+from tapps_otel.instrumentation.method_call import MethodCall
+from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER, json_variables
 from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from tapps_otel.instrumentation.tapps_agents.execution import TappsCarrying
+    from tapps_otel.instrumentation.tapps_agents.execution import TappsExecution
     from tapps_otel.run.external_run import ExternalAttempt
 
 __all__ = ["Batch"]
@@ -29,57 +29,59 @@ _Task = asyncio.Task[Any]
 
 
 class Batch:
-    """Stands in for the function by which the batch carries out a step.
+    """Replaces the function by which ``execute_parallel`` executes each step.
 
-    :param execute: that function
+    :param execute_step: that function
     """
 
-    def __init__(self, carrying: TappsCarrying, execute: Callable[[Any], Awaitable[Any]]) -> None:
-        self._carrying, self._execute = carrying, execute
+    def __init__(
+        self, execution: TappsExecution, execute_step: Callable[[Any], Awaitable[Any]]
+    ) -> None:
+        self._execution, self._execute_step = execution, execute_step
         self._stopped: dict[_Task | None, ExternalAttempt] = {}
 
     async def __call__(self, step: Any) -> Any:
-        """Carry a step out; its result or its exception passes unchanged."""
+        """Execute a step; its result or its exception passes unchanged."""
         task = asyncio.current_task()
-        self._time_out(task)
-        given: dict[str, Any] = {"step": step}
-        seen = Seen(self._carrying.executor, given)
-        attempt = self._carrying.begin(READING, seen)
+        self._end_timed_out(task)
+        arguments: dict[str, Any] = {"step": step}
+        call = MethodCall(self._execution.executor, arguments)
+        attempt = self._execution.begin_step(ADAPTER, call)
         if attempt is None:
-            return await self._execute(step)
+            return await self._execute_step(step)
         with attempt.current():
             try:
-                seen.result = await self._execute(step)
+                call.result = await self._execute_step(step)
             except asyncio.CancelledError:
                 self._stop(attempt, task)
                 raise
             except BaseException as error:
-                with ending(attempt):
+                with guarded_end(attempt):
                     if await attempt.settle_async():
                         attempt.fail_drained(error)
                 raise
-        with ending(attempt):
+        with guarded_end(attempt):
             if await attempt.settle_async():
-                given["skipped"] = attempt.skip_reason
-                finish(READING, seen, attempt, self._variables(attempt))
-        return seen.result
+                arguments["skipped"] = attempt.skip_reason
+                finish_step(ADAPTER, call, attempt, self._variables(attempt))
+        return call.result
 
     def _variables(self, attempt: ExternalAttempt) -> dict[str, Any] | None:
-        """Tell the names of the variables, where the log does not know them; and keep the values.
+        """Put the names of the variables into the end of the attempt, if they are new.
 
-        :returns: the values, if a setting asks for them
+        :returns: the variables, if a setting asks for them
         """
         with guarded("an executor's variables are not logged"):
-            variables = getattr(self._carrying.executor.state, "variables", None) or {}
+            variables = getattr(self._execution.executor.state, "variables", None) or {}
             names = frozenset(map(str, variables))
-            if names != self._carrying.names:
+            if names != self._execution.variable_names:
                 attempt.attributes = {ATTR.VARIABLES: sorted(names)}
-                self._carrying.names = names
+                self._execution.variable_names = names
             if settings.current().executor_variables:
-                return plain_variables(variables)
+                return json_variables(variables)
         return None
 
-    # -- what was cancelled, or ran out of time
+    # -- attempts that were cancelled or timed out
 
     def _stop(self, attempt: ExternalAttempt, task: _Task | None) -> None:
         attempt.stop()
@@ -87,18 +89,18 @@ class Batch:
         if task is not None:
             task.add_done_callback(self._settle)
 
-    def _time_out(self, task: _Task | None) -> None:
-        """Another try in the same task: what stopped the one before was its time-out."""
+    def _end_timed_out(self, task: _Task | None) -> None:
+        """End the attempt before this one in the same task: what stopped it was a time-out."""
         attempt = self._stopped.pop(task, None)
         if attempt is not None:
-            with ending(attempt):
+            with guarded_end(attempt):
                 attempt.fail_as("timeout", TimeoutError("it took longer than its executor allows"))
 
     def _settle(self, task: _Task) -> None:
         attempt = self._stopped.pop(task, None)
         if attempt is None:
             return
-        with ending(attempt):
+        with guarded_end(attempt):
             error = None if task.cancelled() else task.exception() or task.result().error
             if isinstance(error, TimeoutError):
                 attempt.fail_as("timeout", error)
@@ -106,13 +108,12 @@ class Batch:
                 attempt.fail_as("cancelled", asyncio.CancelledError())
 
     def settle(self, results: Iterable[Any] = ()) -> None:
-        """The batch is over: what no task could tell is told by its results."""
+        """End what no task has ended; the results of the batch show which steps timed out."""
         timed_out = {result.step.id for result in results if isinstance(result.error, TimeoutError)}
         for attempt in [*self._stopped.values()]:
-            with ending(attempt):
-                late = attempt.spec.name in timed_out
-                attempt.fail_as(
-                    "timeout" if late else "cancelled",
-                    TimeoutError() if late else asyncio.CancelledError(),
-                )
+            with guarded_end(attempt):
+                if attempt.spec.name in timed_out:
+                    attempt.fail_as("timeout", TimeoutError())
+                else:
+                    attempt.fail_as("cancelled", asyncio.CancelledError())
         self._stopped.clear()

@@ -1,8 +1,8 @@
-"""Their event log, served by ours: asked for by the setting ``executor_bridge``.
+"""Serves tapps-agents' own event log from this package's log (setting ``executor_bridge``).
 
-What their executor tells its own log then goes to its observers alone, without a file and without
-a sync; and who reads that log (their history, trace, execution graph, observability commands) is
-given what ours says: failures, tries, skips and the end included.
+What its executor writes to its event log then reaches the observers only: no file is written. What
+reads that log (history, trace, execution graph, observability commands) gets the events of this
+package's log, with failures, attempts, skips and the end.
 """
 
 from __future__ import annotations
@@ -15,80 +15,80 @@ from msgspec import UNSET
 from tapps_otel import clock, settings
 from tapps_otel.instrumentation.execution import is_enabled, store_under
 from tapps_otel.instrumentation.guarding import guarded
-from tapps_otel.instrumentation.tapps_agents.execution import here
+from tapps_otel.instrumentation.tapps_agents.execution import current_tapps_execution
 from tapps_otel.log.reader import read
 from tapps_otel.names import log_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tapps_otel.instrumentation.spec import Seen
+    from tapps_otel.instrumentation.method_call import MethodCall
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
     from tapps_otel.run.external_run import ExternalRun
 
-__all__ = ["emit", "is_asked_for", "read_ours"]
+__all__ = ["emit_event", "is_on", "read_events"]
 
-_STEPS: Final = frozenset({"step_start", "step_finish", "step_fail", "step_skip"})
+_STEP_EVENTS: Final = frozenset({"step_start", "step_finish", "step_fail", "step_skip"})
 
 
-def is_asked_for() -> bool:
-    """Whether their log is to be served by ours."""
+def is_on() -> bool:
+    """Whether the event log is to be served from this package's log."""
     return is_enabled() and settings.current().executor_bridge
 
 
-# -- what they write
+# -- writing
 
 
-def emit(log: Any, seen: Seen) -> Any:
-    """Tell their observers of an event that our log tells in its own words.
+def emit_event(log: Any, call: MethodCall) -> Any:
+    """Pass an event to the observers of the event log, without writing it.
 
-    :returns: their event; ``None`` where no run of ours tells of it, or its log fails
+    :returns: their event; ``None`` if this package does not log the run
     """
-    given = dict(seen.arguments)
-    workflow_id = given["workflow_id"]
+    fields = dict(call.arguments)
+    workflow_id = fields["workflow_id"]
     run = _run_of(workflow_id)
     if run is None or run.log_failure is not None:
         return None
     from tapps_agents.workflow.event_log import WorkflowEvent
 
-    counter = log._sequence_counter  # noqa: SLF001 - theirs; it is not to be read from a file
+    counter = log._sequence_counter  # noqa: SLF001 - its public way reads the number from the file
     counter[workflow_id] = counter.get(workflow_id, 0) + 1
     now = datetime.fromtimestamp(clock.time_ns() / 1e9, UTC)
-    event = WorkflowEvent(seq=counter[workflow_id], timestamp=now, **given)
-    if log._stream is not None:  # noqa: SLF001 - see above
+    event = WorkflowEvent(seq=counter[workflow_id], timestamp=now, **fields)
+    if log._stream is not None:  # noqa: SLF001 - its public way writes to the file, too
         log._stream.emit(event)  # noqa: SLF001
     return event
 
 
 def _run_of(workflow_id: str) -> ExternalRun | None:
-    carrying = here()
-    if carrying is None or carrying.run is None:
+    execution = current_tapps_execution()
+    if execution is None or execution.run is None:
         return None
-    return carrying.run if carrying.executor.state.workflow_id == workflow_id else None
+    return execution.run if execution.executor.state.workflow_id == workflow_id else None
 
 
-# -- what they read
+# -- reading
 
 
-def read_ours(log: Any, workflow_id: str, limit: int | None) -> list[Any] | None:
-    """The events of a run, as their log would have them; ``None`` where ours has none."""
-    with guarded("a log cannot be read for tapps-agents"):
+def read_events(log: Any, workflow_id: str, limit: int | None) -> list[Any] | None:
+    """The events of a run in the form of tapps-agents; ``None`` if it has no log here."""
+    with guarded("a log could not be read for tapps-agents"):
         run = _run_of(workflow_id)
         store = store_under(log.events_dir.parents[2])
         name = log_name(workflow_id) if run is None else run.log_name
         if not store.has_log(name):
             return None
-        found = list(_theirs(store, name, workflow_id))
-        return found[-limit:] if limit else found
+        events = list(_converted(store, name, workflow_id))
+        return events[-limit:] if limit else events
     return None
 
 
-def _theirs(store: Store, name: str, workflow_id: str) -> Iterator[Any]:
+def _converted(store: Store, name: str, workflow_id: str) -> Iterator[Any]:
     from tapps_agents.workflow.event_log import WorkflowEvent
 
     last = None
-    for event in _told(read(store.log_path(name), name)):
+    for event in _selected(read(store.log_path(name), name)):
         yield WorkflowEvent(
             event_type=event.event_type,
             workflow_id=workflow_id,
@@ -108,8 +108,8 @@ def _theirs(store: Store, name: str, workflow_id: str) -> Iterator[Any]:
         )
 
 
-def _told(events: Iterable[Event]) -> Iterator[Event]:
-    """What their log knows: steps of their own, one start, and no end that was not the last."""
+def _selected(events: Iterable[Event]) -> Iterator[Event]:
+    """The events that tapps-agents has a type for: starts, its own steps, and the last end."""
     end = None
     for event in events:
         kind = event.event_type
@@ -117,44 +117,44 @@ def _told(events: Iterable[Event]) -> Iterator[Event]:
             end = event
         elif kind == "workflow_resume":
             end = None
-        elif kind == "workflow_start" or (kind in _STEPS and "/" not in str(event.step_id)):
+        elif kind == "workflow_start" or (kind in _STEP_EVENTS and "/" not in str(event.step_id)):
             yield event
     if end is not None:
         yield end
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": _or_none(event.status), "metadata": _metadata(event)}
+    fields: dict[str, Any] = {"status": _or_none(event.status), "metadata": _metadata(event)}
     if event.error is not UNSET:
-        told["error"] = str(event.error.get("message"))
+        fields["error"] = str(event.error.get("message"))
     if event.step is UNSET:
-        return told
+        return fields
     agent, action = _or_none(event.agent), _or_none(event.action)
-    told |= {"step_id": event.step, "agent": agent, "action": action, "skill_name": agent}
+    fields |= {"step_id": event.step, "agent": agent, "action": action, "skill_name": agent}
     if event.duration_ns is not UNSET:
-        told["tool_call_summary"] = {
+        fields["tool_call_summary"] = {
             "success": event.event_type == "step_finish",
             "duration_ms": event.duration_ns / 1e6,
             "command": f"{agent} {action}",
         }
     if event.artifacts is not UNSET:
-        told["artifacts"] = {
+        fields["artifacts"] = {
             str(one.get("name")): {**one, "status": "complete"} for one in event.artifacts
         }
-        told["artifact_paths"] = [str(one["path"]) for one in event.artifacts if "path" in one]
-    return told
+        fields["artifact_paths"] = [str(one["path"]) for one in event.artifacts if "path" in one]
+    return fields
 
 
 def _metadata(event: Event) -> dict[str, Any]:
-    told: dict[str, Any] = {"execution": event.execution}
+    metadata: dict[str, Any] = {"execution": event.execution}
     for name in ("attempt", "reason"):
         value = getattr(event, name)
         if value is not UNSET:
-            told[name] = value
+            metadata[name] = value
     if event.workflow is not UNSET:
-        told["workflow_name"] = event.workflow.get("name")
-        told["step_count"] = len(event.workflow.get("steps") or ())
-    return told
+        metadata["workflow_name"] = event.workflow.get("name")
+        metadata["step_count"] = len(event.workflow.get("steps") or ())
+    return metadata
 
 
 def _or_none(value: Any) -> Any:
@@ -162,6 +162,6 @@ def _or_none(value: Any) -> Any:
 
 
 def _utc(timestamp: str) -> datetime:
-    """UTC without saying so: they write a ``Z`` behind it, and read it back."""
+    """UTC without a zone: tapps-agents writes a ``Z`` behind it, and parses that again."""
     at = datetime.fromtimestamp(clock.parse_timestamp(timestamp) / 1e9, UTC)
     return at.replace(tzinfo=None)

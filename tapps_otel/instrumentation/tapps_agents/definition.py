@@ -1,4 +1,4 @@
-"""Their workflow as the log tells of it: where it was loaded from, and its steps."""
+"""A workflow of tapps-agents as the log describes it: its source file and its steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tapps_otel.log.artifacts import summary_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Loaded", "differences", "fields_of", "load", "steps_of"]
+__all__ = ["LoadedWorkflow", "describe_loaded", "differences", "fields_of", "steps_of"]
 
 _LIMIT: Final = 256 * 1024  # bytes of JSON: all steps have to fit into one event
 
@@ -22,12 +22,12 @@ Step = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What ``load_workflow`` read, as it was then: the file may change, and the object too.
+class LoadedWorkflow:
+    """What ``load_workflow`` read, as it was then: the file and the object may change afterwards.
 
     :ivar workflow: the object
     :ivar path: of the file
-    :ivar sha256: of its bytes, hex; ``None`` where it could not be read
+    :ivar sha256: of the file's bytes, hex; ``None`` if it could not be read
     :ivar steps: see :func:`steps_of`
     """
 
@@ -37,14 +37,14 @@ class Loaded:
     steps: list[Step]
 
 
-def load(path: Path, workflow: Any) -> Loaded:
-    """Note what was just loaded from this file."""
+def describe_loaded(path: Path, workflow: Any) -> LoadedWorkflow:
+    """Describe a workflow that was just loaded from this file."""
     path = path.absolute()
-    return Loaded(workflow, path, summary_of(path).get("sha256"), steps_of(workflow))
+    return LoadedWorkflow(workflow, path, summary_of(path).get("sha256"), steps_of(workflow))
 
 
 def steps_of(workflow: Any) -> list[Step]:
-    """The steps of a workflow, each by its fields, in their order."""
+    """The steps of a workflow in order, each by its fields, or by a digest if that is too much."""
     steps = [fields_of(step) for step in workflow.steps]
     if len(json.dumps(steps)) <= _LIMIT:
         return steps
@@ -52,9 +52,9 @@ def steps_of(workflow: Any) -> list[Step]:
 
 
 def fields_of(step: Any) -> Step:
-    """The fields of a step that say something, JSON-native."""
-    told: Step = json.loads(json.dumps(vars(step), default=str), parse_constant=str)
-    return {name: value for name, value in told.items() if value not in (None, [], {}, False)}
+    """The fields of a step that are set, JSON-native."""
+    fields: Step = json.loads(json.dumps(vars(step), default=str), parse_constant=str)
+    return {name: value for name, value in fields.items() if value not in (None, [], {}, False)}
 
 
 def _digest(step: Step) -> str:
@@ -62,7 +62,7 @@ def _digest(step: Step) -> str:
 
 
 def differences(before: Sequence[Step], now: Sequence[Step]) -> str:
-    """What changed between two lists of steps, as a diff of lines; empty for nothing."""
+    """A diff of two lists of steps, line by line; empty if they are equal."""
     return "\n".join(
         line
         for line in difflib.unified_diff(

@@ -1,8 +1,8 @@
-"""One carrying out of a workflow by tapps-agents: how its run is found, and where it ends.
+"""One execution of a workflow by tapps-agents: how its run is found, and where it ends.
 
-Their id is final only after ``_initialize_execution`` (``execute()`` starts anew a run that
-``start()`` had made), and in Cursor mode another executor carries the workflow out than the one
-that was called: so the run is opened on the way, not at the call.
+A run's id is final only after ``_initialize_execution`` (``execute()`` restarts a run that
+``start()`` made), and in Cursor mode another executor executes the workflow than the one that was
+called. So the run is opened on the way, not at the call.
 """
 
 from __future__ import annotations
@@ -11,123 +11,132 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.instrumentation.execution import (
-    Carrying,
-    carried_here,
+    Execution,
+    current_execution,
     is_enabled,
     open_run,
 )
 from tapps_otel.instrumentation.guarding import guarded
-from tapps_otel.instrumentation.spec import Seen
-from tapps_otel.instrumentation.tapps_agents.adapter import READING
-from tapps_otel.instrumentation.tapps_agents.executor_state import Bond, bond_of
+from tapps_otel.instrumentation.method_call import MethodCall
+from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER, is_cursor_executor
+from tapps_otel.instrumentation.tapps_agents.executor_state import ExecutorState, executor_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tapps_otel.run.external_run import ExternalRun
 
-__all__ = ["TappsCarrying", "by_hand", "carry", "end_by_hand", "here"]
+__all__ = [
+    "TappsExecution",
+    "current_tapps_execution",
+    "end_manual_run",
+    "execute",
+    "record_manual_call",
+]
 
 
-class TappsCarrying(Carrying):
-    """A call of ``execute()``, or of Cursor's ``run()``.
+class TappsExecution(Execution):
+    """A call of ``execute()``, or of the Cursor executor's ``run()``.
 
-    :ivar seen: that call
-    :ivar executor: the one whose state it is about: in Cursor mode, not the one that was called
+    :ivar call: that call
+    :ivar executor: the one whose state the run is in: in Cursor mode, not the one that was called
+    :ivar variable_names: the names of variables that the log knows of
     """
 
-    def __init__(self, seen: Seen) -> None:
-        super().__init__(seen.executor)
-        self.seen = seen
-        self.names: frozenset[str] = frozenset()  # of variables that the log knows of
+    def __init__(self, call: MethodCall) -> None:
+        super().__init__(call.executor)
+        self.call = call
+        self.variable_names: frozenset[str] = frozenset()
 
     @property
     def in_cursor_mode(self) -> bool:
-        """Whether Cursor's executor carries it out."""
-        return type(self.executor).__name__ == "CursorWorkflowExecutor"
+        """Whether the Cursor executor executes the workflow."""
+        return is_cursor_executor(self.executor)
 
-    def begin_on(self, executor: Any, *, failed: bool) -> None:
-        """Open the run, now that its executor has made its state, or failed to.
+    def open_on(self, executor: Any, *, failed: bool) -> None:
+        """Open the run, after the executor has made its state, or failed to.
 
-        :param failed: what it has made then is a run that failed at its start
+        :param failed: a run is opened even then, if there is a new state: it failed at its start
         """
-        self.opened = True  # also where that fails: what a step carries out is not this run
-        with guarded("this run goes on without a log"):
+        self.opened = True  # even if that fails: what a step executes is another run
+        with guarded("this run continues without a log"):
             called, self.executor, state = self.executor, executor, executor.state
-            bond = bond_of(executor)
-            if bond.loaded is None:  # Cursor's was given the workflow of the one that was called
-                bond.loaded = bond_of(called).loaded
-            if bond.prepared is not None and state is bond.kept:
-                self.take(bond.prepared)
-                bond.prepared = None
-            elif state is not None and (not failed or state is bond.fresh):
-                self._open(bond, state)
-            bond.fresh = None
-            bond.carrying = bond_of(called).carrying = self
+            known = executor_state(executor)
+            if known.loaded is None:  # the Cursor executor gets the called one's workflow
+                known.loaded = executor_state(called).loaded
+            if known.restored_run is not None and state is known.restored_state:
+                self.adopt(known.restored_run)
+                known.restored_run = None
+            elif state is not None and (not failed or state is known.new_state):
+                self._open(known, state)
+            known.new_state = None
+            known.execution = executor_state(called).execution = self
 
-    def _open(self, bond: Bond, state: Any) -> None:
-        driven = bond.by_hand if bond.driven is state else None
-        bond.by_hand = bond.driven = None
-        if driven is not None and driven.reacquire_log():
-            self.take(driven)
-        elif bond.fresh is state or state.status == "running":
-            seen = Seen(self.executor, self.seen.arguments)
-            self.open(partial(open_run, READING, seen))
-        # else it was loaded, and is over: nothing will be carried out
-
-
-def here() -> TappsCarrying | None:
-    """What the code that asks is carried out by, if that is of tapps-agents."""
-    carrying = carried_here()
-    return carrying if isinstance(carrying, TappsCarrying) else None
+    def _open(self, known: ExecutorState, state: Any) -> None:
+        manual_run = known.manual_run if known.manual_state is state else None
+        known.manual_run = known.manual_state = None
+        if manual_run is not None and manual_run.reacquire_log():
+            self.adopt(manual_run)
+        elif known.new_state is state or state.status == "running":
+            call = MethodCall(self.executor, self.call.arguments)
+            self.open(partial(open_run, ADAPTER, call))
+        # else the state was loaded and its run has ended: nothing will be executed
 
 
-async def carry(call: Callable[[], Awaitable[Any]], seen: Seen) -> Any:
-    """Carry a workflow out, and tell how it ended."""
-    with TappsCarrying(seen) as carrying:
+def current_tapps_execution() -> TappsExecution | None:
+    """The execution by tapps-agents that the calling code is part of, if any."""
+    execution = current_execution()
+    return execution if isinstance(execution, TappsExecution) else None
+
+
+async def execute(proceed: Callable[[], Awaitable[Any]], call: MethodCall) -> Any:
+    """Execute a workflow, and write how its run ended."""
+    with TappsExecution(call) as execution:
         try:
-            state = await call()
+            state = await proceed()
         except BaseException as error:
-            await carrying.end_by_async(error)
+            await execution.end_with_error_async(error)
             raise
         finally:
-            for executor in (seen.executor, carrying.executor):
-                bond = bond_of(executor)
-                bond.carrying = bond.kept = None
-        await carrying.end_async(READING, Seen(carrying.executor, seen.arguments, state))
+            for executor in (call.executor, execution.executor):
+                known = executor_state(executor)
+                known.execution = known.restored_state = None
+        await execution.end_async(ADAPTER, MethodCall(execution.executor, call.arguments, state))
         return state
 
 
-# -- driven by hand
+# -- runs that are driven by single calls, without execute()
 
 
-def by_hand(executor: Any, tell: Callable[[ExternalRun], None]) -> None:
-    """Tell a run of a call that nobody's ``execute()`` made; the lease is held meanwhile.
+def record_manual_call(executor: Any, record: Callable[[ExternalRun], None]) -> None:
+    """Record a call that is made outside ``execute()``. The log's lease is held meanwhile.
 
-    The run begins with the first such call, and ends when its state says so.
+    The run starts with the first such call, and ends when its state is no longer ``running``.
+
+    :param record: writes it to the run
     """
     if not is_enabled():
         return
-    with guarded("a call by hand goes on without a log"):
-        bond, state = bond_of(executor), executor.state
-        run = bond.by_hand if bond.driven is state else None
+    with guarded("a call outside execute() is not logged"):
+        known, state = executor_state(executor), executor.state
+        run = known.manual_run if known.manual_state is state else None
         if run is None or not run.reacquire_log():
-            run = open_run(READING, Seen(executor, {}))
-            bond.by_hand, bond.driven, bond.fresh = run, state, None
+            run = open_run(ADAPTER, MethodCall(executor, {}))
+            known.manual_run, known.manual_state, known.new_state = run, state, None
         try:
-            tell(run)
+            record(run)
             if state.status != "running":
                 run.end(state.status, state.error)
-                bond.by_hand = bond.driven = None
+                known.manual_run = known.manual_state = None
         finally:
             run.release_log()
 
 
-def end_by_hand(executor: Any, status: str) -> None:
-    """End the run that is driven by hand, if there is one: its executor begins another."""
-    bond = bond_of(executor)
-    run, bond.by_hand, bond.driven = bond.by_hand, None, None
+def end_manual_run(executor: Any) -> None:
+    """End the executor's manual run as cancelled, if there is one: it starts another run."""
+    known = executor_state(executor)
+    run, known.manual_run, known.manual_state = known.manual_run, None, None
     if run is not None:
-        with guarded("the end of a run"):
+        with guarded("the end of a run is not logged"):
             if run.reacquire_log():
-                run.end(status)
+                run.end("cancelled")

@@ -1,4 +1,4 @@
-"""What is known of each of their executor objects, beside it: nothing is put onto theirs."""
+"""What is known of each tapps-agents executor, kept beside it: nothing is set on the object."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from tapps_otel.instrumentation.execution import Carrying
-    from tapps_otel.instrumentation.tapps_agents.definition import Loaded
+    from tapps_otel.instrumentation.execution import Execution
+    from tapps_otel.instrumentation.tapps_agents.definition import LoadedWorkflow
     from tapps_otel.run.external_run import ExternalRun
 
-__all__ = ["Bond", "bond_of"]
+__all__ = ["ExecutorState", "executor_state"]
 
 
 @dataclass(slots=True)
-class Bond:
-    """What is known of an executor.
+class ExecutorState:
+    """What is known of one executor. States are its ``WorkflowState`` objects.
 
     :ivar loaded: the workflow that it loaded last
-    :ivar fresh: the state that its ``start()`` made and no run has taken yet
-    :ivar kept: the state that was prepared from a log: ``start()`` leaves it where it is
-    :ivar prepared: the run that goes with ``kept``, opened already
-    :ivar carrying: what it carries out at this moment
-    :ivar by_hand: the run that is driven by hand, call by call
-    :ivar driven: the state that is driven so
+    :ivar new_state: the state that its ``start()`` made, until a run is opened for it
+    :ivar restored_state: a state that was made from a log: ``start()`` must keep it
+    :ivar restored_run: the run of ``restored_state``, opened already
+    :ivar execution: its execution in progress
+    :ivar manual_run: the run that is driven by single calls, without ``execute()``
+    :ivar manual_state: the state of ``manual_run``
     """
 
-    loaded: Loaded | None = None
-    fresh: Any = None
-    kept: Any = None
-    prepared: ExternalRun | None = None
-    carrying: Carrying | None = None
-    by_hand: ExternalRun | None = None
-    driven: Any = None
+    loaded: LoadedWorkflow | None = None
+    new_state: Any = None
+    restored_state: Any = None
+    restored_run: ExternalRun | None = None
+    execution: Execution | None = None
+    manual_run: ExternalRun | None = None
+    manual_state: Any = None
 
 
-_bonds: WeakKeyDictionary[Any, Bond] = WeakKeyDictionary()
+_states: WeakKeyDictionary[Any, ExecutorState] = WeakKeyDictionary()
 
 
-def bond_of(executor: Any) -> Bond:
-    """What is known of this executor; made when first asked for."""
-    bond = _bonds.get(executor)
-    if bond is None:
-        bond = _bonds.setdefault(executor, Bond())
-    return bond
+def executor_state(executor: Any) -> ExecutorState:
+    """What is known of this executor."""
+    state = _states.get(executor)
+    if state is None:
+        state = _states.setdefault(executor, ExecutorState())
+    return state

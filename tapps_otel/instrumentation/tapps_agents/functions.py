@@ -1,9 +1,9 @@
-"""The functions of tapps-agents that are watched.
+"""The functions of tapps-agents that are wrapped.
 
-In all versions from 3.5.38 to 3.7.1 they have the same parameters (``_can_execute_step`` is there
-from 3.6.0 on); a test compares them with the version that is installed. Nothing heavy is imported
-here: what watches the functions is in :mod:`~tapps_otel.instrumentation.tapps_agents.hooks`, which
-is loaded with the module that a function is in.
+All versions from 3.5.38 to 3.7.1 have them, with these parameters (``_can_execute_step`` from 3.6.0
+on); a test compares them with the installed version. Importing this module is cheap: the wrappers
+are in :mod:`~tapps_otel.instrumentation.tapps_agents.hooks`, which is imported with the first
+module of tapps-agents that has a function to wrap.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
 
 
 def patches() -> Patches:
-    """The hooks, off."""
+    """The hooks, not yet put on."""
     return Patches(TARGET, tuple(map(_hook, SIGNATURES)))
 
 

@@ -1,28 +1,33 @@
-"""What each watched function of tapps-agents tells. Loaded with the first of their modules."""
+"""The wrappers of tapps-agents' functions, imported with the first module that has one of them."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.execution import attempt_here, call_of, is_enabled
-from tapps_otel.instrumentation.guarding import Wrapper, guarded
-from tapps_otel.instrumentation.spec import Seen
+from tapps_otel.instrumentation.execution import current_attempt, describe_step, is_enabled
+from tapps_otel.instrumentation.guarding import Original, Wrapper, guarded
+from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.tapps_agents import bridge, definition
-from tapps_otel.instrumentation.tapps_agents.adapter import READING
+from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER
 from tapps_otel.instrumentation.tapps_agents.batch import Batch
 from tapps_otel.instrumentation.tapps_agents.execution import (
-    TappsCarrying,
-    by_hand,
-    carry,
-    end_by_hand,
-    here,
+    TappsExecution,
+    current_tapps_execution,
+    end_manual_run,
+    execute,
+    record_manual_call,
 )
-from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
-from tapps_otel.instrumentation.tapps_agents.restore import correct, prepare
-from tapps_otel.instrumentation.watching import see
+from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
+from tapps_otel.instrumentation.tapps_agents.restore import correct_state, restore_last_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tapps_otel.run.external_run import ExternalRun
 
 __all__ = ["WRAPPERS"]
 
@@ -30,222 +35,234 @@ __all__ = ["WRAPPERS"]
 # -- a run
 
 
-def _execute(execute: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    """Around ``execute()``, and around Cursor's ``run()``, which it may call."""
-    around = here()
-    if (around is not None and not around.opened) or not is_enabled():
-        return execute(*args, **kwargs)
-    return carry(partial(execute, *args, **kwargs), see(execute, executor, args, kwargs))
+def _execute(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    """For ``execute()``, and for the Cursor executor's ``run()``, which it may call."""
+    outer = current_tapps_execution()
+    if (outer is not None and not outer.opened) or not is_enabled():
+        return original(*args, **kwargs)
+    call = MethodCall.bind(original.function, executor, args, kwargs)
+    return execute(partial(original, *args, **kwargs), call)
 
 
-def _initialize(initialize: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    carrying = _to_open()
-    if carrying is None:
-        return initialize(*args, **kwargs)
+def _initialize(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    with _opening(executor):
+        return original(*args, **kwargs)
+
+
+async def _initialize_cursor(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    with _opening(executor):
+        return await original(*args, **kwargs)
+
+
+@contextmanager
+def _opening(executor: Any) -> Iterator[None]:
+    """Open the run afterwards, if this is the start of an execution."""
+    execution = current_tapps_execution()
+    if execution is None or execution.opened:
+        yield
+        return
     failed = True
     try:
-        target = initialize(*args, **kwargs)
+        yield
         failed = False
     finally:
-        carrying.begin_on(executor, failed=failed)
-    return target
+        execution.open_on(executor, failed=failed)
 
 
-async def _initialize_cursor(initialize: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    carrying = _to_open()
-    if carrying is None:
-        return await initialize(*args, **kwargs)
-    failed = True
+def _start(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    restored = _restored_state(executor)
+    if restored is not None:
+        return restored
+    with _starting(executor):
+        return original(*args, **kwargs)
+
+
+async def _start_cursor(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    restored = _restored_state(executor)
+    if restored is not None:
+        return restored
+    with _starting(executor):
+        return await original(*args, **kwargs)
+
+
+def _restored_state(executor: Any) -> Any:
+    """The executor's state, if it was made from a log: no new one may replace it."""
+    state = executor_state(executor).restored_state
+    return state if state is executor.state else None
+
+
+@contextmanager
+def _starting(executor: Any) -> Iterator[None]:
+    end_manual_run(executor)
     try:
-        target = await initialize(*args, **kwargs)
-        failed = False
+        yield
     finally:
-        carrying.begin_on(executor, failed=failed)
-    return target
+        executor_state(executor).new_state = executor.state
 
 
-def _to_open() -> TappsCarrying | None:
-    carrying = here()
-    return None if carrying is None or carrying.opened else carrying
-
-
-def _start(start: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    bond = bond_of(executor)
-    if bond.kept is not None and executor.state is bond.kept:
-        return bond.kept
-    end_by_hand(executor, "cancelled")
-    try:
-        return start(*args, **kwargs)
-    finally:
-        bond.fresh = executor.state
-
-
-async def _start_cursor(start: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    bond = bond_of(executor)
-    if bond.kept is not None and executor.state is bond.kept:
-        return bond.kept
-    end_by_hand(executor, "cancelled")
-    try:
-        return await start(*args, **kwargs)
-    finally:
-        bond.fresh = executor.state
-
-
-def _load_workflow(load: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    workflow = load(*args, **kwargs)
-    with guarded("a workflow's source is not logged"):
-        path = see(load, executor, args, kwargs).arguments["workflow_path"]
-        bond_of(executor).loaded = definition.load(Path(path), workflow)
+def _load_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    workflow = original(*args, **kwargs)
+    with guarded("the source of a workflow is not logged"):
+        call = MethodCall.bind(original.function, executor, args, kwargs)
+        path = Path(call.arguments["workflow_path"])
+        executor_state(executor).loaded = definition.describe_loaded(path, workflow)
     return workflow
 
 
-def _load_last_state(load: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    """If that is asked for: what is completed comes from the log, and without a snapshot all."""
+def _load_last_state(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    """Correct the loaded state from the log, or replace it, if a setting asks for that."""
     if not (is_enabled() and settings.current().executor_state_from_log):
-        return load(*args, **kwargs)
+        return original(*args, **kwargs)
     try:
-        state = load(*args, **kwargs)
-    except (ValueError, OSError):  # torn, or not there
+        state = original(*args, **kwargs)
+    except (ValueError, OSError):  # torn, or missing
         with guarded("no state could be made from a log"):
-            made = prepare(executor)
-            if made is not None:
-                return made
+            restored = restore_last_run(executor)
+            if restored is not None:
+                return restored
         raise
-    with guarded("the log does not say what is completed"):
-        correct(executor, state)
+    with guarded("a loaded state could not be corrected from its log"):
+        correct_state(executor, state)
     return state
 
 
 # -- steps
 
 
-def _execute_parallel(execute: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    carrying = here()
-    if carrying is None or carrying.run is None:
-        return execute(*args, **kwargs)
-    return _execute_batch(execute, carrying, see(execute, executor, args, kwargs))
+def _execute_parallel(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    execution = current_tapps_execution()
+    if execution is None or execution.run is None:
+        return original(*args, **kwargs)
+    call = MethodCall.bind(original.function, executor, args, kwargs)
+    return _execute_batch(original, execution, call)
 
 
-async def _execute_batch(execute: Any, carrying: TappsCarrying, seen: Seen) -> Any:
-    given = dict(seen.arguments)
-    batch = Batch(carrying, given.pop("execute_fn"))
+async def _execute_batch(original: Original, execution: TappsExecution, call: MethodCall) -> Any:
+    arguments = dict(call.arguments)
+    batch = Batch(execution, arguments.pop("execute_fn"))
     results: Any = ()
     try:
-        results = await execute(given.pop("steps"), batch, **given)
+        results = await original(arguments.pop("steps"), batch, **arguments)
     finally:
         batch.settle(results)
     return results
 
 
-def _find_handler(find: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    handler = find(*args, **kwargs)
+def _find_handler(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
+    handler = original(*args, **kwargs)
     if handler is None:
-        attempt, carrying = attempt_here(), here()
-        # Cursor's executor asks a skill then; the other one does nothing, and calls it done.
-        if attempt is not None and carrying is not None and not carrying.in_cursor_mode:
+        attempt, execution = current_attempt(), current_tapps_execution()
+        # Without a handler, the Cursor executor uses a skill. The other one does nothing.
+        if attempt is not None and execution is not None and not execution.in_cursor_mode:
             agent, action = (*args, *kwargs.values(), None, None)[:2]
             attempt.skip_reason = f"no handler for agent {agent!r} and action {action!r}"
     return handler
 
 
-def _can_execute_step(check: Any, _: Any, args: Any, kwargs: Any) -> Any:
-    can, reason = found = check(*args, **kwargs)
-    attempt = attempt_here()
+def _can_execute_step(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
+    can, reason = result = original(*args, **kwargs)
+    attempt = current_attempt()
     if not can and attempt is not None:
         attempt.skip_reason = str(reason)
-    return found
+    return result
 
 
-async def _process_results(process: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    stop = await process(*args, **kwargs)
-    carrying = bond_of(executor).carrying
-    if carrying is not None and carrying.run is not None:
-        with guarded("a skip is not logged"):
-            given = see(process, executor, args, kwargs).arguments
-            for result in given["results"]:
-                if result.error and result.step.id in given["completed_step_ids"]:
-                    seen = Seen(executor, {"step": result.step})
+async def _process_results(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    stop = await original(*args, **kwargs)
+    execution = executor_state(executor).execution
+    if execution is not None and execution.run is not None:
+        with guarded("a skipped step is not logged"):
+            arguments = MethodCall.bind(original.function, executor, args, kwargs).arguments
+            for result in arguments["results"]:
+                if result.error and result.step.id in arguments["completed_step_ids"]:
+                    call = MethodCall(executor, {"step": result.step})
                     reason = _last_decision(executor, result)
-                    carrying.run.skip_step(*call_of(READING, seen), reason)
+                    execution.run.skip_step(*describe_step(ADAPTER, call), reason)
     return stop
 
 
 def _last_decision(executor: Any, result: Any) -> str:
-    """Why their executor goes on after a failure."""
-    history = executor.auto_progression.get_progression_history(result.step.id)
-    return history[-1].reason if history else f"it failed and is passed over: {result.error}"
+    """Why the executor continues after this failure."""
+    decisions = executor.auto_progression.get_progression_history(result.step.id)
+    return decisions[-1].reason if decisions else f"it failed and is skipped: {result.error}"
 
 
-# -- calls by hand, and calls of other threads
+# -- calls outside execute(), or from other threads
 
 
-def _mark_step_complete(mark: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    seen = see(mark, executor, args, kwargs)
-    step_id = seen.arguments.get("step_id") or getattr(executor.state, "current_step", None)
-    done = mark(*args, **kwargs)
-    attempt = attempt_here()
+def _mark_step_complete(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    call = MethodCall.bind(original.function, executor, args, kwargs)
+    step_id = _step_id(call)
+    result = original(*args, **kwargs)
+    attempt = current_attempt()
     if attempt is not None and attempt.spec.name == step_id:
-        return done  # their own code, inside that step, which ends by itself
+        return result  # called by the executor inside that step, which ends by itself
     with guarded("a step that was marked complete is not logged"):
-        given = seen.arguments.get("artifacts") or ()
-        made = {str(one.get("name", at)): one for at, one in enumerate(given)}
-        described = Seen(executor, {"step": _step_of(executor, step_id)}, made)
-        call = call_of(READING, described)
-        _tell(executor, lambda run: run.mark_step(*call, READING.artifacts(described)))
-    return done
+        artifacts = call.arguments.get("artifacts") or ()
+        made = {str(one.get("name", at)): one for at, one in enumerate(artifacts)}
+        marked = MethodCall(executor, {"step": _step_of(executor, step_id)}, made)
+        step = describe_step(ADAPTER, marked)
+        _record(executor, lambda run: run.mark_step(*step, ADAPTER.artifacts(marked)))
+    return result
 
 
-def _skip_step(skip: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    seen = see(skip, executor, args, kwargs)
-    step_id = seen.arguments.get("step_id") or getattr(executor.state, "current_step", None)
-    done = skip(*args, **kwargs)
-    with guarded("a skip is not logged"):
-        call = call_of(READING, Seen(executor, {"step": _step_of(executor, step_id)}))
-        _tell(executor, lambda run: run.skip_step(*call, "skipped by hand"))
-    return done
+def _skip_step(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    step_id = _step_id(MethodCall.bind(original.function, executor, args, kwargs))
+    result = original(*args, **kwargs)
+    with guarded("a skipped step is not logged"):
+        skipped = MethodCall(executor, {"step": _step_of(executor, step_id)})
+        step = describe_step(ADAPTER, skipped)
+        _record(executor, lambda run: run.skip_step(*step, "skipped by hand"))
+    return result
 
 
-def _pause_workflow(pause: Any, executor: Any, args: Any, kwargs: Any) -> Any:
-    done = pause(*args, **kwargs)
-    bond = bond_of(executor)
-    if bond.carrying is not None or bond.by_hand is not None:
+def _pause_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    result = original(*args, **kwargs)
+    known = executor_state(executor)
+    if known.execution is not None or known.manual_run is not None:
         with guarded("a pause is not logged"):
-            _tell(executor, lambda run: run.annotate("tapps.pause", {}))
-    return done
+            _record(executor, lambda run: run.annotate("tapps.pause", {}))
+    return result
 
 
-def _tell(executor: Any, tell: Any) -> None:
-    """Tell the run that is being carried out, else the one that is driven by hand."""
-    carrying = bond_of(executor).carrying
-    if carrying is None:
-        by_hand(executor, tell)
-    elif carrying.run is not None:
-        tell(carrying.run)
+def _record(executor: Any, record: Callable[[ExternalRun], None]) -> None:
+    """Record a call in the run in progress, else in the manual run."""
+    execution = executor_state(executor).execution
+    if execution is None:
+        record_manual_call(executor, record)
+    elif execution.run is not None:
+        record(execution.run)
+
+
+def _step_id(call: MethodCall) -> Any:
+    """The id of the step that a call names; without one, it means the current step."""
+    return call.arguments.get("step_id") or getattr(call.executor.state, "current_step", None)
 
 
 def _step_of(executor: Any, step_id: str | None) -> Any:
     return next(step for step in executor.workflow.steps if step.id == step_id)
 
 
-# -- their own event log, if it is to be served by ours
+# -- the event log of tapps-agents
 
 
-def _emit_event(emit: Any, log: Any, args: Any, kwargs: Any) -> Any:
-    if bridge.is_asked_for():
-        with guarded("their event log is written as without us"):
-            event = bridge.emit(log, see(emit, log, args, kwargs))
+def _emit_event(original: Original, log: Any, args: Any, kwargs: Any) -> Any:
+    if bridge.is_on():
+        with guarded("tapps-agents writes an event to its own log"):
+            call = MethodCall.bind(original.function, log, args, kwargs)
+            event = bridge.emit_event(log, call)
             if event is not None:
                 return event
-    return emit(*args, **kwargs)
+    return original(*args, **kwargs)
 
 
-def _read_events(read: Any, log: Any, args: Any, kwargs: Any) -> Any:
-    if bridge.is_asked_for():
-        given = see(read, log, args, kwargs).arguments
-        found = bridge.read_ours(log, given["workflow_id"], given["limit"])
-        if found is not None:
-            return found
-    return read(*args, **kwargs)
+def _read_events(original: Original, log: Any, args: Any, kwargs: Any) -> Any:
+    if bridge.is_on():
+        arguments = MethodCall.bind(original.function, log, args, kwargs).arguments
+        events = bridge.read_events(log, arguments["workflow_id"], arguments["limit"])
+        if events is not None:
+            return events
+    return original(*args, **kwargs)
 
 
 WRAPPERS: Final[dict[str, Wrapper]] = {

@@ -1,4 +1,4 @@
-"""The instrumentor, as OpenTelemetry's launcher and its users know such things."""
+"""The instrumentor that ``opentelemetry-instrument`` finds by its entry point."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ __all__ = ["TappsAgentsInstrumentor"]
 
 
 class TappsAgentsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """``TappsAgentsInstrumentor().instrument()`` is ``instrument("tapps_agents")``.
+    """``TappsAgentsInstrumentor().instrument()`` does what ``instrument("tapps_agents")`` does.
 
-    The settings of this package say the rest; there are no arguments.
+    It takes no arguments: it is configured by the settings of this package.
     """
 
     @property
     def report(self) -> Report:
-        """How the hooks stand at this moment."""
+        """The live report of the hooks.
+
+        :raises LookupError: tapps-agents is not instrumented
+        """
         return registry.report(TARGET)
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """What must be installed for it to be of use."""
+        """The versions of tapps-agents that can be instrumented."""
         return ("tapps-agents >= 3.5.38",)
 
     def _instrument(self, **_: Any) -> None:
-        if find_spec(TARGET) is None:  # the launcher asks for every instrumentor that there is
+        if find_spec(TARGET) is None:  # the launcher calls every instrumentor that is installed
             return
         registry.add(TARGET, patches)
 

@@ -1,87 +1,112 @@
-"""A run's state for tapps-agents, made from its log: what it lacks, and what it gets wrong."""
+"""Restores the state of a run from its log: what tapps-agents' snapshots lack or get wrong."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation.execution import store_under
 from tapps_otel.instrumentation.tapps_agents import definition, states
 from tapps_otel.instrumentation.tapps_agents.adapter import EXECUTOR, root_of
-from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
-from tapps_otel.instrumentation.tapps_agents.log_state import Past, done_steps, variables_of
-from tapps_otel.log.blobs import Blobs
+from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
+from tapps_otel.instrumentation.tapps_agents.log_state import LogState, done_steps, variables_of
 from tapps_otel.names import log_name
-from tapps_otel.run.lookup import load
+from tapps_otel.run.lookup import blobs_of, load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
 
-__all__ = ["check_kind", "check_same", "correct", "load_workflow", "prepare", "state_of"]
+__all__ = [
+    "check_executor",
+    "check_steps",
+    "correct_state",
+    "load_workflow",
+    "restore_last_run",
+    "state_from_log",
+]
 
-_GOES_ON: Final = frozenset({"interrupted", "failed", "cancelled", "paused"})
+_RESUMABLE: Final = frozenset({"interrupted", "failed", "cancelled", "paused"})
 
 
-def prepare(executor: Any) -> Any:
-    """Make the state of the last run that is not over from its log, and leave it with the executor.
+def restore_last_run(executor: Any) -> Any:
+    """Give the executor the state of the last unfinished run, made from its log.
 
-    Its ``execute()`` goes on with that state, in the same log.
+    ``execute()`` then resumes that run, in the same log.
 
-    :returns: the state; ``None`` where no log has such a run
+    :returns: the state; ``None`` if no log has such a run
     :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
     """
     store = store_under(root_of(executor))
     for summary in store.runs():
-        if summary.status in _GOES_ON:
-            made = _made(executor, store, summary.workflow_id)
-            if made is not None:
-                bond_of(executor).kept = executor.state = made
-                return made
+        if summary.status in _RESUMABLE:
+            state = _restored(executor, store, summary.workflow_id)
+            if state is not None:
+                executor_state(executor).restored_state = executor.state = state
+                return state
     return None
 
 
-def correct(executor: Any, state: Any) -> None:
-    """Let a state that the executor has loaded say what its log says is completed.
+def correct_state(executor: Any, state: Any) -> None:
+    """Correct a state that the executor has loaded by what the log knows to be completed.
 
     :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
     """
     store = store_under(root_of(executor))
     name = log_name(state.workflow_id)
-    made = _made(executor, store, name) if store.has_log(name) else None
-    if made is not None:
+    restored = _restored(executor, store, name) if store.has_log(name) else None
+    if restored is not None:
         for field in ("current_step", "completed_steps", "skipped_steps", "status", "error"):
-            setattr(state, field, getattr(made, field))
-        state.artifacts |= made.artifacts
-        bond_of(executor).kept = state
+            setattr(state, field, getattr(restored, field))
+        state.artifacts |= restored.artifacts
+        executor_state(executor).restored_state = state
 
 
-def _made(executor: Any, store: Store, name: str) -> Any:
-    """The state of a run, if it is one of theirs, and not over."""
+def _restored(executor: Any, store: Store, name: str) -> Any:
+    """The state of a run, if it is a run of tapps-agents that is not completed."""
     history = load(name, store.folder)
     if history.workflow.get("executor") != EXECUTOR or history.status == "completed":
         return None
     root = root_of(executor)
     load_workflow(executor, history, root)
-    check_same(executor, history)
-    return state_of(executor, store, history, root)
+    check_steps(executor, history)
+    return state_from_log(executor, store, history, root)
+
+
+def state_from_log(executor: Any, store: Store, history: RunHistory, root: Path) -> Any:
+    """Make the ``WorkflowState`` of a run from its log."""
+    logged = LogState.read(store, history)
+    variables = variables_of(logged, root, blobs_of(store, history.workflow_id))
+    path = getattr(executor, "_workflow_path", None)
+    if path is not None:
+        variables["_workflow_path"] = str(path)
+    return states.make_state(
+        executor.workflow,
+        history,
+        workflow_id=logged.workflow_id,
+        done=done_steps(executor, history, root),
+        variables=variables,
+        root=root,
+    )
+
+
+# -- the workflow
 
 
 def load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
-    """Let the executor have its workflow: its own, or the one that the log names.
+    """Load the workflow that the log names into an executor that has none.
 
-    :raises RunConflictError: there is none
+    :raises RunConflictError: it cannot be loaded, or the run is not one of tapps-agents
     """
-    check_kind(history)
+    check_executor(history)
     if executor.workflow is not None:
         return
     name, source = history.workflow_id, history.workflow.get("source")
     if not source:
         raise RunConflictError(
-            f"run {name!r}: its workflow was not loaded from a file: give the executor the "
-            "workflow, then resume"
+            f"run {name!r}: its workflow was not loaded from a file: load it into the executor, "
+            "then resume"
         )
     path = root / str(source)
     try:
@@ -89,59 +114,41 @@ def load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
     except Exception as error:
         raise RunConflictError(
             f"run {name!r}: its workflow cannot be loaded from {path}: "
-            f"{type(error).__name__}: {error}. Put the file back, or load the workflow into the "
+            f"{type(error).__name__}: {error}. Restore the file, or load the workflow into the "
             "executor before you resume"
         ) from error
     executor.workflow = loaded.workflow
     if hasattr(executor, "_workflow_path"):
-        executor._workflow_path = path  # noqa: SLF001 - where theirs notes it, for snapshots
-    bond_of(executor).loaded = loaded
+        executor._workflow_path = path  # noqa: SLF001 - its load_workflow() sets it for snapshots
+    executor_state(executor).loaded = loaded
 
 
-def check_kind(history: RunHistory) -> None:
-    """:raises RunConflictError: it is no run of theirs"""
+def _parse(path: Path) -> definition.LoadedWorkflow:
+    from tapps_agents.workflow.parser import WorkflowParser
+
+    return definition.describe_loaded(path, WorkflowParser.parse_file(path))
+
+
+def check_executor(history: RunHistory) -> None:
+    """:raises RunConflictError: it is not a run of tapps-agents"""
     if history.workflow.get("executor") != EXECUTOR:
         raise RunConflictError(
-            f"run {history.workflow_id!r} is one of {history.name!r}, not of tapps-agents"
+            f"run {history.workflow_id!r} is a run of {history.name!r}, not of tapps-agents"
         )
 
 
-def _parse(path: Path) -> Any:
-    from tapps_agents.workflow.parser import WorkflowParser
-
-    return definition.load(path, WorkflowParser.parse_file(path))
-
-
-def check_same(executor: Any, history: RunHistory) -> None:
-    """:raises RunConflictError: the workflow's steps are not those that the log knows"""
-    loaded = bond_of(executor).loaded
-    now = (
-        loaded.steps
-        if loaded is not None and loaded.workflow is executor.workflow
-        else definition.steps_of(executor.workflow)
-    )
-    changed = definition.differences(history.workflow.get("steps") or (), now)
+def check_steps(executor: Any, history: RunHistory) -> None:
+    """:raises RunConflictError: the workflow's steps differ from those in the log"""
+    loaded = executor_state(executor).loaded
+    if loaded is not None and loaded.workflow is executor.workflow:
+        steps = loaded.steps
+    else:
+        steps = definition.steps_of(executor.workflow)
+    changed = definition.differences(history.workflow.get("steps") or (), steps)
     if changed:
         name = history.workflow_id
         raise RunConflictError(
-            f"run {name!r}: the steps of its workflow have changed since it began:\n{changed}\n"
-            f"To go on with the steps as they are now: `tapps-otel resume {name} --accept-change`, "
+            f"run {name!r}: the steps of its workflow have changed since it started:\n{changed}\n"
+            f"To resume it with the changed steps: `tapps-otel resume {name} --accept-change`, "
             "or resume(..., accept_change=True)"
         )
-
-
-def state_of(executor: Any, store: Store, history: RunHistory, root: Path) -> Any:
-    """The ``WorkflowState`` with which the executor resumes this run."""
-    past = Past.of(store, history)
-    variables = variables_of(past, root, Blobs(store.blobs_folder(history.workflow_id)))
-    path = getattr(executor, "_workflow_path", None)
-    if path is not None:
-        variables["_workflow_path"] = str(path)
-    return states.make_state(
-        executor.workflow,
-        history,
-        workflow_id=past.workflow_id,
-        done=done_steps(executor, history, root),
-        variables=variables,
-        root=root,
-    )

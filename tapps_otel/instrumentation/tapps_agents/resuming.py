@@ -1,8 +1,8 @@
-"""Going on with a run of tapps-agents, from its log alone.
+"""Resumes a run of tapps-agents from its log alone.
 
-Their own resume runs everything again (their state never lists what is completed). Here the state
-is made from the log, and their engine is let go on with it: under the same id, in the same log and
-trace, with what is done left alone.
+tapps-agents' own resume runs every step again, because its saved state does not list what is
+completed. Here the state is made from the log and given to the executor, which then resumes the run
+under the same id, in the same log and trace, without the steps that are done.
 """
 
 from __future__ import annotations
@@ -12,28 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
-from tapps_otel.errors import RunConflictError, RunNotFoundError, SettingsError
+from tapps_otel.errors import RunConflictError, SettingsError
 from tapps_otel.instrumentation import registry
-from tapps_otel.instrumentation.execution import store_under, workflow_of
-from tapps_otel.instrumentation.spec import Seen
-from tapps_otel.instrumentation.tapps_agents.adapter import READING, root_of, working_directory
-from tapps_otel.instrumentation.tapps_agents.executor_state import bond_of
+from tapps_otel.instrumentation.execution import describe_workflow, store_under
+from tapps_otel.instrumentation.method_call import MethodCall
+from tapps_otel.instrumentation.tapps_agents.adapter import (
+    ADAPTER,
+    is_cursor_executor,
+    root_of,
+    working_directory,
+)
+from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
 from tapps_otel.instrumentation.tapps_agents.functions import TARGET, patches
 from tapps_otel.instrumentation.tapps_agents.log_state import inputs_of
 from tapps_otel.instrumentation.tapps_agents.restore import (
-    check_kind,
-    check_same,
+    check_executor,
+    check_steps,
     load_workflow,
-    state_of,
+    state_from_log,
 )
-from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.run.external_run import begin_run
-from tapps_otel.run.leased_log import lease_log
-from tapps_otel.run.lookup import StoredRun, load
+from tapps_otel.run.leased_log import LeasedLog, lease_log
+from tapps_otel.run.lookup import StoredRun, load, store_of
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Report
+    from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
 
 _log = logging.getLogger("tapps_otel")
@@ -48,127 +53,125 @@ async def resume(
     accept_change: bool = False,
     log_dir: Path | str | None = None,
 ) -> Any:
-    """Go on with a run: steps that are done are not run again.
+    """Resume a run. Steps that are done do not run again.
 
-    What they made is looked for: a step whose file or folder is gone runs again, and so does what
-    depends on it. Variables come from the newest readable snapshot, or from the log if
-    ``executor_variables`` was set. Without a snapshot everything else comes from the log.
-    Its agents name files relative to the working directory: if that is another one than where the
-    run began, it is warned of.
+    A step whose files are missing is not done: it runs again, and so does what depends on it.
+    Variables come from the newest readable snapshot, or from the log if ``executor_variables`` was
+    set; everything else comes from the log. Agents' relative paths refer to the working directory:
+    if that is not the one where the run started, a warning is logged.
 
-    :param executor: a ``WorkflowExecutor``, or Cursor's; with the workflow loaded, or without: it
-        is loaded from where the log says then
-    :param workflow_id: its id, or its log's name
-    :param accept_change: go on although the workflow's steps have changed
-    :returns: its ``WorkflowState``; that of a run that is completed comes from the log, and
-        nothing runs
+    :param executor: a ``WorkflowExecutor`` or a ``CursorWorkflowExecutor``. If it has no workflow,
+        it loads the file that the log names
+    :param workflow_id: the run's id, or the name of its log
+    :param accept_change: resume even if the workflow's steps have changed
+    :returns: its ``WorkflowState``; of a completed run it is made from the log, and nothing runs
     :raises RunNotFoundError: there is no such run
-    :raises RunBusyError: another process carries it on
-    :raises RunConflictError: the steps have changed (it shows how), the workflow cannot be loaded,
-        or it is a run of something else
+    :raises RunBusyError: the run is in progress in another process
+    :raises RunConflictError: the steps have changed (the message is a diff), the workflow cannot be
+        loaded, or the run is not one of tapps-agents
     :raises LogDamagedError: the log was changed
     """
     if not settings.current().enabled:
         raise SettingsError("tapps_otel is switched off: nothing can be resumed from its log")
     report = registry.add(TARGET, patches)
     root = root_of(executor)
-    store = _store(root, log_dir)
-    name = log_name(workflow_id)
-    if not store.has_log(name):
-        raise RunNotFoundError(name, store.folder)
-    inner = _carrier(executor)
+    store = store_under(root) if log_dir is None else store_of(log_dir)
+    with StoredRun(store, log_name(workflow_id)) as run:
+        start, status = run.history, run.summary.status
+    inner = _inner_executor(executor)
     _check_hooks(inner, report)
-    summary = store.summary(name)
-    if summary.status == "completed":
-        history = load(name, store.folder)
-        check_kind(history)
-        return state_of(inner, store, history, root)
-    bond = bond_of(inner)
-    with StoredRun(store, name) as found:
-        _warn_of_place(found.history)
-    with lease_log(store, name, found.history.name, settings.current()) as leased:
-        history = leased.history
-        load_workflow(inner, history, root)
-        if not accept_change:
-            check_same(inner, history)
-        inner.state = state = state_of(inner, store, history, root)
-        asked = inputs_of(history)
-        workflow = workflow_of(READING, Seen(inner, asked))
-        bond.prepared = begin_run(store, state.workflow_id, workflow, leased)
-    bond.kept = state
-    inner.auto_progression.step_retry_counts.clear()
-    given = {key: asked[key] for key in ("target_file", "max_steps") if key in asked}
+    if status == "completed":
+        check_executor(start)
+        return state_from_log(inner, store, load(run.name, store.folder), root)
+    _warn_of_directory(start)
+    with lease_log(store, run.name, start.name, settings.current()) as leased:
+        inputs = _restore(inner, store, leased, root, accept_change=accept_change)
+    return await _execute(inner, inputs)
+
+
+def _restore(
+    executor: Any, store: Store, leased: LeasedLog, root: Path, *, accept_change: bool
+) -> dict[str, Any]:
+    """Give the executor the state and the run that the log holds, and return the run's inputs."""
+    history, known = leased.history, executor_state(executor)
+    load_workflow(executor, history, root)
+    if not accept_change:
+        check_steps(executor, history)
+    executor.state = state = state_from_log(executor, store, history, root)
+    inputs = inputs_of(history)
+    workflow = describe_workflow(ADAPTER, MethodCall(executor, inputs))
+    known.restored_run = begin_run(store, state.workflow_id, workflow, leased)
+    known.restored_state = state
+    executor.auto_progression.step_retry_counts.clear()
+    return inputs
+
+
+async def _execute(executor: Any, inputs: dict[str, Any]) -> Any:
+    """Let the executor resume the run that was restored."""
+    known = executor_state(executor)
+    arguments = {key: inputs[key] for key in ("target_file", "max_steps") if key in inputs}
     try:
-        carry_out = inner.run if inner is not executor or _is_cursors(inner) else inner.execute
-        return await carry_out(**given)
+        execute = executor.run if is_cursor_executor(executor) else executor.execute
+        return await execute(**arguments)
     finally:
-        run, bond.prepared, bond.kept = bond.prepared, None, None
-        if run is not None:  # their executor did not even begin
+        run, known.restored_run, known.restored_state = known.restored_run, None, None
+        if run is not None:  # the executor failed before it began the run
             run.end("failed", "the executor did not begin")
 
 
 def make_executor(history: RunHistory) -> Any:
-    """An executor for a run whose own is gone with its process.
+    """Make an executor for a run of an earlier process.
 
-    :raises RunConflictError: tapps-agents is not installed here, or the project is gone
+    :raises RunConflictError: tapps-agents cannot be imported
     """
     try:
         from tapps_agents.workflow.executor import WorkflowExecutor
     except ImportError as error:
         raise RunConflictError(
-            f"run {history.workflow_id!r} is one of tapps-agents, which cannot be imported here: "
+            f"run {history.workflow_id!r} is a run of tapps-agents, which cannot be imported: "
             f"{error}. Install it (pip install tapps-agents tomli) and try again"
         ) from error
     root = Path(str(history.workflow.get("root", "")))
     return WorkflowExecutor(project_root=root)
 
 
-def _warn_of_place(history: RunHistory) -> None:
+def _warn_of_directory(history: RunHistory) -> None:
     then, now = history.workflow.get("cwd"), working_directory()
     if then and now != then:
         _log.warning(
-            "run %s began in %s, and goes on in %s: what its steps write by relative paths comes "
-            "to be there",
+            "run %s started in %s and resumes in %s: relative paths of its steps refer to that",
             history.workflow_id,
             then,
             now,
         )
 
 
-def _store(root: Path, log_dir: Path | str | None) -> Store:
-    return store_under(root) if log_dir is None else Store(Path(log_dir).absolute())
-
-
 def _check_hooks(executor: Any, report: Report) -> None:
-    """Their engine would begin anew, if we were not there to hand it the state.
+    """Check the hooks that keep the executor from starting a new run.
 
-    :raises RunConflictError: a hook that it takes is not on
+    :raises RunConflictError: one of them is not on
     """
-    cursors = _is_cursors(executor)
-    needed = ("run", "_initialize_run", "start") if cursors else (
-        "execute", "_initialize_execution", "start"
-    )  # fmt: skip
-    kind = "Cursor" if cursors else ""
-    home = "cursor_executor" if cursors else "executor"
-    path = f"tapps_agents.workflow.{home}.{kind}WorkflowExecutor"
+    if is_cursor_executor(executor):
+        path = "tapps_agents.workflow.cursor_executor.CursorWorkflowExecutor"
+        needed = ("run", "_initialize_run", "start")
+    else:
+        path = "tapps_agents.workflow.executor.WorkflowExecutor"
+        needed = ("execute", "_initialize_execution", "start")
     hooks = report.hooks
     off = [name for name in needed if hooks.get(f"{path}.{name}") != "on"]
     if off:
         raise RunConflictError(
-            f"this tapps-agents cannot be resumed from a log: {report.problem or ', '.join(off)} "
-            "is not watched. See instrument('tapps_agents')"
+            "this version of tapps-agents cannot be resumed from a log: "
+            f"{report.problem or 'no hook on ' + ', '.join(off)}. "
+            "print(instrument('tapps_agents')) shows every hook"
         )
 
 
-def _is_cursors(executor: Any) -> bool:
-    return type(executor).__name__ == "CursorWorkflowExecutor"
-
-
-def _carrier(executor: Any) -> Any:
-    """Who carries the run out: in Cursor mode, an executor that ``execute()`` would make anew."""
+def _inner_executor(executor: Any) -> Any:
+    """The executor that executes the run: in Cursor mode, one that ``execute()`` would make."""
     from tapps_agents.core.runtime_mode import is_cursor_mode
 
-    if _is_cursors(executor) or not is_cursor_mode():
+    if is_cursor_executor(executor) or not is_cursor_mode():
         return executor
     from tapps_agents.workflow.cursor_executor import CursorWorkflowExecutor
 
@@ -178,5 +181,5 @@ def _carrier(executor: Any) -> Any:
         auto_mode=executor.auto_mode,
     )
     inner.workflow = executor.workflow
-    bond_of(inner).loaded = bond_of(executor).loaded
+    executor_state(inner).loaded = executor_state(executor).loaded
     return inner

@@ -1,6 +1,6 @@
-"""Their snapshots of a run's state, read for what no log has: the variables.
+"""Reads the snapshots that tapps-agents saves of a run's state, for the variables in them.
 
-Read directly, for their own loader gives up at the first that is torn.
+Read directly, because tapps-agents' own loader gives up at the first torn file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["Snapshot", "newest"]
 
 _log = logging.getLogger("tapps_otel")
 _FOLDERS: Final = (".tapps-agents/workflow-state", ".tapps-agents/workflow-state/history")
-_LIMIT: Final = 64 << 20  # bytes; a larger one is passed over
-_MOST: Final = 100  # are tried
+_SIZE_LIMIT: Final = 64 << 20  # bytes
+_MOST_TRIED: Final = 100
 
 
 class Snapshot(NamedTuple):
@@ -31,15 +31,14 @@ class Snapshot(NamedTuple):
     """
 
     saved_ns: int
-    path: Path
     variables: dict[str, Any]
 
 
 def newest(root: Path, workflow_id: str) -> Snapshot | None:
-    """The newest readable snapshot of this run; ``None`` without one.
+    """The newest readable snapshot of a run, if there is one.
 
     :param root: the project's folder
-    :param workflow_id: the executor's own; only files in its folders are looked at
+    :param workflow_id: the run's id in tapps-agents; no file outside its folders is read
     """
     for saved_ns, path in _candidates(root, workflow_id):
         try:
@@ -48,7 +47,7 @@ def newest(root: Path, workflow_id: str) -> Snapshot | None:
             _log.warning("%s: this snapshot cannot be read: %s", path, error)
             continue
         if variables is not None:
-            return Snapshot(saved_ns, path, variables)
+            return Snapshot(saved_ns, variables)
     return None
 
 
@@ -60,20 +59,20 @@ def _candidates(root: Path, workflow_id: str) -> Iterator[tuple[int, Path]]:
         for saved_ns, file in _files.system().changes(root / folder, ".json")
         if name.fullmatch(file)
     ]
-    yield from sorted(found, reverse=True)[:_MOST]
+    yield from sorted(found, reverse=True)[:_MOST_TRIED]
 
 
 def _read(path: Path, workflow_id: str) -> dict[str, Any] | None:
-    """Its variables; ``None`` if it is another run's.
+    """Read the variables; ``None`` if the snapshot is of another run.
 
-    :raises ValueError: it is torn, or none of theirs
+    :raises ValueError: it is torn, too large, or no snapshot
     """
     with _files.system().open_read(path) as file:
-        data = file.read(_LIMIT + 1)
-    if len(data) > _LIMIT:
-        raise ValueError(f"more than {_LIMIT} bytes")
-    told = json.loads(data)
-    if not isinstance(told, dict) or not isinstance(told.get("variables"), dict):
+        data = file.read(_SIZE_LIMIT + 1)
+    if len(data) > _SIZE_LIMIT:
+        raise ValueError(f"more than {_SIZE_LIMIT} bytes")
+    state = json.loads(data)
+    if not isinstance(state, dict) or not isinstance(state.get("variables"), dict):
         raise ValueError("it has no variables")  # noqa: TRY004 - the file is bad, not its type
-    variables: dict[str, Any] = told["variables"]
-    return variables if told.get("workflow_id") == workflow_id else None
+    variables: dict[str, Any] = state["variables"]
+    return variables if state.get("workflow_id") == workflow_id else None

@@ -1,4 +1,4 @@
-"""Their ``WorkflowState``, made from our history: what they lose, the log has."""
+"""Makes tapps-agents' ``WorkflowState`` from a run's history."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
 
-__all__ = ["local_time", "make_state"]
+__all__ = ["ended_ns", "error_message", "local_time", "make_state", "seconds"]
 
 
 def make_state(
@@ -24,17 +24,17 @@ def make_state(
     variables: Mapping[str, Any],
     root: Path,
 ) -> Any:
-    """A ``WorkflowState`` with which their executors go on where the log ends.
+    """Make the ``WorkflowState`` with which tapps-agents resumes where the log ends.
 
-    :param workflow: theirs; not looked at where the run is completed
-    :param done: the steps that are not to run again
-    :param root: artifacts' paths are made absolute under it, as theirs are
+    :param workflow: the workflow object; not used if the run is completed
+    :param done: the steps that must not run again
+    :param root: the paths of artifacts are made absolute under it, as tapps-agents does
     """
     from tapps_agents.workflow.models import WorkflowState
 
-    over = history.status == "completed"
+    completed = history.status == "completed"
     first_open = None
-    if not over:
+    if not completed:
         first_open = next((step.id for step in workflow.steps if step.id not in done), None)
     return _make(
         WorkflowState,
@@ -42,10 +42,10 @@ def make_state(
         started_at=local_time(history.executions[0].started_ns),
         current_step=first_open,
         completed_steps=list(done),
-        skipped_steps=[step_id for step_id, one in done.items() if one.status == "skipped"],
-        artifacts={one.name: one for one in _artifacts(done, root)},
+        skipped_steps=[step_id for step_id, step in done.items() if step.status == "skipped"],
+        artifacts={artifact.name: artifact for artifact in _artifacts(done, root)},
         variables=dict(variables),
-        status="completed" if over else "running",
+        status="completed" if completed else "running",
         error=None,
         step_executions=list(_executions(history)),
     )
@@ -54,16 +54,16 @@ def make_state(
 def _artifacts(done: Mapping[str, StepHistory], root: Path) -> Iterator[Any]:
     from tapps_agents.workflow.models import Artifact
 
-    for step_id, record in done.items():
-        for told in record.last.artifacts:
-            path = told.get("path")
+    for step_id, step in done.items():
+        for artifact in step.last.artifacts:
+            path = artifact.get("path")
             yield _make(
                 Artifact,
-                name=str(told.get("name")),
+                name=str(artifact.get("name")),
                 path=str(root / str(path)) if path else "",
                 status="complete",
                 created_by=step_id,
-                created_at=_ended_at(record.last),
+                created_at=_ended_at(step.last),
             )
 
 
@@ -74,7 +74,6 @@ def _executions(history: RunHistory) -> Iterator[Any]:
         if step.parent is not None:
             continue
         for attempt in step.attempts:
-            took = None if attempt.duration_ns is None else attempt.duration_ns / 1e9
             yield _make(
                 StepExecution,
                 step_id=step.name,
@@ -82,24 +81,37 @@ def _executions(history: RunHistory) -> Iterator[Any]:
                 action=step.action or "",
                 started_at=local_time(attempt.started_ns),
                 completed_at=_ended_at(attempt),
-                duration_seconds=took,
+                duration_seconds=seconds(attempt.duration_ns),
                 status=attempt.status if attempt.end_seq else "running",
-                error=None if attempt.error is None else str(attempt.error.get("message")),
+                error=error_message(attempt),
             )
 
 
 def _ended_at(attempt: AttemptHistory) -> datetime | None:
-    if not attempt.end_seq:
-        return None
-    return local_time(attempt.started_ns + (attempt.duration_ns or 0))
+    return local_time(ended_ns(attempt)) if attempt.end_seq else None
+
+
+def ended_ns(attempt: AttemptHistory) -> int:
+    """When an attempt ended; for one that has not, when it started."""
+    return attempt.started_ns + (attempt.duration_ns or 0)
+
+
+def seconds(duration_ns: int | None) -> float | None:
+    """A duration in seconds."""
+    return None if duration_ns is None else duration_ns / 1e9
+
+
+def error_message(attempt: AttemptHistory) -> str | None:
+    """The message of an attempt's error, if it has one."""
+    return None if attempt.error is None else str(attempt.error.get("message"))
 
 
 def local_time(ns: int) -> datetime:
-    """As theirs: without a zone, for they subtract their own ``datetime.now()``."""
-    return datetime.fromtimestamp(ns / 1e9)  # noqa: DTZ006 - see above
+    """A time without a zone: tapps-agents compares it with its own ``datetime.now()``."""
+    return datetime.fromtimestamp(ns / 1e9)  # noqa: DTZ006 - on purpose, as the docstring says
 
 
-def _make(kind: type[Any], **given: Any) -> Any:
-    """An object of theirs, by the fields that this version of it has."""
-    known = {one.name for one in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in given.items() if name in known})
+def _make(kind: type[Any], **fields: Any) -> Any:
+    """Make an object of tapps-agents from the fields that its installed version has."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in fields.items() if name in known})

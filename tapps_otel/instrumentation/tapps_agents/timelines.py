@@ -1,20 +1,26 @@
-"""Their project timeline, from our log: also of a run that failed, or was killed. Pure.
+"""tapps-agents' project timeline, made from the log: also of a failed or a killed run. Pure.
 
-The shape is that of ``timeline.generate_timeline`` and ``format_timeline_markdown``: who reads
-those reads these. Beyond theirs, every try of a step is a row, and so is a step that was skipped.
+The shape is that of its ``timeline.generate_timeline`` and ``format_timeline_markdown``, so that
+whatever reads those can read these. In addition, every attempt of a step is a row, and so is a
+skipped step.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tapps_otel.instrumentation.tapps_agents.states import local_time
+from tapps_otel.instrumentation.tapps_agents.states import (
+    ended_ns,
+    error_message,
+    local_time,
+    seconds,
+)
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
+    from tapps_otel.past.fold import RunHistory, StepHistory
 
 __all__ = ["timeline_markdown", "timeline_of"]
 
@@ -23,69 +29,65 @@ _ESCAPED: Final = str.maketrans({"|": r"\|", "<": "&lt;", "[": r"\[", "`": r"\`"
 
 
 def timeline_of(history: RunHistory) -> dict[str, Any]:
-    """A run's timeline: when it began and ended, and every try of every step.
+    """The timeline of a run: when it started and ended, and every attempt of every step.
 
-    Times are local and without a zone, as theirs; durations are seconds.
+    Times are local and have no zone, as tapps-agents' own; durations are in seconds.
     """
-    started_ns = history.executions[0].started_ns if history.executions else 0
-    steps = [row for step in history.steps if step.parent is None for row in _rows(step)]
-    ended_ns = max((_end_ns(one) for step in history.steps for one in step.attempts), default=None)
-    took = None
-    if history.status != "completed" or ended_ns is None:
-        ended_ns = None
-    else:
-        took = (ended_ns - started_ns) / 1e9
+    started = history.executions[0].started_ns if history.executions else 0
+    ended = None
+    if history.status == "completed":
+        ended = max(
+            (ended_ns(one) for step in history.steps for one in step.attempts), default=None
+        )
+    duration = None if ended is None else seconds(ended - started)
+    rows = [row for step in history.steps if step.parent is None for row in _rows(step)]
     return {
         "workflow_id": history.workflow_id,
         "workflow_name": history.name,
-        "started_at": local_time(started_ns).isoformat(),
-        "completed_at": None if ended_ns is None else local_time(ended_ns).isoformat(),
-        "total_duration_seconds": took,
-        "total_duration_formatted": _duration(took),
+        "started_at": local_time(started).isoformat(),
+        "completed_at": None if ended is None else local_time(ended).isoformat(),
+        "total_duration_seconds": duration,
+        "total_duration_formatted": _duration(duration),
         "status": history.status,
-        "steps": sorted(steps, key=lambda row: str(row["started_at"])),
+        "steps": sorted(rows, key=lambda row: str(row["started_at"])),
     }
 
 
 def _rows(step: StepHistory) -> Iterator[dict[str, Any]]:
     for attempt in step.attempts:
-        took = None if attempt.duration_ns is None else attempt.duration_ns / 1e9
-        error = attempt.error
+        duration = seconds(attempt.duration_ns)
+        ended = local_time(ended_ns(attempt)).isoformat() if attempt.end_seq else None
         yield {
             "step_id": step.name,
             "agent": step.agent or "",
             "action": step.action or "",
             "started_at": local_time(attempt.started_ns).isoformat(),
-            "completed_at": (local_time(_end_ns(attempt)).isoformat() if attempt.end_seq else None),
-            "duration_seconds": took,
-            "duration_formatted": _duration(took),
+            "completed_at": ended,
+            "duration_seconds": duration,
+            "duration_formatted": _duration(duration),
             "status": attempt.status if attempt.end_seq else "running",
-            "error": None if error is None else str(error.get("message")),
+            "error": error_message(attempt),
         }
 
 
-def _end_ns(attempt: AttemptHistory) -> int:
-    return attempt.started_ns + (attempt.duration_ns or 0)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
+def _duration(duration: float | None) -> str:
+    if duration is None:
         return "N/A"
     for limit, divisor, form in ((60, 1, "{:.2f}s"), (3600, 60, "{:.1f}m")):
-        if seconds < limit:
-            return form.format(seconds / divisor)
-    return f"{seconds / 3600:.2f}h"
+        if duration < limit:
+            return form.format(duration / divisor)
+    return f"{duration / 3600:.2f}h"
 
 
 def timeline_markdown(timeline: Mapping[str, Any]) -> str:
-    """The same as Markdown: a table of the tries, numbers, and what failed."""
+    """A timeline as Markdown: a table of the attempts, statistics, and the failures."""
     steps: list[Mapping[str, Any]] = timeline["steps"]
-    parts = [_head(timeline), _table(steps), _numbers(steps)]
+    parts = [_head(timeline), _table(steps), _statistics(steps)]
     failed = [
-        f"- **{_cell(one['step_id'])}** ({_cell(one['agent'])}/{_cell(one['action'])}): "
-        f"{_cell(one['error'] or 'Unknown error')}"
-        for one in steps
-        if one["status"] == "failed"
+        f"- **{_cell(row['step_id'])}** ({_cell(row['agent'])}/{_cell(row['action'])}): "
+        f"{_cell(row['error'] or 'Unknown error')}"
+        for row in steps
+        if row["status"] == "failed"
     ]
     if failed:
         parts.append(["## Failed Steps", "", *failed])
@@ -93,7 +95,7 @@ def timeline_markdown(timeline: Mapping[str, Any]) -> str:
 
 
 def _head(timeline: Mapping[str, Any]) -> list[str]:
-    rows = (
+    fields = (
         ("Workflow", "workflow_name"),
         ("Workflow ID", "workflow_id"),
         ("Started", "started_at"),
@@ -101,8 +103,8 @@ def _head(timeline: Mapping[str, Any]) -> list[str]:
         ("Total Duration", "total_duration_formatted"),
         ("Status", "status"),
     )
-    told = [f"**{label}**: {_cell(timeline[key])}" for label, key in rows]
-    return ["# Project Timeline", "", *told]
+    lines = [f"**{label}**: {_cell(timeline[key])}" for label, key in fields]
+    return ["# Project Timeline", "", *lines]
 
 
 def _table(steps: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -113,25 +115,25 @@ def _table(steps: Sequence[Mapping[str, Any]]) -> list[str]:
         "| Step ID | Agent | Action | Started | Duration | Status |",
         "|---------|-------|--------|---------|----------|--------|",
         *(
-            f"| {' | '.join(_cell(one[column]) for column in columns)} | "
-            f"{_MARKS.get(one['status'], '❓')} {_cell(one['status'])} |"
-            for one in steps
+            f"| {' | '.join(_cell(row[column]) for column in columns)} | "
+            f"{_MARKS.get(row['status'], '❓')} {_cell(row['status'])} |"
+            for row in steps
         ),
     ]
 
 
-def _numbers(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+def _statistics(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["## Summary Statistics", "", f"- **Total Steps**: {len(steps)}"]
     for status in ("completed", "failed", "skipped"):
-        count = sum(one["status"] == status for one in steps)
+        count = sum(row["status"] == status for row in steps)
         lines.append(f"- **{status.capitalize()}**: {count}")
-    took = [one["duration_seconds"] or 0 for one in steps if one["status"] == "completed"]
-    if took:
-        lines.append(f"- **Average Step Duration**: {_duration(sum(took) / len(took))}")
-        lines.append(f"- **Total Execution Time**: {_duration(sum(took))}")
+    durations = [row["duration_seconds"] or 0 for row in steps if row["status"] == "completed"]
+    if durations:
+        lines.append(f"- **Average Step Duration**: {_duration(sum(durations) / len(durations))}")
+        lines.append(f"- **Total Execution Time**: {_duration(sum(durations))}")
     return lines
 
 
 def _cell(value: object) -> str:
-    """Text of a log in a line of Markdown: on one line, and no markup of its own."""
+    """Text from a log as one line of Markdown, without any markup of its own."""
     return plain(value).translate(_ESCAPED)

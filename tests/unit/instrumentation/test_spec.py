@@ -190,7 +190,7 @@ def test_a_reader_that_raises_costs_the_log_and_nothing_else(
     instrument(Pool, ExecutorSpec(**{**vars(SPEC), word: lambda seen: 1 / 0}))
 
     assert Pool().run([Task("a", lambda: 1)]) == [1]
-    assert "this run goes on without a log: ZeroDivisionError" in caplog.text
+    assert "this run continues without a log: ZeroDivisionError" in caplog.text
 
 
 def test_a_step_that_cannot_be_read_goes_on_unlogged(
@@ -200,7 +200,7 @@ def test_a_step_that_cannot_be_read_goes_on_unlogged(
 
     assert Pool().run([Task("a", lambda: 1)]) == [1]
     assert story("build") == ["workflow_start", "workflow_end completed"]
-    assert "a step goes on without a log: KeyError" in caplog.text
+    assert "a step continues without a log: KeyError" in caplog.text
 
 
 def test_a_log_that_cannot_be_opened_costs_the_log_and_nothing_else(
@@ -210,7 +210,7 @@ def test_a_log_that_cannot_be_opened_costs_the_log_and_nothing_else(
     Path(".tapps-agents").write_text("a file where the folder should be")
 
     assert Pool().run([Task("a", lambda: 1)]) == [1]
-    assert "this run goes on without a log" in caplog.text
+    assert "this run continues without a log" in caplog.text
 
 
 def test_uninstrument_puts_the_very_functions_back() -> None:
@@ -341,7 +341,7 @@ def test_a_future_is_passed_on_and_warned_of(
 
     assert Later().run().result() is None
     assert story("later")[-1] == "workflow_end completed"
-    assert "Later.run gave a Future: what it does after its call has returned" in caplog.text
+    assert "Later.run returned a Future: what it does after its call has returned" in caplog.text
 
 
 class Stream:
@@ -362,7 +362,7 @@ def test_a_generator_is_refused(run: str, caplog: pytest.LogCaptureFixture) -> N
     assert dict(vars(Stream)) == before
     assert not report.ok
     assert f"Stream.{run}: it is a generator" in str(report)
-    assert "Its runs go on without a log" in caplog.text
+    assert "Its runs are not logged" in caplog.text
 
 
 class Strange:
@@ -395,7 +395,7 @@ def test_a_call_that_cannot_be_looked_at_is_carried_out_and_told_of_once(
     assert [Odd().run(), Odd().run()] == ["done", "done"]
     with pytest.raises(ValueError, match=r"^theirs$"):
         Odd().run("theirs")
-    assert caplog.text.count("Odd.run does is not logged") == 1
+    assert caplog.text.count("Odd.run are not logged") == 1
 
 
 def test_a_class_that_cannot_be_changed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -412,10 +412,13 @@ def test_a_reader_that_answers_nonsense_does_not_let_the_run_wait_for_ever(event
     assert events("build")[2]["reason"] == "1"
 
 
-BREAKABLE = ["carried_here", "is_enabled", "see", "_carry", "_try", "_try_async",
-             "finish", "open_run", "Carrying.__enter__", "Carrying.open",
-             "Carrying.begin", "Carrying.end", "Carrying.end_async", "Carrying.end_by",
-             "Carrying.end_by_async", "Carrying.hand_on", "_tell_of_more"]  # fmt: skip
+BREAKABLE = [
+    *("current_execution", "is_enabled", "MethodCall.bind", "finish_step", "open_run"),
+    *("_execute", "_try", "_try_async", "_warn_of_unfinished"),
+    *("Execution.__enter__", "Execution.open", "Execution.begin_step", "Execution.hand_over"),
+    *("Execution.end", "Execution.end_async", "Execution.end_with_error"),
+    "Execution.end_with_error_async",
+]
 
 
 @pytest.mark.parametrize("broken", BREAKABLE)
@@ -429,7 +432,7 @@ async def test_whatever_breaks_in_watching_costs_the_log_and_nothing_else(
     plan = [Task("a", lambda: calls.append("a")), Task("b", lambda: calls.append("b"))]
     for kind in (Pool, Loop, Lazy):
         instrument(kind, SPEC)
-    monkeypatch.setattr(f"tapps_otel.instrumentation.watching.{broken}", fail)
+    monkeypatch.setattr(f"tapps_otel.instrumentation.spec_hooks.{broken}", fail)
 
     assert Pool().run(plan) == [None, None]
     assert await Loop().run(plan) == "done"

@@ -169,7 +169,7 @@ def test_from_python_it_stays_where_it_is_and_says_so(
 
     assert state.status == "completed"
     assert elsewhere == [str(project.root / "other")]
-    assert f"began in {project.root}, and goes on in {project.root / 'other'}" in caplog.text
+    assert f"started in {project.root} and resumes in {project.root / 'other'}" in caplog.text
 
 
 def test_a_relative_log_folder_is_that_of_where_one_is(
@@ -193,5 +193,5 @@ def test_where_the_run_began_may_be_gone(
     done = cli(capsys, "resume", killed, "--log-dir", str(logs))
 
     assert done.code == 5
-    assert f"began in {gone}, where its steps write, and which cannot be gone to" in done.err
+    assert f"began in {gone}, where its steps write; cannot change to that directory" in done.err
     assert (Path.cwd(), gone.exists()) == (here, False)

@@ -138,7 +138,7 @@ async def test_without_an_essential_hook_nothing_is_watched(
     assert report.problem is not None
     assert "has no ParallelStepExecutor.execute_parallel" in str(report)
     assert dict(vars(WorkflowExecutor)) == before
-    assert "Its runs go on without a log" in caplog.text
+    assert "Its runs are not logged" in caplog.text
     monkeypatch.setattr(ParallelStepExecutor, "execute_parallel", original, raising=False)
     project.write()
     assert (await project.executor().execute()).status == "completed"
@@ -157,7 +157,7 @@ async def test_what_is_not_watched_is_not_resumed(
     uninstrument("tapps_agents")
     monkeypatch.delattr(WorkflowExecutor, "start")
     before = project.did.all
-    with pytest.raises(RunConflictError, match="start is not watched"):
+    with pytest.raises(RunConflictError, match="no hook on start"):
         await resume(project.executor(), state.workflow_id)
 
     assert project.did.all == before

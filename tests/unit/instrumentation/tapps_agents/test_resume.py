@@ -130,7 +130,7 @@ def test_what_a_step_made_and_was_changed_is_told_of(
     go_on(project)
 
     assert project.did.all == [*FIRST, *REST]
-    assert "artifact requirements.md of step s1 was changed since" in caplog.text
+    assert "artifact requirements.md of step s1 has changed since" in caplog.text
 
 
 def test_siblings_that_had_finished_do_not_run_again(
@@ -279,7 +279,7 @@ def test_a_run_of_something_else(project: Project) -> None:
         pass
     with Run.open("Demo", workflow_id="b2") as other:
         other.call("x", lambda: 1)
-    with pytest.raises(RunConflictError, match="run 'b1' is one of 'build', not of tapps-agents"):
+    with pytest.raises(RunConflictError, match="run 'b1' is a run of 'build', not of tapps-agents"):
         go_on(project, "b1")
     run(project)
     mine = next(path.stem for path in LOGS.glob("demo-*.jsonl") if ".events" not in path.name)
