@@ -1,1 +1,1 @@
-"""Across logs and spans: what other programs make of a run, and whether the two agree."""
+"""Checks of a run's log, by itself and against sent spans, and exports of it."""

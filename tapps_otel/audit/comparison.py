@@ -1,26 +1,26 @@
-"""What a comparison of a run's log with spans kept elsewhere found, and how it is said. Pure."""
+"""The result of comparing a run's log with sent spans, and its messages. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tapps_otel.report.text import few
+from tapps_otel.report.text import counted, few
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Comparison", "Group", "Head", "SpanNote"]
 
-_LISTED: Final = 1000  # spans of a kind, by name
-_DIFFERENCES: Final = 5  # of one span, in words
+_MOST_LISTED: Final = 1000  # spans of a group
+_MOST_DIFFERENCES: Final = 5  # of one span, in a message
 
 
 class SpanNote(NamedTuple):
-    """A span, and what is to be said of it.
+    """A span, and how it differs.
 
-    :ivar log: name of the log's file; ``None`` for a span that no log has
-    :ivar seq: of the line that ended it; 0 for one that was cut short, or that no log has
+    :ivar log: name of the log file; ``None`` for a span that no log has
+    :ivar seq: of the line that ended it; 0 for one that was interrupted, or that no log has
     :ivar differences: a sentence each
     """
 
@@ -38,26 +38,25 @@ class SpanNote(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """Spans of which the same is to be said: how many, and the first thousand of them."""
+    """Spans with the same result: their number, and the first thousand."""
 
     count: int = 0
     spans: list[SpanNote] = field(default_factory=list)
 
     def add(self, span: SpanNote) -> None:
-        """Count it, and hold it while there are few."""
+        """Count a span, and keep it while there are few."""
         self.count += 1
-        if len(self.spans) < _LISTED:
+        if len(self.spans) < _MOST_LISTED:
             self.spans.append(span)
 
     def __str__(self) -> str:
-        shown = few(map(str, self.spans[:6]))
-        return shown if self.count <= 6 else f"{shown} and {self.count - 6} more"
+        return few(map(str, self.spans[:6]), total=self.count)
 
 
 class Head(NamedTuple):
-    """The log's head, as a workflow's span tells of it.
+    """The log's head, as recorded on a workflow's span.
 
-    :ivar seq: of the line that was the log's last then
+    :ivar seq: of the line that was the last then
     :ivar sha: of that line (64 hex)
     """
 
@@ -69,24 +68,24 @@ class Head(NamedTuple):
 
 @dataclass(slots=True)
 class Comparison:
-    """What was found.
+    """The spans of a log compared with those in a store.
 
-    :ivar place: what the run was compared with
-    :ivar lacks: what this place may not keep of a span, in words
-    :ivar spans: how many spans the log has
-    :ivar equal: how many of them are there with the same content
-    :ivar reduced: how many of these have it but for what the place lacks
-    :ivar unsampled: how many are not there because a sampler left them out
-    :ivar missing: those that are not there otherwise
-    :ivar different: those that are there with other content only; how, of the first 20
-    :ivar doubled: those that are there with the same content, and with another
-    :ivar extra: spans of the run there that the log does not have
-    :ivar heads: of the log, as told there
-    :ivar seq: of the log's last line that its chain vouches for
-    :ivar told: of the last one that is not a captured span, which is compared by itself
-    :ivar shas: of the log's lines that heads tell of, by their ``seq``
-    :ivar running: the run is being carried on: what is open was left out
-    :ivar remarks: what was passed over
+    :ivar place: the store: a file, or an address without secrets
+    :ivar lacks: what such a store may not keep of a span, in words
+    :ivar spans: number of spans of the log
+    :ivar equal: number of them that are in the store with the same content
+    :ivar reduced: number of these that are equal except for what the store lacks
+    :ivar unsampled: number of spans that are not in the store because a sampler dropped them
+    :ivar missing: spans that are not in the store for another reason
+    :ivar different: spans that are in the store only with other content; how, for the first 20
+    :ivar doubled: spans that are in the store with the same content and with other content
+    :ivar extra: spans of the run that are in the store and not in the log
+    :ivar heads: of the log, as recorded in the store
+    :ivar seq: of the log's last line that the chain confirms
+    :ivar told: of the last such line that is not a captured span; those are compared themselves
+    :ivar shas: of the log's lines that heads name, by their ``seq``
+    :ivar running: the run is in progress: open spans were left out
+    :ivar remarks: what was skipped
     """
 
     workflow_id: str
@@ -108,64 +107,65 @@ class Comparison:
     remarks: list[str] = field(default_factory=list)
 
     def confirms(self, head: Head) -> bool:
-        """Whether the log has this line, with this sha."""
+        """Whether the log has the head's line, with its sha."""
         return self.shas.get(head.seq) == head.sha
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is not as it should be: what weighs most comes first."""
+        """Yield what is wrong, the most serious first."""
         for head in self.heads:
             if not self.confirms(head):
-                yield self._accuse(head)
+                yield self._contradict(head)
         for span in self.different.spans:
             if span.differences:
-                told = "; ".join(span.differences[:_DIFFERENCES])
-                more = len(span.differences) - _DIFFERENCES
-                yield f"{span} differs: {told}{f'; and {more} more' if more > 0 else ''}"
+                first = "; ".join(span.differences[:_MOST_DIFFERENCES])
+                more = len(span.differences) - _MOST_DIFFERENCES
+                yield f"{span} differs: {first}{f'; and {more} more' if more > 0 else ''}"
         if left := sum(not span.differences for span in self.different.spans):
             left += self.different.count - len(self.different.spans)
-            yield f"{left} more of its spans are there with other content"
+            yield f"{_are(left, 'more span')} there with other content"
         if self.extra.count:
             yield (
-                f"{_spans(self.extra.count)} there and not in the log: {self.extra}. The log lost "
-                "the lines that ended them, or somebody else made them"
+                f"{_are(self.extra.count)} there and not in the log: {self.extra}. The log lost "
+                "the lines that ended them, or another program made them"
             )
         if self.missing.count and not self.running:
             yield (
-                f"{_spans(self.missing.count)} not there, of {self.spans}: {self.missing}. "
-                f"`tapps-otel send {self.workflow_id}` sends what was not sent yet"
+                f"{_are(self.missing.count)} not there, of {self.spans}: {self.missing}. "
+                f"`tapps-otel send {self.workflow_id}` sends what was not sent"
             )
         if self.doubled.count:
-            yield f"{_spans(self.doubled.count)} there with other content too: {self.doubled}"
+            yield f"{_are(self.doubled.count)} there with other content too: {self.doubled}"
 
-    def _accuse(self, head: Head) -> str:
-        said = f"a span of execution {head.execution} there says that seq {head.seq} has the sha "
-        said += f"{head.sha:.64}"
-        what_to_do = "Put the log back from a copy before anybody goes on with the run"
+    def _contradict(self, head: Head) -> str:
+        recorded = (
+            f"a span of execution {head.execution} there records seq {head.seq} with the sha "
+        )
+        recorded += f"{head.sha:.64}"
+        advice = "Restore the log from a copy before the run is resumed"
         if head.seq in self.shas:
-            return f"the log was rewritten: {said}; it has {self.shas[head.seq]} now. {what_to_do}"
+            return f"the log was rewritten: {recorded}; it is {self.shas[head.seq]} now. {advice}"
         return (
-            f"the log's end was cut off: {said}; the log ends at seq {self.seq}. {what_to_do}: "
+            f"the log's end was cut off: {recorded}; the log ends at seq {self.seq}. {advice}: "
             "what was cut off would run again"
         )
 
     @property
     def notes(self) -> Iterator[str]:
-        """What is worth knowing and is no problem."""
-        are = "span is" if self.spans == 1 else "spans are"
-        yield f"compared with {self.place}: {self.equal} of {self.spans} {are} there, and equal"
+        """Yield what is worth knowing and is not a problem."""
+        yield f"compared with {self.place}: {self.equal} of {_are(self.spans)} there, and equal"
         if all(map(self.confirms, self.heads)):
             seq = max((head.seq for head in self.heads), default=0)
             if seq < self.told:
-                yield f"no span there vouches for the log's lines after seq {seq}"
+                yield f"no span there confirms the log's lines after seq {seq}"
         if self.missing.count and self.running:
-            yield f"{_spans(self.missing.count)} not there yet; the run goes on"
+            yield f"{_are(self.missing.count)} not there yet; the run is in progress"
         if self.unsampled:
-            yield f"{_spans(self.unsampled)} not there, for a sampler left them out"
+            yield f"{_are(self.unsampled)} not there, as a sampler dropped them"
         if self.reduced:
-            yield f"not compared in {self.reduced} of them, for it is not kept there: {self.lacks}"
+            yield f"not compared in {self.reduced} of them, as it is not kept there: {self.lacks}"
         yield from self.remarks
 
 
-def _spans(count: int) -> str:
-    return "1 span is" if count == 1 else f"{count} spans are"
+def _are(number: int, noun: str = "span") -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"

@@ -1,8 +1,8 @@
-"""What a span says, whoever keeps it: the form in which two of them are compared. Pure.
+"""A span's content in a form in which spans of different stores can be compared. Pure.
 
-Stores sort attributes and events as they like, so bytes say nothing: two spans are the same if
-their fields are, values with their types, times to the nanosecond, attributes and events in no
-order. (OTLP 1.x, ``trace/v1/trace.proto``.)
+Stores sort attributes and events as they like, so their bytes cannot be compared. Two spans are
+equal if their fields are: values with their types, times to the nanosecond, attributes and events
+in any order. (OTLP 1.x, ``trace/v1/trace.proto``.)
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from tapps_otel.names import ATTR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Meaning", "differences", "meaning_of"]
+__all__ = ["NormalizedSpan", "differences", "normalized"]
 
 _NO_PARENT: Final = "0" * 16
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-class Meaning(NamedTuple):
-    """A span, in plain values.
+class NormalizedSpan(NamedTuple):
+    """A span in plain values.
 
-    :ivar trace_id: 32 hex digits, if it is one
-    :ivar span_id: 16 hex digits, if it is one
-    :ivar fields: ``name``, ``parent``, ``start``, ... as :func:`meaning_of` reads them
+    :ivar trace_id: 32 hex digits if it is valid
+    :ivar span_id: 16 hex digits if it is valid
+    :ivar fields: ``name``, ``parent``, ``start``, ... as :func:`normalized` reads them
     """
 
     trace_id: str
@@ -38,17 +38,17 @@ class Meaning(NamedTuple):
     fields: dict[str, Any]
 
     def digest(self) -> bytes:
-        """16 bytes that are the same for two spans if what they say is."""
+        """Return 16 bytes that are equal for two spans if their fields are."""
         return blake2b(_encoder.encode(self.fields), digest_size=16).digest()
 
 
-def meaning_of(resource: Any, scope: Any, span: Any) -> Meaning:
-    """Read a span of OTLP.
+def normalized(resource: Any, scope: Any, span: Any) -> NormalizedSpan:
+    """Normalize a span of OTLP.
 
-    :param resource: a ``ResourceSpans`` message, or what has its fields
-    :param scope: the ``ScopeSpans`` in it that the span is in
+    :param resource: a ``ResourceSpans`` message, or an object with its fields
+    :param scope: the ``ScopeSpans`` that the span is in
     :param span: the ``Span``
-    :raises ValueError: a number or a value that OTLP has not
+    :raises ValueError: a number or value is outside what OTLP allows
     """
     made: dict[str, Any] = {
         "name": span.name,
@@ -77,7 +77,7 @@ def meaning_of(resource: Any, scope: Any, span: Any) -> Meaning:
         "schemas": [resource.schema_url, scope.schema_url],
     }
     made["dropped counts"][3].sort()
-    return Meaning(_id(span.trace_id), _id(span.span_id), made)
+    return NormalizedSpan(_id(span.trace_id), _id(span.span_id), made)
 
 
 # ---------------------------------------------------------------- reading
@@ -100,7 +100,7 @@ def _link(link: Any) -> dict[str, Any]:
 
 
 def _id(text: bytes | str) -> str:
-    """Hex digits; of a parent that is none, nothing."""
+    """Return the hex digits; empty for the id of no parent."""
     shown = text.hex() if isinstance(text, bytes) else text.lower()
     return "" if shown == _NO_PARENT else shown
 
@@ -109,14 +109,14 @@ def _mapping(pairs: Iterable[Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for pair in pairs:
         key = pair.key
-        if key in made:  # OTLP forbids it; the one must not hide the other
+        if key in made:  # OTLP forbids it; neither may hide the other
             key = f"{key} (again, as number {len(made) + 1})"
         made[key] = _value(pair.value)
     return made
 
 
 def _value(value: Any) -> Any:
-    """Text, bool, int, float, bytes, list or mapping: the type is that of the value."""
+    """Convert to str, bool, int, float, bytes, list or dict, by the type of the value."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -143,8 +143,8 @@ def _number(text: int | str) -> int:
 # ---------------------------------------------------------------- comparing
 
 
-def differences(there: Meaning, log: Meaning) -> Iterator[str]:
-    """Say what is not the same, a sentence each; the text is not safe to show."""
+def differences(there: NormalizedSpan, log: NormalizedSpan) -> Iterator[str]:
+    """Describe each difference in a sentence; the text is not safe to show."""
     for name, one in there.fields.items():
         other = log.fields[name]
         if _same(one, other):
@@ -160,7 +160,7 @@ def differences(there: Meaning, log: Meaning) -> Iterator[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether values and their types are the same: to Python, 1 and True and 1.0 are."""
+    """Compare values with their types: for Python 1, True and 1.0 are equal."""
     return _encoder.encode(one) == _encoder.encode(other)
 
 
@@ -177,7 +177,7 @@ def _of_mappings(what: str, there: dict[str, Any], log: dict[str, Any]) -> Itera
 
 def _of_events(there: list[Any], log: list[Any]) -> Iterator[str]:
     only_there, only_log = _without_common(there, log)
-    # What tells of the same line is the same event, changed.
+    # An event that was made from the same line is the same event, changed.
     lines = {_line(one): one for one in only_log}
     for one in only_there:
         other = lines.pop(_line(one), None)

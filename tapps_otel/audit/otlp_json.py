@@ -1,9 +1,9 @@
-"""Spans out of OTLP JSON Lines, streamed: as collectors write them, and as Jaeger answers.
+"""A streaming reader of OTLP JSON Lines: files of collectors, and responses of Jaeger.
 
 OpenTelemetry specification, "OpenTelemetry Protocol File Exporter", and OTLP 1.x, "JSON Protobuf
 Encoding": each line is a request ``{"resourceSpans": [...]}``, ids are hex, 64-bit integers text,
-enums numbers. An answer of Jaeger's API v3 is the same inside ``{"result": ...}``. Anybody may have
-written it: what is no OTLP is an error that names the line, and no line is longer than 64 MiB.
+enums numbers. A response of Jaeger's API v3 has the request inside ``{"result": ...}``. The input
+is not trusted: what is not OTLP is an error that names the line, and lines are limited to 64 MiB.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import msgspec
 from msgspec import Raw
 
-from tapps_otel.audit.normalized_span import Meaning, meaning_of
+from tapps_otel.audit.normalized_span import NormalizedSpan, normalized
 from tapps_otel.errors import SpansError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _LONGEST: Final = 64 << 20  # bytes of a line: a batch of eight thousand spans t
 
 
 class _Message(msgspec.Struct, rename="camel", gc=False):
-    """Fields are those of OTLP's messages, by the same names; what is not there is empty."""
+    """Base of OTLP's messages; fields have OTLP's names, and a missing one is empty."""
 
 
 class _Value(_Message):
@@ -37,8 +37,8 @@ class _Value(_Message):
     kvlist_value: _Pairs | None = None
     bytes_value: bytes | None = None  # base64
 
-    def WhichOneof(self, _: str) -> str | None:  # noqa: N802 - as protobuf calls it
-        """The field that is set."""
+    def WhichOneof(self, _: str) -> str | None:  # noqa: N802 - protobuf's name
+        """Return the name of the field that is set."""
         fields = self.__struct_fields__
         return next((name for name in fields if getattr(self, name) is not None), None)
 
@@ -128,15 +128,15 @@ _spans = msgspec.json.Decoder(_Span)
 
 def read_spans(
     file: BinaryIO, name: str, wanted: Callable[[str, str], bool], notes: list[str]
-) -> Iterator[Meaning]:
-    """The spans in a file of OTLP JSON lines.
+) -> Iterator[NormalizedSpan]:
+    """Yield the spans in a file of OTLP JSON lines.
 
-    A last line without a newline that is no whole request is being written: a note, no error.
+    An incomplete last line without a newline is still being written: a note, not an error.
 
     :param name: of the file, for errors
-    :param wanted: whether spans of this trace id and of this scope's name are asked for
-    :param notes: what was passed over is added here
-    :raises SpansError: a line that is no OTLP JSON
+    :param wanted: takes a trace id and a scope's name; returns whether to yield such spans
+    :param notes: what is skipped is added here
+    :raises SpansError: a line is not OTLP JSON
     """
     number = 0
     for line in iter(lambda: file.readline(_LONGEST + 1), b""):
@@ -149,20 +149,20 @@ def read_spans(
             yield from _spans_of(line, wanted)
         except (ValueError, RecursionError) as error:
             if number > 1 and line[-1:] != b"\n":
-                notes.append(f"the last line of {name} is unfinished, and was passed over")
+                notes.append(f"the last line of {name} is incomplete, and was skipped")
                 return
             raise SpansError(
                 name,
-                f"line {number} is no OTLP JSON: {_reason(error)}. Each line is to be a request "
+                f"line {number} is not OTLP JSON: {_reason(error)}. Each line must be a request "
                 '{"resourceSpans": [...]}, as the file exporter of a collector writes it',
             ) from None
 
 
 def _reason(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else f"{error!s:.200}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else f"{error!s:.200}"
 
 
-def _spans_of(line: bytes, wanted: Callable[[str, str], bool]) -> Iterator[Meaning]:
+def _spans_of(line: bytes, wanted: Callable[[str, str], bool]) -> Iterator[NormalizedSpan]:
     request = _requests.decode(line)
     request = request.result or request
     if request.resource_spans is None:
@@ -171,4 +171,4 @@ def _spans_of(line: bytes, wanted: Callable[[str, str], bool]) -> Iterator[Meani
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
                 if wanted(_traces.decode(span).trace_id.lower(), of_scope.scope.name):
-                    yield meaning_of(of_resource, of_scope, _spans.decode(span))
+                    yield normalized(of_resource, of_scope, _spans.decode(span))

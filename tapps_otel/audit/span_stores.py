@@ -1,4 +1,4 @@
-"""Where a run's spans are kept: a file that somebody wrote, or a Jaeger."""
+"""Stores of sent spans, which a run's log is compared with."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tapps_otel.log import files as _files
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tapps_otel.audit.normalized_span import Meaning
+    from tapps_otel.audit.normalized_span import NormalizedSpan
 
-__all__ = ["File", "Place"]
+__all__ = ["FileStore", "SpanStore"]
 
 
-class Place(ABC):
-    """Spans that somebody else keeps. They can be read more than once.
+class SpanStore(ABC):
+    """Spans kept outside the log. They can be read more than once.
 
-    :ivar name: what it is called in messages, without secrets
-    :ivar lacks: what :meth:`reduce` takes from a span, in words; empty if nothing
-    :ivar notes: what was passed over in reading it
+    :ivar name: of the store in messages, without secrets
+    :ivar lacks: what :meth:`reduce` removes from a span, in words; empty if nothing
+    :ivar notes: what the last reading skipped
     """
 
     lacks = ""
@@ -32,26 +32,26 @@ class Place(ABC):
         self.name = name
         self.notes: list[str] = []
 
-    def spans(self, wanted: Callable[[str, str], bool]) -> Iterator[Meaning]:
-        """Its spans, streamed.
+    def spans(self, wanted: Callable[[str, str], bool]) -> Iterator[NormalizedSpan]:
+        """Stream the spans.
 
-        :param wanted: whether spans of this trace id and of this scope's name are asked for
+        :param wanted: takes a trace id and a scope's name; returns whether to yield such spans
         :raises SpansError: they cannot be read
         """
         self.notes.clear()
         with self._open() as file:
             yield from read_spans(file, self.name, wanted, self.notes)
 
-    def reduce(self, span: Meaning) -> Meaning:
-        """What places of this kind keep of a span at the least."""
+    def reduce(self, span: NormalizedSpan) -> NormalizedSpan:
+        """Return what every store of this kind keeps of a span."""
         return span
 
     @abstractmethod
     def _open(self) -> BinaryIO:
-        """What is there, as OTLP JSON lines."""
+        """Open the spans as OTLP JSON lines."""
 
 
-class File(Place):
+class FileStore(SpanStore):
     """A file of OTLP JSON lines."""
 
     def __init__(self, path: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""Whether a run's log is whole, by itself and against spans that somebody else kept."""
+"""The check of a run's log, by itself and against sent spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
     from pathlib import Path
 
-    from tapps_otel.audit.comparer import Witness
+    from tapps_otel.audit.comparer import Comparer
     from tapps_otel.audit.comparison import Comparison
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
@@ -30,13 +30,13 @@ _TRACE: Final = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What a check of a run's log, of those beside it, and of the blobs that they name, found.
+    """The result of checking a run's log, its side logs, and the blobs that they name.
 
-    :ivar log: of the log's chain
-    :ivar problems: each with its place; empty for a log that is whole
-    :ivar notes: what is worth knowing and is no damage
-    :ivar beside: of the chains of logs that other processes wrote beside it
-    :ivar against: of the comparison with spans kept elsewhere; its problems are among ``problems``
+    :ivar log: the check of the log's chain
+    :ivar problems: each with its place; empty for an intact log
+    :ivar notes: what is worth knowing and is not damage
+    :ivar beside: the checks of side logs, which other processes of the run wrote
+    :ivar against: the comparison with sent spans; its problems are among ``problems``
     """
 
     workflow_id: str
@@ -48,20 +48,20 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing was found."""
+        """Whether there is no problem."""
         return not self.problems
 
     @property
     def damaged(self) -> bool:
-        """Something is wrong with the log as it stands, whatever it is compared with."""
+        """Whether the log itself has a problem, apart from any comparison."""
         found = 0 if self.against is None else len(list(self.against.problems))
         return len(self.problems) > found
 
     def raise_if_bad(self) -> None:
-        """Raise the first of what was found.
+        """Raise the first problem.
 
         :raises LogDamagedError: a log was changed
-        :raises LogError: a value beside it was, or the log does not agree with the spans
+        :raises LogError: a blob was changed, or the log and the spans differ
         """
         for one in (self.log, *self.beside):
             if not one.ok and one.region is not None:
@@ -75,15 +75,15 @@ def verify(
 ) -> VerifyReport:
     """Check every byte of a run's log against its chain, and every blob against its name.
 
-    Logs beside it are checked together with it. Lines cut off the log's end, and a log that was
-    rewritten whole, do not show by themselves: they do against spans that were sent. Memory does
-    not grow with the log; compared with spans it does, by a few hundred bytes a span.
+    Side logs are checked together with it. Lines cut off the log's end, or a log rewritten as a
+    whole, are found only by a comparison with sent spans. Memory does not grow with the log; in a
+    comparison it grows by a few hundred bytes a span.
 
     :param against: a file of OTLP JSON lines, or the address of a Jaeger
-        (``http://localhost:16686``): every span of the log is looked for there, and every span of
-        the run there in the log; the head that its workflow's spans tell of is looked for too
+        (``http://localhost:16686``): every span of the log is looked up there, every span of the
+        run there is looked up in the log, and so is the head that its workflow's spans record
     :raises RunNotFoundError: there is no such run
-    :raises LogVersionError: a newer format
+    :raises LogVersionError: the log has a newer format
     :raises SpansError: the spans to compare with cannot be read
     """
     store, workflow_id = find(workflow_id, log_dir)
@@ -95,7 +95,7 @@ def verify_all(
 ) -> Iterator[VerifyReport]:
     """Check every run of the folder, the one written to last first.
 
-    A log that cannot be read is a report of its own, with that problem.
+    A log that cannot be read yields a report with that problem.
 
     :raises SpansError: the spans to compare with cannot be read
     """
@@ -115,16 +115,16 @@ def _verify(
     store: Store, workflow_id: str, beside: Sequence[Path], against: Path | str | None
 ) -> VerifyReport:
     if not beside:
-        store.summary(workflow_id)  # a file that is not ours is no run
-    witness = None if against is None else _witness(store, workflow_id, str(against))
+        store.summary(workflow_id)  # raises for a file that is not a log
+    comparer = None if against is None else _comparer(store, workflow_id, str(against))
     check = _Check(store, workflow_id)
-    seqs = set() if witness is None else {head.seq for head in witness.heads}
+    seqs = set() if comparer is None else {head.seq for head in comparer.heads}
     log = check.own_log(seqs, alone=not beside)
     checked = tuple(check.log(path, f"{path.name}: ") for path in beside)
-    check.look_at_blobs()
+    check.blobs()
     compared = None
-    if witness is not None:
-        compared = witness.compare(store, beside)
+    if comparer is not None:
+        compared = comparer.compare(store, beside)
         compared.seq, compared.told, compared.shas = log.seq, check.told, check.shas
         check.problems += compared.problems
         check.notes += compared.notes
@@ -133,33 +133,34 @@ def _verify(
     )
 
 
-def _witness(store: Store, workflow_id: str, against: str) -> Witness:
-    from tapps_otel.audit.comparer import Witness
-    from tapps_otel.audit.jaeger import Jaeger  # OpenTelemetry, for those who compare
-    from tapps_otel.audit.span_stores import File
+def _comparer(store: Store, workflow_id: str, against: str) -> Comparer:
+    # They import OpenTelemetry, which a check without a comparison does not need.
+    from tapps_otel.audit.comparer import Comparer
+    from tapps_otel.audit.jaeger_store import JaegerStore
+    from tapps_otel.audit.span_stores import FileStore
 
     trace_id = _trace_of(store, workflow_id)
     is_url = against.lower().startswith(("http://", "https://"))
-    place = Jaeger(against, trace_id) if is_url else File(against)
-    return Witness(place, workflow_id, trace_id)
+    spans = JaegerStore(against, trace_id) if is_url else FileStore(against)
+    return Comparer(spans, workflow_id, trace_id)
 
 
 def _trace_of(store: Store, workflow_id: str) -> str | None:
-    """The run's trace, by the first line that names it."""
+    """Return the run's trace id, from the first line that has it."""
     try:
         for event in reader.read(store.log_path(workflow_id), workflow_id):
             if event.trace_id is not UNSET and _TRACE.fullmatch(event.trace_id):
                 return event.trace_id
-    except (FileNotFoundError, LogDamagedError):  # the check says it
+    except (FileNotFoundError, LogDamagedError):  # the check of the chain reports it
         pass
     return None
 
 
 class _Check:
-    """A check of a run's logs.
+    """A check of a run's log and side logs.
 
-    :ivar shas: of those lines of its own log that were asked for, by their ``seq``
-    :ivar told: ``seq`` of its own log's last line that is not a captured span
+    :ivar shas: of the requested lines of the run's own log, by their ``seq``
+    :ivar told: ``seq`` of the own log's last line that is not a captured span
     """
 
     def __init__(self, store: Store, workflow_id: str) -> None:
@@ -168,25 +169,25 @@ class _Check:
         self.shas: dict[int, str] = {}
         self.told = 0
         self._store, self._id = store, workflow_id
-        self._blobs: dict[str, str] = {}  # and where they are named first
+        self._blobs: dict[str, str] = {}  # with the place of their first mention
 
     def own_log(self, seqs: Container[int], *, alone: bool) -> reader.CheckReport:
         path = self._store.log_path(self._id)
         try:
             return self.log(path, "", seqs)
         except FileNotFoundError:
-            if alone:  # removed since it was looked for
+            if alone:  # it was removed a moment ago
                 raise RunNotFoundError(self._id, self._store.folder) from None
             if self._id == NO_RUN:
-                self.notes.append("traces of no run, which are in logs beside")
+                self.notes.append("traces of no run, which are in side logs")
             else:
-                self.problems.append(f"{path} is not there: there are only logs beside it")
+                self.problems.append(f"{path} does not exist: there are only its side logs")
             return _no_log(path)
 
     def log(self, path: Path, prefix: str, seqs: Container[int] = ()) -> reader.CheckReport:
         """Check the chain of one log.
 
-        :param prefix: of what is said of it; none for the run's own
+        :param prefix: of its messages; empty for the run's own
         """
 
         def note(event: Event, sha: bytes) -> None:
@@ -206,7 +207,7 @@ class _Check:
                 f"{region.problem}"
             )
             if region.torn:
-                why = "a crash cut it short, or it is being written"
+                why = "a crash interrupted the write, or it is being written"
                 self.notes.append(f"unfinished end at {place}: {why}")
             else:
                 self.problems.append(place)
@@ -215,7 +216,7 @@ class _Check:
         ]
         return found
 
-    def look_at_blobs(self) -> None:
+    def blobs(self) -> None:
         stored = Blobs(self._store.blobs_folder(self._id))
         for name, place in self._blobs.items():
             try:

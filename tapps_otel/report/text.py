@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -75,11 +74,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def few(texts: Iterable[str], most: int = 6) -> str:
-    """The first few of ``texts`` with commas, and how many more there are."""
-    rest = list(texts)
-    shown = ", ".join(islice(rest, most))
-    return shown if len(rest) <= most else f"{shown} and {len(rest) - most} more"
+def few(texts: Iterable[str], most: int = 6, *, total: int | None = None) -> str:
+    """Join the first few of ``texts`` with commas, and add how many more there are.
+
+    :param total: number of texts if not all of them are given
+    """
+    given = list(texts)
+    shown = ", ".join(given[:most])
+    more = (len(given) if total is None else total) - most
+    return shown if more <= 0 else f"{shown} and {more} more"
 
 
 def _columns(char: str) -> int:

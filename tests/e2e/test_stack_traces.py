@@ -224,7 +224,7 @@ def test_open_tells_whether_the_trace_is_there(shared_stack: Stack, run_id: str)
     link = f"{shared_stack.jaeger_url}/trace/{trace_id(run_id)}\n"
 
     assert (before.code, before.out) == (after.code, after.out) == (0, link)
-    assert before.err.startswith("that Jaeger does not have it yet: ")
+    assert before.err.startswith("this Jaeger does not have the trace yet: ")
     assert before.err.endswith(f"send {run_id} sends it\n")
     assert after.err == ""
 

@@ -1,7 +1,7 @@
 """A run in the formats of other programs: OTLP JSON Lines, Trace Event Format, CSV.
 
-An export reads the log as a stream, in flat memory, and takes no lock: a run that is being carried
-on is exported as far as it has ended.
+An export streams the log in constant memory and takes no lock. Of a run in progress it has what
+has ended.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ FORMATS: Final = get_args(Format)
 class Export:
     """A run in one of the formats: iterate once for its text, piece by piece.
 
-    ``otlp-json`` and ``chrome-trace`` hold the run's spans, as far as they have ended, or were cut
-    short by a crash; ``csv`` holds the log's events. Logs that other processes of the run wrote
-    beside it come after its own. The text has no lone surrogates, and nothing in it drives a
-    terminal. Where an error ends it, what came before is whole in its format.
+    ``otlp-json`` and ``chrome-trace`` hold the run's spans that have ended or were interrupted by a
+    crash; ``csv`` holds the log's events. Side logs, which other processes of the run wrote, come
+    after its own log. The text has no lone surrogates and no control sequences for terminals. If an
+    error ends the iteration, the text before it is complete in its format.
 
     :ivar store: the folder of logs
     :ivar form: its format
     :raises ValueError: there is no such format
     :raises RunNotFoundError: there is no such run
-    :raises LogDamagedError: at the place of the damage, after what stands before it
-    :raises LogVersionError: a newer format, likewise
+    :raises LogDamagedError: after the text of what is before the damage
+    :raises LogVersionError: a log has a newer format; likewise
     """
 
     def __init__(self, store: Store, workflow_id: str, form: Format) -> None:
         if form not in FORMATS:
-            raise ValueError(f"{form!r} is none of {', '.join(FORMATS)}")
+            raise ValueError(f"{form!r} is not one of {', '.join(FORMATS)}")
         self.form = form
         self.store, self._id = store, workflow_id
         self._outcome = Outcome()
@@ -57,17 +57,17 @@ class Export:
 
     @property
     def count(self) -> int:
-        """Spans, or rows, so far."""
+        """Number of spans or rows so far."""
         return self._outcome.count
 
     @property
     def problems(self) -> list[str]:
-        """What could not be written, each with its place; at most some hundreds."""
+        """What could not be written, each with its place; a few hundred at most."""
         return [*self._spans.problems, *self._outcome.problems]
 
     @property
     def running(self) -> bool:
-        """Whether spans are left out that are open, since somebody carries the run on."""
+        """Whether open spans were left out because the run is in progress."""
         return self._spans.running
 
     def __iter__(self) -> Iterator[str]:
@@ -80,7 +80,7 @@ class Export:
             yield from self._trace.pieces(self._spans)
 
     def _logs(self) -> list[Path]:
-        """The run's own log, if it is there and one of ours, and those beside it."""
+        """Return the run's own log if there is one, and its side logs."""
         beside = self.store.side_paths().get(self._id, [])
         try:
             self.store.summary(self._id)
@@ -95,13 +95,13 @@ class Export:
 
 
 def save(export: Export, path: Path, *, replace: bool = False) -> None:
-    """Write an export to a private file (0600), which stands under its name once it is whole.
+    """Write an export to a private file (0600), which has its name only once it is complete.
 
-    Where the log is damaged, what comes before the damage is put in place all the same.
+    Of a damaged log, the file has what comes before the damage.
 
-    :param replace: also where there is a file of that name; never in the folder of the logs
-    :raises FileExistsError: there is one
-    :raises LogError: the log is damaged, or of a newer format; there is a file if anything stands
+    :param replace: replace a file of that name, but never one in the folder of the logs
+    :raises FileExistsError: there is a file of that name
+    :raises LogError: the log is damaged or of a newer format; the file is written if anything comes
         before that
     :raises OSError: the file cannot be written
     """

@@ -1,14 +1,13 @@
 """Spans in the Trace Event Format, which Perfetto and ``chrome://tracing`` open.
 
 The format is that of Google's document "Trace Event Format": a JSON array of events, here one a
-line. (Its closing bracket may be missing there, so that what was cut short opens too.) A span is a
-complete event (``X``), what happened on it an instant event (``i``). Every execution is a process,
-and has as many threads ("lanes") as it takes for what ran side by side.
+line. A span is a complete event (``X``), an event of a span is an instant event (``i``). Every
+execution is a process, with as many threads ("lanes") as its parallel spans need.
 
-Times are microseconds since a day before the run began, to the nanosecond. Not since 1970: a viewer
-that reads numbers as doubles would round those to a quarter of a microsecond. Not since the run
-began: Perfetto drops what is before 0, as a span by another host's clock may be. Viewers show times
-from the first span on; a span's ``args`` say when it began.
+Times are microseconds since a day before the run began, with nanosecond digits. Times since 1970
+would be rounded to a quarter of a microsecond by viewers that read numbers as doubles. Times since
+the run began could be negative, by another host's clock, and Perfetto drops those. Viewers show
+times relative to the first span; a span's ``args`` have its start.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from tapps_otel.audit.export.lanes import Lanes
-from tapps_otel.audit.export.outcome import UNFIT
+from tapps_otel.audit.export.outcome import UNENCODABLE
 from tapps_otel.clock import timestamp
 from tapps_otel.names import ATTR
 from tapps_otel.otel.mapping.content import text, time_of
@@ -40,16 +39,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ChromeTrace"]
 
-_MOST_PROCESSES: Final = 64  # whose lanes are remembered; more are open only in odd logs
-_BEFORE: Final = 86_400 * 10**9  # ns that the trace's time 0 is before the run's beginning
-_EXACT: Final = 1 << 53  # integers beyond are rounded by viewers, so they are shown as text
+_MOST_PROCESSES: Final = 64  # whose lanes are kept; only a made-up log has more open
+_BEFORE: Final = 86_400 * 10**9  # ns from the trace's time 0 to the run's start
+_EXACT: Final = 1 << 53  # viewers round larger integers, so those are written as text
 _STARTS: Final = frozenset({"workflow_start", "workflow_resume", "step_start"})
-# Events of ours that only say that a span starts or ends, which its borders show.
-_BORDERS: Final = _STARTS | {"workflow_end", "step_finish", "step_fail"}
+# Our events that only mark the start or end of a span, which its bar shows already.
+_BOUNDARIES: Final = _STARTS | {"workflow_end", "step_finish", "step_fail"}
 
 
 class _Process:
-    """One execution, as far as one log tells of it."""
+    """One execution, as recorded in one log."""
 
     def __init__(self, pid: int, tids: count[int]) -> None:
         self.pid = pid
@@ -65,7 +64,7 @@ class _Process:
 
 
 class ChromeTrace:
-    """Makes the array, piece by piece, of a log's events and of its spans."""
+    """Builds the array, piece by piece, from a log's events and spans."""
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -74,22 +73,22 @@ class ChromeTrace:
         self._pids, self._tids = count(1), count(1)
 
     def see(self, log: str, event: Event) -> None:
-        """Take an event of the log ``log``, before the spans that it ends."""
+        """Observe an event of the log ``log``, before the spans that it ends."""
         if self._zero_ns is None:
-            with suppress(ValueError):  # a time that is none
+            with suppress(ValueError):  # an invalid time
                 self._zero_ns = time_of(event) - _BEFORE
         if event.event_type in _STARTS and event.span_id is not UNSET:
             parent = None if event.parent_span_id is UNSET else event.parent_span_id
             self._process(log, event.execution).lanes.begin(event.span_id, parent)
 
     def pieces(self, spans: Iterable[Found]) -> Iterator[str]:
-        """The text of the array, whole also where ``spans`` ends in an error."""
+        """Yield the text of the array, closed even if ``spans`` ends in an error."""
         before = "[\n"
         try:
             for found in spans:
                 try:
                     made = list(self._events(found))
-                except UNFIT as error:
+                except UNENCODABLE as error:
                     self._outcome.leave_out(found, error)
                     continue
                 self._outcome.count += 1
@@ -133,13 +132,13 @@ class ChromeTrace:
             args["error"] = text(str(span.status.description))
         for number, link in enumerate(span.links, 1):
             args[f"link {number}"] = f"{link.context.trace_id:032x}:{link.context.span_id:016x}"
-        args |= _shown(span.attributes or {}) | args  # what is ours must be true, and stands first
+        args |= _shown(span.attributes or {}) | args  # ours come first, and are not overridden
         times = f'"ph":"X","ts":{self._at(start)},"dur":{_microseconds(end - start)}'
         return _event(times, text(str(span.name)), _category(span), args)
 
     def _instants(self, span: ReadableSpan) -> Iterator[str]:
         for event in span.events:
-            if event.name not in _BORDERS:
+            if event.name not in _BOUNDARIES:
                 args = _shown(event.attributes or {})
                 name = args.get(ATTR.NAME) or text(str(event.name))
                 times = f'"ph":"i","s":"t","ts":{self._at(event.timestamp)}'
@@ -175,7 +174,7 @@ def _place(process: _Process, tid: int) -> str:
 
 
 def _event(times: str, name: object, category: str, args: Mapping[str, Any]) -> str:
-    """An event but for its beginning. JSON's numbers are decimal, and doubles are not."""
+    """Return an event without its beginning; times are text, as doubles would round them."""
     return f"{times},{json_text({'name': name, 'cat': category, 'args': args})[1:]}"
 
 
@@ -197,7 +196,7 @@ def _microseconds(ns: int) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """An attribute's value as JSON that every viewer reads."""
+    """Convert an attribute's value to JSON that every viewer can read."""
     if isinstance(value, Mapping):
         return {text(str(name)): _shown(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

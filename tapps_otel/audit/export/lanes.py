@@ -1,12 +1,12 @@
-"""Lanes for spans that run side by side, so that in each lane one is wholly inside another. Pure.
+"""Lanes for parallel spans, so that spans of one lane are nested or apart. Pure.
 
-Viewers draw a lane's spans as a stack: two that overlap without one being inside the other come
-out garbled. Where a step's parallel steps run, each gets a lane of its own, with what it calls.
+Viewers draw a lane's spans as a stack: two that overlap without being nested are drawn wrongly.
+Each of a step's parallel steps gets a lane, together with what it calls.
 
-A span's lane is thought of when it starts, and settled when it has ended, for only then its times
-are sure: clocks are set, and a task may outlive the step that began it. What is held does not grow
-with the run: of what a lane has, only hulls of neighbours that have the same owner, their nearest
-ancestor that has not ended yet.
+A span's lane is planned when it starts and decided when it has ended, because only then its times
+are known: clocks are adjusted, and a task may outlive the step that started it. Memory does not
+grow with the run: a lane keeps only the hulls of neighbouring spans with the same owner, which is
+their nearest ancestor that has not ended yet.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-_MOST_LANES: Final = 4096  # that are looked through; spans beyond get lanes that are new each time
-_MOST_HULLS: Final = 64  # of a lane; the oldest become one, which nothing fits around
-_MOST_OPEN: Final = 10_000  # a log that somebody made up may start without end
+_MOST_LANES: Final = 4096  # that are searched; a span that fits in none gets a new one
+_MOST_HULLS: Final = 64  # of a lane; the oldest are merged into one that no span can enclose
+_MOST_OPEN: Final = 10_000  # a made-up log may start spans without end
 
 
 @dataclass(slots=True)
 class _Hull:
-    """Neighbours in a lane, from the first one's start to the last one's end, ns."""
+    """Neighbouring spans of a lane, from the first start to the last end, ns."""
 
     start: int
     end: int
     owner: str | None
 
     def belongs_in(self, span_id: str, start: int, end: int) -> bool:
-        """Whether this span is the owner, and wholly around it."""
+        """Whether the span is the owner, and encloses the hull."""
         return self.owner == span_id and start <= self.start and self.end <= end
 
 
 @dataclass(slots=True)
 class _Lane:
-    """One lane, as far as it matters for what is still to come.
+    """One lane, with what later spans need to know of it.
 
-    :ivar hulls: in the order of time, and apart
-    :ivar open: spans that are meant to stand here once they have ended, the innermost last
+    :ivar hulls: in the order of time, without overlap
+    :ivar open: spans that are planned for this lane, the innermost last
     """
 
     number: int
@@ -50,7 +50,7 @@ class _Lane:
     open: list[str] = field(default_factory=list)
 
     def fits(self, span_id: str, start: int, end: int) -> bool:
-        """Whether it overlaps nothing here but what it is wholly around, and the owner of."""
+        """Whether a span overlaps only hulls that it owns and encloses."""
         for hull in reversed(self.hulls):
             if hull.end <= start:
                 return True
@@ -59,21 +59,21 @@ class _Lane:
         return True
 
     def put(self, span_id: str, owner: str | None, start: int, end: int) -> None:
-        """Put a span that fits here."""
+        """Add a span that fits."""
         self.hulls = [one for one in self.hulls if not one.belongs_in(span_id, start, end)]
         self.hulls.append(_Hull(start, end, owner))
         self.hulls.sort(key=lambda hull: (hull.start, hull.end))
         self.join()
 
     def pass_on(self, owner: str, heir: str | None) -> None:
-        """The owner has ended, and stands elsewhere."""
+        """Give an owner's hulls to its parent; the owner ended in another lane."""
         for hull in self.hulls:
             if hull.owner == owner:
                 hull.owner = heir
         self.join()
 
     def join(self) -> None:
-        """Make one of neighbours that have the same owner."""
+        """Merge neighbouring hulls with the same owner."""
         joined = self.hulls[:1]
         for hull in self.hulls[1:]:
             if hull.owner == joined[-1].owner:
@@ -86,34 +86,34 @@ class _Lane:
 
 
 class Lanes:
-    """Gives spans their lanes.
+    """Assigns spans to lanes.
 
-    :param number: makes a number for a new lane
+    :param number: returns a number for a new lane
     """
 
     def __init__(self, number: Callable[[], int]) -> None:
         self._number = number
         self._lanes: dict[int, _Lane] = {}
-        self._meant: dict[str, _Lane] = {}  # of open spans
-        self._owned: dict[str, set[int]] = {}  # lanes in which an open span owns something
+        self._planned: dict[str, _Lane] = {}  # of open spans
+        self._owned: dict[str, set[int]] = {}  # lanes in which an open span owns hulls
 
     def begin(self, span_id: str, parent: str | None) -> None:
-        """A span has started: under its parent, where that has nothing else open, or by itself."""
-        if len(self._meant) >= _MOST_OPEN or span_id in self._meant:
+        """Plan a span that has started: in its parent's lane if that is free, else in another."""
+        if len(self._planned) >= _MOST_OPEN or span_id in self._planned:
             return
-        lane = self._meant.get(parent or "")
+        lane = self._planned.get(parent or "")
         if lane is None or lane.open[-1] != parent:
             lane = next(self._free(), None) or self._add()
         lane.open.append(span_id)
-        self._meant[span_id] = lane
+        self._planned[span_id] = lane
 
     def place(self, span_id: str, parent: str | None, start: int, end: int) -> int:
-        """A span has ended: the number of its lane.
+        """Decide the lane of a span that has ended, and return its number.
 
-        In every lane any two spans are apart, or one is inside the other; in whatever order they
-        come, and with or without :meth:`begin`.
+        In every lane any two spans are apart or nested, whatever their order, and with or without
+        :meth:`begin`.
 
-        :param start: ns, as ``end``, which is not before it
+        :param start: ns, like ``end``, which is not before it
         """
         tried = (one for one in self._wanted(span_id, parent) if one.fits(span_id, start, end))
         lane = next(tried, None) or self._add()
@@ -127,21 +127,21 @@ class Lanes:
         return lane.number
 
     def _wanted(self, span_id: str, parent: str | None) -> Iterator[_Lane]:
-        """Lanes for a span that has ended, the best first."""
-        meant = self._meant.pop(span_id, None)
-        if meant is not None:
-            meant.open.remove(span_id)
-            yield meant
+        """Yield lanes for a span that has ended, the best first."""
+        planned = self._planned.pop(span_id, None)
+        if planned is not None:
+            planned.open.remove(span_id)
+            yield planned
         for number in sorted(self._owned.get(span_id, ())):
             if number in self._lanes:
                 yield self._lanes[number]
-        above = self._meant.get(parent or "")
+        above = self._planned.get(parent or "")
         if above is not None:
             yield above
         yield from self._free()
 
     def _free(self) -> Iterator[_Lane]:
-        """Lanes in which nothing is open."""
+        """Yield lanes without open spans."""
         return (lane for lane in list(self._lanes.values()) if not lane.open)
 
     def _add(self) -> _Lane:
@@ -154,6 +154,6 @@ class Lanes:
     def _own(self, owner: str | None, lane: _Lane) -> None:
         if owner is None:
             return
-        if len(self._owned) >= _MOST_OPEN:  # of a log that somebody made up: it costs good looks
+        if len(self._owned) >= _MOST_OPEN:  # of a made-up log, which then looks worse
             self._owned.clear()
         self._owned.setdefault(owner, set()).add(lane.number)

@@ -3,7 +3,7 @@
 The format is that of the OpenTelemetry specification, "OpenTelemetry Protocol File Exporter": each
 line is one whole ``ExportTraceServiceRequest`` in the JSON of OTLP ("JSON Protobuf Encoding":
 ids are lower-case hex, 64-bit integers are strings, enums are numbers, empty fields are left out).
-A line says of its spans what ``tapps-otel send`` sends of them, field by field.
+A line has the same fields of its spans that ``tapps-otel send`` sends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.json_format import MessageToDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-from tapps_otel.audit.export.outcome import UNFIT
+from tapps_otel.audit.export.outcome import UNENCODABLE
 from tapps_otel.otel.replay.send import batches
 from tapps_otel.otel.sdk_internals import ENCODER_LOGGER
 from tapps_otel.report.text import json_text
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BYTES", "lines"]
 
-MOST_BYTES: Final = 1 << 20  # the collector's receiver splits longer lines, and reads neither part
+MOST_BYTES: Final = 1 << 20  # the collector's receiver splits longer lines and reads no part
 _BATCH: Final = 128  # spans; such a line has some 200 kB
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 _encoder_log = logging.getLogger(ENCODER_LOGGER)
 
 
 def lines(spans: Iterable[Found], outcome: Outcome) -> Iterator[str]:
-    """Lines of less than 1 MiB, each with its newline; one span alone may make a longer one.
+    """Yield lines of less than 1 MiB with their newline; one span alone may be longer.
 
     What OTLP cannot hold is left out and noted in ``outcome``.
     """
@@ -46,11 +46,11 @@ def lines(spans: Iterable[Found], outcome: Outcome) -> Iterator[str]:
 
 
 def _lines(batch: Sequence[Found], outcome: Outcome) -> Iterator[str]:
-    """One line; or those of its parts, where it is too long or not all of it can be written."""
+    """Yield one line, or those of its parts if it is too long or has an invalid span."""
     alone = len(batch) == 1
     try:
         line, dropped = _line(batch)
-    except UNFIT as error:
+    except UNENCODABLE as error:
         if alone:
             outcome.leave_out(batch[0], error)
             return
@@ -68,8 +68,8 @@ def _lines(batch: Sequence[Found], outcome: Outcome) -> Iterator[str]:
 
 
 def _line(batch: Sequence[Found]) -> tuple[str, list[str]]:
-    """The line, and what the encoder says that it left out."""
-    with _told() as dropped:
+    """Return the line, and what the encoder reports as left out."""
+    with _dropped() as dropped:
         message = encode_spans([found.span for found in batch])
     request = MessageToDict(message, use_integers_for_enums=True)
     for of_resource in request["resourceSpans"]:
@@ -82,28 +82,28 @@ def _line(batch: Sequence[Found]) -> tuple[str, list[str]]:
 
 
 def _write_ids_in_hex(fields: dict[str, Any]) -> None:
-    """The one place where the JSON of OTLP is not the JSON of protobuf, which has base64."""
+    """Write ids in hex: the only place where OTLP's JSON differs from protobuf's, with base64."""
     for name in _IDS:
         if name in fields:
             fields[name] = b64decode(fields[name]).hex()
 
 
 @contextmanager
-def _told() -> Iterator[list[str]]:
-    """Take down what the encoder tells the program's log: it drops an attribute that OTLP has not.
+def _dropped() -> Iterator[list[str]]:
+    """Collect what the encoder logs: it drops attributes that OTLP cannot hold.
 
-    What other threads encode meanwhile is told as ever.
+    Records of other threads are logged as usual.
     """
-    told: list[str] = []
+    messages: list[str] = []
     thread = threading.get_ident()
 
     def take(record: logging.LogRecord) -> bool:
         if record.thread == thread:
-            told.append(record.getMessage()[:200])
+            messages.append(record.getMessage()[:200])
         return record.thread != thread
 
     _encoder_log.addFilter(take)
     try:
-        yield told
+        yield messages
     finally:
         _encoder_log.removeFilter(take)

@@ -1,8 +1,8 @@
 r"""A log as a table for spreadsheets: comma-separated values (RFC 4180), a row an event.
 
-Cells hold what a spreadsheet must not carry out: text that begins as a formula does (``=``, ``+``,
-``-``, ``@``, also their full-width forms) gets an apostrophe in front. Text stands on one line,
-with escapes (``\n``, ``\x1b``) for what is not printable.
+A spreadsheet must not run a cell's text: text that begins like a formula (``=``, ``+``, ``-``,
+``@``, and their full-width forms) gets an apostrophe in front. Text is on one line, with escapes
+(``\n``, ``\x1b``) for what is not printable.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF0
 
 
 class _Echo:
-    """A file that gives back what is written to it."""
+    """A file that returns what is written to it."""
 
     def write(self, line: str) -> str:
         return line
 
 
 def rows(events: Iterable[tuple[str, Event]], outcome: Outcome) -> Iterator[str]:
-    """The heading and a row for each event, with their line ends (CR LF).
+    """Yield the heading and a row for each event, with their line ends (CR LF).
 
     :param events: each with the name of its log
     """
@@ -67,7 +67,7 @@ def rows(events: Iterable[tuple[str, Event]], outcome: Outcome) -> Iterator[str]
 
 
 def _values(log: str, event: Event) -> tuple[Any, ...]:
-    """What the event says, in the order of the columns."""
+    """Return the event's fields, in the order of the columns."""
     error = {} if event.error is UNSET else event.error
     asked = event.question if event.reason is UNSET else event.reason
     return (

@@ -115,7 +115,7 @@ def test_a_log_that_is_empty_is_a_run_without_content(form: Format) -> None:
 
 
 def test_a_format_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="'xml' is none of otlp-json, chrome-trace, csv"):
+    with pytest.raises(ValueError, match="'xml' is not one of otlp-json, chrome-trace, csv"):
         Export(STORE, "r", "xml")  # type: ignore[arg-type]
 
 

@@ -117,7 +117,7 @@ def test_what_is_held_does_not_grow() -> None:
         lanes.place(str(n), "root", 10 * n, 10 * n + 9)
 
     assert sum(len(lane.hulls) for lane in lanes._lanes.values()) <= 3 * module._MOST_HULLS
-    assert len(lanes._meant) == 1
+    assert len(lanes._planned) == 1
     assert lanes.place("root", None, 0, 10_020) == 1
 
 

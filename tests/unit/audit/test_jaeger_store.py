@@ -14,7 +14,7 @@ from commands import LOGS, Cli
 from crashes import go
 from logs import start, write
 from tapps_otel import step, verify, workflow
-from tapps_otel.audit import jaeger
+from tapps_otel.audit import jaeger_store
 from tapps_otel.errors import SpansError
 
 
@@ -95,7 +95,7 @@ HINT = "Give the address of a Jaeger, with its path prefix if it has one"
         (500, {}, b'{"error": "boom"}', 'it answered 500: {"error": "boom"}. ' + HINT),
         (401, {}, b"", "it answered 401: "),
         (200, {"Content-Type": "application/json"}, b'{"data": []}', "has no `resourceSpans`"),
-        (200, {}, b"\xff\xfe", "line 1 is no OTLP JSON"),
+        (200, {}, b"\xff\xfe", "line 1 is not OTLP JSON"),
     ],
 )
 def test_an_answer_that_is_no_jaegers_is_said(
@@ -129,25 +129,25 @@ def test_a_trace_that_it_does_not_know_is_missing_whole(
 def test_an_answer_that_is_too_long_is_refused(
     answering: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jaeger, "_ANSWER", 1 << 20)
+    monkeypatch.setattr(jaeger_store, "_MOST_BYTES", 1 << 20)
     address, answer = answering
     answer.body = b" " * ((1 << 20) + 1)
 
-    assert refusal(address).endswith("its answer has more than 1 MiB")
+    assert refusal(address).endswith("its response has more than 1 MiB")
 
 
 def test_an_answer_that_takes_too_long_is_refused(
     answering: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jaeger, "_PATIENCE", 0)
+    monkeypatch.setattr(jaeger_store, "_TOTAL_TIMEOUT", 0)
     address, answer = answering
     answer.body = b"{}"
 
-    assert refusal(address).endswith("its answer takes more than 0 s")
+    assert refusal(address).endswith("its response takes more than 0 s")
 
 
 def test_who_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaeger, "_SILENCE", 0.2)
+    monkeypatch.setattr(jaeger_store, "_READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # it never accepts
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
 

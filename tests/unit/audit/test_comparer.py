@@ -183,11 +183,11 @@ def test_a_run_that_goes_on_misses_nothing_yet() -> None:
     empty, sent = seen
 
     assert empty.ok
-    assert "1 span is not there yet; the run goes on" in empty.notes
+    assert "1 span is not there yet; the run is in progress" in empty.notes
     assert sent.ok
     assert sent.against is not None
     assert (sent.against.equal, sent.against.running) == (1, True)
-    assert "no span there vouches for the log's lines after seq 0" in sent.notes
+    assert "no span there confirms the log's lines after seq 0" in sent.notes
 
 
 def test_spans_that_a_library_ended_after_the_run_vouch_for_themselves(kept: Requests) -> None:
@@ -200,7 +200,7 @@ def test_spans_that_a_library_ended_after_the_run_vouch_for_themselves(kept: Req
 
     assert late.ok
     assert late.notes == ("compared with spans.jsonl: 5 of 5 spans are there, and equal",)
-    assert "no span there vouches for the log's lines after seq 10" in more.notes
+    assert "no span there confirms the log's lines after seq 10" in more.notes
 
 
 # ---------------------------------------------------------------- what the log lost
@@ -217,9 +217,9 @@ def test_lines_cut_off_the_end_are_found(kept: Requests, lines: int) -> None:
     assert not report.ok
     assert not report.damaged
     assert report.problems[0] == (
-        f"the log's end was cut off: a span of execution 1 there says that seq {len(whole)} has "
-        f"the sha {sha}; the log ends at seq {len(whole) - lines}. Put the log back from a copy "
-        "before anybody goes on with the run: what was cut off would run again"
+        f"the log's end was cut off: a span of execution 1 there records seq {len(whole)} with "
+        f"the sha {sha}; the log ends at seq {len(whole) - lines}. Restore the log from a copy "
+        "before the run is resumed: what was cut off would run again"
     )
     with pytest.raises(LogError, match="cut off"):
         report.raise_if_bad()
@@ -234,8 +234,8 @@ def test_a_log_rewritten_with_a_chain_that_holds_is_found(kept: Requests) -> Non
     assert changed != lines
     assert verify("r").ok
     assert report.problems[0].startswith(
-        f"the log was rewritten: a span of execution 1 there says that seq {len(lines)} has the "
-        f"sha {json.loads(lines[-1])['sha']}; it has {report.log.sha} now. Put the log back"
+        f"the log was rewritten: a span of execution 1 there records seq {len(lines)} with the "
+        f"sha {json.loads(lines[-1])['sha']}; it is {report.log.sha} now. Restore the log"
     )
 
 
@@ -354,7 +354,7 @@ def test_a_span_that_is_not_there_is_missing(kept: Requests) -> None:
 
     assert only_problem(against(kept)) == (
         f"1 span is not there, of 4: step double (span {span['spanId']}, seq 6). `tapps-otel send "
-        "r` sends what was not sent yet"
+        "r` sends what was not sent"
     )
 
 
@@ -398,7 +398,7 @@ def test_many_differences_are_counted_and_the_first_ones_told() -> None:
     report = against(requests)
 
     assert len(report.problems) == 21
-    assert report.problems[-1] == "11 more of its spans are there with other content"
+    assert report.problems[-1] == "11 more spans are there with other content"
 
 
 # ---------------------------------------------------------------- logs beside
@@ -450,7 +450,7 @@ def test_a_run_of_which_only_a_log_beside_is_left_is_found(
     (shown,) = json.loads(cli("verify", "--all", "--json").out)
 
     assert done.code == 1
-    assert f"{LOG.absolute()} is not there: there are only logs beside it" in done.out
+    assert f"{LOG.absolute()} does not exist: there are only its side logs" in done.out
     assert (shown["workflow_id"], shown["seq"], len(shown["beside"])) == ("r", 0, 1)
     assert shown["beside"][0]["path"] == str(beside)
 
@@ -491,13 +491,13 @@ def test_the_command_says_what_differs(kept: Requests, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("<html>", "line 1 is no OTLP JSON: JSON is malformed"),
-        ('{"resourceSpans": []}\nnone\n', "line 2 is no OTLP JSON: "),
-        ('{"resourceSpans": []}\n\n[]\n', "line 3 is no OTLP JSON: Expected `object`"),
-        ('{"resourceLogs": []}\n', "line 1 is no OTLP JSON: it has no `resourceSpans`"),
-        ('{"resourceSpans": [{"scopeSpans": [{"spans": [7]}]}]}\n', "line 1 is no OTLP JSON: "),
-        ('{"result": ' * 100_000, "line 1 is no OTLP JSON: it is nested too deep"),
-        ("\0\n", "line 1 is no OTLP JSON"),
+        ("<html>", "line 1 is not OTLP JSON: JSON is malformed"),
+        ('{"resourceSpans": []}\nnone\n', "line 2 is not OTLP JSON: "),
+        ('{"resourceSpans": []}\n\n[]\n', "line 3 is not OTLP JSON: Expected `object`"),
+        ('{"resourceLogs": []}\n', "line 1 is not OTLP JSON: it has no `resourceSpans`"),
+        ('{"resourceSpans": [{"scopeSpans": [{"spans": [7]}]}]}\n', "line 1 is not OTLP JSON: "),
+        ('{"result": ' * 100_000, "line 1 is not OTLP JSON: it is nested too deeply"),
+        ("\0\n", "line 1 is not OTLP JSON"),
     ],
 )
 def test_a_file_that_is_no_otlp_is_refused_with_the_line(
@@ -523,7 +523,7 @@ def test_a_file_that_is_no_otlp_is_refused_with_the_line(
 def test_a_span_that_otlp_has_not_is_refused(kept: Requests, field: str, value: Any) -> None:
     span_of(kept[1])[field] = value
 
-    with pytest.raises(SpansError, match="line 2 is no OTLP JSON"):
+    with pytest.raises(SpansError, match="line 2 is not OTLP JSON"):
         against(kept)
 
 
@@ -533,7 +533,7 @@ def test_values_nested_too_deep_are_refused(kept: Requests) -> None:
     deep = '{"arrayValue":{"values":[' * 50_000 + "{}" + "]}}" * 50_000
     FILE.write_text(FILE.read_text("utf-8").replace('"HERE"', deep), "utf-8")
 
-    with pytest.raises(SpansError, match="line 2 is no OTLP JSON: it is nested too deep"):
+    with pytest.raises(SpansError, match="line 2 is not OTLP JSON: it is nested too deeply"):
         verify("r", against=FILE)
 
 
@@ -575,7 +575,7 @@ def test_a_last_line_that_is_being_written_is_passed_over(kept: Requests) -> Non
     report = verify("r", against=FILE)
 
     assert report.ok
-    assert "the last line of spans.jsonl is unfinished, and was passed over" in report.notes
+    assert "the last line of spans.jsonl is incomplete, and was skipped" in report.notes
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])

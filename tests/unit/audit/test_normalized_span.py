@@ -20,7 +20,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from otlp_files import as_json
-from tapps_otel.audit.normalized_span import Meaning, differences, meaning_of
+from tapps_otel.audit.normalized_span import NormalizedSpan, differences, normalized
 from tapps_otel.audit.otlp_json import read_spans
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -99,16 +99,16 @@ REQUESTS = st.builds(
 )
 
 
-def from_bytes(request: ExportTraceServiceRequest) -> list[Meaning]:
+def from_bytes(request: ExportTraceServiceRequest) -> list[NormalizedSpan]:
     return [
-        meaning_of(of_resource, of_scope, span)
+        normalized(of_resource, of_scope, span)
         for of_resource in request.resource_spans
         for of_scope in of_resource.scope_spans
         for span in of_scope.spans
     ]
 
 
-def from_json(*requests: Any) -> list[Meaning]:
+def from_json(*requests: Any) -> list[NormalizedSpan]:
     text = "".join(json.dumps(one) + "\n" for one in requests)
     return list(read_spans(io.BytesIO(text.encode()), "x", lambda *_: True, []))
 
@@ -138,7 +138,7 @@ def test_one_field_that_is_not_the_same_is_said(one: Span, another: Span, field:
     for name in {known.name for known in Span.DESCRIPTOR.fields} - {field}:
         only.ClearField(name)
     mixed.MergeFrom(only)
-    first, second = (meaning_of(ResourceSpans(), ScopeSpans(), span) for span in (one, mixed))
+    first, second = (normalized(ResourceSpans(), ScopeSpans(), span) for span in (one, mixed))
 
     assert bool(list(differences(first, second))) is (first.digest() != second.digest())
 
