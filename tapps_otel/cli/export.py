@@ -1,4 +1,4 @@
-"""``export``."""
+"""``export``: write a run for other programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tapps_otel.cli.output import naming
 from tapps_otel.cli.terminal import err, out, styled
 from tapps_otel.errors import LogError
 from tapps_otel.report.lines import Line
-from tapps_otel.report.text import plain
+from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
     from tapps_otel.audit.export import Export, Format
@@ -23,7 +23,7 @@ __all__ = ["export"]
 def export(
     workflow_id: str, form: Format, output: Path | None, *, force: bool, log_dir: Path | None
 ) -> Code:
-    """``export``: a run in another program's format.
+    """Export a run in one of the formats.
 
     :param output: ``None`` for standard output
     """
@@ -46,10 +46,10 @@ def export(
 
 
 def _to_standard_output(made: Export) -> None:
-    """Bytes, for no locale may change them."""
+    """Write bytes, as no locale may change them."""
     stream = getattr(sys.stdout, "buffer", None)
     for piece in made:
-        if stream is not None:  # else it was closed before this process began
+        if stream is not None:  # it is None if it was closed before this process began
             stream.write(piece.encode())
     sys.stdout.flush()
 
@@ -63,7 +63,7 @@ def _to_file(made: Export, output: Path, *, force: bool) -> None:
 
 
 def _shown(made: Export, output: Path | None) -> AbstractContextManager[object]:
-    """How far it is, where somebody looks and does not see it go by."""
+    """Show progress on a terminal, unless the export itself is written to one."""
     terminal = err()
     if not terminal.is_terminal or (output is None and out().is_terminal):
         return nullcontext()
@@ -79,17 +79,16 @@ def _shown(made: Export, output: Path | None) -> AbstractContextManager[object]:
 
 
 def _count(made: Export) -> str:
-    what = "event" if made.form == "csv" else "span"
-    return f"{made.count} {what}" + ("" if made.count == 1 else "s")
+    return counted(made.count, "event" if made.form == "csv" else "span")
 
 
 def _say(made: Export, output: Path | None) -> None:
-    """What is to be said of it, where it does not come among what was asked for."""
+    """Report to standard error, where it does not mix with the export."""
     terminal = err()
     for text in made.problems:
         terminal.say(Line.of(("problem  ", "bad"), plain(text)))
     if made.running:
-        terminal.say(Line.of(("the run is going on: what is open is left out", "warn")))
+        terminal.say(Line.of(("the run is in progress: unfinished spans are left out", "warn")))
     if output is not None:
         where = (plain(str(output)), "strong")
         terminal.say(Line.of(("wrote    ", "good"), where, f"  {_count(made)}"))

@@ -1,4 +1,4 @@
-"""The progress of a run in this process, read from the run's own log as it is written."""
+"""The progress of a run in this process, read from its log as it is written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tapps_otel import clock
 from tapps_otel.cli.terminal import err, out, styled
 from tapps_otel.report.lines import Line, took
 from tapps_otel.report.progress import Progress
+from tapps_otel.report.text import counted
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _POLL: Final = 0.05  # seconds
-_MOST_LINES: Final = 20  # of steps in one second; a quick run's are counted, not listed
+_MOST_LINES: Final = 20  # of steps in one second; further ones are only counted
 
 
 class Watch:
-    """Shows what is written to a log behind ``seen``, until the block is left.
+    """Shows what is written to a log after ``seen``, until the block is left.
 
-    It follows the file in a thread of its own, takes no lock and never disturbs the run. On a
-    terminal the last line shows what is open at this moment.
+    It follows the file in a thread, takes no lock and never disturbs the run. On a terminal, the
+    last line shows the steps in progress.
 
-    :param seen: seq of the last event that is not news
+    :param seen: seq of the last event that is not new
     :param file: the log, if it is open already
-    :ivar began: whether any news came
+    :ivar began: whether there was a new event
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class Watch:
 
     @property
     def elapsed(self) -> str:
-        """Since the watch began."""
+        """Time since the watch began."""
         return took(clock.monotonic_ns() - self._started_ns)
 
     def _make_live(self) -> Live:
         from rich.live import Live
 
-        # What the workflow prints goes above the line, where both are the same terminal.
+        # What the workflow prints to the same terminal is shown above the line.
         return Live(
             get_renderable=self._now,
             console=self._terminal.console,
@@ -103,13 +104,13 @@ class Watch:
     def _follow(self) -> None:
         from tapps_otel.errors import LogError
 
-        with contextlib.suppress(LogError, OSError):  # whoever runs it says what is wrong
+        with contextlib.suppress(LogError, OSError):  # the run itself reports what is wrong
             for event in self._events():
                 self._take(event)
         self._flush_hidden()
 
     def _events(self) -> Iterator[Event]:
-        """The log's events, once there is a log."""
+        """Yield the log's events, once there is a log."""
         from tapps_otel.log.reader import follow
 
         stopping = False
@@ -123,7 +124,7 @@ class Watch:
                     file=self._file,
                 )
             except FileNotFoundError:
-                if stopping:  # looked for once more after the run was over
+                if stopping:  # this was the last look, after the end of the run
                     return
                 stopping = self._stop.wait(_POLL)
             else:
@@ -146,11 +147,11 @@ class Watch:
         if self._lines > _MOST_LINES and self._terminal.is_terminal:
             self._hidden += 1
             return
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it: the run goes on
+        with contextlib.suppress(OSError, ValueError):  # a closed terminal does not end the run
             self._terminal.say(line)
 
     def _flush_hidden(self) -> None:
         hidden, self._hidden = self._hidden, 0
         if hidden and not self._quiet:
             with contextlib.suppress(OSError, ValueError):
-                self._terminal.say(Line.of((f"  … and {hidden} more steps", "dim")))
+                self._terminal.say(Line.of((f"  … and {counted(hidden, 'more step')}", "dim")))

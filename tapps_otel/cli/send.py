@@ -1,4 +1,4 @@
-"""``send``."""
+"""``send``: send spans from logs to a collector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, err, out, write_json
 from tapps_otel.errors import LogError, SendError, TappsError
 from tapps_otel.report.lines import Line
-from tapps_otel.report.text import plain
+from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,10 +23,11 @@ __all__ = ["Sending", "send"]
 
 @dataclass(frozen=True)
 class Sending:
-    """What is to be sent, and where to.
+    """What to send, and where to.
 
     :ivar workflow_id: one run; ``None`` for all
     :ivar since_ns: only runs written to since then, ns since 1970 UTC
+    :ivar force: send acknowledged spans again
     """
 
     workflow_id: str | None
@@ -38,7 +39,7 @@ class Sending:
 
 
 def send(what: Sending, *, as_json: bool) -> Code:
-    """``send``: spans from logs, a line a run."""
+    """Send spans, and write a line for each run."""
     done: list[SendReport] = []
     bar = _Bar(what)
     try:
@@ -47,7 +48,7 @@ def send(what: Sending, *, as_json: bool) -> Code:
                 done.append(report)
                 if not as_json:
                     _say(report, what)
-    except (SendError, LogError):  # in the middle of a run
+    except (SendError, LogError):  # what was sent before is reported all the same
         if bar.report is not None and bar.report not in done:
             done.append(bar.report)
             if not as_json and bar.report.sent:
@@ -95,32 +96,28 @@ def _say(report: SendReport, what: Sending) -> None:
         terminal.say(Line.of("        ", (plain(text), "bad")))
     if report.running:
         again = plain(command(f"send {report.workflow_id}", what.log_dir))
-        terminal.say(
-            Line.of(("        it is going on; what is open now is sent later: ", "dim"), again)
-        )
+        words = "        it is in progress; what is unfinished now is sent later: "
+        terminal.say(Line.of((words, "dim"), again))
 
 
 def _counts(report: SendReport) -> str:
-    counts = [f"{_spans(report.sent)} sent" if report.sent or report.rejected else "nothing new"]
-    if report.confirmed:
-        counts.append(f"{_spans(report.confirmed)} confirmed before")
-    if report.rejected:
-        counts.append(f"{_spans(report.rejected)} refused")
-    if report.differing:
-        counts.append(f"{_spans(report.differing)} different from what was confirmed")
+    has_news = report.sent or report.rejected
+    counts = [f"{counted(report.sent, 'span')} sent" if has_news else "nothing new"]
+    others = {
+        "acknowledged before": report.confirmed,
+        "refused": report.rejected,
+        "different from what was acknowledged": report.differing,
+    }
+    counts += [f"{counted(number, 'span')} {words}" for words, number in others.items() if number]
     return ", ".join(counts)
 
 
-def _spans(number: int) -> str:
-    return f"{number} span" if number == 1 else f"{number} spans"
-
-
 class _Bar(AbstractContextManager["_Bar"]):
-    """How far it is, on a terminal; elsewhere nothing.
+    """A progress bar on a terminal; elsewhere nothing.
 
-    A run is measured by its log's lines.
+    Progress in a run is measured by the lines of its log.
 
-    :ivar report: of the run that was begun last
+    :ivar report: of the run in progress
     """
 
     def __init__(self, what: Sending) -> None:
@@ -151,7 +148,7 @@ class _Bar(AbstractContextManager["_Bar"]):
         self._shown.__exit__(*error)
 
     def show(self, report: SendReport) -> None:
-        """Show how far a run is."""
+        """Show the progress of a run."""
         is_next, self.report = report is not self.report, report
         if self._progress is None:
             return

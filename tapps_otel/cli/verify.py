@@ -1,4 +1,4 @@
-"""``verify``."""
+"""``verify``: check logs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import err, out, write_json
 from tapps_otel.report.lines import Line
-from tapps_otel.report.text import plain
+from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
     from tapps_otel.audit.comparison import Comparison, Group
@@ -21,7 +21,7 @@ __all__ = ["verify"]
 def verify(
     workflow_id: str | None, against: str | None, *, as_json: bool, log_dir: Path | None
 ) -> Code:
-    """``verify``: one run, or all of the folder."""
+    """Check one run, or all runs of the log folder."""
     from tapps_otel.audit import verify as audit
     from tapps_otel.run.lookup import store_of
 
@@ -48,7 +48,7 @@ def verify(
 def _say(found: VerifyReport) -> None:
     word = "ok" if found.ok else "damaged" if found.damaged else "differs"
     style = "good" if found.ok else "bad"
-    head = f"  {found.log.seq} events, head {found.log.sha or '-'}"
+    head = f"  {counted(found.log.seq, 'event')}, head {found.log.sha or '-'}"
     terminal = out()
     terminal.say(Line.of((f"{word:<8}", style), (plain(found.workflow_id), "strong"), head))
     for text in found.problems:

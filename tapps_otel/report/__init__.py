@@ -1,1 +1,1 @@
-"""What people look at, made from a run's history: text, without colours and without a terminal."""
+"""Reports for people, made from a run's history: styled lines, without a terminal."""

@@ -1,4 +1,4 @@
-"""A run's history for people: what ran, when, how long, what failed, where it would go on. Pure."""
+"""A run's history for people: what ran, when, how long, what failed, what is next. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tapps_otel.past.plan import open_steps, resume_points
-from tapps_otel.report.lines import MARKS, Line, Piece, clock_time, columns, day_time, took
-from tapps_otel.report.text import few, json_text, plain, shorten, width
+from tapps_otel.report.lines import (
+    MARKS,
+    Line,
+    Piece,
+    clock_time,
+    columns,
+    day_time,
+    labelled,
+    took,
+)
+from tapps_otel.report.text import counted, few, json_text, plain, shorten, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +39,7 @@ _RESOLVABLE: Final = ("StepInterruptedError", "InterruptedTooOftenError")
 
 
 def mark(status: str) -> Piece:
-    """The sign of a status; ``·`` for a word that is not ours."""
+    """Return the sign of a status; ``·`` for an unknown one."""
     text, style = MARKS.get(status, ("·", ""))
     return Piece(text, style)
 
@@ -39,9 +48,9 @@ def mark(status: str) -> Piece:
 
 
 def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line]:
-    """What the run is, and how it stands.
+    """Describe the run and its status.
 
-    :param columns_wide: inputs and result are cut to that; ``None``: they are whole
+    :param columns_wide: columns that inputs and result are shortened to; ``None``: not at all
     """
     about = history.workflow
     path = about.get("path") or ", ".join(
@@ -63,21 +72,18 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
         rows.append(("error", error_text(history.error), "bad"))
     if history.trace_id:
         rows.append(("trace", plain(history.trace_id), ""))
-    return [
-        Line.of((f"{label:<10}", "dim"), (_cut(text, columns_wide, 10), style))
-        for label, text, style in rows
-    ]
+    return [labelled(label, _cut(text, columns_wide, 10), style) for label, text, style in rows]
 
 
 def _status_text(history: RunHistory) -> str:
     count = len(history.executions)
     if not count:
         return "not begun"
-    return plain(history.status) + (f", after {count} executions" if count > 1 else "")
+    return plain(history.status) + (f", after {counted(count, 'execution')}" if count > 1 else "")
 
 
 def execution_lines(history: RunHistory) -> list[Line]:
-    """Every execution: when it began, how long it took, how it ended, in which process."""
+    """List the executions: when each began, how long it took, how it ended, in which process."""
     return columns(_execution_rows(history))
 
 
@@ -114,7 +120,7 @@ def _process(execution: ExecutionHistory) -> str:
 
 
 def step_lines(history: RunHistory) -> list[Line]:
-    """Every step, those inside a step under it; a step that was tried again, try by try."""
+    """List the steps, nested ones under their parent; a retried step with its attempts."""
     return columns(_step_rows(history), indent=2)
 
 
@@ -149,17 +155,17 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
     if step.agent:
         notes.append(plain(step.agent))
     if len(step.attempts) > 1:
-        notes.append(f"{len(step.attempts)} attempts")
+        notes.append(counted(len(step.attempts), "attempt"))
     if step.status != "completed":
         notes.append("open" if not last.end_seq else plain(step.status))
     if step.resolved:
-        notes.append("result given by a person" if step.stored else "will run again, a person said")
+        notes.append("result given by resolve" if step.stored else "will run again, by resolve")
     if step.handled:
         notes.append("handled")
     if last.reason:
         notes.append(plain(last.reason))
-    if step.result_omitted:  # empty: there never was one to keep
-        notes.append(f"no result kept: {plain(step.result_omitted)}")
+    if step.result_omitted:  # it is empty if there was no result
+        notes.append(f"result not stored: {plain(step.result_omitted)}")
     notes += [f"made {plain(one.get('path') or one.get('name'))}" for one in last.artifacts]
     if len(step.attempts) == 1 and last.error is not None and last.status != "interrupted":
         notes.append(error_text(last.error))
@@ -172,7 +178,7 @@ def _attempt_row(attempt: AttemptHistory, depth: int) -> list[Line | Piece]:
     if attempt.error is not None and attempt.status != "interrupted":
         notes.append(error_text(attempt.error))
     if attempt.retry_in_ns is not None:
-        notes.append(f"next try after {took(attempt.retry_in_ns)}")
+        notes.append(f"retry after {took(attempt.retry_in_ns)}")
     return [
         Piece("  " * (depth + 1) + f"  attempt {attempt.number}", "dim"),
         Piece(clock_time(attempt.started_ns), "dim"),
@@ -186,19 +192,19 @@ def _took(attempt: AttemptHistory) -> str:
 
 
 def error_text(error: dict[str, Any]) -> str:
-    """Type and message of a recorded error, on one line."""
+    """Return the type and message of a recorded error, on one line."""
     message = str(error.get("message") or "")
     name = str(error.get("type") or "error")
-    if name == "interrupted":  # not a class: the library's own word
+    if name == "interrupted":  # a word of the log format, not a class
         return plain(message)
     return plain(f"{name}: {message}" if message else name)
 
 
-# -- what else is worth saying
+# -- what else is worth knowing
 
 
 def remarks(history: RunHistory) -> list[Line]:
-    """Annotations in order, repairs, and events that could not be written."""
+    """List annotations, repairs, and events that could not be written."""
     rows = []
     for note in history.annotations:
         where = f" in {plain(note.step_id)}" if note.step_id else ""
@@ -213,51 +219,48 @@ def remarks(history: RunHistory) -> list[Line]:
         )
     lines = columns(rows)
     if history.repairs:
-        text = f"{history.repairs} torn or damaged place{'s' * (history.repairs > 1)} declared"
-        lines.append(Line.of((f"repairs   {text} in the log: see verify", "warn")))
+        text = (
+            f"{counted(history.repairs, 'torn or damaged region')} declared in the log: see verify"
+        )
+        lines.append(Line.of((f"repairs   {text}", "warn")))
     if history.dropped:
-        text = f"{history.dropped} events could not be written and were left out"
+        text = f"{counted(history.dropped, 'event')} could not be written and were dropped"
         lines.append(Line.of((f"gap       {text}", "warn")))
     return lines
 
 
 def outlook(history: RunHistory, holder: tuple[int | None, str | None] | None) -> list[Line]:
-    """What is open, and where a resume would go on.
+    """Describe what is unfinished, and where a resume would continue.
 
-    :param holder: who carries the run on at this moment, if anybody does
+    :param holder: process and host that are executing the run, if any
     """
     lines = []
     is_open = [plain(step.step_id) for step in _innermost(open_steps(history))]
     if is_open:
-        lines.append(_outlook_line("open", few(is_open)))
+        lines.append(labelled("open", few(is_open)))
     if history.status == "completed":
         return lines
     if holder is not None:
         pid, host = holder
-        text = plain(f"process {pid or '?'} on {host or '?'} carries it on")
-        return [*lines, _outlook_line("now", text)]
+        text = plain(f"in progress in process {pid or '?'} on {host or '?'}")
+        return [*lines, labelled("now", text)]
     if not history.executions:
-        return [*lines, _outlook_line("goes on", "at the beginning: nothing was begun")]
+        return [*lines, labelled("resume", "starts at the beginning: no step has begun")]
     done = sum(_is_done(step, history) for step in history.steps)
     again = [plain(step.step_id) for step in _innermost(resume_points(history))]
-    text = f"at {few(again)}" if again else "with what follows the last step"
-    steps = f"{done} finished step{'s' * (done != 1)}"
-    text += f"; {steps} will not run again" if done else ""
-    return [*lines, _outlook_line("goes on", text)]
+    text = f"continues at {few(again)}" if again else "continues after the last step"
+    text += f"; {counted(done, 'completed step')} will not run again" if done else ""
+    return [*lines, labelled("resume", text)]
 
 
 def _is_done(step: StepHistory, history: RunHistory) -> bool:
     return step.stored or (history.foreign and step.status == "completed")
 
 
-def _outlook_line(label: str, text: str) -> Line:
-    return Line.of((f"{label:<10}", "dim"), text)
-
-
 def next_step(history: RunHistory) -> str | None:
-    """The arguments of the command to type next; ``None`` where there is nothing to do.
+    """Return the command to type next, without the program; ``None`` if there is none.
 
-    :returns: as ``resume ID``, made safe
+    :returns: as ``resume ID``, safe to show
     """
     if history.status == "completed" or not history.executions:
         return None
@@ -271,7 +274,7 @@ def next_step(history: RunHistory) -> str | None:
 
 
 def _innermost(steps: list[StepHistory]) -> list[StepHistory]:
-    """Those that enclose none of the others."""
+    """Return the steps that enclose none of the others."""
     outer = {step.parent for step in steps}
     return [step for step in steps if step.step_id not in outer]
 
@@ -280,7 +283,7 @@ def _innermost(steps: list[StepHistory]) -> list[StepHistory]:
 
 
 def as_json(history: RunHistory) -> dict[str, Any]:
-    """The history as JSON values; stored values are the values themselves."""
+    """Convert the history to JSON values; stored values are decoded."""
     return {
         "workflow_id": history.workflow_id,
         "workflow": history.workflow,
@@ -328,7 +331,7 @@ def _step_json(step: StepHistory) -> dict[str, Any]:
 
 
 def _loaded(data: bytes | None) -> Any:
-    import json  # takes what the fast decoder refuses: lone surrogates
+    import json  # msgspec refuses lone surrogates
 
     return None if data is None else json.loads(data)
 

@@ -1,4 +1,4 @@
-"""Lines of a report: pieces of safe text, each with a style that says what it means. Pure."""
+"""Lines of a report: pieces of safe text, each with a style for its meaning. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MARKS",
-    "STYLES",
     "Line",
     "Piece",
     "clock_time",
@@ -22,9 +21,7 @@ __all__ = [
     "took",
 ]
 
-STYLES: Final = ("", "good", "bad", "warn", "dim", "strong")
-
-# What a status looks like: a mark, and the style of it.
+# The sign of each status, and its style.
 MARKS: Final[dict[str, tuple[str, str]]] = {
     "completed": ("✓", "good"),
     "skipped": ("-", "dim"),
@@ -52,7 +49,7 @@ class Line(tuple[Piece, ...]):
 
     @classmethod
     def of(cls, *pieces: str | tuple[str, str]) -> Line:
-        """Make a line of texts, some of them with a style."""
+        """Make a line of texts, each alone or with a style."""
         return cls(Piece(one) if isinstance(one, str) else Piece(*one) for one in pieces)
 
     @property
@@ -67,7 +64,7 @@ def labelled(label: str, text: str, style: str = "") -> Line:
 
 
 def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int = 2) -> list[Line]:
-    """Align rows of cells; the last cell of a row may be as long as it likes."""
+    """Align rows of cells; the last cell of a row has no width."""
     table = [[cell if isinstance(cell, Line) else Line((cell,)) for cell in row] for row in rows]
     for row in table:
         while row and not row[-1].text:
@@ -89,7 +86,7 @@ def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int
 
 
 def took(duration_ns: int | None) -> str:
-    """A duration as people say it."""
+    """Format a duration for people."""
     if duration_ns is None:
         return ""
     seconds = duration_ns / 1e9
@@ -107,10 +104,10 @@ def took(duration_ns: int | None) -> str:
 
 
 def day_time(ns: int | None) -> str:
-    """Day and time, UTC, to the second."""
+    """Format day and time, UTC, to the second."""
     return "?" if ns is None else timestamp(max(0, ns))[:19].replace("T", " ")
 
 
 def clock_time(ns: int | None) -> str:
-    """Time of day, UTC, to the millisecond."""
+    """Format the time of day, UTC, to the millisecond."""
     return "?" if ns is None else timestamp(max(0, ns))[11:23]

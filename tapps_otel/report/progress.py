@@ -1,4 +1,4 @@
-"""A run while it goes on: a line for each thing that ends, and what is open at the moment. Pure."""
+"""A run in progress: a line for each step that ends, and the steps in progress. Pure."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ _ENDS = frozenset({"step_finish", "step_fail", "step_skip"})
 
 
 class Progress:
-    """Takes a run's events as they come.
+    """Follows a run's events.
 
-    :ivar finished: steps that ended well, in all executions; one that an executor has done again
-        is one
-    :ivar ended: attempts that ended in this execution
-    :ivar open: step_ids of what is open
+    :ivar open: step_ids of the steps in progress, in order
     """
 
     def __init__(self) -> None:
-        self.ended = 0
         self._done: set[str] = set()
         self.open: dict[str, None] = {}
 
     def feed(self, event: Event) -> Line | None:
-        """Take the next event; a line, where there is something to say."""
+        """Process the next event; return a line if it is worth one."""
         kind = event.event_type
         if kind == "step_start":
             self.open[str(event.step_id)] = None
@@ -41,14 +37,13 @@ class Progress:
             return self._ended(event)
         elif kind in {"workflow_start", "workflow_resume"}:
             self.open.clear()
-            self.ended = 0
         elif kind == "annotation":
             where = "" if event.step_id is UNSET else f" in {plain(event.step_id)}"
             return Line.of(("· ", "dim"), (f"note {plain(event.name)}{where}", "dim"))
         elif kind == "log_repair":
             return Line.of(("! the log's torn end was sealed", "warn"))
         elif kind == "log_gap":
-            return Line.of(("! events could not be written and were left out", "warn"))
+            return Line.of(("! events could not be written and were dropped", "warn"))
         return None
 
     def _ended(self, event: Event) -> Line:
@@ -56,10 +51,9 @@ class Progress:
         self.open.pop(step_id, None)
         if kind != "step_fail":
             self._done.add(step_id)
-        self.ended += 1
         sign = mark(str(event.status))
         if event.late is True and event.status == "interrupted":
-            text = "was open when its process ended"
+            text = "was in progress when its process ended"
             return Line.of((f"{sign.text} ", sign.style), plain(step_id), (f"  {text}", "dim"))
         words = [] if event.duration_ns is UNSET else [took(event.duration_ns)]
         if isinstance(event.attempt, int) and event.attempt > 1:
@@ -69,7 +63,7 @@ class Progress:
         if event.error is not UNSET:
             words.append(error_text(event.error))
         if event.retry_in_ns is not UNSET:
-            words.append(f"again in {took(event.retry_in_ns)}")
+            words.append(f"retry in {took(event.retry_in_ns)}")
         depth = "  " * step_id.count("/")
         return Line.of(
             (f"{depth}{sign.text} ", sign.style),
@@ -79,12 +73,12 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """See above."""
+        """Number of steps that ended well, in all executions; a repeated one counts once."""
         return len(self._done)
 
     @property
     def now(self) -> str:
-        """What is open, innermost first, and how much is done."""
+        """The innermost steps in progress, and the number of finished ones."""
         inner = [step_id for step_id in self.open if not self._encloses(step_id)]
         running = few([plain(step_id) for step_id in inner], 3) or "-"
         return f"{running}  ({self.finished} finished)"

@@ -1,8 +1,8 @@
-"""Untrusted text made safe to show: the one way from a log to a terminal or a page. Pure.
+"""Untrusted text made safe to show: all text of a log passes here on its way to a reader. Pure.
 
 A step's name, a result or an exception's message may hold anything: escape sequences that clear the
 screen or set its title, marks that turn the direction of writing, halves of characters. What
-``str.isprintable`` does not vouch for is written as an escape, as ``repr`` does.
+``str.isprintable`` does not accept is escaped, as by ``repr``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["block", "counted", "few", "fit", "json_text", "plain", "shorten", "width"]
+__all__ = ["block", "counted", "few", "json_text", "plain", "shorten", "width"]
 
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _WIDE: Final = frozenset("WF")
 
 
 def plain(text: object) -> str:
-    """``text`` on one line, every character that is not printable escaped."""
+    """Return ``text`` on one line, with every character escaped that is not printable."""
     shown = text if isinstance(text, str) else str(text)
     if shown.isprintable():
         return shown
@@ -29,7 +29,7 @@ def plain(text: object) -> str:
 
 
 def block(text: str) -> list[str]:
-    """The lines of ``text``, split at newlines alone, each made safe; tabs become spaces."""
+    """Return the lines of ``text``, split only at newlines, each made safe; tabs become spaces."""
     return [plain(line.expandtabs(4)) for line in text.rstrip("\n").split("\n")]
 
 
@@ -44,14 +44,14 @@ def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = False
 
 
 def width(text: str) -> int:
-    """Columns that ``text``, made safe before, takes on a terminal."""
+    """Return the columns that ``text``, made safe before, takes on a terminal."""
     if text.isascii():
         return len(text)
     return sum(map(_columns, text))
 
 
 def shorten(text: str, columns: int) -> str:
-    """At most so many columns of ``text``; where some had to go, it ends with an ellipsis."""
+    """Cut ``text`` to this many columns; a cut text ends with an ellipsis."""
     if width(text) <= columns:
         return text
     taken, used = [], 1
@@ -61,12 +61,6 @@ def shorten(text: str, columns: int) -> str:
             break
         taken.append(char)
     return "".join(taken) + "…" if columns > 0 else ""
-
-
-def fit(text: str, columns: int) -> str:
-    """Exactly so many columns of ``text``."""
-    short = shorten(text, columns)
-    return short + " " * (columns - width(short))
 
 
 def counted(number: int, noun: str) -> str:
@@ -101,14 +95,14 @@ def _escape(char: str) -> str:
 
 
 class _JsonEscapes(dict[int, str]):
-    """What each character is in JSON that any terminal can show, for :meth:`str.translate`."""
+    """Maps characters to JSON that any terminal can show, for :meth:`str.translate`."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
         shown = char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
-        if len(self) < 4096:  # quick for the usual, and small whatever comes
+        if len(self) < 4096:  # a cache of bounded size
             self[code] = shown
-        return shown  # ASCII, with surrogate pairs where it takes them
+        return shown
 
 
 _JSON_ESCAPES: Final = _JsonEscapes()

@@ -148,7 +148,7 @@ def test_what_is_going_on_is_left_out_and_told(cli: Cli, run: str) -> None:
         held.release()
 
     assert done.code == 0
-    assert done.err == "the run is going on: what is open is left out\n"
+    assert done.err == "the run is in progress: unfinished spans are left out\n"
     assert len(trace_of(done.out).slices) == 3
 
 

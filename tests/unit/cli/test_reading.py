@@ -118,7 +118,7 @@ def test_a_runs_history_is_shown(cli: Cli) -> None:
     assert "✗ execution 1" in done.out
     assert "  ✓ double  " in done.out
     assert (
-        "goes on   with what follows the last step; 1 finished step will not run again" in done.out
+        "resume    continues after the last step; 1 completed step will not run again" in done.out
     )
     assert done.out.endswith("next      tapps-otel resume two\n")
 
@@ -154,7 +154,7 @@ def test_who_carries_a_run_on_is_shown(cli: Cli) -> None:
     finally:
         lease.release()
 
-    assert f"now       process {os.getpid()} on " in shown
+    assert f"now       in progress in process {os.getpid()} on " in shown
     assert "next" not in shown
     assert held["pid"] == os.getpid()
 
@@ -214,7 +214,7 @@ def test_damage_is_found_with_its_place(cli: Cli) -> None:
     found = json.loads(cli("verify", "one", "--json").out)
 
     assert done.code == 1
-    assert done.out.startswith("damaged one  1 events, head ")
+    assert done.out.startswith("damaged one  1 event, head ")
     assert "where seq 2 was expected: the line's sha does not fit" in done.out
     assert not found["ok"]
 

@@ -135,7 +135,7 @@ def test_each_try_is_told(cli: Cli, flow: Path) -> None:
         file.write("\n\n@workflow\ndef trying() -> str:\n    return flaky() + maybe()\n")
     done = cli("run", "flow.py:trying")
 
-    assert "ValueError: not yet, again in " in done.err
+    assert "ValueError: not yet, retry in " in done.err
     assert "✓ flaky  " in done.err
     assert "- maybe  " in done.err
     assert done.out == '"nownothing"\n'
@@ -182,7 +182,7 @@ def test_a_resume_shows_only_what_is_new() -> None:
     assert cleared.code == 0
     assert (done.code, done.out) == (0, '"paid"\n')
     assert "double" not in done.err
-    assert "! pay  was open when its process ended\n✓ pay  " in done.err
+    assert "! pay  was in progress when its process ended\n✓ pay  " in done.err
 
 
 # ---------------------------------------------------------------- refusing
@@ -319,7 +319,7 @@ def test_a_run_that_another_process_carries_on_is_busy(cli: Cli) -> None:
     assert done.code == 4
     assert f"process {other.pid} on " in done.err
     assert "running" in listed.out
-    assert f"now       process {other.pid} on " in shown.out
+    assert f"now       in progress in process {other.pid} on " in shown.out
     assert "open      wait" in shown.out
 
 

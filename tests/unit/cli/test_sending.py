@@ -91,7 +91,7 @@ def test_what_was_sent_is_said(to: To, answering: Answering) -> None:
 
     assert (first.code, again.code) == (0, 0)
     assert first.out.startswith("sent    a  3 spans sent, to http://127.0.0.1:")
-    assert again.out.startswith("sent    a  nothing new, 3 spans confirmed before, to http://")
+    assert again.out.startswith("sent    a  nothing new, 3 spans acknowledged before, to http://")
 
 
 def test_all_runs_are_a_line_each(to: To, answering: Answering) -> None:

@@ -113,7 +113,7 @@ def test_a_step_that_was_tried_again_is_shown_try_by_try() -> None:
     assert steps(log.history) == (
         "  ✓ draft        02:13:24.000  1.50 s  2 attempts\n"
         "      attempt 1  02:13:22.000  20 ms   execution 1, failed, ValueError: no, "
-        "next try after 900 ms\n"
+        "retry after 900 ms\n"
         "      attempt 2  02:13:24.000  1.50 s  execution 1, completed"
     )
 
@@ -145,11 +145,11 @@ def test_what_is_open_and_where_it_would_go_on() -> None:
 
     assert outlook(log.history) == [
         "open      outer/pay",
-        "goes on   at outer/pay; 1 finished step will not run again",
+        "resume    continues at outer/pay; 1 completed step will not run again",
     ]
     assert outlook(log.history, (7, "box")) == [
         "open      outer/pay",
-        "now       process 7 on box carries it on",
+        "now       in progress in process 7 on box",
     ]
     assert report.next_step(log.history) == "resume r"
 
@@ -158,7 +158,7 @@ def test_between_two_steps_it_goes_on_with_what_follows() -> None:
     log = Log().begin().start("scan").finish("scan")
 
     assert outlook(log.history) == [
-        "goes on   with what follows the last step; 1 finished step will not run again"
+        "resume    continues after the last step; 1 completed step will not run again"
     ]
 
 
@@ -174,7 +174,7 @@ def test_an_empty_log_was_not_begun() -> None:
 
     assert [line.text for line in report.header(history)][-1] == "status    not begun"
     assert report.execution_lines(history) == report.step_lines(history) == []
-    assert outlook(history) == ["goes on   at the beginning: nothing was begun"]
+    assert outlook(history) == ["resume    starts at the beginning: no step has begun"]
     assert report.next_step(history) is None
 
 
@@ -187,7 +187,7 @@ def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
     log.add("annotation", name=RESOLVED, step_id="pay", attributes={"by": "rerun"})
     log.add("annotation", name=RESOLVED, step_id="scan", attributes={"by": "rerun"})
     assert report.next_step(log.history) == "resume r"
-    assert "will run again, a person said" in steps(log.history)
+    assert "will run again, by resolve" in steps(log.history)
 
 
 def test_remarks_are_annotations_repairs_and_gaps() -> None:
@@ -196,8 +196,8 @@ def test_remarks_are_annotations_repairs_and_gaps() -> None:
 
     assert [line.text for line in report.remarks(log.history)] == [
         "note  note  seq 2  page=x n=[1,null]",
-        "repairs   1 torn or damaged place declared in the log: see verify",
-        "gap       3 events could not be written and were left out",
+        "repairs   1 torn or damaged region declared in the log: see verify",
+        "gap       3 events could not be written and were dropped",
     ]
 
 
@@ -222,7 +222,7 @@ def test_progress_says_what_ends_and_what_is_open() -> None:
 
     assert said == [
         "  ✓ outer/a  1.50 s",
-        "  ✗ outer/b  20 ms, attempt 2, ValueError: no, again in 1.00 s",
+        "  ✗ outer/b  20 ms, attempt 2, ValueError: no, retry in 1.00 s",
     ]
     assert progress.now == "outer  (1 finished)"
     log.start("outer/b", 3)
@@ -235,7 +235,7 @@ def test_progress_of_a_resume_begins_anew() -> None:
     progress = Progress()
     said = [line.text for event in log.events if (line := progress.feed(event)) is not None]
 
-    assert said == ["! a  was open when its process ended"]
+    assert said == ["! a  was in progress when its process ended"]
     assert progress.now == "-  (0 finished)"
 
 
@@ -249,6 +249,6 @@ def test_progress_tells_of_annotations_repairs_and_gaps() -> None:
     assert [line.text for event in log.events if (line := progress.feed(event))] == [
         r"· note note\x1b in a",
         "! the log's torn end was sealed",
-        "! events could not be written and were left out",
+        "! events could not be written and were dropped",
         "- b  r",
     ]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapps_otel.report.text import block, few, fit, json_text, plain, shorten, width
+from tapps_otel.report.text import block, counted, few, json_text, plain, shorten, width
 
 ANY_TEXT = st.text(st.characters())  # surrogates too
 
@@ -74,11 +74,16 @@ def test_what_is_too_long_ends_with_an_ellipsis(text: str, columns: int, short: 
     assert shorten(text, columns) == short
 
 
-@given(ANY_TEXT, st.integers(0, 30))
-def test_fit_gives_exactly_that_many_columns(text: str, columns: int) -> None:
-    assert width(fit(plain(text), columns)) == columns
+@given(ANY_TEXT, st.integers(1, 30))
+def test_shortened_text_takes_no_more_columns(text: str, columns: int) -> None:
+    assert width(shorten(plain(text), columns)) <= columns
 
 
 def test_few_names_the_first_and_counts_the_rest() -> None:
     assert few(["a", "b"]) == "a, b"
     assert few(map(str, range(9)), 3) == "0, 1, 2 and 6 more"
+    assert few(["a", "b", "c"], 3, total=10) == "a, b, c and 7 more"
+
+
+def test_one_is_counted_without_a_plural() -> None:
+    assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

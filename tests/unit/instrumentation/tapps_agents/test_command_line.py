@@ -59,7 +59,7 @@ def test_resume_by_the_command_line(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = cli(capsys, "show", killed)
-    assert "goes on   at s3; 2 finished steps will not run again" in shown.out
+    assert "resume    continues at s3; 2 completed steps will not run again" in shown.out
     done = cli(capsys, "resume", killed)
 
     assert done.code == 0, done
