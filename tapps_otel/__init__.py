@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
     from tapps_otel.run.api import Attempt, Run
     from tapps_otel.run.children import child_env
+    from tapps_otel.run.codecs.registration import register_codec
     from tapps_otel.run.current import annotate, current_run, current_step, skip
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.queries import events, follow, history, last_run, list_runs
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "JsonlSpanExporter",
     "last_run",
     "list_runs",
+    "register_codec",
     "resume",
     "Run",
     "RunHistory",
@@ -83,6 +85,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
         "run.api": "Attempt Run",
         "run.children": "child_env",
+        "run.codecs.registration": "register_codec",
         "run.current": "annotate current_run current_step skip",
         "run.policy": "Backoff",
         "run.queries": "events follow history last_run list_runs",

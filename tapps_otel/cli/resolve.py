@@ -32,7 +32,7 @@ def resolve(workflow_id: str, step_id: str, result: str | None, *, log_dir: Path
 def _canonical(text: str) -> bytes:
     import json
 
-    from tapps_otel.run.values import to_json
+    from tapps_otel.run.codecs.native import to_json
 
     try:
         return to_json(json.loads(text))

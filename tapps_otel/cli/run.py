@@ -79,7 +79,7 @@ def _read_file(name: str) -> str:
 
 def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Convert JSON to the workflow's arguments, by its annotations."""
-    from tapps_otel.run.values import to_json
+    from tapps_otel.run.codecs.native import to_json
 
     if isinstance(data, list):
         data = _by_name(flow, data)

@@ -20,6 +20,7 @@ from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
+from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.external_run import (
     ExternalAttempt,
     ExternalRun,
@@ -29,7 +30,6 @@ from tapps_otel.run.external_run import (
     start_run,
 )
 from tapps_otel.run.scope import current_scope
-from tapps_otel.run.values import to_json
 from tapps_otel.settings import DEFAULT_LOG_DIR
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from tapps_otel.errors import WorkflowInputError
+from tapps_otel.run.codecs.canonical import digest
+from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.scope import OPEN
 from tapps_otel.run.step import Step
 from tapps_otel.run.step_spec import Skipped, StepSpec
-from tapps_otel.run.values import digest, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -13,8 +13,8 @@ from tapps_otel.errors import LogError, RunEndedError, StepTimeoutError
 from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.run import failures
+from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
-from tapps_otel.run.values import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.run.api import public_attempt, public_run
 from tapps_otel.run.attempt import AttemptRecorder
+from tapps_otel.run.codecs.native import check_text, to_json
 from tapps_otel.run.current_recorder import recorder_here, recorder_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import Skipped
-from tapps_otel.run.values import check_text, to_json
 
 if TYPE_CHECKING:
     from tapps_otel.run.api import Attempt, Run

@@ -9,7 +9,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from tapps_otel.errors import StepFailedError
-from tapps_otel.run.values import to_json
+from tapps_otel.run.codecs.native import to_json
 
 __all__ = ["caused_by", "cut", "describe", "left_a_step", "mark", "rebuild"]
 

@@ -9,11 +9,12 @@ from tapps_otel.errors import RunConflictError, RunNotFoundError, RunPausedError
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import new_workflow_id
 from tapps_otel.past.fold import Fold
+from tapps_otel.run.codecs.canonical import canonical
+from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.execution_start import begin_execution
 from tapps_otel.run.leased_log import lease_log
 from tapps_otel.run.lookup import blobs_of, fold_log, inputs_of, store_of
 from tapps_otel.run.recorder import RunRecorder
-from tapps_otel.run.values import canonical, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

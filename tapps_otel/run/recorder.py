@@ -29,6 +29,7 @@ from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
+from tapps_otel.run.codecs.native import check_text, from_json
 from tapps_otel.run.replay_state import ReplayState
 from tapps_otel.run.scope import (
     CLOSING,
@@ -41,7 +42,6 @@ from tapps_otel.run.scope import (
     running_task,
 )
 from tapps_otel.run.signals import SigtermHandler
-from tapps_otel.run.values import check_text, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
+from tapps_otel.run.codecs.native import check_text, from_json, to_json
 from tapps_otel.run.policy import Policy
-from tapps_otel.run.values import check_text, from_json, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

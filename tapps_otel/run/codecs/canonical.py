@@ -1,0 +1,144 @@
+"""The canonical form of a value, and its digest: what tells one call's inputs from another's. Pure.
+
+The form is fixed here, and by no library: it must be the same in every execution, on every version
+of Python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import Enum
+from hashlib import sha256
+from typing import Any, Final
+
+from tapps_otel.run.codecs.codec import CLASS, VALUE
+from tapps_otel.run.codecs.fields import fields_of
+from tapps_otel.run.codecs.library import adapter, builtin_codec
+from tapps_otel.run.codecs.native import class_name
+from tapps_otel.run.codecs.registry import registered
+
+__all__ = ["canonical", "digest", "find_formless"]
+
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_TEXT: Final = frozenset({str})
+_SHOWN_DEPTH: Final = 20  # parts of a path: a value may hold itself
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys, no spaces, ASCII; the form that digests are made of.
+
+    Floats are written as ``repr`` writes them (``1e+22``), sets as sorted lists, tuples as lists.
+    Objects of users' classes have their class's name and their fields, as the class that they are
+    of, whatever was declared. A secret is its SHA-256.
+
+    :raises TypeError: a value without such a form
+    :raises ValueError: a NaN or an infinity
+    """
+    if not _has_plain_keys(value):
+        value = _with_pairs(value)
+    return _encoder.encode(value).encode()
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical form, 64 hex."""
+    return sha256(canonical(value)).hexdigest()
+
+
+def find_formless(value: object, path: str = "$") -> tuple[str, str] | None:
+    """The innermost place that has no canonical form, and why; ``None`` if all has one."""
+    try:
+        canonical(value)
+    except Exception as error:  # noqa: BLE001 - of users' classes
+        problem = str(error) or type(error).__name__
+    else:
+        return None
+    for step, part in _parts(value) if path.count(".") + path.count("[") < _SHOWN_DEPTH else ():
+        if found := find_formless(part, path + step):
+            return found
+    return path, problem
+
+
+def _parts(value: object) -> list[tuple[str, object]]:
+    if isinstance(value, dict):
+        return [(f".{key}", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [(f"[{index}]", item) for index, item in enumerate(value)]
+    fields = fields_of(type(value))
+    return (
+        [] if fields is None else [(f".{name}", one) for name, one in fields.read(value)[0].items()]
+    )
+
+
+def _has_plain_keys(value: object) -> bool:
+    """Whether all keys are strings: JSON's encoder would make strings of numbers in silence."""
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return True
+    items: Any = value
+    if kind is dict:
+        if not _TEXT.issuperset(map(type, items)):
+            return False
+        items = items.values()
+    return _CONTAINERS.isdisjoint(map(type, items)) or all(map(_has_plain_keys, items))
+
+
+def _with_pairs(value: Any) -> Any:
+    """Dicts with keys that are not strings as their items, sorted by the keys' forms."""
+    if isinstance(value, dict):
+        if all(type(key) is str for key in value):
+            return {key: _with_pairs(item) for key, item in value.items()}
+        pairs = sorted(
+            ([canonical(key).decode(), _with_pairs(item)] for key, item in value.items()),
+            key=lambda pair: pair[0],
+        )
+        return {"$items": pairs}
+    return [_with_pairs(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _form_of(value: object) -> object:
+    """The form of what JSON does not have; of its parts the encoder asks again."""
+    kind = type(value)
+    if isinstance(value, Iterator):
+        raise TypeError(f"{class_name(kind)} is an iterator, which would be used up")
+    for form in (_form_of_scalar, _form_of_registered, _form_of_fields):
+        found = form(kind, value)
+        if found is not None:
+            return found
+    try:
+        return adapter(Any).dump_python(value, mode="json")
+    except Exception as error:
+        raise TypeError(f"{class_name(kind)} has no form as JSON") from error
+
+
+def _form_of_scalar(kind: type, value: Any) -> object:
+    if isinstance(value, (set, frozenset)):
+        return [json.loads(text) for text in sorted(_encoder.encode(one) for one in value)]
+    if isinstance(value, Enum):
+        return {CLASS: kind.__qualname__, VALUE: value.name}
+    if hasattr(value, "get_secret_value"):
+        return {CLASS: kind.__qualname__, "$sha256": digest(value.get_secret_value())}
+    if kind.__module__ == "numpy" and hasattr(value, "item") and not hasattr(value, "__len__"):
+        found: object = value.item()
+        return found
+    return None
+
+
+def _form_of_registered(kind: type, value: object) -> object:
+    codec = registered(kind) or builtin_codec(kind)
+    return None if codec is None else {CLASS: codec.label, VALUE: codec.encode(value)}
+
+
+def _form_of_fields(kind: type, value: object) -> object:
+    fields = fields_of(kind)
+    if fields is None:
+        return None
+    own, more = fields.read(value)
+    extra = more.get("__pydantic_extra__", {})
+    # By its name alone: a script's module is __main__ in one process only.
+    return {CLASS: kind.__qualname__, **_with_pairs({**own, **extra})}
+
+
+_encoder = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=True, default=_form_of
+)
