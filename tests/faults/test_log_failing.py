@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import independent_checker
+from disks import CachedDisk
 from logs import ID, Settable, event, marks, start, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError
@@ -220,48 +220,12 @@ def test_a_log_that_cannot_be_opened_is_an_error_and_is_left_as_it_is(
 # ---------------------------------------------------------------- failed syncs, and what they lose
 
 
-class Disk(Files):
-    """A disk behind a page cache, of which a failing sync loses what it was to bring there.
-
-    As on Linux: the lost pages are marked clean, the cache still shows them, the next sync says
-    that all is well; only once they are evicted does a reader see what the disk holds.
-
-    :param evicts: whether evicting works; without it nobody ever learns
-    """
-
-    def __init__(self, path: Path, *, evicts: bool = True, syncs: bool = True) -> None:
-        self._path, self._evicts, self._syncs = path, evicts, syncs
-        self.on_disk = b""
-        self._dirty = 0  # what is behind this offset has not been brought to the disk
-        self.fail_next = False
-
-    def sync(self, descriptor: int) -> None:
-        if not self._syncs:
-            return
-        cached = self._path.read_bytes()
-        failed, self.fail_next = self.fail_next, False
-        new = cached[self._dirty :]
-        self.on_disk = self.on_disk[: self._dirty] + (b"\0" * len(new) if failed else new)
-        self._dirty = len(cached)
-        if failed:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def evict(self, descriptor: int) -> None:
-        if self._evicts:
-            dirty = self._path.read_bytes()[self._dirty :]
-            self._path.write_bytes(self.on_disk + dirty)
-
-    def lose_power(self) -> None:
-        """Leave the file as the disk holds it."""
-        self._path.write_bytes(self.on_disk)
-
-
-def syncing_fails(path: Path, disk: Disk) -> tuple[list[int], list[int]]:
+def syncing_fails(path: Path, disk: CachedDisk) -> tuple[list[int], list[int]]:
     """A run with one failing sync, then a power cut: what was acknowledged, and what is there."""
     acknowledged = []
     with log_files.use(disk), writing(path) as writer:
         for n in range(6):
-            disk.fail_next = n == 3
+            disk.fail_sync = n == 3
             if writer.append(event("step_finish", n)):
                 acknowledged.append(n)
     disk.lose_power()
@@ -271,21 +235,21 @@ def syncing_fails(path: Path, disk: Disk) -> tuple[list[int], list[int]]:
 
 
 def test_a_failed_sync_is_never_taken_for_success_later(path: Path) -> None:
-    acknowledged, found = syncing_fails(path, Disk(path))
+    acknowledged, found = syncing_fails(path, CachedDisk(path))
 
     assert acknowledged == found == [0, 1, 2, 3, 4, 5]
     independent_checker.check(path)
 
 
 def test_without_eviction_the_lost_record_would_be_taken_for_there(path: Path) -> None:
-    acknowledged, found = syncing_fails(path, Disk(path, evicts=False))
+    acknowledged, found = syncing_fails(path, CachedDisk(path, evicts=False))
 
     assert 3 in acknowledged
     assert 3 not in found
 
 
 def test_without_syncs_a_power_cut_takes_everything(path: Path) -> None:
-    acknowledged, found = syncing_fails(path, Disk(path, syncs=False))
+    acknowledged, found = syncing_fails(path, CachedDisk(path, syncs=False))
 
     assert len(acknowledged) == 6
     assert found == []
@@ -294,7 +258,7 @@ def test_without_syncs_a_power_cut_takes_everything(path: Path) -> None:
 def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on(
     path: Path,
 ) -> None:
-    disk = Disk(path)
+    disk = CachedDisk(path)
     with log_files.use(disk):
         writer = LogWriter(path, ID)
         writer.append(start())
@@ -309,7 +273,7 @@ def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on
 
 
 def test_a_disk_that_loses_what_it_had_synced_is_not_gone_on_with(path: Path) -> None:
-    disk = Disk(path)
+    disk = CachedDisk(path)
     with log_files.use(disk), writing(path) as writer:
         writer.append(start())
         writer.append(event("step_finish", 1))

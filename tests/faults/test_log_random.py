@@ -17,25 +17,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import independent_checker
+from disks import CachedDisk
 from logs import ID, Settable, event, start
 from tapps_otel import clock
 from tapps_otel.log import files as log_files
 from tapps_otel.log.event import SYNCED
-from tapps_otel.log.files import Files
 from tapps_otel.log.writer import LogWriter
 
 KINDS = ["step_start", "annotation", "step_finish", "step_fail", "span", "workflow_end"]
 
 
-class Disk(Files):
-    """A page cache over a disk; writes and syncs fail on demand, a failed sync loses its bytes."""
+class Disk(CachedDisk):
+    """A disk whose writes fail on demand, too.
+
+    :ivar lost: whether a failed sync has lost something that was not written again yet
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.on_disk = b""
-        self.synced_to = 0  # offset behind which the cache is dirty
-        self.fail_sync = self.fail_write = False
-        self.lost = False  # what was not synced, by a sync that failed
+        super().__init__(path)
+        self.fail_write = self.lost = False
         self.keep = 0
 
     def write(self, descriptor: int, data: bytes) -> None:
@@ -46,19 +46,8 @@ class Disk(Files):
         super().write(descriptor, data)
 
     def sync(self, descriptor: int) -> None:
-        cached = self._path.read_bytes()
-        new = cached[self.synced_to :]
-        failed, self.fail_sync = self.fail_sync, False
-        self.on_disk = self.on_disk[: self.synced_to] + (b"\0" * len(new) if failed else new)
-        self.synced_to = len(cached)
-        if failed:
-            self.lost = True
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def evict(self, descriptor: int) -> None:
-        self._path.write_bytes(self.on_disk + self._path.read_bytes()[self.synced_to :])
-
-    def sync_folder(self, path: Path) -> None: ...
+        self.lost = self.lost or self.fail_sync
+        super().sync(descriptor)
 
 
 class LogLife(RuleBasedStateMachine):
