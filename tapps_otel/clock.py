@@ -1,4 +1,4 @@
-"""The only module that reads clocks, so that tests can set them.
+"""The only module that reads clocks, so that tests can replace them.
 
 Times are wall-clock nanoseconds since 1970 UTC and label events; durations come from the
 monotonic clock. Order never depends on either: it is the log's ``seq``.
@@ -31,27 +31,26 @@ _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 c
 
 
 class Clock(Protocol):
-    """What a settable clock offers; the system's own is the default."""
+    """A clock that replaces the system's."""
 
     def time_ns(self) -> int:
-        """Wall clock, ns since 1970 UTC."""
+        """Return the wall clock, ns since 1970 UTC."""
 
     def monotonic_ns(self) -> int:
-        """A clock that never goes back, ns from any origin."""
+        """Return a clock that never goes back, ns since any origin."""
 
     def sleep(self, seconds: float) -> None:
-        """Let this much time pass."""
+        """Wait for ``seconds``."""
 
 
-# The system's own, until `use` puts others here: call them as clock.time_ns(), never by a name of
-# your own.
+# The system's clock, until `use` replaces it: call clock.time_ns(), do not import the functions.
 time_ns = time.time_ns
 monotonic_ns = time.monotonic_ns
 sleep: Callable[[float], None] = time.sleep
 
 
 async def sleep_async(seconds: float) -> None:
-    """Let ``seconds`` pass for this task alone."""
+    """Wait for ``seconds`` without blocking the event loop."""
     import asyncio
 
     if sleep is time.sleep:
@@ -63,7 +62,7 @@ async def sleep_async(seconds: float) -> None:
 
 @contextmanager
 def use(clock: Clock) -> Iterator[None]:
-    """Let the whole process read ``clock`` for a while. For tests."""
+    """Use ``clock`` in the whole process within the context. For tests."""
     global time_ns, monotonic_ns, sleep
     before = time_ns, monotonic_ns, sleep
     time_ns, monotonic_ns, sleep = clock.time_ns, clock.monotonic_ns, clock.sleep
@@ -77,22 +76,22 @@ _cached = (-1, 0, "")
 
 
 def timestamp(ns: int) -> str:
-    """Write ``ns`` as RFC 3339 UTC with nine digits and ``Z`` (years 1970 to 9999)."""
+    """Format ``ns`` as RFC 3339 UTC with nine digits and ``Z`` (years 1970 to 9999)."""
     global _cached  # noqa: PLW0603 - most events share the second of the one before
     second = ns // _NS
-    known, offset, prefix = _cached  # read at once: another thread may replace it meanwhile
+    known, offset, prefix = _cached  # read once: another thread may replace it meanwhile
     if known != second:
         at = datetime.fromtimestamp(min(max(second, 0), _LAST_SECOND), UTC)
-        # What is left above the offset has ten digits, of which the first is a one.
+        # The difference to this offset has ten digits, the first of which is 1.
         offset, prefix = (second - 1) * _NS, at.strftime("%Y-%m-%dT%H:%M:%S.")
         _cached = (second, offset, prefix)
     return f"{prefix}{str(ns - offset)[1:]}Z"
 
 
 def parse_timestamp(text: str) -> int:
-    """Read what :func:`timestamp` writes; ns since 1970 UTC.
+    """Parse the format of :func:`timestamp` to ns since 1970 UTC.
 
-    :raises ValueError: anything else, a missing digit included
+    :raises ValueError: ``text`` is not exactly in this format
     """
     if len(text) != 30 or text[19] != "." or text[29] != "Z" or not text[20:29].isdecimal():
         msg = f"not an RFC 3339 UTC time with nine digits: {text[:40]!r}"
@@ -102,7 +101,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def timestamp_ns(text: str) -> int:
-    """Read a timestamp of a log, which anybody may have written: 0 for what is not one."""
+    """Parse a timestamp of a log, which any program may have written: 0 if it is invalid."""
     try:
         return parse_timestamp(text)
     except ValueError:

@@ -60,7 +60,7 @@ class FileStore(SpanStore):
 
     def _open(self) -> BinaryIO:
         try:
-            return _files.system().open_given(self._path)
+            return _files.system().open_user_file(self._path)
         except OSError as error:
             reason = f"it cannot be opened: {error.strerror or error}. Give a file or a URL"
             raise SpansError(self.name, reason) from None

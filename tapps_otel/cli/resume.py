@@ -79,7 +79,7 @@ def _enter_working_directory(history: RunHistory) -> None:
     if not isinstance(place, str) or place == str(Path.cwd()):
         return
     try:
-        files.system().go_to(Path(place))
+        files.system().change_directory(Path(place))
     except (OSError, ValueError) as error:
         raise RunConflictError(
             f"run {history.workflow_id!r} began in {place}, where its steps write; cannot change "

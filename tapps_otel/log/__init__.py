@@ -1,1 +1,1 @@
-"""The durable audit log: one append-only JSONL file a run, hash-chained, one writer."""
+"""The durable audit log: an append-only JSONL file for each run, with a hash chain."""

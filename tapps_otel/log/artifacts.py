@@ -1,4 +1,4 @@
-"""Artifacts: files that a step made, summarised. Their content is never copied into the log."""
+"""Summaries of the files that a step produced; their content is never copied into the log."""
 
 from __future__ import annotations
 
@@ -16,50 +16,49 @@ __all__ = ["Artifact", "summarize", "summary_of"]
 
 Artifact: TypeAlias = Path | str | Mapping[str, Any]
 
-_LIMIT: Final = 256 * 1024  # bytes of JSON: an event has to fit into its line
+_LIMIT: Final = 256 * 1024  # bytes of JSON: an event must fit into its line
 
 
 def summarize(artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
-    """``{"name", "path", "sha256", "bytes", "media_type"}`` of each; a mapping is taken as it is.
+    """Summarize each artifact as :func:`summary_of` does; a mapping is its own summary.
 
-    A file is read once, in pieces. One that cannot be read has an ``error`` in place of its hash.
-    What would not fit into an event is left out, and counted in a last ``{"omitted": N}``.
+    Summaries that would not fit into an event are replaced by a final ``{"omitted": N}``.
 
-    :raises TypeError: a mapping holds what is not JSON
+    :raises TypeError: a mapping contains values that are not JSON
     """
     summaries: list[dict[str, Any]] = []
     size = omitted = 0
     for artifact in artifacts:
-        told = dict(artifact) if isinstance(artifact, Mapping) else summary_of(Path(artifact))
-        size += len(msgspec.json.encode(told))
+        summary = dict(artifact) if isinstance(artifact, Mapping) else summary_of(Path(artifact))
+        size += len(msgspec.json.encode(summary))
         if size <= _LIMIT:
-            summaries.append(told)
+            summaries.append(summary)
         else:
             omitted += 1
     return [*summaries, {"omitted": omitted}] if omitted else summaries
 
 
 def summary_of(path: Path, *, name: str | None = None, root: Path | None = None) -> dict[str, Any]:
-    """``{"name", "path", "sha256", "bytes", "media_type"}`` of a file, which is read once.
+    """Return ``{"name", "path", "sha256", "bytes", "media_type"}`` of a file.
 
-    It is read in pieces. A folder has the media type ``inode/directory`` and no hash. What cannot
-    be read has an ``error`` in place of its hash.
+    The file is read once, in blocks. A folder has the media type ``inode/directory`` and no hash;
+    a file that cannot be read has an ``error`` instead of its hash.
 
-    :param name: what its maker calls it, where that is not the file's name
-    :param root: the path is told relative to it, if it is below
+    :param name: name of the artifact, by default that of the file
+    :param root: make the path relative to this folder, if it is below
     """
     shown = path.relative_to(root) if root is not None and path.is_relative_to(root) else path
-    told: dict[str, Any] = {"name": path.name if name is None else name, "path": str(shown)}
+    summary: dict[str, Any] = {"name": path.name if name is None else name, "path": str(shown)}
     files = _files.system()
     try:
         if files.is_folder(path):
-            return {**told, "media_type": "inode/directory"}
+            return {**summary, "media_type": "inode/directory"}
         with files.open_read(path) as file:
             digest, size = sha256(), 0
             while block := file.read(1 << 18):
                 digest.update(block)
                 size += len(block)
     except (OSError, ValueError) as error:  # ValueError: a NUL in a path
-        return {**told, "error": str(error)}
+        return {**summary, "error": str(error)}
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {**told, "sha256": digest.hexdigest(), "bytes": size, "media_type": media_type}
+    return {**summary, "sha256": digest.hexdigest(), "bytes": size, "media_type": media_type}

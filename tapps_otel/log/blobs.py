@@ -1,4 +1,4 @@
-"""Values too large for a line: files named by the SHA-256 of their content."""
+"""Values that are too large for a line, in files named by the SHA-256 of their content."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 __all__ = ["INLINE_LIMIT", "Blobs"]
 
-INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; more goes into a blob
+INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; larger values become blobs
 
 
 class Blobs:
-    """The folder ``<workflow_id>.blobs`` beside a run's log; made with its first blob."""
+    """The folder ``<workflow_id>.blobs`` next to a run's log, created with the first blob."""
 
     def __init__(self, folder: Path, *, sync: bool = True) -> None:
         self._folder, self._sync = folder, sync
 
     def put(self, data: bytes) -> str:
-        """Store ``data``, on the disk before this returns; gives its name (64 hex).
+        """Store ``data`` on the disk and return its name (64 hex digits).
 
         :raises OSError: it cannot be stored
         """
@@ -32,19 +32,19 @@ class Blobs:
         try:
             with files.open_read(path) as file:
                 if sha256(file.read()).hexdigest() == name:
-                    if self._sync:  # who put it there may have been killed, or may not sync
+                    if self._sync:  # its writer may have been killed, or may not sync
                         files.sync(file.fileno())
                         files.sync_folder(self._folder)
                     return name
         except FileNotFoundError:
             pass
-        files.put(path, data, sync=self._sync)
+        files.write_file(path, data, sync=self._sync)
         return name
 
     def get(self, name: str) -> bytes:
-        """Read a blob back; its content is hashed again.
+        """Read a blob and verify its content.
 
-        :raises BlobDamagedError: it is gone, or holds something else
+        :raises BlobDamagedError: it is missing, or its content was changed
         """
         if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
             raise BlobDamagedError(self._folder, f"{name[:80]!r} is not the name of a blob")

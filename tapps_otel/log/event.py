@@ -1,9 +1,9 @@
-"""One event: its fields, its line, and the chain that ties the lines together. Pure.
+"""One event: its fields, its line, and the hash chain between the lines. Pure.
 
 A line is one JSON object that begins ``{"v":1,"seq":N,"event_type":"...",`` and ends with
 ``,"sha":"<64 hex>"}`` and a newline. ``sha`` is the SHA-256 of the previous line's ``sha`` (its 64
 ASCII characters; for line 1 the hex SHA-256 of the workflow_id) followed by this line's bytes
-before its last 75. The hash is over bytes, so that no canonical form of JSON is needed.
+before its last 75. The hash is over bytes, so that JSON needs no canonical form.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-MAX_LINE: Final = 1 << 20  # bytes; a longer line is not ours, and is never held in memory whole
+MAX_LINE: Final = 1 << 20  # bytes; a longer line is damage, and is never held in memory as a whole
 TRAILER: Final = 75  # bytes: ,"sha":"  + 64 hex + "} + newline
 _SHA_KEY: Final = b',"sha":"'
-_NEWLINE: Final = 10  # the byte: looked for quicker than b"\n"
+_NEWLINE: Final = 10  # as an integer, which is found faster than b"\n"
 
-# Synced before they are acknowledged, at durability `commit`. What stands before them in the file
-# is covered by the same sync.
+# With durability `commit`, events of these types are synced before they are acknowledged. The same
+# sync covers the events before them in the file.
 SYNCED: Final = frozenset(
     {"workflow_start", "workflow_end", "step_finish", "step_fail", "step_skip", "log_repair"}
 )
@@ -53,10 +53,10 @@ Json = Raw | UnsetType
 
 
 class Event(msgspec.Struct, kw_only=True, gc=False):
-    """One event as the code handles it; ``UNSET`` fields do not stand in the line.
+    """One event, as this package uses it; ``UNSET`` fields are left out of the line.
 
-    The order of the fields is the order in the line. The public, validated model of the same
-    fields is :class:`tapps_otel.log.model.WorkflowEvent`.
+    Its fields are in the order of the line. :class:`tapps_otel.log.model.WorkflowEvent` is the
+    public, validated model of these fields.
     """
 
     v: int = VERSION
@@ -107,41 +107,41 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 
 
-# What `decode` does with nearly every line, at once. It refuses escaped lone surrogates, and raises
-# a RecursionError for what is nested too deep.
+# The fast path of `decode`. It rejects escaped lone surrogates, and raises RecursionError if a line
+# is nested too deep.
 decode_plain: Final = _decoder.decode
 
 
 def genesis(workflow_id: str) -> bytes:
-    """What the chain of this run's log starts from: 64 ASCII characters."""
+    """Return the start of the hash chain of this run's log: 64 ASCII characters."""
     return sha256(workflow_id.encode()).hexdigest().encode()
 
 
 def line_start(seq: int) -> bytes:
-    """The bytes that the line with this ``seq`` begins with."""
+    """Return the bytes that the line with this ``seq`` begins with."""
     return b'{"v":1,"seq":%d,' % seq
 
 
 def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
-    """Make the event's line and its ``sha``, chained to the ``previous`` line's.
+    """Return the event's line and its ``sha``, chained to that of the ``previous`` line.
 
-    Floats must be finite: a NaN is written as null (the values layer refuses them earlier).
+    Floats must be finite: a NaN is written as null (:mod:`tapps_otel.run.values` rejects it).
 
-    :raises TypeError: a value that JSON does not know
-    :raises ValueError: an integer of more than 4300 digits; a newline inside raw JSON
+    :raises TypeError: a value is not of a JSON type
+    :raises ValueError: an integer has more than 4300 digits, or raw JSON contains a newline
     """
     try:
         body = _encoder.encode(event)[:-1]
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
         body = _encode_escaped(event)[:-1]
-    if _NEWLINE in body:  # raw JSON that somebody made pretty: it would break the line in two
-        raise ValueError("an event's raw JSON holds a newline")
+    if _NEWLINE in body:  # pretty-printed raw JSON would split the line
+        raise ValueError("an event's raw JSON contains a newline")
     sha = sha256(previous + body).hexdigest().encode()
-    return b"".join((body, _SHA_KEY, sha, b'"}\n')), sha  # in half the time of a format
+    return b"".join((body, _SHA_KEY, sha, b'"}\n')), sha  # twice as fast as formatting
 
 
 def trailing_sha(line: bytes) -> bytes | None:
-    """The ``sha`` that a line ends with, newline or not; ``None`` without a whole trailer."""
+    """Return the ``sha`` at the end of a line; ``None`` without a complete trailer."""
     end = len(line) - 1 if line.endswith(b"\n") else len(line)
     sha = line[end - 66 : end - 2]
     if len(sha) != 64 or line[end - 74 : end - 66] != _SHA_KEY or line[end - 2 : end] != b'"}':
@@ -150,9 +150,9 @@ def trailing_sha(line: bytes) -> bytes | None:
 
 
 def decode(line: bytes) -> Event:
-    """Read one line, its newline optional. Unknown fields are passed over.
+    """Decode one line, with or without newline. Unknown fields are ignored.
 
-    :raises ValueError: not JSON, nested too deep, a field of the wrong type, an infinite number
+    :raises ValueError: not JSON, nested too deep, a field of a wrong type, an infinite number
     """
     try:
         return _decoder.decode(line)
@@ -168,7 +168,7 @@ def decode(line: bytes) -> Event:
 
 
 def loads(line: bytes) -> dict[str, Any]:
-    """Read one line as plain Python values, unknown fields too. Slow; takes lone surrogates.
+    """Decode one line as plain Python values, including unknown fields and lone surrogates. Slow.
 
     :raises ValueError: not a JSON object, nested too deep, a number out of range
     """
@@ -182,7 +182,7 @@ def loads(line: bytes) -> dict[str, Any]:
 
 
 def raw_json(value: object) -> Raw:
-    """Encode a JSON-native value for a ``Raw`` field; large integers stay exact."""
+    """Encode a JSON value for a ``Raw`` field; large integers stay exact."""
     try:
         return Raw(_encoder.encode(value))
     except UnicodeEncodeError:
@@ -190,7 +190,7 @@ def raw_json(value: object) -> Raw:
 
 
 def _encode_escaped(event: Event) -> bytes:
-    """Encode with every character above ASCII escaped."""
+    """Encode with all non-ASCII characters escaped, which lone surrogates need."""
     parts = []
     for field in event.__struct_fields__:
         value = getattr(event, field)
@@ -202,7 +202,7 @@ def _encode_escaped(event: Event) -> bytes:
 
 
 def _decode_escaped(line: bytes) -> Event:
-    """Read a line with escaped lone surrogates, which the fast decoder refuses."""
+    """Decode a line with escaped lone surrogates, which the fast decoder rejects."""
     fields = loads(line)
     raws = {name: raw_json(fields.pop(name)) for name in _RAW_FIELDS & fields.keys()}
     event = msgspec.convert(fields, Event)
@@ -212,7 +212,7 @@ def _decode_escaped(line: bytes) -> Event:
 
 
 def _finite_only(value: Any) -> Any:
-    """Put null for what JSON has no number for, as the fast encoder does."""
+    """Replace non-finite numbers by null, as the fast encoder does."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):

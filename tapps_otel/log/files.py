@@ -1,7 +1,7 @@
-"""The only module that makes file system calls, and a twin of it that fails on demand.
+"""The only module that makes file system calls, and a double of it that fails on demand.
 
-What each call promises stands with it; what a log promises follows from their order, which
-:mod:`~tapps_otel.log.writer` and :mod:`~tapps_otel.log.lease` choose.
+Each method documents what it promises. What a log promises follows from the order of the calls,
+which :mod:`~tapps_otel.log.writer` and :mod:`~tapps_otel.log.lease` choose.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["FaultyFiles", "Files", "NotRegularFileError", "system", "use"]
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 
-# O_NOFOLLOW: an id must not lead out of the folder by a link. O_NONBLOCK: opening a FIFO that
-# stands in the log's place must fail, not wait for a reader. Neither changes a regular file.
+# O_NOFOLLOW: an id must not lead out of the folder through a link. O_NONBLOCK: opening a FIFO in
+# the place of a log must fail, not wait for a reader. Neither matters for a regular file.
 _SAFE: Final = (
     getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 )
@@ -42,14 +42,14 @@ _UNLOCKED: Final = getattr(fcntl, "F_UNLCK", 2)
 
 
 class NotRegularFileError(OSError):
-    """A folder, FIFO, device or link stands where a file was looked for."""
+    """There is a folder, FIFO, device or link in the place of a file."""
 
 
 class Files:
-    """System calls on files. Every method may raise :class:`OSError`."""
+    """File system calls. Every method may raise :class:`OSError`."""
 
     def open_append(self, path: Path, *, create: bool) -> int:
-        """Open for reading and appending; links and special files are refused.
+        """Open for reading and appending; links and special files are rejected.
 
         A new file is private (0600) and survives a power cut: its folder is synced.
         """
@@ -57,14 +57,14 @@ class Files:
             msg = "tapps_otel keeps logs on Linux and macOS only: this system has no file locks"
             raise PlatformError(msg)
         try:
-            descriptor = self._regular(os.open(path, _APPEND), path)
+            descriptor = self._check_regular(os.open(path, _APPEND), path)
         except FileNotFoundError:
             if not create:
                 raise
             self.make_folder(path.parent)
-            descriptor = self._regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
+            descriptor = self._check_regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
         try:
-            if not self.size(descriptor):  # new, or its maker was killed before this line
+            if not self.size(descriptor):  # new, or its creator was killed before this line
                 self.sync_folder(path.parent)
         except BaseException:
             os.close(descriptor)
@@ -72,66 +72,66 @@ class Files:
         return descriptor
 
     def open_read(self, path: Path) -> BinaryIO:
-        """Open for reading, with a large buffer; links and special files are refused."""
-        descriptor = self._regular(os.open(path, os.O_RDONLY | _SAFE), path)
+        """Open for reading, with a large buffer; links and special files are rejected."""
+        descriptor = self._check_regular(os.open(path, os.O_RDONLY | _SAFE), path)
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
 
-    def open_given(self, path: Path) -> BinaryIO:
-        """Open a file of the user's own for reading; links are followed, special files refused."""
+    def open_user_file(self, path: Path) -> BinaryIO:
+        """Open a user's file for reading; links are followed, special files are rejected."""
         flags = _SAFE & ~getattr(os, "O_NOFOLLOW", 0)
-        descriptor = self._regular(os.open(path, os.O_RDONLY | flags), path)
+        descriptor = self._check_regular(os.open(path, os.O_RDONLY | flags), path)
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
 
     def reader(self, descriptor: int) -> BinaryIO:
-        """Read an open file from its start; the descriptor stays open afterwards."""
+        """Return a reader from the start of an open file; closing it keeps the descriptor open."""
         os.lseek(descriptor, 0, os.SEEK_SET)
         return os.fdopen(descriptor, "rb", buffering=1 << 18, closefd=False)
 
     def writer(self, descriptor: int) -> BinaryIO:
-        """Write to an open file through a large buffer; the descriptor stays open afterwards."""
+        """Return a buffered writer to an open file; closing it keeps the descriptor open."""
         return os.fdopen(descriptor, "wb", buffering=1 << 18, closefd=False)
 
     def read_at(self, descriptor: int, length: int, offset: int) -> bytes:
-        """Read up to ``length`` bytes at ``offset``; fewer only where the file ends."""
+        """Read ``length`` bytes at ``offset``; fewer only at the end of the file."""
         return os.pread(descriptor, length, offset)
 
     def size(self, descriptor: int) -> int:
-        """Size of an open file in bytes."""
+        """Return the size of an open file in bytes."""
         return os.fstat(descriptor).st_size
 
     def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data`` at the file's end. Promises nothing about a power cut.
+        """Write all of ``data`` at the end of the file, without any promise for a power cut.
 
-        After an error any part of it may be in the file.
+        After an error, the file may hold any part of it.
         """
         written = os.write(descriptor, data)
-        while written < len(data):  # a signal, or a disk that fills up
+        while written < len(data):  # a signal, or a disk that is full
             data = data[written:]
             written = os.write(descriptor, data)
 
     def position(self, descriptor: int) -> int:
-        """Where the last write of this descriptor ended (bytes): with O_APPEND, the file's end."""
+        """Return the offset at which this descriptor's last write ended."""
         return os.lseek(descriptor, 0, os.SEEK_CUR)
 
     def sync(self, descriptor: int) -> None:
-        """Bring what was written to the disk, as far as the disk tells the truth."""
+        """Flush what was written to the disk, as far as the disk tells the truth."""
         if sys.platform == "darwin":
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync there stops at the disk's cache
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync only reaches the disk's cache
         else:
             os.fdatasync(descriptor)
 
     def evict(self, descriptor: int) -> None:
-        """Let later reads see what the disk holds: after a failed sync the cache shows more."""
+        """Drop the file from the page cache, which still shows what a failed sync has lost."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self, descriptor: int) -> None:
-        """Close; an error is passed over, what mattered was synced before."""
+        """Close and ignore errors: what matters was synced before."""
         with suppress(OSError):
             os.close(descriptor)
 
     def make_folder(self, path: Path) -> None:
-        """Make a private folder (0700) and its parents, each synced into its own parent."""
+        """Create a private folder (0700) and its parents, each synced into its own parent."""
         if path.is_dir():
             return
         self.make_folder(path.parent)
@@ -140,40 +140,38 @@ class Files:
         self.sync_folder(path.parent)
 
     def sync_folder(self, path: Path) -> None:
-        """Bring a folder's list of names to the disk."""
+        """Flush a folder's list of names to the disk."""
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
-    def put(self, path: Path, data: bytes, *, sync: bool) -> None:
-        """Put a whole file in place, or none: a crash leaves no half of it under this name."""
+    def write_file(self, path: Path, data: bytes, *, sync: bool) -> None:
+        """Write a file atomically: after a crash it is complete, or not there."""
         self.make_folder(path.parent)
         with self.new_file(path, replace=True, sync=sync) as descriptor:
             self.write(descriptor, data)
 
     @contextmanager
     def new_file(self, path: Path, *, replace: bool, sync: bool) -> Iterator[int]:
-        """Write a private file that stands under its name once it is whole, or never.
+        """Yield a descriptor for a private file that appears under its name once it is complete.
 
-        Gives a descriptor to write to. A crash leaves a part of it under another name in the same
-        folder. A folder, FIFO, device or link of that name is refused; so is a file, without
-        ``replace``. One that comes up in the very last moment is replaced.
-
-        :raises FileExistsError: there is a file of that name
+        A crash leaves a partial file under another name in the same folder. An existing folder,
+        FIFO, device or link of that name is rejected; so is an existing file, without ``replace``.
+        A file that another process creates at the last moment is replaced.
         """
-        self._refuse_taken(path, replace=replace)
+        self._check_free(path, replace=replace)
         part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
-        except OSError as error:  # of the name that the caller knows
+        except OSError as error:  # name the file that the caller asked for
             raise OSError(error.errno, error.strerror, str(path)) from None
         try:
             yield descriptor
             if sync:
                 self.sync(descriptor)
-            self._refuse_taken(path, replace=replace)
+            self._check_free(path, replace=replace)
             os.rename(part, path)
         except BaseException:
             with suppress(OSError):
@@ -189,10 +187,10 @@ class Files:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, data, 0)
 
-    def changes(self, folder: Path, suffix: str) -> Iterator[tuple[int, str]]:
-        """When a folder's files last changed (ns since 1970 UTC), and their names, in no order.
+    def modification_times(self, folder: Path, suffix: str) -> Iterator[tuple[int, str]]:
+        """Yield the modification times (ns since 1970 UTC) and names of a folder's files, unsorted.
 
-        Only files whose names end so; nothing where there is no folder.
+        Only of files whose names end with ``suffix``; of none if the folder does not exist.
         """
         with suppress(FileNotFoundError), os.scandir(folder) as found:
             for entry in found:
@@ -204,10 +202,12 @@ class Files:
                         continue
 
     def lock(self, descriptor: int) -> bool:
-        """Take an exclusive lock that dies with this open file, without waiting; ``False``: held.
+        """Take an exclusive lock that lasts until this open file is closed; do not wait.
 
-        An open file description lock where there are such (a close of another descriptor of the
-        same file in this process would drop a plain one), else ``flock``.
+        It is an open file description lock where the system has them (a plain lock would be
+        dropped if this process closed another descriptor of the file), else ``flock``.
+
+        :returns: ``False`` if another open file holds the lock
         """
         try:
             if hasattr(fcntl, "F_OFD_SETLK"):
@@ -222,7 +222,7 @@ class Files:
         return True
 
     def is_locked(self, descriptor: int) -> bool:
-        """Whether another open file holds the lock; takes nothing (``flock``: for a moment)."""
+        """Return whether another open file holds the lock, without taking it (except ``flock``)."""
         if hasattr(fcntl, "F_OFD_GETLK"):
             wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
@@ -233,47 +233,47 @@ class Files:
         return False
 
     def read_text(self, path: str) -> str | None:
-        """A small file of the system's own (``/proc``); ``None`` where there is none."""
+        """Return the content of a small system file (``/proc``); ``None`` if it does not exist."""
         with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 20)
         return None
 
-    def content_of(self, path: str) -> bytes:
-        """A small file of the user's own, as a certificate is; links are followed."""
+    def read_bytes(self, path: str) -> bytes:
+        """Return the content of a user's small file, as a certificate; links are followed."""
         with open(path, "rb") as file:
             return file.read(1 << 20)
 
     def is_folder(self, path: Path) -> bool:
-        """Whether there is a folder."""
+        """Return whether there is a folder of this name."""
         return path.is_dir()
 
-    def go_to(self, folder: Path) -> None:
-        """Make a folder this process's working directory: for programs, never for a library."""
+    def change_directory(self, folder: Path) -> None:
+        """Change the working directory of this process. For programs, never for a library."""
         os.chdir(folder)
 
     def free_bytes(self, folder: Path) -> int:
-        """What is left on the disk for users who are not root."""
+        """Return the free space on the disk for users other than root."""
         found = os.statvfs(folder)
         return found.f_bavail * found.f_frsize
 
     def remove(self, path: Path) -> None:
-        """Remove a file that was made to try something out; never a log."""
+        """Remove a file that was created as a test; never a log."""
         os.unlink(path)
 
-    def is_same(self, path: Path, other: Path) -> bool:
-        """Whether both name one file or folder, also by links; not where one is not there."""
+    def is_same_file(self, path: Path, other: Path) -> bool:
+        """Return whether both are the same file or folder; ``False`` if one does not exist."""
         with suppress(FileNotFoundError):
             return os.path.samefile(path, other)
         return False
 
-    def _refuse_taken(self, path: Path, *, replace: bool) -> None:
+    def _check_free(self, path: Path, *, replace: bool) -> None:
         with suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
             if not replace:
-                raise FileExistsError(errno.EEXIST, "a file of that name is there", str(path))
+                raise FileExistsError(errno.EEXIST, "a file of that name exists", str(path))
 
-    def _regular(self, descriptor: int, path: Path) -> int:
+    def _check_regular(self, descriptor: int, path: Path) -> int:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)
@@ -281,13 +281,13 @@ class Files:
 
 
 class FaultyFiles(Files):
-    """The same calls, one kind of which fails from its n-th time on. For tests.
+    """File system calls one of which fails from its n-th call on. For tests.
 
     :param call: name of the method that fails, as ``"write"`` or ``"sync"``
-    :param nth: which of its calls fails first, from 1
-    :param times: how many fail in a row from there; ``None`` for all
+    :param nth: number of the first call that fails, from 1
+    :param times: number of calls that fail in a row; ``None`` for all
     :param error: the errno
-    :param keep: how many bytes of a failing write still reach the file
+    :param keep: number of bytes of a failing write that still reach the file
     """
 
     def __init__(
@@ -319,14 +319,14 @@ _files: Files = Files()
 
 
 def system() -> Files:
-    """The file system in use: the real one, unless a test replaced it."""
+    """Return the file system calls in use: the real ones, unless a test replaced them."""
     return _files
 
 
 @contextmanager
 def use(files: Files) -> Iterator[None]:
-    """Let everything opened meanwhile go through ``files``. For tests."""
-    global _files  # noqa: PLW0603 - the one switch between the real calls and a test's twin
+    """Use ``files`` for everything that is opened within the context. For tests."""
+    global _files  # noqa: PLW0603 - the one switch between the real calls and a test's double
     before, _files = _files, files
     try:
         yield

@@ -1,8 +1,9 @@
-"""The lease: the right of one process to carry a run on and to write its log.
+"""The lease: the right of one process to run a run and to write its log.
 
-A lock on ``<workflow_id>.lease``, held by an open file, so that it ends with the process, however
-that ends; no heartbeats, no time-outs. The file is never removed: two processes could then hold
-locks on two files of one name. Not sure on network file systems.
+It is a lock on ``<workflow_id>.lease`` that belongs to an open file, so that it ends with the
+process, however that ends: without heartbeats and without time-outs. The file is never removed,
+because then two processes could hold locks on two files of the same name. Network file systems may
+not honour the lock.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ __all__ = ["Lease", "holder"]
 
 
 class Lease:
-    """Held from construction to :meth:`release`.
+    """A lease, held from construction to :meth:`release`.
 
-    :raises RunBusyError: somebody else holds it, this process included
-    :raises OSError: the file cannot be opened or made
+    :raises RunBusyError: it is held already, by another process or by this one
+    :raises OSError: its file cannot be opened or created
     """
 
     def __init__(self, path: Path, workflow_id: str) -> None:
         self._files, self._descriptor = _files.system(), -1
-        _leases.add(self)  # before there is anything that a child could inherit
+        _leases.add(self)  # before there is a descriptor that a child could inherit
         self._descriptor = self._files.open_append(path, create=True)
         try:
             if not self._files.lock(self._descriptor):
                 raise RunBusyError(workflow_id, *_read_holder(self._files, self._descriptor))
-            self._label()
+            self._write_label()
         except BaseException:
             self.release()
             raise
 
-    def _label(self) -> None:
-        # Written after the lock is ours: a loser must not overwrite the holder's name.
+    def _write_label(self) -> None:
+        # Only once the lock is held: a process that loses must not overwrite the holder's label.
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         self._files.replace_content(self._descriptor, text.encode())
 
     def release(self) -> None:
-        """Give the lease up; a second call does nothing.
+        """Release the lease; a second call does nothing.
 
-        A forked child has let go of its copy by itself, and the parent goes on holding the lease.
+        A forked child has closed its copy already, and the parent keeps the lease.
         """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
@@ -57,7 +58,7 @@ class Lease:
 
 
 def holder(path: Path) -> tuple[int | None, str | None] | None:
-    """Who holds a lease, as ``(pid, host)``; ``None`` when nobody does. Takes nothing."""
+    """Return the holder of a lease as ``(pid, host)``, ``None`` if it is free. Does not take it."""
     files = _files.system()
     try:
         file = files.open_read(path)
@@ -69,7 +70,7 @@ def holder(path: Path) -> tuple[int | None, str | None] | None:
 
 
 def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str | None]:
-    """Read the label; it may be half written, or anybody's."""
+    """Read the label, which may be incomplete or have any content."""
     label: Any
     try:
         label = json.loads(files.read_at(descriptor, 1024, 0))
@@ -82,7 +83,7 @@ def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str 
     )
 
 
-# A lock belongs to the open file, which a forked child shares: it would outlive the parent in it.
+# The lock belongs to the open file, which a forked child shares: the child would keep it.
 _leases: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 

@@ -1,8 +1,8 @@
-"""Reading a log: as a stream, with its chain checked, in bounded memory and without a lock.
+"""Reads a log as a stream and verifies its hash chain, in bounded memory and without a lock.
 
-A :class:`Checker` is given the lines in order and says which of them the chain vouches for. Bytes
-that it does not vouch for are forgiven only where a later line of the chain declares exactly them
-(a ``log_repair``); at the end of the file they are a :class:`Region`.
+A :class:`Checker` is fed the lines in order and tells which of them the chain verifies. Bytes that
+it does not verify are accepted only if a later line of the chain declares exactly these bytes (a
+``log_repair``); at the end of the file they are a :class:`Region`.
 """
 
 from __future__ import annotations
@@ -40,26 +40,27 @@ __all__ = [
     "check",
     "follow",
     "follow_lines",
-    "is_ours",
     "lines",
+    "may_be_log",
+    "raise_if_damaged",
     "read",
-    "refuse_damage",
 ]
 
-_BODY: Final = slice(-TRAILER)  # of a line; made once, and not for each of them
+_BODY: Final = slice(-TRAILER)  # of a line; created once, not for each line
 _END: Final = slice(-TRAILER, None)
 _VERSION: Final = re.compile(rb'\{"v":(\d{1,9}),"seq":')
-_NEWER: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
-_OURS: Final = b'{"v":1,"seq":1,'
+_NEWER_FIRST_LINE: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
+_FIRST_LINE: Final = b'{"v":1,"seq":1,'
 
 
 class Region(Struct):
-    """Bytes that the chain does not vouch for, from ``offset`` on.
+    """Bytes that the chain does not verify, from ``offset`` on.
 
-    :ivar problem: what is wrong with the first line of them
-    :ivar cut_seals: how many of its lines, from the second on, are the beginning of a repair
-    :ivar whole_lines: whether any line in it ends with a whole ``sha``
-    :ivar readable: event types of those that hold no NUL (``?`` for what is none of ours)
+    :ivar problem: what is wrong with its first line
+    :ivar partial_repairs: number of its lines, from the second on, that are the start of a repair
+    :ivar has_nul: whether it contains a NUL byte
+    :ivar whole_lines: whether any of its lines ends with a complete ``sha``
+    :ivar readable: event types of those lines, if they contain no NUL (``?`` for unknown types)
     :ivar terminated: whether its last byte is a newline
     """
 
@@ -67,34 +68,34 @@ class Region(Struct):
     problem: str
     length: int = 0
     lines: int = 0
-    cut_seals: int = 0
-    holds_nul: bool = False
+    partial_repairs: int = 0
+    has_nul: bool = False
     terminated: bool = True
     whole_lines: bool = False
     readable: set[str] = set()
 
     @property
     def torn(self) -> bool:
-        """Whether a write that a crash cut short can have left this, or one that is under way.
+        """Whether an incomplete write, by a crash or still in progress, can have left this.
 
         A torn line has no newline, or lost a block (NULs). A repair begins with the newline that
-        the torn line lacks; cut short, it leaves that line terminated and the beginning of itself,
-        and so does the repair of that. A line with a whole ``sha`` was written whole.
+        the torn line lacks; if the repair is cut short as well, the torn line is terminated and
+        the start of the repair follows. A line with a complete ``sha`` was written completely.
         """
         return not self.whole_lines and (
-            not self.terminated or self.holds_nul or self.lines - self.cut_seals == 1
+            not self.terminated or self.has_nul or self.lines - self.partial_repairs == 1
         )
 
 
 class Checker:
-    """Follows the chain line by line. Pure: it is given bytes.
+    """Verifies the chain line by line. Pure: it is fed bytes.
 
-    :ivar seq: of the last good line, 0 before the first
-    :ivar sha: of the last good line (64 ASCII characters)
-    :ivar end: offset behind the last good line, its newline included
-    :ivar whole: ``False`` while the last good line lacks its newline
-    :ivar region: what stands behind the last good line, if anything does
-    :ivar repairs: declared damage passed over so far, ``[(offset, length), ...]``
+    :ivar seq: seq of the last verified line, 0 before the first
+    :ivar sha: sha of the last verified line (64 ASCII characters)
+    :ivar end: offset of the end of the last verified line, after its newline
+    :ivar whole: ``False`` while the last verified line lacks its newline
+    :ivar region: unverified bytes after the last verified line, if any
+    :ivar repairs: declared damage so far, ``[(offset, length), ...]``
     """
 
     __slots__ = ("_hash", "_path", "end", "region", "repairs", "seq", "sha", "whole")
@@ -107,11 +108,11 @@ class Checker:
         self._hash = sha256()
 
     @classmethod
-    def behind(cls, path: Path | str, seq: int, line: bytes, end: int) -> Checker:
-        """Stand behind a line from the middle of a log, which is taken at its word.
+    def after(cls, path: Path | str, seq: int, line: bytes, end: int) -> Checker:
+        """Return a checker that starts after a line from the middle of a log, which it trusts.
 
-        :param line: it ends with a whole ``sha``
-        :param end: offset behind it
+        :param line: a line that ends with a complete ``sha``
+        :param end: offset of its end
         """
         checker = cls(path, "")
         text = line if line[-1:] == b"\n" else line + b"\n"
@@ -120,13 +121,12 @@ class Checker:
         return checker
 
     def feed(self, line: bytes) -> Event | None:
-        """Take the next line, or the piece of one that the file ends with.
+        """Check the next line, or the partial line that the file ends with.
 
-        Gives its event if the chain vouches for it.
-
-        :raises LogVersionError: a newer format
+        :returns: its event if the chain verifies it, else ``None``
+        :raises LogVersionError: the line has a newer format
         """
-        # Nearly every line of nearly every log goes this way; the rest takes its time.
+        # The fast path of nearly every line.
         seq = self.seq + 1
         if self.region is None and self.whole and line.startswith(b'{"v":1,"seq":%d,' % seq):
             sha = sha256(self.sha + line[_BODY]).hexdigest().encode()
@@ -134,17 +134,17 @@ class Checker:
                 try:
                     event = decode_plain(line)
                 except (ValueError, RecursionError):
-                    return self._feed_odd(line)
+                    return self._feed_slowly(line)
                 if event.seq == seq and event.v == 1:
                     self.seq, self.sha = seq, sha
                     self.end += len(line)
                     return event
-        return self._feed_odd(line)
+        return self._feed_slowly(line)
 
-    def _feed_odd(self, line: bytes) -> Event | None:
-        """A line that only lacks its newline, a repair, or one that nothing vouches for."""
+    def _feed_slowly(self, line: bytes) -> Event | None:
+        """Check a line without newline, after damage, or with content that is unusual or wrong."""
         whole = line[-1:] == b"\n"
-        text = line if whole else line + b"\n"  # a record that only lacks its newline is whole
+        text = line if whole else line + b"\n"  # a line that only lacks its newline is complete
         if self.region is None:
             if self._is_next(text):
                 event = _decode_next(text, self.seq + 1)
@@ -183,25 +183,25 @@ class Checker:
         self._hash.update(line)
         region.length += len(line)
         region.lines += 1
-        region.cut_seals += region.lines > 1 and self._is_cut_seal(line)
-        holds_nul = b"\0" in line
-        region.holds_nul = region.holds_nul or holds_nul
+        region.partial_repairs += region.lines > 1 and self._is_partial_repair(line)
+        has_nul = b"\0" in line
+        region.has_nul = region.has_nul or has_nul
         region.terminated = line.endswith(b"\n")
         if trailing_sha(line) is not None:
             region.whole_lines = True
-            if not holds_nul:
+            if not has_nul:
                 region.readable.add(_type_of(line))
 
-    def _is_cut_seal(self, line: bytes) -> bool:
+    def _is_partial_repair(self, line: bytes) -> bool:
         start = line_start(self.seq + 1) + b'"event_type":"log_repair",'
         begun = line.removesuffix(b"\n")
         return begun.startswith(start) or (begun != b"" and start.startswith(begun))
 
     def _repair(self, line: bytes, region: Region) -> Event | None:
-        """Take a good line behind a region, if it declares exactly the region."""
+        """Accept a verified line after a region if it declares exactly this region."""
         event = _decode_next(line, self.seq + 1)
-        claim = [(region.offset, region.length, self._hash.hexdigest())]
-        if event is None or event.event_type != "log_repair" or event.damage != claim:
+        declared = [(region.offset, region.length, self._hash.hexdigest())]
+        if event is None or event.event_type != "log_repair" or event.damage != declared:
             return None
         self.repairs.append((region.offset, region.length))
         self.region = None
@@ -210,29 +210,32 @@ class Checker:
         self.end = region.offset + region.length
         return event
 
-    def claim(self, region: Region) -> list[tuple[int, int, str]]:
-        """What a repair of ``region`` has to declare, with the newline that it may have to add."""
+    def declaration(self, region: Region) -> list[tuple[int, int, str]]:
+        """Return what a repair of ``region`` must declare, including a newline that it adds."""
         digest, length = self._hash.copy(), region.length
         if not region.terminated:
             digest.update(b"\n")
             length += 1
         return [(region.offset, length, digest.hexdigest())]
 
-    def _explain(self, line: bytes) -> str:  # noqa: PLR0911 - a list of what can be wrong
-        due = self.seq + 1
+    def _explain(self, line: bytes) -> str:  # noqa: PLR0911 - one return for each problem
+        expected = self.seq + 1
         if len(line) > MAX_LINE + TRAILER:
             return f"a line of more than {MAX_LINE} bytes"
         if b"\0" in line:
-            return "NUL bytes: the disk never got this block"
+            return "NUL bytes: this block was never written to disk"
         if not line.endswith(b"\n"):
             return "an unfinished line"
-        if not line.startswith(line_start(due)):
-            return f"the line does not begin with seq {due}: lines were removed, moved or doubled"
+        if not line.startswith(line_start(expected)):
+            return (
+                f"the line does not begin with seq {expected}: lines were removed, moved or "
+                "duplicated"
+            )
         if trailing_sha(line) is None:
-            return "the line has no whole sha at its end"
+            return "the line has no complete sha at its end"
         if sha256(self.sha + line[_BODY]).hexdigest().encode() != line[-67:-3]:
-            return "the line's sha does not fit: it, or a line before it, was changed"
-        return "the sha fits, but the line is not an event"
+            return "the line's sha does not match: this line, or one before it, was changed"
+        return "the sha matches, but the line is not an event"
 
 
 def _decode_next(line: bytes, seq: int) -> Event | None:
@@ -240,7 +243,7 @@ def _decode_next(line: bytes, seq: int) -> Event | None:
         event = decode(line)
     except ValueError:
         return None
-    # JSON takes the last of two equal keys: the prefix alone does not say what was decoded.
+    # Of two equal keys JSON takes the last: the prefix alone does not tell what was decoded.
     return event if event.seq == seq and event.v == 1 else None
 
 
@@ -249,28 +252,30 @@ def _type_of(line: bytes) -> str:
         event_type = decode(line).event_type
     except ValueError:
         return "?"
-    return event_type if event_type in EVENT_TYPES else "?"  # a hostile file may hold millions
+    return (
+        event_type if event_type in EVENT_TYPES else "?"
+    )  # a hostile file may contain millions of types
 
 
-def is_ours(head: bytes) -> bool:
-    """Whether a file that begins so can be a log: empty, cut short, or never brought to disk.
+def may_be_log(head: bytes) -> bool:
+    """Return whether a file with this beginning can be a log: also if empty, torn, or all NULs.
 
-    One of a newer format can, too: reading it says so.
+    Also if its format is newer: reading it raises then.
     """
-    if _NEWER.match(head):
+    if _NEWER_FIRST_LINE.match(head):
         return True
     first, newline, rest = head.partition(b"\n")
-    start = first[: len(_OURS)]
-    if start.strip(b"\0") and not _OURS.startswith(start):
+    start = first[: len(_FIRST_LINE)]
+    if start.strip(b"\0") and not _FIRST_LINE.startswith(start):
         return False
-    # A first line that was cut before it said whose it is, and sealed: the next one says it.
-    return len(first) >= len(_OURS) or not newline or (first != b"" and is_ours(rest))
+    # The first line was torn too early to tell, and sealed: the next line tells.
+    return len(first) >= len(_FIRST_LINE) or not newline or (first != b"" and may_be_log(rest))
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file, split at newlines alone; what is too long comes in pieces.
+    """Yield the lines of a file, split only at newlines; a line that is too long comes in pieces.
 
-    Ends at the first line without a newline: what a writer adds meanwhile is not its next line.
+    Ends at the first line without a newline: bytes that a writer adds meanwhile are not a new line.
     """
     limit = MAX_LINE + TRAILER + 1
     while line := file.readline(limit):
@@ -280,14 +285,14 @@ def lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read(path: Path, workflow_id: str, *, checker: Checker | None = None) -> Iterator[Event]:
-    """Stream the events of a log, in order, each only once the chain vouches for it.
+    """Yield the events of a log in order, each once the chain has verified it.
 
-    A torn end is passed over in silence: it is an event in the making, or a crash's.
+    A torn end is ignored: an event is being written there, or a crash cut it short.
 
-    :param checker: holds where the chain stands, for a caller that wants to know
+    :param checker: pass one to learn the state of the chain
     :raises FileNotFoundError: no such file
-    :raises LogDamagedError: at the place of the damage, after the events before it
-    :raises LogVersionError: a newer format
+    :raises LogDamagedError: the log is damaged; raised after the events before the damage
+    :raises LogVersionError: the log has a newer format
     """
     checker = checker or Checker(path, workflow_id)
     with _files.system().open_read(path) as file:
@@ -295,13 +300,13 @@ def read(path: Path, workflow_id: str, *, checker: Checker | None = None) -> Ite
             event = checker.feed(line)
             if event is not None:
                 yield event
-    refuse_damage(checker, path)
+    raise_if_damaged(checker, path)
 
 
-def refuse_damage(checker: Checker, path: Path) -> None:
-    """At a file's end, tell damage from an end that a crash can have torn.
+def raise_if_damaged(checker: Checker, path: Path) -> None:
+    """Raise at the end of a file if the unverified bytes there are not merely torn.
 
-    :raises LogDamagedError: damage
+    :raises LogDamagedError: no crash can have left them
     """
     region = checker.region
     if region is not None and not region.torn:
@@ -311,11 +316,11 @@ def refuse_damage(checker: Checker, path: Path) -> None:
 class CheckReport(Struct, frozen=True):
     """What a check of a log found.
 
-    :ivar seq: of the last good line
-    :ivar sha: of the last good line: the head to keep elsewhere, if cutting the end must show
-    :ivar size: bytes in the file
+    :ivar seq: seq of the last verified line
+    :ivar sha: sha of the last verified line; a copy kept elsewhere reveals if the end is cut off
+    :ivar size: size of the file in bytes
     :ivar repairs: damage that the log itself declares, ``((offset, length), ...)``
-    :ivar region: bytes at the end that nothing vouches for
+    :ivar region: unverified bytes at the end, if any
     """
 
     path: Path
@@ -327,22 +332,22 @@ class CheckReport(Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Every byte is vouched for or declared, but for an end that a crash can have torn."""
+        """Whether every byte is verified or declared, except for a torn end."""
         return self.region is None or self.region.torn
 
 
 def check(
     path: Path, workflow_id: str, *, on_event: Callable[[Event, bytes], None] | None = None
 ) -> CheckReport:
-    """Check every byte of a log against its chain. Memory does not grow with the file.
+    """Check every byte of a log against its chain, in constant memory.
 
-    Finds any byte changed, and any line changed, moved, doubled or removed before the last one.
-    Lines cut off the end leave a chain that is whole: compare ``seq`` and ``sha`` with a copy kept
-    elsewhere.
+    Finds every changed byte, and every line before the last one that was changed, moved,
+    duplicated or removed. Not found: lines removed from the end, because the rest is a complete
+    chain; compare ``seq`` and ``sha`` with a copy kept elsewhere.
 
-    :param on_event: is given every event that the chain vouches for, and its line's ``sha``
+    :param on_event: called with every verified event and the ``sha`` of its line
     :raises FileNotFoundError: no such file
-    :raises LogVersionError: a newer format
+    :raises LogVersionError: the log has a newer format
     """
     checker = Checker(path, workflow_id)
     with _files.system().open_read(path) as file:
@@ -364,13 +369,13 @@ def follow(
     poll: float = 0.05,
     file: BinaryIO | None = None,
 ) -> Iterator[Event]:
-    """Stream the events of a log that is being written, as they come.
+    """Yield the events of a log while it is being written.
 
-    :param done: asked at the file's end whether to stop; what came meanwhile is still given
-    :param poll: seconds between two looks at the file's end
+    :param done: called at the end of the file; if true, stop after the events written meanwhile
+    :param poll: seconds to wait at the end of the file
     :param file: the log, if it is open already; it stays open
     :raises FileNotFoundError: no such file
-    :raises LogDamagedError: at the end, where there is damage that nothing declares
+    :raises LogDamagedError: at the end, if the log has undeclared damage
     """
     for event, _ in follow_lines(path, workflow_id, done=done, poll=poll, file=file):
         yield event
@@ -384,7 +389,7 @@ def follow_lines(
     poll: float = 0.05,
     file: BinaryIO | None = None,
 ) -> Iterator[tuple[Event, bytes]]:
-    """Stream events as :func:`follow` does, each with its line."""
+    """Yield the events as :func:`follow` does, each with its line."""
     checker = Checker(path, workflow_id)
     files = _files.system()
     with files.open_read(path) if file is None else nullcontext(file) as log:
@@ -403,11 +408,11 @@ def follow_lines(
             if block:
                 continue
             if stopping:
-                # A record that only lacks its newline is whole; before, it may be half written.
+                # Only now: a line without newline may have been half written before.
                 event = checker.feed(rest) if rest else None
                 if event is not None:
                     yield event, rest
-                refuse_damage(checker, path)
+                raise_if_damaged(checker, path)
                 return
             stopping = done()
             if not stopping:

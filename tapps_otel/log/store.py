@@ -1,4 +1,4 @@
-"""The folder of runs: which files belong to a run, which runs there are, and how they stand."""
+"""The folder of runs: the files of a run, the list of runs, and their summaries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log import lease as _lease
 from tapps_otel.log.event import Event, decode
-from tapps_otel.log.reader import Checker, is_ours, lines
+from tapps_otel.log.reader import Checker, lines, may_be_log
 from tapps_otel.log.tail import event_type_of, older_lines, read_tail
 from tapps_otel.names import check_workflow_id, is_workflow_id, log_name
 
@@ -27,24 +27,24 @@ __all__ = ["RunSummary", "Store"]
 _SUFFIX: Final = ".jsonl"
 _SIDE: Final = re.compile(r"[0-9a-f]{8}")
 _BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
-_HEAD: Final = 64 * 1024  # bytes in which a run's start is looked for, behind a torn first line
+_HEAD: Final = 64 * 1024  # bytes to search for a run's start, after a torn first line
 
 
 class RunSummary(Struct, frozen=True):
-    """How a run stands, from its log's first line and its end.
+    """Summary of a run, from the first line and the end of its log.
 
-    What a log that is empty, torn or damaged does not tell is ``None``.
+    Fields that an empty, torn or damaged log does not tell are ``None``.
 
-    :ivar workflow: the workflow's name
-    :ivar status: of the run's last end; without one ``running`` while somebody holds the lease,
-        else ``interrupted``; ``damaged`` where the log cannot be read to the end
-    :ivar started_ns: wall clock at the run's start, ns since 1970 UTC
-    :ivar last_ns: the same of the last event
+    :ivar workflow: name of the workflow
+    :ivar status: status of the last ``workflow_end``; without one, ``running`` while the lease is
+        held, else ``interrupted``; ``damaged`` if the log cannot be read to its end
+    :ivar started_ns: start of the run by the wall clock, ns since 1970 UTC
+    :ivar last_ns: time of the last event by the wall clock, ns since 1970 UTC
     :ivar last_step: step_id of the last step event
-    :ivar last_step_event: that event's type
-    :ivar seq: of the last event, 0 for none
-    :ivar size: of the log, bytes
-    :ivar execution: of the last event, 0 for none
+    :ivar last_step_event: type of the last step event
+    :ivar seq: seq of the last event, 0 if there is none
+    :ivar size: size of the log in bytes
+    :ivar execution: number of the last execution, 0 if there is none
     :ivar problem: what is wrong with a damaged log
     """
 
@@ -62,40 +62,40 @@ class RunSummary(Struct, frozen=True):
 
 
 class Store:
-    """A folder of logs; one that is not there is empty. Files that are not ours are left alone.
+    """A folder of logs. A missing folder is empty; files of other programs are ignored.
 
-    A method that takes a workflow_id raises :class:`InvalidIdError` for one that cannot name a
-    file in this folder, before it touches the file system.
+    Methods that take a workflow_id raise :class:`InvalidIdError` for one that cannot name a file
+    in this folder, before they touch the file system.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def log_path(self, workflow_id: str) -> Path:
-        """Where the run's log is, or would be."""
+        """Return the path of the run's log, whether it exists or not."""
         return self.folder / f"{check_workflow_id(workflow_id)}{_SUFFIX}"
 
     def lease_path(self, workflow_id: str) -> Path:
-        """Where the run's lease is, or would be."""
+        """Return the path of the run's lease, whether it exists or not."""
         return self.folder / f"{check_workflow_id(workflow_id)}.lease"
 
     def blobs_folder(self, workflow_id: str) -> Path:
-        """Where the run's large values are, or would be."""
+        """Return the folder of the run's large values, whether it exists or not."""
         return self.folder / f"{check_workflow_id(workflow_id)}.blobs"
 
     def ledger_path(self, workflow_id: str) -> Path:
-        """Where it stands what collectors have confirmed of the run's spans, or would stand."""
+        """Return the path of the ledger of spans that collectors have confirmed."""
         return self.folder / f"{check_workflow_id(workflow_id)}.ledger"
 
     def new_side_path(self, workflow_id: str) -> Path:
-        """A place for a log beside the run's, for a process that does not hold its lease."""
+        """Return a new path for a side log, of a process that does not hold the run's lease."""
         return self.folder / f"{check_workflow_id(workflow_id)}+{os.urandom(4).hex()}{_SUFFIX}"
 
     def name_of(self, workflow_id: str) -> str:
-        """The name of a run's log, by that name or by the id that its executor gave it.
+        """Return the name of a run's log, given that name or the id of a third-party executor.
 
-        :raises InvalidIdError: it cannot name a log, and no run of an executor has that id here
-        :raises OSError: it cannot be looked for
+        :raises InvalidIdError: it cannot name a log, and no executor's run has that id
+        :raises OSError: the log cannot be looked for
         """
         if not is_workflow_id(workflow_id):
             name = log_name(workflow_id)
@@ -104,9 +104,9 @@ class Store:
         return check_workflow_id(workflow_id)
 
     def side_paths(self) -> dict[str, list[Path]]:
-        """Logs that other processes of runs wrote beside them, by run; found in one look."""
+        """Return the side logs of all runs, by run; the folder is listed once."""
         found: dict[str, list[Path]] = {}
-        for _, name in _files.system().changes(self.folder, _SUFFIX):
+        for _, name in _files.system().modification_times(self.folder, _SUFFIX):
             workflow_id, plus, rest = name[: -len(_SUFFIX)].partition("+")
             if plus and _SIDE.fullmatch(rest) and is_workflow_id(workflow_id):
                 found.setdefault(workflow_id, []).append(self.folder / name)
@@ -115,9 +115,9 @@ class Store:
         return found
 
     def has_log(self, workflow_id: str) -> bool:
-        """Whether a run of that name has begun, whatever its log is like; an empty file is none.
+        """Return whether a run of that name has a log, damaged or not. An empty file is none.
 
-        :raises OSError: it cannot be looked at, or is no plain file
+        :raises OSError: it cannot be opened, or is not a regular file
         """
         files = _files.system()
         try:
@@ -127,9 +127,9 @@ class Store:
             return False
 
     def summary(self, workflow_id: str) -> RunSummary:
-        """How one run stands, in less than a millisecond whatever the log's size.
+        """Return the summary of a run, in less than a millisecond for any size of the log.
 
-        A log that is damaged or cannot be read has the status ``damaged``.
+        The status is ``damaged`` if the log is damaged or cannot be read.
 
         :raises RunNotFoundError: there is no log of that name
         """
@@ -149,12 +149,12 @@ class Store:
         since_ns: int | None = None,
         last: int | None = None,
     ) -> Iterator[RunSummary]:
-        """The runs, the one written to last first; only what is given out is opened.
+        """Yield the runs, the most recently written first, and open only their logs.
 
-        :param status: only runs of this status
-        :param workflow: only runs of the workflow of this name
-        :param since_ns: only runs written to at this time or later, ns since 1970 UTC
-        :param last: at most so many
+        :param status: only runs with this status
+        :param workflow: only runs of the workflow with this name
+        :param since_ns: only runs written at or after this time, ns since 1970 UTC
+        :param last: maximum number of runs
         :raises OSError: the folder cannot be listed
         """
         left = last
@@ -171,21 +171,21 @@ class Store:
             yield run
 
     def last(self, workflow: str | None = None) -> RunSummary | None:
-        """The run that was written to last, of this workflow if one is named."""
+        """Return the most recently written run, of this workflow if one is given."""
         return next(self.runs(workflow=workflow, last=1), None)
 
     # -- names
 
     def _newest(self, since_ns: int, last: int | None) -> Iterator[str]:
-        """Ids by the time of their file's last change, the newest first.
+        """Yield ids by the modification time of their logs, the newest first.
 
-        Where few are asked for, few are held in memory; if those do not do (they were filtered
-        out, or turned out not to be ours), the folder is listed again, whole.
+        For a small ``last`` only that many names are kept in memory. If they do not suffice
+        (because of filters, or files of other programs), the folder is listed again completely.
         """
         given: set[str] = set()
         for count in (None,) if last is None else (2 * last + 64, None):
-            changes = _files.system().changes(self.folder, _SUFFIX)
-            # A name with a plus is that of a log beside a run.
+            changes = _files.system().modification_times(self.folder, _SUFFIX)
+            # A name with a plus is that of a side log.
             found = (one for one in changes if one[0] >= since_ns and "+" not in one[1])
             newest = sorted(found, reverse=True) if count is None else heapq.nlargest(count, found)
             for _, name in newest:
@@ -201,18 +201,18 @@ class Store:
     def _summary_if_there(self, workflow_id: str) -> RunSummary | None:
         try:
             return self._summary(workflow_id)
-        except FileNotFoundError:  # pruned since it was listed
+        except FileNotFoundError:  # it was removed since it was listed
             return None
 
     def _summary(self, workflow_id: str) -> RunSummary | None:
-        """``None`` if the file is not ours.
+        """Return the summary, or ``None`` if the file is not a log.
 
         :raises FileNotFoundError: no such file
         """
         path, files = self.log_path(workflow_id), _files.system()
         try:
             with files.open_read(path) as file:
-                if not is_ours(files.read_at(file.fileno(), 64, 0)):
+                if not may_be_log(files.read_at(file.fileno(), 64, 0)):
                     return None
                 return self.summary_of(file, workflow_id)
         except FileNotFoundError:
@@ -221,9 +221,9 @@ class Store:
             return _damaged(workflow_id, 0, f"{path}: cannot be read: {error.strerror or error}")
 
     def summary_of(self, file: BinaryIO, workflow_id: str) -> RunSummary:
-        """How a run stands whose log is open.
+        """Return the summary of a run whose log is open.
 
-        A log that is damaged or cannot be read has the status ``damaged``.
+        The status is ``damaged`` if the log is damaged or cannot be read.
         """
         path, size = self.log_path(workflow_id), 0
         try:
@@ -269,7 +269,7 @@ def _damaged(workflow_id: str, size: int, problem: str) -> RunSummary:
 
 
 def _start(file: BinaryIO, path: Path, workflow_id: str) -> Event | None:
-    """The run's first event: the first line, but for one that was torn and declared."""
+    """Return the run's first event: the first line that is not torn."""
     checker = Checker(path, workflow_id)
     taken = 0
     for line in lines(file):
@@ -290,7 +290,7 @@ def _first(events: list[Event]) -> Event | None:
 
 
 def _look_back(events: list[Event], older: Iterable[bytes]) -> tuple[Event | None, Event | None]:
-    """The last step event, and the end that holds; no further back than it takes to know."""
+    """Return the last step event and the end that is in force, and read back only to them."""
     step = ending = None
     decided = False
     for event in _backwards(events, older):
@@ -310,15 +310,15 @@ def _backwards(events: list[Event], older: Iterable[bytes]) -> Iterator[Event]:
         if event_type_of(line).startswith(("step_", "workflow_")):
             try:
                 yield decode(line)
-            except ValueError:  # declared damage: it says nothing
+            except ValueError:  # declared damage
                 continue
 
 
 def _decides(event: Event) -> bool:
-    """Whether, of the events so far, this one says that the run has ended, or that it has not.
+    """Return whether this event tells that the run has ended, or that it has not.
 
-    No step finishes after its run has ended, so that a long run is not searched back to its
-    start. (What a run left behind may still fail there, and a late line may tell of any time.)
+    No step finishes after its run has ended, so that a long run need not be searched back to its
+    start. (Steps left behind by a run may still fail, and a late line may describe any time.)
     """
     kind = event.event_type
     return (

@@ -1,4 +1,4 @@
-"""The end of a log without the rest of it: its last lines, newest first, in blocks."""
+"""Reads a log from its end: its last lines, newest first, in blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.log import files as _files
 from tapps_otel.log.event import MAX_LINE, TRAILER, Event, decode, trailing_sha
-from tapps_otel.log.reader import Checker, refuse_damage
+from tapps_otel.log.reader import Checker, raise_if_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["WINDOW", "Tail", "event_type_of", "head_of", "older_lines", "read_tail"]
 
-WINDOW: Final = 64 * 1024  # bytes: a hundred lines, and one read of a few dozen microseconds
-_LARGEST: Final = 4 * (MAX_LINE + TRAILER)  # a torn line and the repair of it fit well inside
+WINDOW: Final = 64 * 1024  # bytes: a hundred lines, read in a few dozen microseconds
+_LARGEST: Final = 4 * (MAX_LINE + TRAILER)  # larger than a torn line and its repair
 _START: Final = re.compile(rb'\{"v":1,"seq":(\d{1,18}),"event_type":"([^"\\]*)"')
 
 
 class Tail(NamedTuple):
     """The end of a log.
 
-    :ivar events: the events of its last lines, oldest first; all of a small log's
-    :ivar offset: where the first of them begins (bytes)
-    :ivar checker: stands at the end; its chain is checked from the first of ``events`` on
+    :ivar events: events of the last lines, oldest first; all events of a small log
+    :ivar offset: offset of the first of them
+    :ivar checker: the checker at the end; the chain is verified from the first of ``events`` on
     """
 
     events: list[Event]
@@ -35,11 +35,11 @@ class Tail(NamedTuple):
 
 
 def read_tail(descriptor: int, path: Path, workflow_id: str) -> Tail:
-    """Read the last lines of an open log: 64 KiB of them, more only where that holds no line.
+    """Read the last 64 KiB of an open log, or more if they contain no complete line.
 
-    :raises OSError: it cannot be read
-    :raises LogDamagedError: nothing at its end is a line of a log
-    :raises LogVersionError: a newer format
+    :raises OSError: the log cannot be read
+    :raises LogDamagedError: its end contains no line of a log
+    :raises LogVersionError: the log has a newer format
     """
     files = _files.system()
     size, length = files.size(descriptor), WINDOW
@@ -49,7 +49,7 @@ def read_tail(descriptor: int, path: Path, workflow_id: str) -> Tail:
             return tail
         if length >= _LARGEST:
             raise LogDamagedError(
-                path, size - length, 0, f"its last {length} bytes hold no line of a log"
+                path, size - length, 0, f"its last {length} bytes contain no line of a log"
             )
         length *= 4
     checker = Checker(path, workflow_id)
@@ -57,29 +57,29 @@ def read_tail(descriptor: int, path: Path, workflow_id: str) -> Tail:
 
 
 def head_of(path: Path, workflow_id: str) -> tuple[int, str]:
-    """The last whole line of a log as ``(seq, sha)``, from its tail; 0 where it has none.
+    """Return ``(seq, sha)`` of the last complete line of a log; seq 0 if it has none.
 
-    An end that a crash can have torn is passed over.
+    A torn end is ignored.
 
-    :raises OSError: it cannot be read
+    :raises OSError: the log cannot be read
     :raises LogDamagedError: its end is damaged
-    :raises LogVersionError: a newer format
+    :raises LogVersionError: the log has a newer format
     """
     with _files.system().open_read(path) as file:
         checker = read_tail(file.fileno(), path, workflow_id).checker
-    refuse_damage(checker, path)
+    raise_if_damaged(checker, path)
     return checker.seq, checker.sha.decode()
 
 
 def _tail_of(block: bytes, offset: int, path: Path) -> Tail | None:
-    """Begin at the first whole line of ``block``: nothing vouches for it but what follows it."""
+    """Start at the first complete line of ``block``, which only the lines after it verify."""
     start = block.find(b"\n") + 1
     while 0 < start < len(block):
         end = block.find(b"\n", start) + 1 or len(block)
         line = block[start:end]
         event = _event(line)
         if event is not None:
-            checker = Checker.behind(path, event.seq, line, offset + end)
+            checker = Checker.after(path, event.seq, line, offset + end)
             return Tail([event, *_events(checker, block[end:])], offset + start, checker)
         start = end
     return None
@@ -95,7 +95,7 @@ def _event(line: bytes) -> Event | None:
 
 
 def _events(checker: Checker, block: bytes) -> list[Event]:
-    *lines, rest = block.split(b"\n")  # not splitlines: a lone CR ends no line
+    *lines, rest = block.split(b"\n")  # not splitlines(): a lone CR does not end a line
     events = [event for line in lines if (event := checker.feed(line + b"\n")) is not None]
     if rest and (last := checker.feed(rest)) is not None:
         events.append(last)
@@ -103,9 +103,9 @@ def _events(checker: Checker, block: bytes) -> list[Event]:
 
 
 def older_lines(descriptor: int, offset: int) -> Iterator[bytes]:
-    """The lines before ``offset``, newest first, unchecked; memory is bounded by two blocks.
+    """Yield the lines before ``offset``, newest first and unverified, in memory of two blocks.
 
-    A line longer than a log's may be is passed over.
+    A line that is too long for a log is left out.
     """
     files, rest, block_size = _files.system(), b"", WINDOW
     while offset > 0:
@@ -121,6 +121,6 @@ def older_lines(descriptor: int, offset: int) -> Iterator[bytes]:
 
 
 def event_type_of(line: bytes) -> str:
-    """What kind of event a line begins as; empty if it begins as none."""
+    """Return the event type at the start of a line, or an empty string."""
     start = _START.match(line)
     return start[2].decode(errors="replace") if start else ""

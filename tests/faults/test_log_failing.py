@@ -280,4 +280,4 @@ def test_a_disk_that_loses_what_it_had_synced_is_not_gone_on_with(path: Path) ->
         disk.on_disk = disk.on_disk[:300]
         path.write_bytes(disk.on_disk)
         assert writer.append(event("step_finish", 2)) is None
-        assert "ends before seq 2, which was safely in it" in str(writer.failure)
+        assert "ends before seq 2, which had been synced" in str(writer.failure)

@@ -106,7 +106,7 @@ def save(export: Export, path: Path, *, replace: bool = False) -> None:
     :raises OSError: the file cannot be written
     """
     files = _files.system()
-    may_replace = replace and not files.is_same(path.parent, export.store.folder)
+    may_replace = replace and not files.is_same_file(path.parent, export.store.folder)
     damage = None
     with files.new_file(path, replace=may_replace, sync=True) as descriptor:
         try:

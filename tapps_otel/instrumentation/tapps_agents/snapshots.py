@@ -56,7 +56,7 @@ def _candidates(root: Path, workflow_id: str) -> Iterator[tuple[int, Path]]:
     found = [
         (saved_ns, root / folder / file)
         for folder in _FOLDERS
-        for saved_ns, file in _files.system().changes(root / folder, ".json")
+        for saved_ns, file in _files.system().modification_times(root / folder, ".json")
         if name.fullmatch(file)
     ]
     yield from sorted(found, reverse=True)[:_MOST_TRIED]

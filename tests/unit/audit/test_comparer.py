@@ -253,7 +253,7 @@ def test_damage_is_told_apart_from_differences(kept: Requests) -> None:
     report = verify("r", against=FILE)
 
     assert report.damaged
-    assert "the line's sha does not fit" in report.problems[0]
+    assert "the line's sha does not match" in report.problems[0]
     assert f"compared as far as {LOG.absolute()} can be read" in report.notes
 
 

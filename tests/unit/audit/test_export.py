@@ -213,7 +213,7 @@ def test_a_file_holds_what_the_export_says(log: Path, form: Format) -> None:
 
 def test_a_file_that_is_there_is_kept(log: Path) -> None:
     Path("out").write_text("mine")
-    with pytest.raises(FileExistsError, match="a file of that name is there: 'out'"):
+    with pytest.raises(FileExistsError, match="a file of that name exists: 'out'"):
         exported()
 
     assert Path("out").read_text() == "mine"

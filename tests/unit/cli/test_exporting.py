@@ -72,7 +72,7 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(cli: Cli, run: str) -> 
 
     assert done.code == 2
     assert done.err == (
-        "error: out: a file of that name is there: name another, or pass --force to replace it\n"
+        "error: out: a file of that name exists: name another, or pass --force to replace it\n"
         "`tapps-otel export --help` explains the usage\n"
     )
     assert Path("out").read_text() == "mine"

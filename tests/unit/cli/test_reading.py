@@ -215,7 +215,7 @@ def test_damage_is_found_with_its_place(cli: Cli) -> None:
 
     assert done.code == 1
     assert done.out.startswith("damaged one  1 event, head ")
-    assert "where seq 2 was expected: the line's sha does not fit" in done.out
+    assert "where seq 2 was expected: the line's sha does not match" in done.out
     assert not found["ok"]
 
 

@@ -32,17 +32,17 @@ DAMAGE = {
     ),
     "lost": (
         lambda made: [*made[:3], b"\0" * 100 + b"\n", *made[4:]],
-        "NUL bytes: the disk never got this block",
+        "NUL bytes: this block was never written to disk",
     ),
     "removed": (
         lambda made: [*made[:3], *made[4:]],
-        "the line does not begin with seq 4: lines were removed, moved or doubled",
+        "the line does not begin with seq 4: lines were removed, moved or duplicated",
     ),
     "without sha": (
         lambda made: [*made[:3], made[3].replace(b"sha", b"sah"), *made[4:]],
-        "the line has no whole sha at its end",
+        "the line has no complete sha at its end",
     ),
-    "changed": (changed, "the line's sha does not fit: it, or a line before it, was changed"),
+    "changed": (changed, "the line's sha does not match: this line, or one before it, was changed"),
     "two in one": (
         lambda made: [*made[:3], made[3][:-1], b'{"sha":"' + b"0" * 64 + b'"}'],
         "an unfinished line",

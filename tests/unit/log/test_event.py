@@ -100,7 +100,7 @@ def test_large_integers_stay_exact() -> None:
 
 
 def test_raw_json_with_a_newline_is_refused_since_it_would_break_the_line() -> None:
-    with pytest.raises(ValueError, match="raw JSON holds a newline"):
+    with pytest.raises(ValueError, match="raw JSON contains a newline"):
         line(result=Raw(b'{\n"pretty": 1}'))
 
 

@@ -119,7 +119,7 @@ def test_a_newer_format_in_the_middle_is_told_from_damage(path: Path) -> None:
 def test_a_line_that_says_seq_or_version_twice_is_damage(path: Path, more: bytes) -> None:
     path.write_bytes(chained(body(1), body(2, more), body(3)))
 
-    with pytest.raises(LogDamagedError, match="the sha fits, but the line is not an event"):
+    with pytest.raises(LogDamagedError, match="the sha matches, but the line is not an event"):
         list(read(path, ID))
 
 
@@ -169,7 +169,7 @@ class ReadOnly(Files):
     def _refuse(self, *_: object, **__: object) -> int:
         raise AssertionError("a reader wrote")
 
-    open_append = write = sync = put = replace_content = lock = make_folder = _refuse  # type: ignore[assignment]
+    open_append = write = sync = write_file = replace_content = lock = make_folder = _refuse  # type: ignore[assignment]
 
 
 def test_reading_changes_nothing(path: Path) -> None:
@@ -248,7 +248,7 @@ def test_following_an_endless_line_ends_in_damage_not_in_memory(path: Path) -> N
 
 def test_a_checker_can_stand_in_the_middle_of_a_log(path: Path) -> None:
     made = lines_of(write(path, story()))
-    checker = Checker.behind(path, 3, made[2], 1000)
+    checker = Checker.after(path, 3, made[2], 1000)
 
     assert [one.seq for line in made[3:] if (one := checker.feed(line))] == [4, 5, 6, 7]
     assert checker.end == 1000 + sum(map(len, made[3:]))

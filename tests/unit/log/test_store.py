@@ -246,7 +246,7 @@ def test_a_long_log_that_ends_in_megabytes_of_junk_is_damaged(store: Store) -> N
     with path.open("ab") as file:
         file.truncate(path.stat().st_size + 40_000_000)
 
-    assert "hold no line of a log" in str(damaged(store).problem)
+    assert "contain no line of a log" in str(damaged(store).problem)
 
 
 def test_a_log_of_a_newer_format_is_named_as_such(store: Store) -> None:

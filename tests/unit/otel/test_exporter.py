@@ -598,7 +598,7 @@ def test_one_runs_trouble_is_not_anothers(traced: Traced, tmp_path: Path) -> Non
 def test_while_the_runs_log_fails_its_buffer_is_left_to_its_own_events(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         with files.use(FaultyFiles("open_append")):
-            writer_of(run)._poison(OSError("gone"))
+            writer_of(run)._mark_failed(OSError("gone"))
             traced.call()
         assert traced.flush() is SUCCESS
         assert not writer_of(run)._waiting

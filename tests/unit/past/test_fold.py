@@ -407,6 +407,17 @@ def test_a_failed_step_that_ends_well_after_all_is_no_failure() -> None:
         assert story.record("other").handled
 
 
+def test_a_handled_failure_that_runs_again_is_not_handled_by_the_next_call() -> None:
+    for order in (1, None):
+        story = failed(order)
+        story.start("note", order=1)
+        assert story.record("draft").handled
+        story.start("draft", order=2)
+        story.start("note#2", order=2)
+
+        assert not story.record("draft").handled
+
+
 def test_another_attempt_of_a_handled_failure_is_judged_anew() -> None:
     story = failed()
     story.start("note", order=1)
