@@ -238,7 +238,7 @@ class Files:
             return file.read(1 << 20)
         return None
 
-    def read_bytes(self, path: str) -> bytes:
+    def read_small_file(self, path: str) -> bytes:
         """Return the content of a user's small file, as a certificate; links are followed."""
         with open(path, "rb") as file:
             return file.read(1 << 20)

@@ -9,7 +9,7 @@ from tapps_otel import settings
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
-from tapps_otel.log.reader import Checker, lines, read, refuse_damage
+from tapps_otel.log.reader import Checker, lines, raise_if_damaged, read
 from tapps_otel.log.store import RunSummary, Store
 from tapps_otel.past.fold import Fold, collector_paused
 
@@ -108,7 +108,7 @@ class StoredRun:
                     fold.feed(event)
                     if event.event_type == "workflow_start":
                         return fold.history
-        refuse_damage(checker, path)
+        raise_if_damaged(checker, path)
         raise RunNotFoundError(self.name, self.store.folder)
 
     @property

@@ -359,6 +359,6 @@ def _content(file: str | None) -> bytes | None:
     if file is None:
         return None
     try:
-        return _files.system().read_bytes(file)
+        return _files.system().read_small_file(file)
     except OSError as error:
         raise SettingsError(f"{file}: cannot read the certificate or key: {error}") from None
