@@ -33,6 +33,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from capabilities import CAPABILITIES, Capability
 
 PATIENCE = 30  # seconds, at most, for what takes a fraction of one
+HOUR = "3600"  # seconds that an exporter may wait for an answer: longer than any test
 
 
 # ---------------------------------------------------------------- the program
@@ -355,12 +356,11 @@ def listens(process: subprocess.Popen[bytes], *ports: int) -> bool:
 
 @dataclass
 class Ended:
-    """How a program ended: its exit code, its output, and its duration."""
+    """How a program ended: its exit code, and its output."""
 
     code: int
     out: str
     err: str
-    seconds: float
 
 
 Program = Callable[..., Ended]

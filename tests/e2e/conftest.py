@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -75,7 +74,6 @@ def program(tmp_path: Path) -> Program:
 
     def run(source: str, *arguments: str, **env: str) -> Ended:
         path.write_text(source, "utf-8")
-        began = time.monotonic()
         done = subprocess.run(
             [sys.executable, str(path), *arguments],
             cwd=tmp_path,
@@ -85,14 +83,14 @@ def program(tmp_path: Path) -> Program:
             timeout=100,
             check=False,
         )
-        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
 
 
 @pytest.fixture
 def hole() -> Iterator[tuple[str, list[socket.socket]]]:
-    """A server that accepts and never answers: its address, and who has come."""
+    """A server that accepts and never answers: its address, and its connections."""
     listening = socket.create_server(("127.0.0.1", 0))
     came: list[socket.socket] = []
 
@@ -100,7 +98,7 @@ def hole() -> Iterator[tuple[str, list[socket.socket]]]:
         try:
             while True:
                 came.append(listening.accept()[0])
-        except OSError:  # closed: the test is over
+        except OSError:  # closed at the end of the test
             pass
 
     thread = threading.Thread(target=accept)

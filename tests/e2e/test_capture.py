@@ -233,4 +233,4 @@ def launched(folder: Path, source: str, *arguments: str, **env: str) -> Ended:
         timeout=100,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, done.stderr, 0)
+    return Ended(done.returncode, done.stdout, done.stderr)

@@ -11,7 +11,7 @@ import pytest
 
 import tapps_otel
 from capabilities import need
-from otlp_collector import KILLED, Collected, Collector, Ended, Program, once
+from otlp_collector import HOUR, KILLED, Collected, Collector, Ended, Program, once
 from tapps_otel import WorkflowEvent
 
 ORDER = """
@@ -287,6 +287,7 @@ tracer_provider:
         exporter:
           otlp_http:
             endpoint: {endpoint}/v1/traces
+            timeout: {HOUR}000
 """,
         "utf-8",
     )
@@ -348,15 +349,13 @@ def test_without_spans_the_log_has_ids_and_resume_works(
 
 
 def assert_unharmed(done: Ended) -> None:
-    """The work was done at its own pace; what was not sent is said, once."""
+    """The work is done without waiting for the collector; one warning counts unsent spans."""
     events = log()
     total = sum(e.event_type in {"workflow_start", "step_start"} for e in events)
     said = [line for line in done.err.splitlines() if "not sent" in line]
 
     assert (done.code, done.out) == (0, RESULT)
     assert events[-1].status == "completed"
-    assert max(e.duration_ns or 0 for e in events) < 5e9  # the SDK would hang for 10 s
-    assert done.seconds < 10
     assert len(said) == 1
     assert said[0].startswith(f"{total} of {total} spans were not sent to 127.0.0.1:")
     assert said[0].endswith("the log has them: `tapps-otel send --all` sends them later.")
@@ -370,6 +369,7 @@ def test_a_dead_collector_harms_nobody(program: Program, protocol: str) -> None:
         env = {
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{bound.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": HOUR,
         }
         done = program(ORDER, **env)
 
@@ -384,6 +384,7 @@ def test_a_hanging_collector_harms_nobody(
     env = {
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": HOUR,
         "OTEL_BSP_SCHEDULE_DELAY": "1",  # it hangs already while the steps run
     }
     done = program(ORDER, **env)
@@ -399,7 +400,6 @@ def test_a_hanging_collector_of_a_configuration_file_harms_nobody(
 
     assert hole[1]
     assert (done.code, done.out) == (0, RESULT)
-    assert done.seconds < 10  # the SDK would wait longer
     assert "spans were not all sent in 2 s; the log has them" in done.err
 
 
@@ -407,7 +407,7 @@ def test_the_wait_at_exit_is_set_by_the_user(
     program: Program, hole: tuple[str, list[socket.socket]]
 ) -> None:
     source = "from tapps_otel import configure; configure(shutdown_timeout=0)\n" + ORDER
-    done = program(source, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0])
+    done = program(source, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0], OTEL_EXPORTER_OTLP_TIMEOUT=HOUR)
 
     assert_unharmed(done)
 
