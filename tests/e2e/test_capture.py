@@ -1,4 +1,4 @@
-"""The file holds the whole trace: real libraries' calls, those of a subprocess too."""
+"""The log holds the whole trace: calls of real libraries, also in a subprocess."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def site() -> Iterator[str]:
 
 
 def contents(spans: list[Collected]) -> dict[str, tuple[object, ...]]:
-    """All that a collector was told of each span."""
+    """All that a collector received of each span."""
     assert len({span.span_id for span in spans}) == len(spans)
     return {span.span_id: (span.raw, span.resource, span.scope) for span in spans}
 
@@ -152,7 +152,7 @@ def assert_the_files_hold_the_trace(
 
 
 def under(live: list[Collected], name: str) -> list[str]:
-    """What stands directly under the span of this name."""
+    """The children of the span of this name."""
     (above,) = [span for span in live if span.name == name]
     return sorted(span.name for span in live if span.parent_span_id == above.span_id)
 
@@ -173,7 +173,7 @@ def test_the_trace_sent_from_the_files_is_the_live_one(
     assert len(list(Path(LOGS).glob("r1+*.jsonl"))) == 1  # the child's: the log is its parent's
 
 
-def test_the_sdks_own_set_up_does_as_well(
+def test_the_sdks_own_configuration_works_too(
     collector: Collector, another: Callable[[], Collector], site: str, tmp_path: Path
 ) -> None:
     env = {**collector.env(), **OTHERS, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}

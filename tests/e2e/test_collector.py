@@ -65,7 +65,7 @@ def log() -> list[WorkflowEvent]:
 
 
 def executions(events: Sequence[WorkflowEvent]) -> dict[int, WorkflowEvent]:
-    """The event that each execution began with."""
+    """The first event of each execution."""
     begun = ("workflow_start", "workflow_resume")
     return {e.execution: e for e in events if e.event_type in begun}
 
@@ -120,7 +120,7 @@ def test_an_uncrashed_run_is_one_whole_trace(
     assert sorted(seq for span in spans for seq in seqs(span)) == [e.seq for e in events]
 
 
-def test_what_a_trace_tells(collector: Collector, program: Program) -> None:
+def test_the_content_of_a_trace(collector: Collector, program: Program) -> None:
     program(ORDER, **collector.env())
     events = log()
     spans = collector.spans(1 + 1 + 3 * (1 + 1 + 2) + 3)
@@ -143,7 +143,7 @@ def test_what_a_trace_tells(collector: Collector, program: Program) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_killed_run_goes_on_in_its_trace(
+def test_a_killed_run_resumes_in_its_trace(
     collector: Collector, program: Program, protocol: str
 ) -> None:
     env = {**collector.env(protocol), "OTEL_BSP_SCHEDULE_DELAY": "1"}
@@ -176,7 +176,9 @@ def test_a_killed_run_goes_on_in_its_trace(
     assert_as_the_log_says(of_second, events)
 
 
-def test_spans_of_libraries_stand_under_the_step(collector: Collector, program: Program) -> None:
+def test_spans_of_libraries_are_children_of_the_step(
+    collector: Collector, program: Program
+) -> None:
     source = """
 from opentelemetry import trace
 from tapps_otel import step, workflow
@@ -236,7 +238,7 @@ print(os.getpid(), child, os.waitpid(child, 0)[1])
     assert pids == {("r1", parent), ("r2", child)}
 
 
-# ---------------------------------------------------------------- somebody else's set-up
+# ---------------------------------------------------------------- third-party set-up
 
 
 OWN_PROVIDER = (
@@ -309,7 +311,7 @@ def test_a_file_of_declarative_configuration_is_followed(
     assert not hole[1]
 
 
-def test_a_file_of_declarative_configuration_that_is_wrong_harms_nobody(program: Program) -> None:
+def test_a_malformed_configuration_file_harms_no_run(program: Program) -> None:
     Path("otel.yaml").write_text("tracer_provider: [", "utf-8")
     done = program(ORDER, OTEL_CONFIG_FILE="otel.yaml")
 
@@ -363,8 +365,8 @@ def assert_unharmed(done: Ended) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_dead_collector_harms_nobody(program: Program, protocol: str) -> None:
-    with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
+def test_a_dead_collector_harms_no_run(program: Program, protocol: str) -> None:
+    with socket.socket() as bound:  # a port that refuses: bound, and not listening
         bound.bind(("127.0.0.1", 0))
         env = {
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
@@ -377,7 +379,7 @@ def test_a_dead_collector_harms_nobody(program: Program, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_hanging_collector_harms_nobody(
+def test_a_hanging_collector_harms_no_run(
     program: Program, hole: tuple[str, list[socket.socket]], protocol: str
 ) -> None:
     address, came = hole
@@ -393,7 +395,7 @@ def test_a_hanging_collector_harms_nobody(
     assert_unharmed(done)
 
 
-def test_a_hanging_collector_of_a_configuration_file_harms_nobody(
+def test_a_hanging_collector_of_a_configuration_file_harms_no_run(
     program: Program, hole: tuple[str, list[socket.socket]]
 ) -> None:
     done = program(ORDER, **config(hole[0]))

@@ -1,4 +1,4 @@
-"""Exported lines, given to a real collector over HTTP: what arrives is what the log says."""
+"""Exported lines, sent to a real collector over HTTP: what arrives is what the log has."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def post(collector: Collector, line: str) -> int:
     return status
 
 
-def test_a_collector_takes_the_lines_and_has_the_spans_of_the_log(
+def test_a_collector_accepts_the_lines_and_has_the_spans_of_the_log(
     collector: Collector, program: Program
 ) -> None:
     killed = program(FLOW, "kill")
@@ -76,7 +76,7 @@ def test_a_collector_takes_the_lines_and_has_the_spans_of_the_log(
 
 
 @pytest.mark.stack
-def test_jaeger_s_upload_reads_the_lines(program: Program, tmp_path: Path) -> None:
+def test_jaegers_upload_reads_the_lines(program: Program, tmp_path: Path) -> None:
     need("stack")
     program(FLOW)
     (line,) = child("export", "r1", "-f", "otlp-json").out.splitlines()

@@ -104,7 +104,7 @@ metrics.set_meter_provider(theirs)
     assert not came  # what the environment names was not set up beside it
 
 
-def test_a_forked_child_tells_its_own_numbers(collector: Collector, program: Program) -> None:
+def test_a_forked_child_reports_its_own_numbers(collector: Collector, program: Program) -> None:
     need("fork")
     source = f"""{REPORT}
 import os, warnings
@@ -165,8 +165,8 @@ def test_hanging_metrics_do_not_keep_spans_from_being_sent(
     assert "spans were not sent" not in done.err
 
 
-def test_a_dead_collector_of_metrics_harms_nobody(program: Program) -> None:
-    with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
+def test_a_dead_collector_of_metrics_harms_no_run(program: Program) -> None:
+    with socket.socket() as bound:  # a port that refuses: bound, and not listening
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         done = program(REPORT, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=address)

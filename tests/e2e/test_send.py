@@ -1,4 +1,4 @@
-"""A killed run's trace, sent from its log: whole, once, and the same however it comes about."""
+"""A killed run's trace, sent from its log: whole, once, and identical in every way."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STARTS = {"workflow_start", "workflow_resume", "step_start"}
 @pytest.fixture
 def refusing() -> Any:
     """The address of a collector that is down."""
-    with socket.socket() as bound:  # bound, and nobody listens
+    with socket.socket() as bound:  # bound, and not listening
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
@@ -53,7 +53,7 @@ def log() -> list[WorkflowEvent]:
 
 
 def send(collector: Collector, *arguments: str, protocol: str = "grpc") -> tuple[Done, Any]:
-    """What the command says, and the same as JSON."""
+    """The output of the command, as text and as JSON."""
     done = child("send", "r1", "--json", *arguments, **collector.env(protocol))
     return done, json.loads(done.out)
 
@@ -72,7 +72,7 @@ def assert_whole(spans: Sequence[Collected]) -> None:
 
 
 def assert_as_the_log_says(spans: Sequence[Collected], events: Sequence[WorkflowEvent]) -> None:
-    """Ids, times and events are those of the log; what has no end there ends with the execution."""
+    """Ids, times and events are those of the log; open spans end with the execution."""
     last = {e.execution: e.time_ns for e in events if not e.late and e.status != "interrupted"}
     for span in spans:
         own = [e for e in events if e.span_id == span.span_id and e.status != "interrupted"]
@@ -92,7 +92,7 @@ def assert_as_the_log_says(spans: Sequence[Collected], events: Sequence[Workflow
             assert span.status == 0
 
 
-# ---------------------------------------------------------------- the whole story
+# ---------------------------------------------------------------- after a kill
 
 # How the process that was killed, and the one that resumed, were set up.
 WAYS: dict[str, Callable[[Collector, str], dict[str, str]]] = {
@@ -180,10 +180,10 @@ def test_what_one_collector_confirmed_another_has_not(
     assert contents(fresh.spans(5)) == contents(collector.spans(5))
 
 
-# ---------------------------------------------------------------- by themselves, on resume
+# ---------------------------------------------------------------- sent by a resume
 
 
-def test_a_resume_sends_by_itself_what_was_cut_short(
+def test_a_resume_sends_interrupted_spans_by_itself(
     collector: Collector, program: Program, refusing: str
 ) -> None:
     program(SIX, OTEL_EXPORTER_OTLP_ENDPOINT=refusing)
@@ -196,7 +196,7 @@ def test_a_resume_sends_by_itself_what_was_cut_short(
     assert send(collector)[1]["sent"] == 0
 
 
-def test_a_hanging_collector_does_not_keep_a_resume_from_its_end(
+def test_a_hanging_collector_does_not_delay_a_resume(
     program: Program, hole: tuple[str, list[socket.socket]]
 ) -> None:
     program(SIX)
@@ -220,7 +220,7 @@ trace.set_tracer_provider(theirs)
 """
 
 
-def test_a_provider_of_the_programs_own_gets_what_was_cut_short(
+def test_the_programs_own_provider_gets_interrupted_spans(
     collector: Collector, program: Program
 ) -> None:
     endpoint = f"{collector.http}/v1/traces"
@@ -307,7 +307,7 @@ def test_all_runs_are_sent_but_one_that_is_damaged(collector: Collector, program
     assert {s.attributes["tapps.workflow.id"] for s in collector.spans(14)} >= {"r1", "r3"}
 
 
-def test_a_log_that_was_cut_after_it_was_sent_is_told(
+def test_a_log_that_was_cut_after_it_was_sent_is_reported(
     collector: Collector, program: Program
 ) -> None:
     Path("killed").touch()
@@ -324,7 +324,7 @@ def test_a_log_that_was_cut_after_it_was_sent_is_told(
     assert len(collector.spans(7)) == 7
 
 
-def test_a_run_that_goes_on_is_sent_as_far_as_it_has_come(
+def test_a_run_in_progress_is_sent_up_to_its_last_ended_span(
     collector: Collector, program: Program
 ) -> None:
     source = SIX.replace(
@@ -342,9 +342,7 @@ def test_a_run_that_goes_on_is_sent_as_far_as_it_has_come(
     assert_whole(collector.spans(7))
 
 
-def test_a_send_that_is_killed_is_taken_up_where_it_was(
-    collector: Collector, program: Program
-) -> None:
+def test_a_killed_send_is_continued(collector: Collector, program: Program) -> None:
     # A torn line of the ledger is passed over, and what it told of comes again.
     Path("killed").touch()
     program(SIX)

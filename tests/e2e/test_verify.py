@@ -63,7 +63,7 @@ def kept_of(collector: Collector, number: int) -> Path:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_run_agrees_with_what_a_collector_took_of_it(
+def test_a_run_agrees_with_what_a_collector_accepted(
     collector: Collector, program: Program, protocol: str
 ) -> None:
     done = program(FLOW, **collector.env(protocol))
@@ -151,7 +151,7 @@ def test_what_is_not_in_jaeger_is_missing_and_sent_later(jaeger: Jaeger, program
 
 
 @pytest.mark.stack
-def test_an_address_without_the_prefix_is_no_jaeger(jaeger: Jaeger, program: Program) -> None:
+def test_an_address_without_the_prefix_is_not_a_jaeger(jaeger: Jaeger, program: Program) -> None:
     program(FLOW)
     address = jaeger.query.removesuffix("/traces")
     done: Done = child("verify", "r", "--against", address)

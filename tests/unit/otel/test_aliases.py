@@ -84,10 +84,10 @@ def article_run(n: int = 1) -> None:
     article.options(workflow_id="r1")(n)
 
 
-# ---------------------------------------------------------------- what they are
+# ---------------------------------------------------------------- names
 
 
-def test_without_the_setting_there_are_none(sent: InMemorySpanExporter) -> None:
+def test_without_the_setting_there_are_no_aliases(sent: InMemorySpanExporter) -> None:
     article_run()
 
     assert not any(aliases(span) for span in sent.get_finished_spans())
@@ -151,7 +151,7 @@ def raising(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), "error"),
     ],
 )
-def test_cicd_has_a_word_for_each_end(
+def test_cicd_has_a_result_for_each_final_status(
     sent: InMemorySpanExporter, error: BaseException, result: str
 ) -> None:
     configure(aliases="cicd/1.44")
@@ -163,7 +163,7 @@ def test_cicd_has_a_word_for_each_end(
     assert found["step compile"]["cicd.pipeline.task.run.result"] == result
 
 
-def test_a_skip_and_an_artifact_have_theirs(sent: InMemorySpanExporter) -> None:
+def test_skips_and_artifacts_have_aliases(sent: InMemorySpanExporter) -> None:
     configure(aliases="cicd/1.44")
     Path("page.md").write_text("text", "utf-8")
     with Run.open("build", workflow_id="b1") as run:
@@ -178,12 +178,12 @@ def test_a_skip_and_an_artifact_have_theirs(sent: InMemorySpanExporter) -> None:
     assert held["artifact.hash"] == held["tapps.artifact.sha256"]
 
 
-# ---------------------------------------------------------------- the log tells which
+# ---------------------------------------------------------------- rebuilt from the log
 
 
 @pytest.mark.parametrize("n", [1, 0, -1])
 @pytest.mark.parametrize("chosen", [(one,) for one in ALL] + [ALL])
-def test_spans_from_the_log_are_the_live_ones_whatever_the_reader_has_set(
+def test_rebuilt_spans_have_the_aliases_of_the_log_not_of_the_reader(
     sent: InMemorySpanExporter, chosen: tuple[Alias, ...], n: int
 ) -> None:
     configure(aliases=chosen)
@@ -200,7 +200,7 @@ def test_spans_from_the_log_are_the_live_ones_whatever_the_reader_has_set(
     assert encoded(rebuilt()) == encoded(live_ones)
 
 
-def test_a_users_own_attribute_of_that_name_holds(sent: InMemorySpanExporter) -> None:
+def test_a_users_attribute_wins_over_an_alias(sent: InMemorySpanExporter) -> None:
     configure(aliases=ALL)
     with Run.open("build", workflow_id="r1") as run, run.begin("ask", agent="writer"):
         trace.get_current_span().set_attribute("gen_ai.agent.name", "the real one")
@@ -210,7 +210,9 @@ def test_a_users_own_attribute_of_that_name_holds(sent: InMemorySpanExporter) ->
 
 
 @pytest.mark.parametrize("spans", [True, False])
-def test_spans_that_no_sdk_made_have_them_too(spans: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_without_an_sdk_have_aliases_too(
+    spans: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     configure(aliases=ALL, spans=spans)
     with pytest.raises(ValueError):
@@ -226,7 +228,7 @@ def test_spans_that_no_sdk_made_have_them_too(spans: bool, monkeypatch: pytest.M
         assert run.items() <= aliases(span).items()
 
 
-def test_what_was_cut_short_is_an_error_of_the_pipeline() -> None:
+def test_an_interrupted_run_is_an_error_of_the_pipeline() -> None:
     configure(aliases=ALL)
     run = Run.open("build", workflow_id="r1")
     run.begin("compile")
@@ -237,7 +239,7 @@ def test_what_was_cut_short_is_an_error_of_the_pipeline() -> None:
     assert found["step compile"]["cicd.pipeline.task.run.result"] == "error"
 
 
-def test_a_log_that_names_unknown_aliases_is_read_all_the_same() -> None:
+def test_unknown_aliases_in_a_log_are_ignored() -> None:
     for odd in (["gen_ai/9.9", 7, None], "cicd/1.44", {"cicd/1.44": 1}, 5, None):
         assert aliases_of({"aliases": odd}) == ()
     assert aliases_of({"aliases": ["new/2", "cicd/1.44"]}) == ("cicd/1.44",)
@@ -246,14 +248,16 @@ def test_a_log_that_names_unknown_aliases_is_read_all_the_same() -> None:
 # ---------------------------------------------------------------- the setting
 
 
-def test_the_environment_names_them_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_separates_aliases_by_commas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TAPPS_OTEL_ALIASES", "gen_ai/1.41, cicd/1.44")
 
     assert Settings().aliases == ("gen_ai/1.41", "cicd/1.44")
 
 
 @pytest.mark.parametrize("given", ["gen_ai", "cicd/1.0", ["gen_ai/0.1", "x"]])
-def test_what_is_no_alias_is_refused_with_what_there_is(given: Any) -> None:
+def test_an_unknown_alias_is_refused_with_the_known_ones(given: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         configure(aliases=given)
     said = str(caught.value)

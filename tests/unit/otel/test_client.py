@@ -1,4 +1,4 @@
-"""Requests to collectors of every temper: what counts is what they answer."""
+"""Requests to a collector: every answer is checked, and retried or refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OK: Reply = (200, PROTOBUF, b"")
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with the next of its replies, and the last one for ever."""
+    """Answers each request with the next of its replies, the last one repeatedly."""
 
     daemon_threads = True
 
@@ -109,7 +109,7 @@ def client() -> Iterator[Callable[[Destination], Client]]:
 Make = Callable[[Destination], Client]
 
 
-def test_a_request_that_is_taken_is_answered_so(serve: Serve, client: Make) -> None:
+def test_an_accepted_request_has_an_empty_answer(serve: Serve, client: Make) -> None:
     server = serve(OK)
     to = replace(server.destination, headers=(("Authorization", "Bearer x"),))
 
@@ -121,7 +121,7 @@ def test_a_request_that_is_taken_is_answered_so(serve: Serve, client: Make) -> N
 
 
 @pytest.mark.parametrize(("how", "back"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
-def test_a_body_is_compressed_as_asked(
+def test_a_body_is_compressed_as_configured(
     serve: Serve, client: Make, how: str, back: Callable[[bytes], bytes]
 ) -> None:
     server = serve(OK)
@@ -132,19 +132,19 @@ def test_a_body_is_compressed_as_asked(
     assert back(body) == REQUEST
 
 
-def test_a_part_that_was_refused_is_told(serve: Serve, client: Make) -> None:
+def test_a_partial_success_is_reported(serve: Serve, client: Make) -> None:
     assert client(serve((200, PROTOBUF, PARTIAL)).destination).send(REQUEST) == (3, "too old")
 
 
 @pytest.mark.parametrize("code", [429, 502, 503, 504])
-def test_what_may_go_well_later_is_tried_again(serve: Serve, client: Make, code: int) -> None:
+def test_retryable_answers_are_retried(serve: Serve, client: Make, code: int) -> None:
     server = serve((code, {"Retry-After": "0"}, b"busy"), (code, {"Retry-After": "0"}, b""), OK)
 
     assert client(server.destination).send(REQUEST) == Answer()
     assert [body for _, _, body in server.requests] == [REQUEST] * 3
 
 
-def test_patience_has_an_end(serve: Serve, client: Make) -> None:
+def test_retries_end_with_the_patience(serve: Serve, client: Make) -> None:
     server = serve((503, {"Retry-After": "60", "Content-Type": "text/plain"}, b"come back later"))
 
     with pytest.raises(SendError, match="it answered 503: come back later"):
@@ -170,9 +170,7 @@ def test_patience_has_an_end(serve: Serve, client: Make) -> None:
         ((200, PROTOBUF, b"\xff\xff\xff"), "its answer is not OTLP"),
     ],
 )
-def test_what_was_refused_is_not_tried_again(
-    serve: Serve, client: Make, reply: Reply, said: str
-) -> None:
+def test_refusals_are_not_retried(serve: Serve, client: Make, reply: Reply, said: str) -> None:
     server = serve(reply)
 
     with pytest.raises(SendError) as caught:
@@ -191,7 +189,7 @@ def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, client: Make) ->
 
 
 @pytest.mark.parametrize("value", ["secret \u20ac", "secret\nof two lines"])
-def test_a_header_that_cannot_be_sent_is_told_without_its_value(
+def test_a_header_that_cannot_be_sent_is_reported_without_its_value(
     serve: Serve, client: Make, value: str
 ) -> None:
     server = serve(OK)
@@ -281,9 +279,7 @@ def test_grpc_sends_its_headers_and_reads_partial_success(grpc_server: Grpc, cli
         status(grpc.StatusCode.RESOURCE_EXHAUSTED, wait=0),
     ],
 )
-def test_grpc_tries_again_what_may_go_well_later(
-    grpc_server: Grpc, client: Make, busy: Any
-) -> None:
+def test_grpc_retries_retryable_codes(grpc_server: Grpc, client: Make, busy: Any) -> None:
     to, handler = grpc_server(busy, busy, b"")
 
     assert client(to).send(REQUEST) == Answer()
@@ -299,7 +295,7 @@ def test_grpc_tries_again_what_may_go_well_later(
         (status(grpc.StatusCode.UNIMPLEMENTED), "is this an OTLP receiver for traces?"),
     ],
 )
-def test_grpc_does_not_try_again_what_was_refused(
+def test_grpc_does_not_retry_refusals(
     grpc_server: Grpc, client: Make, answer: Any, said: str
 ) -> None:
     to, handler = grpc_server(answer)
@@ -310,12 +306,12 @@ def test_grpc_does_not_try_again_what_was_refused(
     assert len(handler.requests) == 1
 
 
-# ---------------------------------------------------------------- nobody there
+# ---------------------------------------------------------------- no answer
 
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that is accepted at and never answered."""
+    """A port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -326,13 +322,13 @@ def to_port(protocol: str, port: int) -> Destination:
 
 
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
-def test_a_collector_that_hangs_is_given_up(client: Make, silent: int, protocol: str) -> None:
+def test_a_hanging_collector_is_given_up(client: Make, silent: int, protocol: str) -> None:
     with pytest.raises(SendError, match=r"it does not answer in time|UNAVAILABLE"):
         client(to_port(protocol, silent)).send(REQUEST, patience=0.3)
 
 
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
-def test_a_port_that_refuses_is_told(client: Make, protocol: str) -> None:
+def test_a_refused_connection_is_reported(client: Make, protocol: str) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         to = to_port(protocol, bound.getsockname()[1])
@@ -341,7 +337,7 @@ def test_a_port_that_refuses_is_told(client: Make, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
-def test_who_gives_up_waits_for_no_other_try(client: Make, protocol: str) -> None:
+def test_giving_up_ends_the_retries(client: Make, protocol: str) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         made = client(to_port(protocol, bound.getsockname()[1]))
@@ -351,7 +347,7 @@ def test_who_gives_up_waits_for_no_other_try(client: Make, protocol: str) -> Non
 
 
 @pytest.mark.parametrize("protocol", [GRPC, HTTP])
-def test_a_certificate_that_is_not_there_is_told(tmp_path: Path, protocol: str) -> None:
+def test_a_missing_certificate_is_reported(tmp_path: Path, protocol: str) -> None:
     to = replace(to_port(protocol, 1), certificate=str(tmp_path / "ca.pem"), secure=True)
 
     with pytest.raises(SettingsError, match=r"ca\.pem: cannot read the certificate or key"):

@@ -1,4 +1,4 @@
-"""What a span holds, as a function of events: values that every collector takes."""
+"""What a span holds, as a function of events: values that every collector accepts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def event(event_type: str, **fields: Any) -> Event:
         ([[1]], "[[1]]"),
     ],
 )
-def test_a_value_becomes_what_every_collector_takes(value: object, made: object) -> None:
+def test_a_value_becomes_what_every_collector_accepts(value: object, made: object) -> None:
     assert attribute(value) == made
     assert type(attribute(value)) is type(made)
 
@@ -62,7 +62,7 @@ def test_an_enum_counts_as_its_number() -> None:
     assert attribute(Level.HIGH) == 3
 
 
-def test_long_text_is_cut_and_says_so() -> None:
+def test_long_text_is_cut_with_a_note() -> None:
     cut = text("x" * 40_000)
 
     assert cut.startswith("x" * 32_768 + "...")
@@ -102,7 +102,7 @@ def test_no_event_makes_a_span_that_cannot_be_sent(attributes: dict[str, Any], o
 
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(), JSON | st.binary() | st.lists(st.binary())))
-def test_what_a_span_holds_survives_the_log(value: dict[str, Any]) -> None:
+def test_packed_values_are_read_back_exactly(value: dict[str, Any]) -> None:
     try:
         line = msgspec.json.encode(pack(value))
     except UnicodeEncodeError:  # lone surrogates: the log escapes them by another way
@@ -121,7 +121,7 @@ def _tuples(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("bad", [{}, {"x": 1}, {"b": 1}, {"b": "*"}, {"i": "x"}, {"m": {"a": {}}}])
-def test_a_packed_value_that_nobody_packed_is_refused(bad: object) -> None:
+def test_a_malformed_packed_value_is_refused(bad: object) -> None:
     with pytest.raises(ValueError):
         unpack(bad)
 
@@ -148,7 +148,7 @@ def test_names_are_those_of_the_workflow_and_the_step() -> None:
         ("", {}),
     ],
 )
-def test_a_workflow_says_where_its_code_is(path: str, code: dict[str, str]) -> None:
+def test_a_workflow_names_the_place_of_its_code(path: str, code: dict[str, str]) -> None:
     start = event("workflow_start", workflow={"name": "build", "path": path})
     held = content.start_attributes(start, "build")
 
@@ -164,7 +164,7 @@ def test_ours_win_over_the_users_attributes() -> None:
     assert not {"", "none"} & held.keys()
 
 
-def test_users_attributes_stand_once_on_the_span_or_on_the_event() -> None:
+def test_users_attributes_are_on_the_span_or_on_the_event() -> None:
     mine = {"rows": 3}
 
     assert "rows" not in content.event_attributes(event("step_start", attributes=mine))
@@ -174,7 +174,7 @@ def test_users_attributes_stand_once_on_the_span_or_on_the_event() -> None:
     }
 
 
-def test_a_retry_says_when() -> None:
+def test_a_retry_has_its_wait() -> None:
     failed = event("step_fail", seq=7, status="failed", retry_in_ns=1_500_000_000)
 
     assert content.event_attributes(failed) == {
@@ -185,18 +185,18 @@ def test_a_retry_says_when() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "skipped", "paused", "running"])
-def test_what_is_no_failure_leaves_the_status_unset(status: str) -> None:
+def test_other_statuses_leave_the_spans_status_unset(status: str) -> None:
     assert content.status_of(event("step_finish", status=status)) == (0, None)
 
 
-def test_a_failure_without_words_is_described_by_its_status() -> None:
+def test_a_failure_without_a_message_is_described_by_its_status() -> None:
     end = event("step_fail", status="interrupted")
 
     assert content.status_of(end) == (content.ERROR, "interrupted")
     assert content.end_attributes(end, 1)["error.type"] == "interrupted"
 
 
-def test_many_artifacts_do_not_push_the_events_out() -> None:
+def test_many_artifacts_do_not_displace_the_events() -> None:
     end = event("step_finish", status="completed", artifacts=[{"name": str(i)} for i in range(99)])
     names = [name for name, _ in content.end_events(end)]
 
@@ -213,7 +213,7 @@ def test_times_are_those_of_the_log() -> None:
 
 
 @pytest.mark.parametrize("stamp", ["", "2025-10-09T08:53:20Z", "2025-10-09T08:53:20.12345678xZ"])
-def test_a_time_that_is_none_is_refused(stamp: str) -> None:
+def test_a_malformed_time_is_refused(stamp: str) -> None:
     content.time_of(event("annotation", timestamp="2025-10-09T08:53:20.000000000Z"))
 
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""Where spans go: arguments before settings before the standard variables."""
+"""Where spans are sent: arguments before settings before the standard variables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
         ({TRACES: "http://a:1", ENDPOINT: "http://b:2"}, "a:1", False),
     ],
 )
-def test_the_standard_variables_name_it(
+def test_the_standard_variables_name_the_destination(
     env: dict[str, str], endpoint: str, secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
@@ -45,7 +45,7 @@ def test_the_standard_variables_name_it(
     assert (found.endpoint, found.secure) == (endpoint, secure)
 
 
-def test_nothing_names_none_but_the_standards_default_where_that_is_asked_for() -> None:
+def test_without_a_setting_there_is_none_or_the_local_default() -> None:
     local = destination(Settings(), local=True)
 
     assert destination(Settings()) is None
@@ -81,9 +81,29 @@ def test_settings_win_over_variables_and_arguments_over_settings(
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
     ],
 )
-def test_what_cannot_be_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(ENDPOINT, "http://box:4317")
     monkeypatch.setenv(name, value)
 
     with pytest.raises(SettingsError, match=value):
         destination(Settings())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("http://user:secret@collector:4318/v1/traces?token=t", "grpc://collector:4318"),
+        ("collector:4317", "grpc://collector:4317"),
+    ],
+)
+def test_a_destination_is_named_without_secrets(
+    endpoint: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    found = destination(Settings())
+
+    assert found is not None
+    assert found.name == name
+    assert "secret" not in found.address + repr(found)

@@ -13,7 +13,7 @@ spans = st.dictionaries(hexes, hexes, max_size=40)
 
 
 @given(st.lists(spans, max_size=3), hexes)
-def test_it_knows_what_a_dictionary_would_know(parts: list[dict[str, str]], other: str) -> None:
+def test_it_agrees_with_a_dictionary(parts: list[dict[str, str]], other: str) -> None:
     digests, known = Digests(), dict[str, str]()
     for part in parts:
         digests.update(part)
@@ -23,7 +23,7 @@ def test_it_knows_what_a_dictionary_would_know(parts: list[dict[str, str]], othe
     assert {one: digests.get(one) for one in (*known, other)} == {other: known.get(other)} | known
 
 
-def test_what_is_no_id_and_no_digest_is_passed_over() -> None:
+def test_malformed_ids_and_digests_are_ignored() -> None:
     digests = Digests()
     digests.update({"0" * 16: 1, "1" * 15: "2" * 17, "x" * 16: "0" * 16, "": "0" * 32})
 

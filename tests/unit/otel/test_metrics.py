@@ -1,4 +1,4 @@
-"""Metrics: what is counted, what is not, and that nothing of it reaches the workflow."""
+"""Metrics: what is counted, what is not, and that their failures harm no workflow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Point = tuple[dict[str, Any], Any]
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExitFlush[ManagedMetricExporter]]]:
-    """A process that nobody has set up; what would happen at its exit is kept."""
+    """A process without providers; the flushes at its exit are kept, not registered."""
     kept: list[ExitFlush[ManagedMetricExporter]] = []
 
     def keep(flush: ExitFlush[ManagedMetricExporter]) -> None:
@@ -56,7 +56,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExitFlush[ManagedMet
 
 
 class Reading:
-    """What the program's own meter provider was told."""
+    """What the program's own meter provider has measured."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -171,7 +171,7 @@ def test_a_failed_run_is_measured_by_its_error(reading: Reading) -> None:
     ]
 
 
-def test_what_comes_from_the_log_counts_nothing(reading: Reading) -> None:
+def test_stored_results_count_nothing(reading: Reading) -> None:
     named = report.options(workflow_id="r1")
     with pytest.raises(KeyError):
         named(3, fail=True)
@@ -183,7 +183,7 @@ def test_what_comes_from_the_log_counts_nothing(reading: Reading) -> None:
     assert reading.points("tapps.run.duration")[0][1] == 2
 
 
-def test_a_completed_run_that_is_asked_again_counts_nothing(reading: Reading) -> None:
+def test_a_completed_run_that_is_called_again_counts_nothing(reading: Reading) -> None:
     named = report.options(workflow_id="r1")
     named(3)
     before = {name: reading.points(name) for name in reading.all()}
@@ -192,7 +192,7 @@ def test_a_completed_run_that_is_asked_again_counts_nothing(reading: Reading) ->
     assert {name: reading.points(name) for name in reading.all()} == before
 
 
-def test_what_a_crash_interrupted_is_counted_by_who_resumes(reading: Reading) -> None:
+def test_an_interrupted_attempt_is_counted_by_the_resuming_process(reading: Reading) -> None:
     run = Run.open("build", workflow_id="b1")
     run.begin("compile")
     run.close()  # nothing is ended: as when the process dies
@@ -235,14 +235,14 @@ def test_buckets_fit_long_work_and_short_writes(reading: Reading) -> None:
     assert (append[0], append[-1]) == (0.00001, 10)
 
 
-# ---------------------------------------------------------------- the log's own troubles
+# ---------------------------------------------------------------- failures of the log
 
 
 def doubled(n: int) -> int:
     return 2 * n
 
 
-def test_a_log_that_fails_is_counted_and_so_is_what_it_loses(reading: Reading) -> None:
+def test_failures_and_losses_of_a_log_are_counted(reading: Reading) -> None:
     configure(buffer_events=1)
     full_for_a_moment = files.FaultyFiles("write", nth=2, times=2)
     with files.use(full_for_a_moment), Run.open("build", workflow_id="b1") as run:
@@ -259,7 +259,7 @@ def test_a_log_that_fails_is_counted_and_so_is_what_it_loses(reading: Reading) -
     assert attempts == 3  # the work was done, and is counted
 
 
-def test_what_the_log_never_got_is_counted_at_its_end(reading: Reading) -> None:
+def test_lost_events_are_counted_when_the_log_closes(reading: Reading) -> None:
     full = files.FaultyFiles("write", nth=2)
     with files.use(full), Run.open("build", workflow_id="b1") as run:
         run.call("double", doubled, 1)
@@ -311,7 +311,7 @@ def test_spans_that_could_not_be_sent_are_counted_by_reason(reading: Reading) ->
     ]
 
 
-# ---------------------------------------------------------------- nobody wants to know
+# ---------------------------------------------------------------- not asked for
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-# ---------------------------------------------------------------- nothing reaches the workflow
+# ---------------------------------------------------------------- broken OpenTelemetry
 
 
 class Broken(api.NoOpMeter):
@@ -408,7 +408,7 @@ class NoMeter(api.MeterProvider):
 
 
 @pytest.mark.parametrize("make", [BrokenProvider, NoMeter])
-def test_broken_metrics_are_told_once_and_harm_no_run(
+def test_broken_metrics_are_logged_once_and_harm_no_run(
     make: Callable[[], api.MeterProvider],
     fresh: list[ExitFlush[ManagedMetricExporter]],
     caplog: pytest.LogCaptureFixture,
@@ -423,7 +423,7 @@ def test_broken_metrics_are_told_once_and_harm_no_run(
     assert "OpenTelemetry failed (metrics): RuntimeError" in said[0].getMessage()
 
 
-def test_odd_names_become_what_a_collector_takes(reading: Reading) -> None:
+def test_odd_names_become_what_a_collector_accepts(reading: Reading) -> None:
     with Run.open("build", workflow_id="b1") as run:
         run.begin("caf\udce9", agent="a" * 40_000).finish()
     ((attributes, _),) = reading.points("tapps.step.attempts")
@@ -460,7 +460,7 @@ def test_exporters_are_those_that_the_variables_name(
 
 
 @pytest.mark.parametrize("variable", ["ENDPOINT", "METRICS_ENDPOINT"])
-def test_where_metrics_go_is_told_without_secrets(
+def test_the_target_of_metrics_has_no_secrets(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", "http://user:secret@collector:4318/a?b=c")
@@ -492,7 +492,7 @@ def test_the_programs_own_provider_is_left_alone(
     assert not fresh
 
 
-def test_an_exporter_that_cannot_be_had_is_said_once(
+def test_an_unknown_exporter_is_logged_once(
     fresh: list[ExitFlush[ManagedMetricExporter]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -506,15 +506,15 @@ def test_an_exporter_that_cannot_be_had_is_said_once(
 
 
 class Kept(MetricExporter):
-    """Keeps how many attempts it was told of; takes them or not."""
+    """Keeps the number of attempts of each export; accepts it or not."""
 
     def __init__(self, result: MetricExportResult = MetricExportResult.SUCCESS) -> None:
         super().__init__()
         self.result = result
-        self.told: list[int] = []
+        self.attempts: list[int] = []
 
     def export(self, metrics_data: Any, timeout_millis: float = 0, **_: Any) -> MetricExportResult:
-        self.told.append(
+        self.attempts.append(
             sum(
                 point.value
                 for of_resource in metrics_data.resource_metrics
@@ -535,7 +535,7 @@ class Kept(MetricExporter):
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kept]]:
-    """Let the environment name an exporter that keeps what it is told."""
+    """Let the environment name an exporter that keeps what it gets."""
 
     def offer(result: MetricExportResult = MetricExportResult.SUCCESS) -> list[Kept]:
         made: list[Kept] = []
@@ -572,11 +572,11 @@ def test_at_exit_the_last_numbers_are_sent(
     report(3)
     flush_all(fresh)
 
-    assert made[0].told == [4]
+    assert made[0].attempts == [4]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-def test_numbers_that_were_not_taken_at_exit_are_told(
+def test_metrics_not_accepted_at_exit_are_reported(
     fresh: list[ExitFlush[ManagedMetricExporter]],
     kept: Callable[..., list[Kept]],
     caplog: pytest.LogCaptureFixture,
@@ -588,7 +588,7 @@ def test_numbers_that_were_not_taken_at_exit_are_told(
     assert "the last metrics were not sent to kept" in caplog.text
 
 
-def test_a_forked_child_counts_from_nothing_and_connects_anew(
+def test_a_forked_child_counts_from_zero_and_reconnects(
     fresh: list[ExitFlush[ManagedMetricExporter]],
     kept: Callable[..., list[Kept]],
     monkeypatch: pytest.MonkeyPatch,
@@ -604,11 +604,11 @@ def test_a_forked_child_counts_from_nothing_and_connects_anew(
     flush_all(fresh)
     of_parent, of_child = made
 
-    assert of_parent.told == []
-    assert of_child.told == [1]
+    assert of_parent.attempts == []
+    assert of_child.attempts == [1]
 
 
-def test_an_event_of_any_kind_is_no_trouble(reading: Reading) -> None:
+def test_events_of_any_kind_are_accepted(reading: Reading) -> None:
     measured = measures.measures(Settings(), "report")
     assert measured is not None
     for kind in ("span", "annotation", "step_skip", "log_gap", "somebody_elses"):

@@ -1,4 +1,4 @@
-"""What the SDK keeps private: that it is where we look for it, and that only one module looks."""
+"""Private names of the SDK: they are where we expect them, and one module uses them."""
 
 from __future__ import annotations
 

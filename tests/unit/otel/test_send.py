@@ -1,4 +1,4 @@
-"""Sending a run's spans: what is sent, what is confirmed, and what comes of every answer."""
+"""Sending a run's spans: what is sent, what is confirmed, and the effect of every answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tapps_otel.otel.transport.encoding import encoded
 
 
 class Scripted(Client):
-    """A collector that gives these answers in turn, and takes everything once they are used up."""
+    """A collector that gives these answers in turn, and then accepts everything."""
 
     def __init__(self, *answers: Answer | SendError, port: int = 4318) -> None:
         super().__init__(Destination(HTTP, f"http://127.0.0.1:{port}/v1/traces"))
@@ -74,7 +74,7 @@ def run(count: int, workflow_id: str = "r") -> None:
 GONE = SendError("nowhere", "it is gone")
 
 
-def test_what_is_confirmed_is_not_sent_again() -> None:
+def test_confirmed_spans_are_not_sent_again() -> None:
     run(5)
     first, second = Scripted(), Scripted()
     done, again = send(first), send(second)
@@ -86,14 +86,14 @@ def test_what_is_confirmed_is_not_sent_again() -> None:
     assert sorted(first.ids) == sorted((one := Scripted(), send(one, force=True))[0].ids)
 
 
-def test_every_destination_has_its_own_account() -> None:
+def test_every_destination_has_its_own_ledger_entries() -> None:
     run(2)
     send(Scripted())
 
     assert send(Scripted(port=1)).sent == 3
 
 
-def test_a_collector_that_is_lost_in_the_middle_keeps_what_it_took() -> None:
+def test_what_was_accepted_before_a_failure_stays_confirmed() -> None:
     run(1200)
     lost, back = Scripted(Answer(), GONE), Scripted()
     with pytest.raises(SendError):
@@ -105,7 +105,7 @@ def test_a_collector_that_is_lost_in_the_middle_keeps_what_it_took() -> None:
     assert len({*lost.ids, *back.ids}) == 1201
 
 
-def test_spans_that_a_collector_refused_are_told_and_sent_again() -> None:
+def test_rejected_spans_are_reported_and_sent_again() -> None:
     run(5)
     refusing = Scripted(Answer(2, "attribute too long"))
     report = send(refusing)
@@ -113,10 +113,10 @@ def test_spans_that_a_collector_refused_are_told_and_sent_again() -> None:
 
     assert (report.sent, report.rejected, report.ok) == (4, 2, False)
     assert report.problems == ["2 of 6 spans were rejected by the collector: attribute too long"]
-    assert send(again).sent == 6  # which were refused, nobody said
+    assert send(again).sent == 6  # the answer does not name the rejected ones
 
 
-def test_requests_are_no_larger_than_collectors_take() -> None:
+def test_requests_are_no_larger_than_collectors_accept() -> None:
     configure(durability="os", capture_inputs=False)
 
     @step
@@ -151,7 +151,7 @@ def rewrite(entries: list[dict[str, Any]]) -> None:
     (LOGS / "r.ledger").write_text(text, "utf-8")
 
 
-def test_a_span_that_was_confirmed_with_other_content_is_told_and_not_sent() -> None:
+def test_a_span_that_was_confirmed_with_other_content_is_reported_and_not_sent() -> None:
     run(2)
     client = Scripted()
     send(client)
@@ -169,7 +169,7 @@ def test_a_span_that_was_confirmed_with_other_content_is_told_and_not_sent() -> 
 @pytest.mark.parametrize(
     "mark", [{"seq": 3, "sha": "0" * 64}, {"seq": 4, "sha": "0" * 64}, {"seq": 99, "sha": "0" * 64}]
 )
-def test_a_mark_that_the_log_does_not_bear_out_stops_the_send(mark: dict[str, Any]) -> None:
+def test_a_mark_that_does_not_match_the_log_stops_the_send(mark: dict[str, Any]) -> None:
     run(2)
     send(Scripted())
     rewrite([{**ledger()[0], **mark}])
@@ -179,7 +179,7 @@ def test_a_mark_that_the_log_does_not_bear_out_stops_the_send(mark: dict[str, An
     assert "send --force" in str(caught.value)
 
 
-def test_a_ledger_that_cannot_be_written_costs_a_second_sending_and_nothing_else() -> None:
+def test_an_unwritable_ledger_only_makes_the_next_send_repeat() -> None:
     run(2)
     (LOGS / "r.ledger").mkdir()
     with pytest.raises(OSError, match=r"r\.ledger"):
@@ -206,11 +206,13 @@ def written(tmp_path: Path) -> bytes:
 def test_a_ledger_that_is_torn_or_changed_never_loses_a_span(
     written: bytes, data: st.DataObject
 ) -> None:
-    """Whatever it says: a span is confirmed, sent, or told of."""
+    """Each span is confirmed, sent or reported, whatever is in the ledger."""
     at = data.draw(st.integers(0, len(written)))
     junk = data.draw(st.binary(max_size=20))
     changed = written[:at] + junk + written[at + len(junk) :]
-    assume(changed.count(b'"spans":4}') == 1 or b'"whole"' not in changed)  # a number is just told
+    assume(
+        changed.count(b'"spans":4}') == 1 or b'"whole"' not in changed
+    )  # the number is reported as it is
     (LOGS / "r.ledger").write_bytes(changed)
     try:
         report = send(Scripted())
@@ -220,7 +222,7 @@ def test_a_ledger_that_is_torn_or_changed_never_loses_a_span(
 
 
 def test_a_large_ledger_needs_little_memory() -> None:
-    """What a dictionary of it would take is 50 MB."""
+    """A dictionary of it would have 50 MB."""
     run(2)
     other = Scripted().destination.name
     with (LOGS / "r.ledger").open("w", encoding="utf-8") as file:
@@ -240,7 +242,7 @@ def test_a_large_ledger_needs_little_memory() -> None:
     assert second < 2e6  # nothing has to be looked up
 
 
-# ---------------------------------------------------------------- what need not be read again
+# ---------------------------------------------------------------- logs that need not be read again
 
 
 class Opened(Files):
@@ -267,7 +269,7 @@ def read_by(client: Client, *, force: bool = False) -> tuple[int, SendReport]:
 
 
 def add_beside(*marks: int) -> None:
-    """Log spans of a library beside the run, in a log for each."""
+    """Write spans of a library to side logs, one each."""
     for mark in marks:
         fields = {"name": "GET", "trace_id": f"{7:032x}", "span_id": f"{mark:016x}"}
         with writing(Store(LOGS).new_side_path("r"), "r", durability="os") as log:
@@ -289,7 +291,7 @@ def test_logs_that_have_not_grown_since_they_were_sent_are_not_read_again() -> N
     assert (forced, third.sent) == (whole, 503)
 
 
-def test_of_logs_beside_only_what_has_grown_is_read_again() -> None:
+def test_only_side_logs_that_have_grown_are_read_again() -> None:
     run(500)
     add_beside(1)
     send(Scripted())
@@ -301,8 +303,8 @@ def test_of_logs_beside_only_what_has_grown_is_read_again() -> None:
     assert few < 2000
 
 
-def test_a_log_beside_that_somebody_removed_since_is_not_missed() -> None:
-    """Of traces of no run there come ever more, and nothing else removes them."""
+def test_a_removed_side_log_is_not_missed() -> None:
+    """Side logs of traces without a run accumulate, so users remove them."""
     run(3)
     add_beside(1, 2)
     send(Scripted())
@@ -314,7 +316,7 @@ def test_a_log_beside_that_somebody_removed_since_is_not_missed() -> None:
 
 
 def test_what_was_confirmed_span_by_span_is_read_once_more_and_then_not() -> None:
-    """As those of a live run are."""
+    """As the exporter of live spans does it."""
     run(500)
     send(Scripted())
     spans = [found.span for found in RunSpans(Store(LOGS), "r")]
@@ -327,7 +329,7 @@ def test_what_was_confirmed_span_by_span_is_read_once_more_and_then_not() -> Non
     assert (whole > 200_000, least) == (True, 0)
 
 
-def test_a_run_that_was_cut_short_is_read_again_once_it_goes_on() -> None:
+def test_an_interrupted_run_is_read_again_once_it_is_resumed() -> None:
     run(3)
     path = LOGS / "r.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -343,7 +345,7 @@ def test_a_run_that_was_cut_short_is_read_again_once_it_goes_on() -> None:
     assert not set(first.ids) & set(second.ids)
 
 
-def test_a_log_that_was_cut_back_to_where_it_was_whole_before_is_told() -> None:
+def test_a_log_cut_back_to_an_earlier_end_is_reported() -> None:
     run(3)
     path = LOGS / "r.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -357,7 +359,7 @@ def test_a_log_that_was_cut_back_to_where_it_was_whole_before_is_told() -> None:
         send(Scripted())
 
 
-def test_what_a_collector_refused_is_tried_again_however_the_log_stands() -> None:
+def test_rejected_spans_are_sent_again_though_the_log_has_not_grown() -> None:
     run(5)
     send(Scripted(Answer(1, "no")))
 
@@ -368,12 +370,12 @@ def test_what_a_collector_refused_is_tried_again_however_the_log_stands() -> Non
 # ---------------------------------------------------------------- logs
 
 
-def test_a_run_that_is_not_there_is_an_error() -> None:
+def test_a_missing_run_is_an_error() -> None:
     with pytest.raises(RunNotFoundError):
         send(Scripted())
 
 
-def test_what_stands_before_damage_is_sent() -> None:
+def test_spans_before_damage_are_sent() -> None:
     run(5)
     path = LOGS / "r.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -387,7 +389,7 @@ def test_what_stands_before_damage_is_sent() -> None:
     assert len(set(client.ids)) == 3
 
 
-def test_progress_is_told_as_answers_come() -> None:
+def test_progress_is_reported_with_each_answer() -> None:
     run(1100)
     seen: list[tuple[int, int]] = []
     note: Callable[[SendReport], None] = lambda one: seen.append((one.sent, one.seq))  # noqa: E731

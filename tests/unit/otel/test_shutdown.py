@@ -1,4 +1,4 @@
-"""The end of a process: how long it waits, for whom, and what it says."""
+"""The flush at exit: how long the process waits, and what it reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tapps_otel.otel.process.shutdown import ExitFlush, Gate, close_gates, flush
 
 
 class Moment:
-    """A clock that stands still until somebody waits."""
+    """A clock that moves only when something waits."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -46,30 +46,30 @@ class Provider:
         self.over.wait()
 
 
-class Way:
-    """One way on which something leaves the process."""
+class FakeOutlet:
+    """Notes what it is asked for."""
 
     def __init__(self) -> None:
         self.gate = Gate()
-        self.given_up = self.asked_what_is_unsent = False
+        self.given_up = self.reported = False
 
     def give_up(self) -> None:
         self.given_up = True
 
     def warn_unsent(self) -> None:
-        self.asked_what_is_unsent = True
+        self.reported = True
 
     def after_fork(self) -> None:
         pass
 
 
-class Waiting(ExitFlush[Way]):
-    """Waits by the test's clock for what hangs, and really for what does not."""
+class Waiting(ExitFlush[FakeOutlet]):
+    """Waits by the test's clock for a hanging provider, and really for another."""
 
     def __init__(self, moment: Moment, timeout: float, *, hangs: bool) -> None:
-        self.moment, self.provider, self.way = moment, Provider(hangs=hangs), Way()
+        self.moment, self.provider, self.outlet = moment, Provider(hangs=hangs), FakeOutlet()
         self.asked_at: int | None = None
-        super().__init__(self.provider, [self.way], timeout)
+        super().__init__(self.provider, [self.outlet], timeout)
 
     def request(self) -> None:
         self.asked_at = self.moment.now
@@ -91,48 +91,48 @@ def made(moment: Moment) -> Iterator[list[Waiting]]:
         one.request()
 
 
-def test_what_hangs_together_delays_the_exit_once(moment: Moment, made: list[Waiting]) -> None:
+def test_hanging_flushes_share_the_time_at_exit(moment: Moment, made: list[Waiting]) -> None:
     made += [Waiting(moment, 2, hangs=True), Waiting(moment, 2, hangs=True)]
     flush_all(made)
 
     assert moment.now == 2e9
     assert [one.asked_at for one in made] == [0, 1e9]  # each has its share
-    assert all(one.way.given_up and one.way.asked_what_is_unsent for one in made)
+    assert all(one.outlet.given_up and one.outlet.reported for one in made)
 
 
 @pytest.mark.parametrize("hanging", [0, 1])
-def test_what_hangs_takes_nothing_from_what_does_not(
+def test_a_hanging_flush_takes_no_time_from_others(
     moment: Moment, made: list[Waiting], hanging: int
 ) -> None:
     made += [Waiting(moment, 2, hangs=number == hanging) for number in (0, 1)]
     flush_all(made)
 
     assert moment.now == 2e9
-    assert [one.way.given_up for one in made] == [number == hanging for number in (0, 1)]
+    assert [one.outlet.given_up for one in made] == [number == hanging for number in (0, 1)]
 
 
-def test_nobody_waits_for_what_is_done(moment: Moment, made: list[Waiting]) -> None:
+def test_a_finished_flush_is_not_waited_for(moment: Moment, made: list[Waiting]) -> None:
     made += [Waiting(moment, 2, hangs=False), Waiting(moment, 2, hangs=False)]
     flush_all(made)
 
     assert moment.now == 0
-    assert not any(one.way.given_up for one in made)
+    assert not any(one.outlet.given_up for one in made)
 
 
-def test_a_fork_finds_nobody_sending(moment: Moment, made: list[Waiting]) -> None:
+def test_no_request_is_in_progress_at_a_fork(moment: Moment, made: list[Waiting]) -> None:
     made.append(Waiting(moment, 2, hangs=False))
     (flush,) = made
     close_gates(made)
-    closed = not flush.way.gate._lock.acquire(blocking=False)
+    closed = not flush.outlet.gate._lock.acquire(blocking=False)
     flush.after_fork_in_parent()
-    with flush.way.gate:
+    with flush.outlet.gate:
         pass
 
     assert closed
 
 
 class Busy(Gate):
-    """Somebody is sending, who does not come to an end."""
+    """A request is in progress, and does not end."""
 
     def __init__(self, moment: Moment) -> None:
         super().__init__()
@@ -142,14 +142,14 @@ class Busy(Gate):
         self._moment.sleep(seconds)
 
 
-def test_all_that_are_sending_delay_a_fork_once(moment: Moment, made: list[Waiting]) -> None:
+def test_requests_in_progress_share_the_wait_of_a_fork(moment: Moment, made: list[Waiting]) -> None:
     made += [Waiting(moment, 2, hangs=False) for _ in range(3)]
     for one in made[:2]:
-        one.way.gate = Busy(moment)
+        one.outlet.gate = Busy(moment)
     close_gates(made)
 
     assert moment.now == 0.2e9
-    assert not made[2].way.gate._lock.acquire(blocking=False)  # it is closed all the same
+    assert not made[2].outlet.gate._lock.acquire(blocking=False)  # it is closed all the same
 
 
 def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:

@@ -1,4 +1,4 @@
-"""The seam: what a process pays that makes no spans, and which provider is asked."""
+"""The entrance to spans: its cost without spans, and the provider that is used."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_provider_of_the_program_is_used_and_the_sdk_is_not_set_up(
     assert trace.get_tracer_provider() is theirs
 
 
-def test_a_provider_that_comes_later_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_is_set_later_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     before = tracing(Settings())
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))
@@ -108,7 +108,7 @@ def test_without_a_provider_a_callers_trace_is_still_joined(
     assert made.resource is None
 
 
-def test_a_broken_opentelemetry_stops_nobody(
+def test_a_broken_opentelemetry_stops_no_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: Settings) -> None:
@@ -124,7 +124,7 @@ def test_a_broken_opentelemetry_stops_nobody(
     assert "half an installation. The run continues" in caplog.text
 
 
-def test_a_bare_span_is_ids_and_no_more() -> None:
+def test_a_bare_span_has_ids_and_does_nothing() -> None:
     span = LiveSpan("0a" * 16, "0b" * 8, None)
     event = Event(event_type="annotation", workflow_id="w", timestamp="", execution=1)
     before = Event(event_type="annotation", workflow_id="w", timestamp="", execution=1)

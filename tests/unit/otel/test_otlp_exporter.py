@@ -1,4 +1,4 @@
-"""The exporter of live spans: whatever goes wrong in it harms no run, and is said once."""
+"""The exporter of live spans: its failures harm no run, and are logged once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tapps_otel.otel.transport.destination import HTTP, Destination
 
 
 class Near(Client):
-    """A collector that takes everything, or a library below that fails in its own way."""
+    """A collector that accepts everything, or a library that raises."""
 
     def __init__(self, url: str, error: Exception | None = None) -> None:
         super().__init__(Destination(HTTP, url))
@@ -53,8 +53,8 @@ def _unwarned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seam, "_warned", set())
 
 
-def test_a_destination_that_is_no_text_has_its_account_too(tmp_path: Path) -> None:
-    """As one from an environment variable with bytes that are none."""
+def test_a_destination_with_invalid_text_has_a_ledger_too(tmp_path: Path) -> None:
+    """As from an environment variable with bytes that are not UTF-8."""
     client = Near("http://127.0.0.1:4318/\udcff")
     (span_id,) = export_of_runs(client, tmp_path)
     ledger = Ledger(tmp_path / "r0.ledger", client.destination.name)
@@ -62,7 +62,7 @@ def test_a_destination_that_is_no_text_has_its_account_too(tmp_path: Path) -> No
     assert ledger.spans().get(span_id)
 
 
-def test_a_ledger_that_cannot_be_written_keeps_no_other_from_it(
+def test_an_unwritable_ledger_does_not_affect_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Near("http://127.0.0.1:4318")
@@ -74,7 +74,7 @@ def test_a_ledger_that_cannot_be_written_keeps_no_other_from_it(
     assert "OpenTelemetry failed (ledger): ValueError" in caplog.text
 
 
-def test_an_error_that_nobody_thought_of_is_said_once_and_goes_no_further(
+def test_an_unexpected_error_is_logged_once_and_not_raised(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Near("http://127.0.0.1:4318", RuntimeError("of a library"))

@@ -1,4 +1,4 @@
-"""Subprocesses of steps stand in the step's trace, whoever makes the spans."""
+"""Subprocesses of steps join the step's trace, with an SDK and without one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def in_step(run: str = "r") -> dict[str, str]:
 
 
 def started(run: str = "r") -> dict[str, Any]:
-    """How the log says that the step began."""
+    """The step's start in the log."""
     found = next(e for e in tapps_otel.events(run) if e.event_type == "step_start")
     return found.model_dump()
 
@@ -88,7 +88,7 @@ def python(source: str, env: dict[str, str]) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_a_child_is_told_the_steps_span_and_the_run(
+def test_a_childs_environment_names_the_steps_span_and_the_run(
     provider: TracerProvider, tmp_path: Path
 ) -> None:
     env, begun = in_step(), started()
@@ -104,13 +104,13 @@ def test_a_child_is_told_the_steps_span_and_the_run(
     assert "TRACEPARENT" not in os.environ
 
 
-def test_a_child_is_told_the_steps_span_where_nobody_makes_spans() -> None:
+def test_a_childs_environment_names_the_steps_span_without_an_sdk() -> None:
     env, begun = in_step(), started()
 
     assert env["TRACEPARENT"] == f"00-{begun['trace_id']}-{begun['span_id']}-01"
 
 
-def test_baggage_and_trace_state_go_along(provider: TracerProvider) -> None:
+def test_baggage_and_trace_state_are_propagated(provider: TracerProvider) -> None:
     token = contexts.attach(baggage.set_baggage("customer", "7 & more"))
     try:
         env = in_step()
@@ -121,13 +121,13 @@ def test_baggage_and_trace_state_go_along(provider: TracerProvider) -> None:
 
 
 @pytest.mark.parametrize("source", [WHERE, IN_THREAD])
-def test_a_child_that_imports_the_package_stands_in_the_trace(source: str) -> None:
+def test_a_child_that_imports_the_package_joins_the_trace(source: str) -> None:
     env, begun = in_step(), started()
 
     assert python(source, env) == (f"{begun['trace_id']} {begun['span_id']} True\n", "")
 
 
-def test_a_run_that_a_child_begins_is_a_child_of_the_step_in_the_same_folder() -> None:
+def test_a_childs_run_is_under_the_step_and_in_the_same_folder() -> None:
     env, begun = in_step(), started()
     python(OWN_RUN, env)
     inner = next(iter(tapps_otel.events("inner")))
@@ -136,7 +136,7 @@ def test_a_run_that_a_child_begins_is_a_child_of_the_step_in_the_same_folder() -
     assert tapps_otel.history("inner").status == "completed"
 
 
-def test_outside_a_run_the_current_span_alone_goes_along(provider: TracerProvider) -> None:
+def test_outside_a_run_only_the_current_span_is_propagated(provider: TracerProvider) -> None:
     with provider.get_tracer("t").start_as_current_span("request") as span:
         env = child_env()
     context = span.get_span_context()
@@ -156,7 +156,7 @@ def test_a_child_of_a_child_belongs_to_the_same_run(monkeypatch: pytest.MonkeyPa
 GOOD = {"workflow_id": "r", "execution": 2, "log_dir": "/logs"}
 
 
-def test_what_a_child_is_told_is_read_back() -> None:
+def test_the_parent_variable_is_read_back() -> None:
     found = parent_of({PARENT: json.dumps(GOOD)})
 
     assert found is not None
@@ -164,7 +164,7 @@ def test_what_a_child_is_told_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "value",
     [
         "",
         "{",
@@ -181,11 +181,11 @@ def test_what_a_child_is_told_is_read_back() -> None:
         json.dumps({"workflow_id": "r"}),
     ],
 )
-def test_nonsense_names_no_run(told: str) -> None:
-    assert parent_of({PARENT: told}) is None
+def test_a_malformed_variable_names_no_run(value: str) -> None:
+    assert parent_of({PARENT: value}) is None
 
 
-def test_a_malformed_variable_is_warned_of_and_joins_no_run() -> None:
+def test_a_child_with_a_malformed_variable_warns_and_joins_no_run() -> None:
     out, err = python(WHERE, {**os.environ, PARENT: "\x1b]0;nonsense", "TRACEPARENT": "x"})
 
     assert out == f"{0:032x} {0:016x} False\n"

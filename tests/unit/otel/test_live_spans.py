@@ -1,4 +1,4 @@
-"""Live spans: their ids, their content, and that the log tells enough to make them again."""
+"""Live spans: their ids, their content, and that they can be rebuilt from the log."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SHA = "ab" * 32
 
 
 class Driver:
-    """Plays the recorder: numbers events, "writes" them, and tells the spans."""
+    """Plays the recorder: numbers events, "writes" them, and adds them to spans."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
         self.tracing = spans._Tracing(provider, Settings(announce="off"))
@@ -166,7 +166,7 @@ def test_a_run_is_one_trace_with_the_ids_of_the_log(
     assert inner.parent_span_id == step.span_id
 
 
-def test_what_a_completed_run_holds(driver: Driver, exporter: InMemorySpanExporter) -> None:
+def test_the_span_of_a_completed_run(driver: Driver, exporter: InMemorySpanExporter) -> None:
     run = driver.workflow(workflow={"name": "article", "path": "app.flows:article"})
     step = driver.step(run, agent="writer", action="write", attempt=2)
     driver.end(step, artifacts=[{"name": "page", "path": "out/a.md", "bytes": 12}])
@@ -212,7 +212,7 @@ def test_what_a_completed_run_holds(driver: Driver, exporter: InMemorySpanExport
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "cancelled", "interrupted"])
-def test_what_did_not_do_its_work_is_an_error(
+def test_an_unsuccessful_status_is_an_error(
     driver: Driver, exporter: InMemorySpanExporter, status: str
 ) -> None:
     error = {"type": "app.NoPaper", "message": "tray 2 is empty", "stack": "Traceback ...\n"}
@@ -237,7 +237,7 @@ def test_what_did_not_do_its_work_is_an_error(
     ]
 
 
-def test_a_skip_is_no_error(driver: Driver, exporter: InMemorySpanExporter) -> None:
+def test_a_skip_is_not_an_error(driver: Driver, exporter: InMemorySpanExporter) -> None:
     driver.end(driver.step(driver.workflow()), "step_skip", status="skipped", reason="no change")
     (span,) = exporter.get_finished_spans()
 
@@ -246,7 +246,7 @@ def test_a_skip_is_no_error(driver: Driver, exporter: InMemorySpanExporter) -> N
     assert "error.type" not in (span.attributes or {})
 
 
-def test_the_start_event_says_what_a_rebuild_needs(driver: Driver) -> None:
+def test_the_start_event_notes_what_a_rebuild_needs(driver: Driver) -> None:
     run = driver.workflow()
     driver.step(run)
     start, step = driver.lines
@@ -256,7 +256,7 @@ def test_the_start_event_says_what_a_rebuild_needs(driver: Driver) -> None:
     assert driver.tracing.resource == {"service.name": "test", "host.name": "here"}
 
 
-def test_a_run_stands_under_the_callers_span(
+def test_a_run_is_a_child_of_the_callers_span(
     driver: Driver, attached: Callable[[trace.Span], None]
 ) -> None:
     context = SpanContext(
@@ -312,7 +312,7 @@ def test_a_span_that_the_user_opened_between_is_linked_not_the_parent(
     ]
 
 
-def test_libraries_spans_stand_under_the_step(
+def test_spans_of_libraries_are_children_of_the_step(
     driver: Driver, exporter: InMemorySpanExporter
 ) -> None:
     step = driver.step(driver.workflow())
@@ -341,11 +341,11 @@ async def test_detaching_in_another_task_is_silent(
     assert not caplog.records
 
 
-# ---------------------------------------------------------------- nobody makes spans
+# ---------------------------------------------------------------- without an SDK that works
 
 
 class Broken(SpanProcessor):
-    """A processor as the SDK lets it be: what it raises comes out where the span is made."""
+    """A processor that raises: the SDK lets its exceptions through to the caller."""
 
     def on_start(self, span: Span, parent_context: Any = None) -> None:
         raise RuntimeError("on_start is broken")
@@ -436,7 +436,7 @@ def test_an_unsampled_run_has_the_sdks_ids(exporter: InMemorySpanExporter) -> No
     assert exporter.get_finished_spans() == ()
 
 
-def test_a_processor_that_breaks_at_the_end_reaches_nobody(
+def test_a_processor_that_fails_at_the_end_is_logged_once(
     exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = provider_to(exporter)
@@ -456,8 +456,8 @@ def test_a_processor_that_breaks_at_the_end_reaches_nobody(
     assert "on_end is broken" in caplog.text
 
 
-def test_another_kind_of_span_is_let_alone() -> None:
-    """Not every provider is the SDK: its spans need not tell what they hold."""
+def test_spans_of_another_sdk_are_left_alone() -> None:
+    """Spans of a provider that is not the SDK need not show what they hold."""
 
     class Foreign(trace.NonRecordingSpan):
         def is_recording(self) -> bool:
@@ -479,11 +479,11 @@ def test_another_kind_of_span_is_let_alone() -> None:
     assert end.otel is UNSET
 
 
-# ---------------------------------------------------------------- the log tells the whole span
+# ---------------------------------------------------------------- rebuilt from the log
 
 
-class Says(Sampler):
-    """Samples, adds what it was made with."""
+class Adding(Sampler):
+    """Samples, and adds attributes and a trace state."""
 
     def __init__(self, trace_state: TraceState, **attributes: Any) -> None:
         self.trace_state, self.attributes = trace_state, attributes
@@ -498,7 +498,7 @@ class Says(Sampler):
 
 
 def rebuilt(lines: list[Event]) -> dict[int, ReadableSpan]:
-    """The spans again, from the lines alone."""
+    """The spans rebuilt from the lines alone."""
     rebuilder = Rebuilder(blob=lambda name: b"{}")
     found = [one.span for line in lines for one in rebuilder.feed(line, SHA.encode())]
 
@@ -519,7 +519,7 @@ def assert_rebuilds(driver: Driver, exporter: InMemorySpanExporter) -> None:
 
 
 def encoded(span: ReadableSpan) -> tuple[Any, bytes]:
-    """What the collector gets: to read where it differs, and as bytes."""
+    """What the collector gets: as a message, to show differences, and as bytes."""
     request = encode_spans([span])
     return request, request.SerializeToString()
 
@@ -563,7 +563,7 @@ def test_the_log_has_what_the_user_put_on_the_span(
     assert_rebuilds(driver, exporter)
 
 
-def test_nothing_is_held_where_nobody_touched_the_span(driver: Driver) -> None:
+def test_an_unchanged_span_needs_no_note(driver: Driver) -> None:
     run = driver.workflow()
     annotation = driver.event("annotation", name="note", attributes={"rows": 3})
     run.record(driver.write(annotation))
@@ -573,7 +573,7 @@ def test_nothing_is_held_where_nobody_touched_the_span(driver: Driver) -> None:
     assert driver.end(run, "workflow_end").otel is UNSET
 
 
-def test_what_is_too_large_for_a_line_goes_into_a_blob(driver: Driver) -> None:
+def test_a_note_too_large_for_a_line_goes_into_a_blob(driver: Driver) -> None:
     blobs: list[bytes] = []
 
     def put(data: bytes) -> str:
@@ -599,9 +599,7 @@ def test_what_is_too_large_for_a_line_goes_into_a_blob(driver: Driver) -> None:
     assert json.loads(blobs[0])["attributes"]["prompt"] == "x" * 100_000
 
 
-def test_events_that_come_out_of_order_are_held(
-    driver: Driver, exporter: InMemorySpanExporter
-) -> None:
+def test_events_out_of_order_are_noted(driver: Driver, exporter: InMemorySpanExporter) -> None:
     run = driver.workflow()
     for_later = []
     for name in ("one", "two"):
@@ -616,7 +614,7 @@ def test_events_that_come_out_of_order_are_held(
     assert_rebuilds(driver, exporter)
 
 
-def test_an_event_without_a_number_is_held_whole(driver: Driver) -> None:
+def test_an_event_without_a_number_is_noted_whole(driver: Driver) -> None:
     """As when the log cannot be written, and the event waits."""
     run = driver.workflow()
     run.record(driver.event("annotation", name="waits"))
@@ -654,12 +652,12 @@ def test_limits_of_the_provider_are_logged(
     assert_rebuilds(driver, exporter)
 
 
-def test_what_a_sampler_or_a_processor_adds_is_held(exporter: InMemorySpanExporter) -> None:
+def test_what_a_sampler_or_a_processor_adds_is_noted(exporter: InMemorySpanExporter) -> None:
     class Names(SpanProcessor):
         def on_start(self, span: Span, parent_context: Any = None) -> None:
             span.update_name(f"{span.name}!")
 
-    provider = provider_to(exporter, sampler=Says(TraceState([("th", "8")]), added="yes"))
+    provider = provider_to(exporter, sampler=Adding(TraceState([("th", "8")]), added="yes"))
     provider.add_span_processor(Names())
     driver = Driver(provider)
     run = driver.workflow()

@@ -1,9 +1,8 @@
-"""What the environment asks for, read as the SDK's own configurator reads it."""
+"""The provider that is built by the environment, as the SDK's own configurator reads it."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +23,6 @@ from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.delivery.processor import Delivery, ManagedSpanExporter
 from tapps_otel.otel.process.plugins import process_resource
 from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
-from tapps_otel.otel.resource import of_process, program
-from tapps_otel.otel.transport.destination import destination
 from tapps_otel.settings import Settings
 
 GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
@@ -33,7 +30,7 @@ GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExitFlush[Any]]]:
-    """A process that nobody has set up; what would happen at its exit is kept."""
+    """A process without a provider; the flushes at its exit are kept, not registered."""
     kept: list[ExitFlush[Any]] = []
 
     def keep(flush: ExitFlush[Any]) -> None:
@@ -114,7 +111,7 @@ def test_standard_exporters_sampler_and_ids_are_respected(
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "max_queue_size"),
     ],
 )
-def test_what_cannot_be_had_is_said_once(
+def test_what_cannot_be_built_is_logged_once(
     env: dict[str, str],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,77 +128,9 @@ def test_what_cannot_be_had_is_said_once(
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def test_nothing_is_built_where_nobody_asks(fresh: list[ExitFlush[Any]]) -> None:
+def test_nothing_is_built_unless_asked_for(fresh: list[ExitFlush[Any]]) -> None:
     assert provider.ensure_provider(Settings()) is None
     assert not fresh
-
-
-def test_the_resource_names_program_host_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    made = process_resource(None).attributes
-
-    assert made["service.name"] == "build"
-    assert {"host.name", "process.pid", "telemetry.sdk.name"} <= made.keys()
-
-
-def test_the_environments_resource_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.name=over-there,team=red")
-    made = process_resource(None).attributes
-
-    assert [made[name] for name in ("service.name", "host.name", "team")] == [
-        "shop",
-        "over-there",
-        "red",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("argv", "name"),
-    [
-        (["/srv/build.py"], "build"),
-        (["/usr/bin/tapps-otel", "run"], "tapps-otel"),
-        (["/lib/tool/__main__.py"], "tool"),
-        (["-c"], "tapps_otel"),
-        ([""], "tapps_otel"),
-        ([], "tapps_otel"),
-    ],
-)
-def test_the_service_is_named_after_the_program(
-    argv: list[str], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", argv)
-
-    assert program() == name
-
-
-def test_a_run_without_an_sdk_says_where_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/srv/build.py"])
-    before = of_process()
-    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=x, team=a%2Cb,odd,=none")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "nightly")
-
-    assert before["service.name"] == "build"
-    assert before["process.pid"] == os.getpid()
-    assert of_process() == {**before, "service.name": "nightly", "team": "a,b"}
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "name"),
-    [
-        ("http://user:secret@collector:4318/v1/traces?token=t", "grpc://collector:4318"),
-        ("collector:4317", "grpc://collector:4317"),
-    ],
-)
-def test_the_destination_is_told_without_secrets(
-    endpoint: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    found = destination(Settings())
-
-    assert found is not None
-    assert found.name == name
-    assert "secret" not in found.address + repr(found)
 
 
 # ---------------------------------------------------------------- sending
@@ -227,21 +156,21 @@ def leave(
     return flush, caplog.text
 
 
-def test_at_exit_what_waits_is_sent(caplog: pytest.LogCaptureFixture) -> None:
+def test_queued_spans_are_sent_at_exit(caplog: pytest.LogCaptureFixture) -> None:
     flush, said = leave(InMemorySpanExporter, 3, caplog)
 
     assert len(flush.outlets[0].exporter.exporter.get_finished_spans()) == 3  # type: ignore[attr-defined]
     assert said == ""
 
 
-def test_what_was_not_sent_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_unsent_spans_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     _, said = leave(Refusing, 3, caplog)
 
     assert "3 of 3 spans were not sent to memory; the log has them" in said
     assert len(caplog.records) == 1
 
 
-def test_a_forked_child_counts_anew_and_connects_anew(
+def test_a_forked_child_counts_from_zero_and_reconnects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delivery = Delivery(ManagedSpanExporter("memory", Refusing))

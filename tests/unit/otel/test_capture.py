@@ -1,4 +1,4 @@
-"""Spans of libraries in the logs of runs: which log, whole, once, and never at the run's cost."""
+"""Spans of libraries in the logs of runs: whole, once, in the right log, harming no run."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
 
 
 def by_id(spans: Sequence[ReadableSpan]) -> dict[int, bytes]:
-    """Each span as a collector gets it, with its resource and its scope; none of them twice."""
+    """Each span as a collector gets it, with resource and scope; none of them twice."""
     made = {span.context.span_id: encode_spans([span]).SerializeToString() for span in spans}
     assert len(made) == len(spans)
     return made
@@ -121,7 +121,7 @@ def span_lines(path: Path) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- whole
 
 
-def test_the_log_alone_gives_back_the_whole_trace(traced: Traced) -> None:
+def test_the_whole_trace_is_rebuilt_from_the_log(traced: Traced) -> None:
     @step
     def fetch() -> int:
         with traced.tracer.start_as_current_span("outer", kind=SpanKind.SERVER):
@@ -158,16 +158,16 @@ ODD: dict[str, Any] = {
 
 
 class Word(str):
-    """A text of a class of its own."""
+    """A subclass of text."""
 
     __slots__ = ()
 
 
 class Number(float):
-    """A number of a class of its own, as NumPy's are."""
+    """A subclass of a number, as NumPy's are."""
 
 
-def test_values_that_json_has_not_come_back_as_they_were(traced: Traced) -> None:
+def test_values_that_json_lacks_are_rebuilt_exactly(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r"):
         traced.call(attributes={**ODD, "word": Word("x"), "number": Number(1.5)})
         assert traced.flush() is SUCCESS
@@ -182,7 +182,7 @@ def test_values_that_json_has_not_come_back_as_they_were(traced: Traced) -> None
     assert line["name"] == "GET"
 
 
-def test_all_that_a_span_can_hold_comes_back(traced: Traced) -> None:
+def test_everything_on_a_span_is_rebuilt(traced: Traced) -> None:
     limited = traced.made(
         resource=Resource({"service.name": "other"}, "https://example.org/resource"),
         span_limits=SpanLimits(max_span_attributes=2, max_events=2, max_links=1),
@@ -210,7 +210,7 @@ def test_all_that_a_span_can_hold_comes_back(traced: Traced) -> None:
     assert {span_id: found[span_id] for span_id in wanted} == wanted
 
 
-def test_a_value_too_large_for_a_line_stands_beside_it(traced: Traced) -> None:
+def test_a_value_too_large_for_a_line_is_in_a_blob(traced: Traced) -> None:
     prompt = "\ud800 say this " * 200_000
     with Run.open("flow", workflow_id="r"):
         traced.call(attributes={"prompt": prompt})
@@ -226,7 +226,7 @@ def test_a_value_too_large_for_a_line_stands_beside_it(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(-5, 10), (10, 1 << 64)])
-def test_a_time_that_no_collector_takes_keeps_out_no_other_span(
+def test_a_span_with_an_invalid_time_does_not_affect_others(
     traced: Traced, start: int, end: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Run.open("flow", workflow_id="r"):
@@ -238,10 +238,10 @@ def test_a_time_that_no_collector_takes_keeps_out_no_other_span(
     assert "are not the times of a span" in caplog.text
 
 
-# ---------------------------------------------------------------- where to
+# ---------------------------------------------------------------- which log
 
 
-def test_while_the_run_goes_on_its_own_writer_writes(traced: Traced) -> None:
+def test_spans_of_a_run_in_progress_are_written_by_its_own_writer(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         traced.call()
         assert traced.flush() is SUCCESS
@@ -255,7 +255,7 @@ def test_while_the_run_goes_on_its_own_writer_writes(traced: Traced) -> None:
     ]  # fmt: skip
 
 
-def test_what_comes_after_the_run_is_in_its_log_and_it_stays_completed(traced: Traced) -> None:
+def test_spans_after_the_run_are_in_its_log_and_it_stays_completed(traced: Traced) -> None:
     @workflow
     def flow() -> int:
         traced.call()
@@ -274,7 +274,7 @@ def test_what_comes_after_the_run_is_in_its_log_and_it_stays_completed(traced: T
     assert tapps_otel.verify("r").ok
 
 
-def test_a_run_that_failed_is_left_to_who_resumes_it(traced: Traced) -> None:
+def test_spans_after_a_failed_run_are_in_a_side_log(traced: Traced) -> None:
     fail = True
 
     @workflow
@@ -298,7 +298,7 @@ def test_a_run_that_failed_is_left_to_who_resumes_it(traced: Traced) -> None:
     assert traced.names().count("GET") == 2
 
 
-def test_where_another_holds_the_lease_a_log_beside_is_written(traced: Traced) -> None:
+def test_while_the_lease_is_held_spans_go_to_a_side_log(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r"):
         traced.call()
     lease = Lease(Store(traced.folder).lease_path("r"), "r")
@@ -326,7 +326,7 @@ def test_a_damaged_log_is_not_written_to(traced: Traced) -> None:
     path.unlink()  # so that the rest can be checked
 
 
-def test_a_log_that_was_removed_is_not_begun_anew(traced: Traced) -> None:
+def test_a_removed_log_is_not_created_again(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r"):
         traced.call()
     (traced.folder / "r.jsonl").unlink()
@@ -336,7 +336,7 @@ def test_a_log_that_was_removed_is_not_begun_anew(traced: Traced) -> None:
     assert traced.names() == ["GET"]
 
 
-def test_a_run_inside_a_run_keeps_its_own_spans_only(traced: Traced) -> None:
+def test_a_nested_run_has_only_its_own_spans(traced: Traced) -> None:
     with Run.open("outer", workflow_id="outer"):
         traced.call("before")
         with Run.open("inner", workflow_id="inner"):
@@ -348,7 +348,7 @@ def test_a_run_inside_a_run_keeps_its_own_spans_only(traced: Traced) -> None:
     assert traced.names("inner") == ["workflow inner", "inside"]
 
 
-def test_traces_of_no_run_have_logs_of_their_own_and_are_no_run(traced: Traced) -> None:
+def test_traces_without_a_run_have_logs_of_their_own_and_are_not_listed(traced: Traced) -> None:
     with traced.tracer.start_as_current_span("request"):
         traced.call()
     assert traced.flush() is SUCCESS
@@ -364,7 +364,7 @@ def test_traces_of_no_run_have_logs_of_their_own_and_are_no_run(traced: Traced) 
     assert ["resource" in line for line in span_lines(path)] == [True, False, False]
 
 
-def test_traces_of_no_run_can_be_passed_over(traced: Traced) -> None:
+def test_traces_without_a_run_can_be_ignored(traced: Traced) -> None:
     traced.exporter = JsonlSpanExporter(only_runs=True)
     traced.call()
 
@@ -372,7 +372,7 @@ def test_traces_of_no_run_can_be_passed_over(traced: Traced) -> None:
     assert not traced.folder.exists()
 
 
-def test_traces_of_no_run_go_to_the_folder_that_is_given(traced: Traced, tmp_path: Path) -> None:
+def test_traces_without_a_run_go_to_the_given_folder(traced: Traced, tmp_path: Path) -> None:
     traced.exporter = JsonlSpanExporter(log_dir="elsewhere")
     traced.call()
     traced.flush()
@@ -383,7 +383,7 @@ def test_traces_of_no_run_go_to_the_folder_that_is_given(traced: Traced, tmp_pat
     ]
 
 
-def test_a_log_beside_that_has_grown_large_is_followed_by_another(
+def test_a_large_side_log_is_followed_by_another(
     traced: Traced, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(traced.exporter._router, "_side_logs", side_logs.SideLogs(largest=2_000))
@@ -427,7 +427,7 @@ def test_switched_off_nothing_is_written(traced: Traced) -> None:
 
 @contextmanager
 def forked(body: Callable[[], int]) -> Iterator[int]:
-    """What ``body`` gives back in a forked child, as an exit code."""
+    """What ``body`` returns in a forked child, as an exit code."""
     child = os.fork()
     if child == 0:
         code = 99
@@ -440,7 +440,7 @@ def forked(body: Callable[[], int]) -> Iterator[int]:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_writes_beside_and_never_into_its_parents_logs(traced: Traced) -> None:
+def test_a_forked_child_writes_side_logs_and_never_its_parents_logs(traced: Traced) -> None:
     need("fork")
 
     def child() -> int:
@@ -463,7 +463,7 @@ def test_a_forked_child_writes_beside_and_never_into_its_parents_logs(traced: Tr
     assert {"before", "in the child", "after"} <= set(traced.names())
 
 
-def test_a_log_beside_does_not_say_that_the_run_is_over(traced: Traced) -> None:
+def test_a_side_log_does_not_end_the_run(traced: Traced) -> None:
     fail(traced, "r")
     traced.flush()
     with Run.open("flow", workflow_id="r"):
@@ -478,7 +478,7 @@ def test_a_log_beside_does_not_say_that_the_run_is_over(traced: Traced) -> None:
 # ---------------------------------------------------------------- our own spans
 
 
-def test_given_our_own_spans_it_writes_nothing_that_the_log_has(traced: Traced) -> None:
+def test_our_own_spans_are_not_written_if_the_log_has_them(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         run.call("one", lambda: 1)
         assert traced.flush() is SUCCESS
@@ -491,7 +491,7 @@ def test_given_our_own_spans_it_writes_nothing_that_the_log_has(traced: Traced) 
     assert traced.beside() == []
 
 
-def test_a_run_that_this_process_does_not_know_is_looked_up(traced: Traced, tmp_path: Path) -> None:
+def test_a_run_unknown_to_this_process_is_looked_up(traced: Traced, tmp_path: Path) -> None:
     with Run.open("flow", workflow_id="r") as run:
         run.call("one", lambda: 1)
     own = traced.rebuilt()
@@ -515,7 +515,7 @@ def test_a_run_that_this_process_does_not_know_is_looked_up(traced: Traced, tmp_
     ]
 
 
-def test_a_step_whose_lines_the_log_lost_is_kept_whole_and_late(traced: Traced) -> None:
+def test_a_step_whose_lines_were_lost_is_written_whole_and_late(traced: Traced) -> None:
     tapps_otel.configure(buffer_events=0)  # what cannot be written is lost
     full = FaultyFiles("write", 3, times=3)
     with files.use(full), Run.open("flow", workflow_id="r") as run:
@@ -531,7 +531,7 @@ def test_a_step_whose_lines_the_log_lost_is_kept_whole_and_late(traced: Traced) 
     assert set(by_id(traced.rebuilt())) == wanted
 
 
-def test_lines_that_wait_are_not_doubled(traced: Traced) -> None:
+def test_pending_lines_are_not_duplicated(traced: Traced) -> None:
     disk, time = FaultyFiles("write", nth=1 << 40), Settable()
     with files.use(disk), clock.use(time):
         with Run.open("flow", workflow_id="r") as run:
@@ -551,7 +551,7 @@ def test_lines_that_wait_are_not_doubled(traced: Traced) -> None:
 # ---------------------------------------------------------------- failing
 
 
-def test_a_full_disk_is_said_once_and_harms_nobody(
+def test_a_full_disk_is_logged_once_and_harms_no_run(
     traced: Traced, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk, time = FaultyFiles("write", nth=1 << 40), Settable()
@@ -572,7 +572,7 @@ def test_a_full_disk_is_said_once_and_harms_nobody(
     assert traced.names("traces") == ["kept", "kept too"]
 
 
-def test_a_folder_that_cannot_be_made_harms_nobody(
+def test_a_folder_that_cannot_be_created_harms_no_run(
     traced: Traced, caplog: pytest.LogCaptureFixture
 ) -> None:
     traced.folder.write_text("a file stands here")
@@ -582,7 +582,7 @@ def test_a_folder_that_cannot_be_made_harms_nobody(
     assert "spans could not be written to a log" in caplog.text
 
 
-def test_one_runs_trouble_is_not_anothers(traced: Traced, tmp_path: Path) -> None:
+def test_a_failure_of_one_run_does_not_affect_another(traced: Traced, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     with Run.open("flow", workflow_id="bad", log_dir=gone):
         traced.call()
@@ -595,7 +595,7 @@ def test_one_runs_trouble_is_not_anothers(traced: Traced, tmp_path: Path) -> Non
     assert "GET" in traced.names("good")
 
 
-def test_while_the_runs_log_fails_its_buffer_is_left_to_its_own_events(traced: Traced) -> None:
+def test_a_failing_log_keeps_its_buffer_for_its_own_events(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         with files.use(FaultyFiles("open_append")):
             writer_of(run)._mark_failed(OSError("gone"))
@@ -606,7 +606,7 @@ def test_while_the_runs_log_fails_its_buffer_is_left_to_its_own_events(traced: T
     assert "GET" in traced.names()
 
 
-def test_after_its_shutdown_it_takes_nothing(traced: Traced) -> None:
+def test_after_its_shutdown_it_accepts_nothing(traced: Traced) -> None:
     traced.exporter.shutdown()
     traced.exporter.shutdown()
     traced.call()
@@ -615,7 +615,7 @@ def test_after_its_shutdown_it_takes_nothing(traced: Traced) -> None:
     assert traced.exporter.force_flush()
 
 
-def test_killed_in_the_middle_its_logs_are_whole_to_the_last_line(
+def test_logs_of_a_killed_process_are_whole_to_the_last_line(
     traced: Traced, tmp_path: Path
 ) -> None:
     need("fork")
@@ -633,7 +633,7 @@ def test_killed_in_the_middle_its_logs_are_whole_to_the_last_line(
     assert traced.names("traces") == [f"call {number}" for number in range(20)]
 
 
-# ---------------------------------------------------------------- the rebuilder's side
+# ---------------------------------------------------------------- rebuilding
 
 
 def test_a_late_span_ends_what_the_log_left_open(tmp_path: Path) -> None:
@@ -672,7 +672,7 @@ class Meanwhile(Files):
         return super().open_read(path)
 
 
-def test_a_run_that_ends_while_it_is_read_is_not_taken_for_cut_short(tmp_path: Path) -> None:
+def test_a_run_that_ends_while_it_is_read_is_not_taken_for_interrupted(tmp_path: Path) -> None:
     ids = {"trace_id": "1" * 32, "span_id": "2" * 16}
     path = tmp_path / "r.jsonl"
     write(path, [start(**ids)])
