@@ -1,0 +1,243 @@
+"""A program as its users write it: no type checker may find a fault in it.
+
+It is checked, and imported, but not run: what it does is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_type
+
+import tapps_otel
+from tapps_otel import (
+    Attempt,
+    AttemptHistory,
+    Backoff,
+    ExecutionHistory,
+    ExecutorSpec,
+    JsonlSpanExporter,
+    Run,
+    RunHistory,
+    RunSummary,
+    SendReport,
+    Settings,
+    Step,
+    StepHistory,
+    VerifyReport,
+    Workflow,
+    WorkflowEvent,
+    annotate,
+    bind,
+    child_env,
+    configure,
+    current_run,
+    current_step,
+    errors,
+    events,
+    follow,
+    history,
+    instrument,
+    last_run,
+    list_runs,
+    send,
+    skip,
+    step,
+    uninstrument,
+    verify,
+    workflow,
+)
+
+# ---------------------------------------------------------------- decorated functions
+
+
+@dataclass
+class Page:
+    url: str
+    text: str
+
+
+@step
+def fetch(url: str, *, times: int = 1) -> Page:
+    return Page(url, "text" * times)
+
+
+@step(
+    name="draft",
+    agent="writer",
+    action="write",
+    retries=3,
+    backoff=Backoff(1, 2, 60),
+    retry_on=(OSError,),
+    timeout=30,
+    key=lambda page, tone: f"{page.url}/{tone}",
+    ignore=(),
+    persist=True,
+    on_interrupted="fail",
+    max_interruptions=5,
+)
+async def draft(page: Page, tone: str = "warm") -> str:
+    return f"{tone}: {page.text}"
+
+
+@workflow
+async def article(url: str) -> str:
+    page = fetch(url, times=2)
+    assert_type(page, Page)
+    one, other = await asyncio.gather(draft(page), draft(page, tone="dry"))
+    assert_type(one, str)
+    return max(one, other)
+
+
+@workflow(name="count", on_divergence="rerun")
+def count(urls: list[str]) -> int:
+    return len([fetch.options(key=url)(url) for url in urls])
+
+
+async def main() -> None:
+    assert_type(await article("https://example.org"), str)
+    assert_type(await article.options(workflow_id="nightly-42")("https://example.org"), str)
+    assert_type(await article.resume("nightly-42"), str)
+    assert_type(count(["a", "b"]), int)
+    assert_type(count.options(workflow_id="c1", log_dir=Path("logs"))(["a"]), int)
+    assert_type(count.resume("c1"), int)
+    assert_type(await draft.options(retries=1, timeout=2.5)(Page("", "")), str)
+
+
+# ---------------------------------------------------------------- methods
+
+
+class Shop:
+    @step
+    def price(self, item: str) -> int:
+        return len(item)
+
+    @step(agent="clerk")
+    async def deliver(self, item: str, *, fast: bool = False) -> str:
+        return item
+
+    @workflow
+    def order(self, items: list[str]) -> int:
+        return sum(self.price(item) for item in items)
+
+    @workflow(name="order_all")
+    async def order_all(self, items: list[str]) -> list[str]:
+        return [await self.deliver(item, fast=True) for item in items]
+
+
+async def use_shop(shop: Shop) -> None:
+    assert_type(shop.price("tea"), int)
+    assert_type(Shop.price(shop, "tea"), int)
+    assert_type(await shop.deliver("tea"), str)
+    assert_type(shop.order(["tea"]), int)
+    assert_type(await shop.order_all(["tea"]), list[str])
+
+
+# ---------------------------------------------------------------- inside steps
+
+
+@step
+def careful(pages: list[Page]) -> int:
+    if not pages:
+        skip("nothing to do", result=0)
+    attempt = current_step()
+    assert_type(attempt, Attempt)
+    assert_type(attempt.idempotency_key, str)
+    assert_type(current_run(), Run)
+    annotate("seen", pages=len(pages))
+    assert_type(child_env(), dict[str, str])
+    with ThreadPoolExecutor() as pool:
+        lengths = pool.map(bind(len), [page.text for page in pages])
+    return sum(lengths)
+
+
+# ---------------------------------------------------------------- runs by hand
+
+
+def compile_all(folder: str) -> int:
+    return len(folder)
+
+
+def build() -> None:
+    with Run.open("build", workflow_id="b1", inputs={"folder": "src"}) as run:
+        assert_type(run, Run)
+        assert_type(run.workflow_id, str)
+        assert_type(run.call("compile", compile_all, "src", agent="cc"), int)
+        with run.begin("package", inputs={"count": 3}) as attempt:
+            assert_type(attempt, Attempt)
+            if not attempt.done:
+                attempt.finish(3, artifacts=["package.txt", Path("notes.txt")])
+
+
+async def build_async() -> None:
+    async with Run.open("build", workflow_id="b2") as run:
+        assert_type(await run.acall("draft", draft, Page("", ""), "dry"), str)
+
+
+# ---------------------------------------------------------------- looking at runs
+
+
+def look(run_id: str) -> str:
+    found: RunHistory = history(run_id)
+    steps: list[StepHistory] = found.steps
+    attempts: list[AttemptHistory] = steps[0].attempts
+    executions: list[ExecutionHistory] = found.executions
+    summaries: list[RunSummary] = list(list_runs(status="failed", workflow="article", last=3))
+    newest: RunHistory | None = last_run("article")
+    for event in events(run_id):
+        assert_type(event, WorkflowEvent)
+    for event in follow(run_id):
+        assert_type(event, WorkflowEvent)
+    report: VerifyReport = verify(run_id)
+    report.raise_if_bad()
+    sent: SendReport = send(run_id, endpoint="http://localhost:4317", protocol="grpc")
+    if not sent.ok or newest is None:
+        raise errors.RunNotFoundError(run_id, Path())
+    return f"{found.status} {attempts} {executions} {summaries} {tapps_otel.__version__}"
+
+
+def set_up() -> Settings:
+    return configure(
+        enabled=True,
+        log_dir=Path("logs"),
+        durability="always",
+        on_log_failure="stop",
+        otlp_endpoint="http://localhost:4318",
+        otlp_protocol="http/protobuf",
+        aliases=("cicd/1.44",),
+        announce="off",
+    )
+
+
+# ---------------------------------------------------------------- executors
+
+
+class Pool:
+    def run(self, name: str) -> list[int]:
+        return [self.work(name)]
+
+    def work(self, task: str) -> int:
+        return len(task)
+
+
+def watch() -> JsonlSpanExporter:
+    spec = ExecutorSpec(
+        executor="pool",
+        run="run",
+        step="work",
+        run_id=lambda seen: seen.arguments["name"],
+        step_id=lambda seen: seen.arguments["task"],
+    )
+    report = instrument(Pool, spec)
+    if not report:
+        uninstrument(Pool)
+    return JsonlSpanExporter()
+
+
+# ---------------------------------------------------------------- what people annotate with
+
+
+def retry_all(flows: list[Workflow[[str], Any]], one: Step[[str], Page]) -> list[Any]:
+    return [flow(one(name).text) for flow, name in zip(flows, ["a", "b"], strict=True)]

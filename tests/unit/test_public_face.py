@@ -1,0 +1,115 @@
+"""What people import: the names of the package, their help, and their types."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pydoc
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tapps_otel
+
+ROOT = Path(__file__).parents[2]
+TYPED = ROOT / "tests" / "typing"
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in tapps_otel.__all__:
+        assert getattr(tapps_otel, name) is not None
+
+
+def test_public_names_are_sorted_as_people_look_them_up() -> None:
+    assert sorted(tapps_otel.__all__, key=str.casefold) == list(tapps_otel.__all__)
+    assert dir(tapps_otel) == sorted(tapps_otel.__all__)
+
+
+def test_type_checkers_see_the_names_that_python_gives() -> None:
+    tree = ast.parse((ROOT / "tapps_otel" / "__init__.py").read_text("utf-8"))
+    checked = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    names = {
+        alias.asname or alias.name
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert names == set(tapps_otel.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'worklow'"):
+        tapps_otel.worklow  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_else_of_it() -> None:
+    code = "import sys, tapps_otel; print([m for m in sys.modules if m.startswith('tapps_otel.')])"
+
+    assert run(sys.executable, "-c", code).stdout == "[]\n"
+
+
+def test_help_describes_every_public_name() -> None:
+    text = pydoc.render_doc(tapps_otel, renderer=pydoc.plaintext)
+
+    for name in tapps_otel.__all__:
+        assert name in text
+
+
+# ---------------------------------------------------------------- types
+
+CHECKERS = ["mypy", "pyright"]
+
+
+def errors_of(checker: str, file: Path) -> set[tuple[int, str]]:
+    """Line and message of every error that a type checker finds in a file."""
+    if checker == "mypy":
+        done = run(sys.executable, "-m", "mypy", "--no-error-summary", str(file))
+        found = re.findall(r"^\S+?:(\d+): error: (.*)$", done.stdout, re.MULTILINE)
+        assert found or done.returncode == 0, done.stdout + done.stderr
+        return {(int(line), message) for line, message in found}
+    done = run(
+        sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(file)
+    )
+    diagnostics = json.loads(done.stdout)["generalDiagnostics"]
+    return {
+        (one["range"]["start"]["line"] + 1, one["message"])
+        for one in diagnostics
+        if one["severity"] == "error"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_correct_program_has_no_type_error(checker: str) -> None:
+    assert errors_of(checker, TYPED / "user_code.py") == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_each_mistake_is_a_type_error(checker: str) -> None:
+    file = TYPED / "mistakes.py"
+    marked = {
+        number
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)
+        if line.endswith("# error")
+    }
+    found = errors_of(checker, file)
+
+    assert {line for line, _ in found} == marked, "\n".join(
+        f"line {line}: {text}" for line, text in sorted(found) if line not in marked
+    )
