@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tapps_otel.errors import WorkflowInputError
 from tapps_otel.run.codecs.canonical import digest
@@ -12,7 +12,7 @@ from tapps_otel.run.step import Step
 from tapps_otel.run.step_spec import Skipped, StepSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tapps_otel.run.recorder import RunRecorder
 
 __all__ = ["Attempt", "Run", "public_attempt", "public_run"]
+
+R = TypeVar("R")
 
 
 class Run:
@@ -112,38 +114,38 @@ class Run:
     def call(
         self,
         name: str,
-        fn: Callable[..., Any],
+        fn: Callable[..., R],
         /,
         *args: Any,
         agent: str | None = None,
         action: str | None = None,
         key: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> R:
         """Call ``fn`` as a step of the current scope; the log answers if it has the result.
 
         :raises StepResultError: the result cannot be stored
         """
         step = Step(fn, name=name, agent=agent, action=action, key=key)
-        return step.call_in(self._recorder, args, kwargs)
+        return cast("R", step.call_in(self._recorder, args, kwargs))
 
     async def acall(
         self,
         name: str,
-        fn: Callable[..., Any],
+        fn: Callable[..., Awaitable[R]],
         /,
         *args: Any,
         agent: str | None = None,
         action: str | None = None,
         key: str | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> R:
         """Call a coroutine function as a step, as :meth:`call` does.
 
         :raises StepResultError: the result cannot be stored
         """
         step = Step(fn, name=name, agent=agent, action=action, key=key)
-        return await step.call_in(self._recorder, args, kwargs)
+        return cast("R", await step.call_in(self._recorder, args, kwargs))
 
     def begin(
         self,

