@@ -19,6 +19,8 @@ class CachedDisk(Files):
     :ivar on_disk: what the disk holds
     :ivar synced_to: offset from which on the cache has not been synced
     :ivar fail_sync: let the next sync fail
+    :ivar fail_write: let the next write fail, after ``keep`` bytes
+    :ivar fail_open: let every opening fail
     :param evicts: whether evicting works
     :param syncs: whether syncing works
     """
@@ -27,7 +29,19 @@ class CachedDisk(Files):
         self._path, self._evicts, self._syncs = path, evicts, syncs
         self.on_disk = b""
         self.synced_to = 0
-        self.fail_sync = False
+        self.fail_sync = self.fail_write = self.fail_open = False
+        self.keep = 0
+
+    def open_append(self, path: Path, *, create: bool) -> int:
+        if self.fail_open:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().open_append(path, create=create)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        failed, self.fail_write = self.fail_write, False
+        super().write(descriptor, data[: self.keep] if failed else data)
+        if failed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self, descriptor: int) -> None:
         if not self._syncs:

@@ -6,8 +6,6 @@ the log, and every byte that the disk kept is in its place.
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,22 +26,9 @@ KINDS = ["step_start", "annotation", "step_finish", "step_fail", "span", "workfl
 
 
 class Disk(CachedDisk):
-    """A disk whose writes fail on demand, too.
+    """A disk that knows whether a failed sync has lost something that was not written again."""
 
-    :ivar lost: whether a failed sync has lost something that was not written again yet
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.fail_write = self.lost = False
-        self.keep = 0
-
-    def write(self, descriptor: int, data: bytes) -> None:
-        if self.fail_write:
-            self.fail_write = False
-            super().write(descriptor, data[: self.keep])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(descriptor, data)
+    lost = False
 
     def sync(self, descriptor: int) -> None:
         self.lost = self.lost or self.fail_sync

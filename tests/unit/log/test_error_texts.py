@@ -30,6 +30,10 @@ DAMAGE = {
         lambda made: [*made[:3], b"x" * (MAX_LINE + TRAILER + 9) + b"\n", *made[3:]],
         f"a line of more than {MAX_LINE} bytes",
     ),
+    "not too long": (
+        lambda made: [*made[:3], b"x" * (MAX_LINE - 1) + b"\n", *made[3:]],
+        "the line does not begin with seq 4: lines were removed, moved or duplicated",
+    ),
     "lost": (
         lambda made: [*made[:3], b"\0" * 100 + b"\n", *made[4:]],
         "NUL bytes: this block was never written to disk",

@@ -11,10 +11,10 @@ from logs import ID, Settable, event, lines_of, start, story, write, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as log_files
-from tapps_otel.log.event import encode, genesis
+from tapps_otel.log.event import MAX_LINE, encode, genesis
 from tapps_otel.log.files import Files
 from tapps_otel.log.model import read_model
-from tapps_otel.log.reader import Checker, check, follow, read
+from tapps_otel.log.reader import Checker, Region, check, follow, read
 from tapps_otel.log.store import Store
 
 
@@ -63,6 +63,14 @@ def test_a_check_gives_the_head_to_keep_elsewhere(path: Path) -> None:
     assert (report.seq, report.sha) == (7, data[-67:-3].decode())
     assert report.size == len(data)
     assert report.ok
+
+
+def test_a_check_passes_every_event_on_with_its_sha(path: Path) -> None:
+    lines = lines_of(write(path, story()))
+    found: list[tuple[int, bytes]] = []
+    check(path, ID, on_event=lambda event, sha: found.append((event.seq, sha)))
+
+    assert found == [(seq, line[-67:-3]) for seq, line in enumerate(lines, 1)]
 
 
 def test_an_empty_log_has_no_head(path: Path) -> None:
@@ -144,9 +152,9 @@ def test_events_before_damage_are_given_then_it_raises(path: Path) -> None:
 def test_a_record_that_only_lacks_its_newline_is_read(path: Path) -> None:
     path.write_bytes(write(path, story())[:-1])
 
-    assert len(list(read(path, ID))) == 7
+    assert [one.seq for one in read(path, ID)] == [1, 2, 3, 4, 5, 6, 7]
     assert len(list(read_model(path, ID))) == 7
-    assert check(path, ID).ok
+    assert (check(path, ID).ok, check(path, ID).seq) == (True, 7)
 
 
 def test_an_unfinished_line_is_no_damage(path: Path) -> None:
@@ -243,7 +251,41 @@ def test_following_an_endless_line_ends_in_damage_not_in_memory(path: Path) -> N
     assert [one.seq for one in follow(path, ID, done=lambda: True)] == [1]
 
 
+def test_the_longest_line_is_followed_also_before_its_newline_came(path: Path) -> None:
+    short = chained(body(1))
+    filler = MAX_LINE - len(short) - len(b',"name":""')
+    data = chained(body(1, b',"name":"%b"' % (b"x" * filler)), body(2))
+    assert data.index(b"\n") == MAX_LINE - 1
+    path.write_bytes(data[: MAX_LINE - 1])
+
+    def finish() -> None:
+        path.write_bytes(data)
+
+    with clock.use(Settable(on_sleep=finish)):
+        found = [one.seq for one in follow(path, ID, done=lambda: path.stat().st_size > MAX_LINE)]
+    assert found == [1, 2]
+
+
 # ---------------------------------------------------------------- the checker itself
+
+
+@pytest.mark.parametrize(
+    ("region", "torn"),
+    [
+        (Region(0, "", lines=1), True),
+        (Region(0, "", lines=2), False),
+        (Region(0, "", lines=2, partial_repairs=1), True),
+        (Region(0, "", lines=3, partial_repairs=1), False),
+        (Region(0, "", lines=2, terminated=False), True),
+        (Region(0, "", lines=2, has_nul=True), True),
+        (Region(0, "", lines=1, whole_lines=True), False),
+        (Region(0, "", lines=1, whole_lines=True, terminated=False, has_nul=True), False),
+    ],
+)
+def test_a_region_is_torn_if_a_write_that_was_cut_short_can_have_left_it(
+    region: Region, torn: bool
+) -> None:
+    assert region.torn is torn
 
 
 def test_a_checker_can_stand_in_the_middle_of_a_log(path: Path) -> None:

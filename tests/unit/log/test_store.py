@@ -16,6 +16,7 @@ from tapps_otel.log.event import Event, encode, genesis
 from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import RunSummary, Store
+from tapps_otel.names import log_name
 
 
 @pytest.fixture
@@ -238,7 +239,7 @@ def test_damage_at_the_start_of_a_long_log_is_seen(store: Store) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:100] + b"#" + data[101:])
 
-    assert "damaged at byte 0" in str(damaged(store).problem)
+    assert "damaged at byte 0, where seq 1 was expected" in str(damaged(store).problem)
 
 
 def test_a_long_log_that_ends_in_megabytes_of_junk_is_damaged(store: Store) -> None:
@@ -373,3 +374,46 @@ def test_only_the_runs_that_are_asked_for_are_opened(store: Store) -> None:
         assert len(ids(store, last=5)) == 5
 
     assert files.calls <= 10  # each its log, and its lease
+
+
+# ---------------------------------------------------------------- logs of other processes
+
+
+def test_side_logs_are_found_by_their_run(store: Store, tmp_path: Path) -> None:
+    for name in ("r+0123abcd", "r+00000000", "x+ffffffff"):
+        (tmp_path / f"{name}.jsonl").touch()
+    for name in ("r.jsonl", "r+0123ABCD.jsonl", "r+123.jsonl", "+0123abcd.jsonl", "r+0123abcd.txt"):
+        (tmp_path / name).touch()
+
+    assert store.side_paths() == {
+        "r": [tmp_path / "r+00000000.jsonl", tmp_path / "r+0123abcd.jsonl"],
+        "x": [tmp_path / "x+ffffffff.jsonl"],
+    }
+
+
+def test_a_new_side_log_has_a_name_of_its_own(store: Store) -> None:
+    first, second = store.new_side_path("r"), store.new_side_path("r")
+    assert first != second
+    first.touch()
+
+    assert store.side_paths() == {"r": [first]}
+
+
+def test_the_files_of_a_run_are_in_the_folder(store: Store, tmp_path: Path) -> None:
+    found = [store.log_path("r"), store.lease_path("r"), store.blobs_folder("r")]
+
+    assert found == [tmp_path / "r.jsonl", tmp_path / "r.lease", tmp_path / "r.blobs"]
+    assert store.ledger_path("r") == tmp_path / "r.ledger"
+
+
+def test_a_log_is_found_by_the_id_that_a_third_party_executor_gave_its_run(store: Store) -> None:
+    with pytest.raises(InvalidIdError):
+        store.name_of("their own/id")
+    name = log_name("their own/id")
+    write(store.log_path(name), [start("their own/id")])
+
+    assert store.name_of("their own/id") == name
+    assert store.name_of("r") == "r"
+    assert (store.has_log(name), store.has_log("r")) == (True, False)
+    store.log_path("r").touch()
+    assert not store.has_log("r")

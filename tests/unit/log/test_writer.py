@@ -12,9 +12,7 @@ import pytest
 from msgspec import Raw
 
 import independent_checker
-from disks import CachedDisk
-from logs import ID, Settable, event, marks, start, story, write, writing
-from tapps_otel import clock
+from logs import ID, event, marks, start, story, write, writing
 from tapps_otel.errors import LogDamagedError, LogWriteError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.event import MAX_LINE, Event
@@ -244,89 +242,6 @@ def test_what_is_not_ours_is_not_touched(path: Path) -> None:
             with pytest.raises(LogDamagedError, match="this is not a log of tapps_otel"):
                 LogWriter(path, ID, accept_damage=accept_damage)
         assert path.read_bytes() == data
-
-
-def test_the_seal_of_a_torn_end_survives_a_power_cut(path: Path) -> None:
-    torn = write(path, story())[:-40]
-    path.write_bytes(torn)
-    disk = CachedDisk(path)
-    with log_files.use(disk):
-        LogWriter(path, ID).detach()  # killed before it could write an event
-    disk.lose_power()
-
-    assert path.read_bytes().startswith(torn)
-    assert [one["event_type"] for one in independent_checker.check(path)][-1] == "log_repair"
-
-
-# ---------------------------------------------------------------- what the observer learns
-
-
-class Observed:
-    """Notes what a writer reports."""
-
-    def __init__(self) -> None:
-        self.failed: list[str] = []
-        self.dropped: list[int] = []
-
-    def log_failed(self, error: BaseException) -> None:
-        self.failed.append(str(error))
-
-    def log_dropped(self, events: int) -> None:
-        self.dropped.append(events)
-
-
-FULL_DISK = "[Errno 28] No space left on device"
-
-
-def test_the_observer_learns_of_every_failed_write(path: Path) -> None:
-    observer, now = Observed(), Settable()
-    with (
-        log_files.use(FaultyFiles("write", 2, times=3)),
-        clock.use(now),
-        writing(path, observer=observer) as writer,
-    ):
-        writer.append(start())
-        writer.append(event("annotation", 1))  # fails, and so does writing it again at once
-        writer.append(event("annotation", 2))  # waits: it was tried less than a second ago
-        now.now += 1_000_000_000
-        writer.append(event("annotation", 3))  # fails
-        now.now += 1_000_000_000
-        writer.append(event("annotation", 4))
-    assert observer.failed == [FULL_DISK] * 3
-    assert observer.dropped == []
-    assert marks(path) == [1, 2, 3, 4]
-
-
-def test_the_observer_learns_of_events_that_did_not_fit_into_memory(path: Path) -> None:
-    observer = Observed()
-    with (
-        log_files.use(FaultyFiles("write", 2)),
-        clock.use(Settable()),
-        writing(path, observer=observer, limit=2) as writer,
-    ):
-        writer.append(start())
-        for mark in range(5):  # one may be in the file, two wait, two are dropped
-            writer.append(event("annotation", mark))
-        assert observer.dropped == [1, 1]
-    assert observer.dropped == [1, 1, 3]  # at the close, those that never got written
-
-
-def test_the_observer_learns_of_an_event_that_cannot_be_a_line(path: Path) -> None:
-    observer = Observed()
-    with writing(path, observer=observer) as writer:
-        writer.append(start())
-        writer.append(event("annotation", attributes={"a": object()}))
-    assert (observer.failed, observer.dropped) == ([], [1])
-
-
-def test_the_observer_learns_nothing_of_a_log_that_is_written(path: Path) -> None:
-    observer = Observed()
-    write(path, story(), observer=observer)
-
-    assert (observer.failed, observer.dropped) == ([], [])
-
-
-# ---------------------------------------------------------------- logs that are not as they were
 
 
 def test_damage_that_a_person_accepts_is_declared_and_the_log_goes_on(path: Path) -> None:
