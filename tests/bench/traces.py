@@ -200,7 +200,7 @@ def after_kill(when: str, spans: Sequence[Span]) -> dict[str, str]:
         seen += f", {count(orphans, 'span')} without parent"
     return {
         f"{when or 'killed: '}what is there": seen,
-        f"{when or 'killed: '}the step that was cut short": "an error" if failed else "not there",
+        f"{when or 'killed: '}the interrupted step": "an error" if failed else "missing",
     }
 
 
@@ -216,7 +216,7 @@ def after_resume(spans: Sequence[Span], took: float) -> dict[str, str]:
         "resumed: traces": f"{len(traces)}, {count(links, 'link')}",
         "resumed: spans without parent": str(lost_parents(spans)),
         f"resumed: steps shown, of {STEPS}": f"{len(good)}{_again(len(good) - STEPS)}",
-        "resumed: the trace begins": "with the run" if seen > took / 2 else "with the resume",
+        "resumed: the trace starts": "with the run" if seen > took / 2 else "with the resume",
     }
 
 
@@ -225,7 +225,7 @@ def _again(number: int) -> str:
 
 
 def table(found: dict[str, dict[str, str]]) -> list[str]:
-    """The README's table."""
+    """The table of tapps_otel/docs/spans.md."""
     rows = dict.fromkeys(row for of_system in found.values() for row in of_system)
     lines = [f"| | {' | '.join(found)} |", f"|---|{'---|' * len(found)}"]
     for row in rows:
