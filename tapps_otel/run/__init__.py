@@ -1,1 +1,1 @@
-"""Runs: workflows and steps being carried out, recorded, and gone on with."""
+"""Runs: workflows and steps are executed, recorded and resumed."""

@@ -63,10 +63,6 @@ class ReplayState:
                 self._plan.forget_scope(None)
         return scope.matcher
 
-    def has_past(self, scope: Scope) -> bool:
-        """Whether the scope has records in the log, or had calls in this execution."""
-        return scope.matcher is not None or scope.step_id in self.children
-
     # -- answering a call
 
     def answer(self, scope: Scope, spec: StepSpec, record: StepHistory) -> Stored | None:

@@ -21,7 +21,6 @@ from typing import (
 from tapps_otel import clock
 from tapps_otel.errors import StepTimeoutError
 from tapps_otel.run.attempt import AttemptRecorder
-from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.introspection import definition_of, is_async, name_of, signature_of
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
@@ -119,7 +118,7 @@ class Step(Generic[P, R]):
         if self._async:
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
-        if scope is None or (scope.run.detached and recorder_of(scope).is_detached()):
+        if scope is None or (scope.run.detached and scope.run.is_detached()):
             return _plain(self._fn, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
@@ -135,14 +134,14 @@ class Step(Generic[P, R]):
     def _enter(
         self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AttemptRecorder | Stored | None:
-        spec, run, key = self._spec, recorder_of(scope), self._key
+        spec, run, key = self._spec, scope.run, self._key
         if not self._prepared:
             self._prepare()
         if key is None and spec.policy.key is not None:
             made = spec.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
         digest = None if key is not None else self._signature.digest(args, kwargs)
-        entered = run.enter(scope, spec, digest, key)
+        entered: AttemptRecorder | Stored | None = run.enter(scope, spec, digest, key)
         if run.captures_inputs and isinstance(entered, AttemptRecorder):
             entered.inputs = self._signature.captured(args, kwargs)
         return entered
@@ -163,9 +162,16 @@ class Step(Generic[P, R]):
         attempt, failures = entered, 0
         while True:
             attempt.start()
+            # What `with attempt.current()` does; five calls less are 3 % of an unsynced step.
+            span = attempt.span
+            token, attached = current_scope.set(attempt), None if span is None else span.attach()
             try:
-                with attempt.current():
+                try:
                     result = self._fn(*args, **kwargs)
+                finally:
+                    if span is not None:
+                        span.detach(attached)
+                    current_scope.reset(token)
             except Skipped as skipped:
                 attempt.skip(skipped.reason, skipped.result)
                 return cast("R", skipped.result)
@@ -189,7 +195,7 @@ class Step(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None = None
     ) -> Any:
         scope = scope or current_scope.get()
-        if scope is None or recorder_of(scope).is_detached():
+        if scope is None or scope.run.is_detached():
             return await _plain_async(self._fn, args, kwargs)
         entered = self._enter(scope, args, kwargs)
         if not isinstance(entered, AttemptRecorder):
