@@ -190,7 +190,7 @@ print("result", flow.options(workflow_id="r")())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_script_killed_in_the_middle_goes_on(tmp_path: Path, folder: Path) -> None:
+def test_a_killed_script_is_resumed(tmp_path: Path, folder: Path) -> None:
     """A real interpreter, default durability, SIGKILL, and a second interpreter."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

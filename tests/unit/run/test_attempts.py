@@ -250,7 +250,7 @@ def test_a_sync_step_cannot_have_a_time_out() -> None:
     assert "async" in str(caught.value)
 
 
-def test_nor_by_its_options() -> None:
+def test_options_cannot_set_a_timeout_on_a_sync_step() -> None:
     @step
     def slow() -> None: ...
 
@@ -261,7 +261,7 @@ def test_nor_by_its_options() -> None:
 # ---------------------------------------------------------------- skips
 
 
-def test_a_skipped_step_gives_the_result_that_it_was_skipped_with(
+def test_a_skipped_step_returns_the_result_of_its_skip(
     did: Effects, log: Log, labels: Labels
 ) -> None:
     @step

@@ -109,7 +109,7 @@ def test_a_pools_threads_keep_the_scope_by_bind(did: Effects) -> None:
     assert len(ids()) == 9
 
 
-def test_bind_gives_what_the_function_gives() -> None:
+def test_bind_returns_what_the_function_returns() -> None:
     @workflow
     def flow() -> str:
         def named(first: str, *, second: str) -> str:

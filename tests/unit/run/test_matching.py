@@ -170,7 +170,7 @@ def test_the_guard_passes_over_what_has_nothing_to_lose() -> None:
     assert matcher.guard("a", 1, lambda _: None) is None
 
 
-def test_the_guard_passes_over_what_a_call_took() -> None:
+def test_the_guard_skips_a_claimed_record() -> None:
     matcher = matcher_of(recorded(("a", A), ("b", B), orders=(1, 1)))
     assert matcher.guard("b", 1, everything) is not None  # the places are known from here on
     matcher.claim(*B)
@@ -209,7 +209,7 @@ def no_longer_due() -> Story:
     return story
 
 
-def test_the_guard_and_the_warning_pass_over_what_is_no_longer_due() -> None:
+def test_the_guard_and_the_warning_skip_records_that_are_no_longer_due() -> None:
     matcher = matcher_of(no_longer_due())
 
     assert matcher.guard("note", 1, everything) is None

@@ -100,7 +100,7 @@ def test_two_runs_without_a_name_are_two(log_dir: Path) -> None:
     assert len(calls) == 2
 
 
-def test_a_completed_run_gives_its_stored_result(labels: Labels) -> None:
+def test_a_completed_run_returns_its_stored_result(labels: Labels) -> None:
     go(article, Page("abc"))
     before = labels()
 
@@ -120,7 +120,7 @@ def test_a_completed_run_is_answered_while_its_lease_is_held(log_dir: Path) -> N
         lease.release()
 
 
-async def test_a_completed_async_run_is_awaited_all_the_same() -> None:
+async def test_a_completed_async_run_is_awaited() -> None:
     named = later_article.options(workflow_id="r")
     assert await named(Page("abc")) == 3
     assert await named(Page("abc")) == 3
@@ -153,7 +153,7 @@ def test_a_completed_run_can_be_resumed_for_its_result() -> None:
     assert len(calls) == 1
 
 
-def test_a_failed_run_goes_on(did: Effects) -> None:
+def test_a_failed_run_is_resumed(did: Effects) -> None:
     @step
     def work() -> None:
         if did("work") == 1:
@@ -219,7 +219,7 @@ def test_a_new_run_cannot_have_the_name_of_traces_of_no_run(log_dir: Path) -> No
     assert not log_dir.exists() or not list(log_dir.iterdir())
 
 
-def test_a_run_that_has_that_name_from_before_goes_on(
+def test_an_old_run_with_a_reserved_name_is_resumed(
     log_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
@@ -268,7 +268,7 @@ def test_a_held_lease_names_its_holder() -> None:
     assert go(flow) == "fine"
 
 
-def test_a_run_is_not_carried_on_twice_in_one_process() -> None:
+def test_a_run_is_not_executed_twice_in_one_process() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     @step
@@ -309,7 +309,7 @@ def test_other_inputs_of_an_interrupted_run_are_refused(labels: Labels) -> None:
     assert labels() == before
 
 
-def test_a_default_that_is_given_is_no_other_input() -> None:
+def test_passing_a_default_does_not_change_the_inputs() -> None:
     go(article, Page("abc"))
     assert go(article, Page("abc"), tone="warm") == "3 warm"
 
@@ -376,7 +376,7 @@ def test_history_tells_what_ran() -> None:
     assert second.error is None
 
 
-def test_what_is_current_is_known_inside_alone() -> None:
+def test_the_current_run_and_step_exist_only_inside() -> None:
     seen = SimpleNamespace(run=None, key=None)
 
     @step

@@ -258,7 +258,7 @@ def test_the_guard_can_be_turned_to_running_it_again(did: Effects, now: Tick, to
     assert "save" in told()
 
 
-def test_a_refused_run_goes_on_once_the_inputs_are_as_before(did: Effects) -> None:
+def test_a_refused_run_is_resumed_with_the_earlier_inputs(did: Effects) -> None:
     """A DivergenceError leaves a run that can be resumed: nothing is stuck for ever."""
     switch = SimpleNamespace(at=1)
 
@@ -496,7 +496,7 @@ def test_a_step_killed_in_each_of_its_parts_completes(did: Effects) -> None:
     assert did.all == [f"part {number}" for number in range(8) for _ in range(2)]
 
 
-def test_a_retry_after_a_time_out_keeps_what_was_finished(did: Effects) -> None:
+def test_a_retry_after_a_timeout_reuses_finished_steps(did: Effects) -> None:
     """An outer step with timeout=, retried after its time-out: its finished inner step is not
     run again.
     """
@@ -522,7 +522,7 @@ def test_a_retry_after_a_time_out_keeps_what_was_finished(did: Effects) -> None:
     assert [one.status for one in history("r").steps[0].attempts] == ["timeout", "completed"]
 
 
-def test_a_step_cancelled_by_a_sibling_keeps_what_was_finished(did: Effects) -> None:
+def test_a_step_cancelled_by_a_sibling_reuses_finished_steps(did: Effects) -> None:
     """An outer step cancelled by a failing sibling: its finished inner step is not run again."""
 
     @step
@@ -969,7 +969,7 @@ def test_the_same_inputs_under_another_key_run(did: Effects) -> None:
     assert go(flow) == [1, 2]
 
 
-def test_a_key_matches_whatever_the_inputs_are(did: Effects, now: Tick) -> None:
+def test_a_key_matches_with_any_inputs(did: Effects, now: Tick) -> None:
     """A call with a key is matched by name and key alone, outside the guard."""
 
     @step
@@ -1080,7 +1080,7 @@ class Edited:
         ),
     ],
 )
-def test_only_what_is_new_in_edited_code_runs(
+def test_only_new_steps_of_edited_code_run(
     did: Effects,
     told: Text,
     *,
@@ -1124,7 +1124,7 @@ def test_a_call_inserted_before_others_of_its_name_is_refused(did: Effects) -> N
 # ---------------------------------------------------------------- tasks
 
 
-def test_a_clock_in_gathered_calls_is_told_at_the_end(
+def test_a_clock_in_gathered_calls_is_reported_at_the_end(
     did: Effects, now: Tick, told: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Clock in gathered calls: all run again, told at the end."""
@@ -1156,9 +1156,7 @@ def test_a_clock_in_gathered_calls_is_told_at_the_end(
 @pytest.mark.parametrize(
     ("first", "second"), list(itertools.permutations(["plain", "task", "wait"], 2))
 )
-def test_a_call_is_found_whatever_task_it_is_made_from(
-    did: Effects, told: Text, first: str, second: str
-) -> None:
+def test_a_call_is_found_from_any_task(did: Effects, told: Text, first: str, second: str) -> None:
     """asyncio.wait_for around a step, resumed on another Python version (3.11 makes a task of
     it, 3.12 does not): found by content.
     """
@@ -1251,3 +1249,23 @@ def test_a_thread_that_was_waited_for_is_not_run_again(did: Effects) -> None:
 
     assert go(flow) == 7
     assert did.count("threaded") == 1
+
+
+def test_equal_keys_take_their_records_one_by_one(did: Effects) -> None:
+    @step
+    def draw() -> int:
+        return did("draw")
+
+    @step
+    def last() -> None:
+        die_at("last")
+
+    @workflow
+    def flow() -> list[int]:
+        got = [draw.options(key="k")(), draw.options(key="k")(), draw()]
+        last()
+        return got
+
+    killed(lambda: go(flow), at="last")
+
+    assert go(flow) == [1, 2, 3]

@@ -413,7 +413,7 @@ def test_a_failed_step_gets_a_fresh_retry_budget(did: Effects) -> None:
     assert [one.number for one in record.attempts] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_step_killed_while_it_waits_for_its_next_try_goes_on(did: Effects) -> None:
+def test_a_step_killed_between_two_tries_is_resumed(did: Effects) -> None:
     @step(retries=1, backoff=QUICK)
     def flaky() -> int:
         if did("flaky") == 1:
@@ -454,7 +454,7 @@ def test_a_step_that_is_interrupted_too_often_is_not_run_again(did: Effects, lim
     assert did.count("deadly") == limit + 1
 
 
-def test_an_interrupted_step_that_must_not_run_again_says_what_to_do(did: Effects) -> None:
+def test_an_interrupted_step_that_must_not_run_again_names_the_command(did: Effects) -> None:
     @step(on_interrupted="fail")
     def pay() -> None:
         did("pay")
@@ -576,7 +576,7 @@ def test_inner_steps_count_after_a_cancellation(did: Effects) -> None:
 # ---------------------------------------------------------------- rule 7: refusals
 
 
-def test_a_refusal_is_not_retried_and_stands_in_caused_by(did: Effects, log: Log) -> None:
+def test_a_refusal_is_not_retried_and_is_in_caused_by(did: Effects, log: Log) -> None:
     @step
     def save(at: int) -> None:
         did("save")
@@ -719,7 +719,7 @@ async def test_leftover_code_of_a_completed_run_is_plain(
 # ---------------------------------------------------------------- rule 9: what is said
 
 
-def test_a_changed_definition_is_told_and_its_result_kept(
+def test_a_changed_definition_is_reported_and_the_result_reused(
     did: Effects, told: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
     switch = SimpleNamespace(new=False)
@@ -754,7 +754,7 @@ def test_a_changed_definition_is_told_and_its_result_kept(
     assert "work" in caplog.text
 
 
-def test_a_change_under_another_decorator_is_told(did: Effects, told: Text) -> None:
+def test_a_change_under_another_decorator_is_reported(did: Effects, told: Text) -> None:
     switch = SimpleNamespace(new=False)
 
     def logged(fn: Callable[[], str]) -> Callable[[], str]:
@@ -808,7 +808,7 @@ def test_a_step_whose_file_has_changed_under_it_runs(source: str, tmp_path: Path
     assert go(flow) == "done"
 
 
-def test_another_docstring_or_comment_is_no_change(did: Effects, told: Text) -> None:
+def test_another_docstring_or_comment_is_not_a_change(did: Effects, told: Text) -> None:
     switch = SimpleNamespace(new=False)
 
     def versions() -> tuple[Any, Any]:
@@ -846,7 +846,7 @@ def test_another_docstring_or_comment_is_no_change(did: Effects, told: Text) -> 
     assert told() == ""
 
 
-def test_nothing_is_told_of_a_run_that_never_stopped(told: Text) -> None:
+def test_nothing_is_reported_for_an_uninterrupted_run(told: Text) -> None:
     @step
     def work() -> None: ...
 
@@ -858,7 +858,7 @@ def test_nothing_is_told_of_a_run_that_never_stopped(told: Text) -> None:
     assert told() == ""
 
 
-def test_what_nobody_asked_for_inside_a_step_is_told_too(did: Effects, told: Text) -> None:
+def test_unused_records_inside_a_step_are_reported(did: Effects, told: Text) -> None:
     """Said when a *scope* completes: also when that scope is a step."""
     plan = ["one", "two"]
 
@@ -887,7 +887,7 @@ def test_what_nobody_asked_for_inside_a_step_is_told_too(did: Effects, told: Tex
 # ---------------------------------------------------------------- injected in process
 
 
-def test_an_exception_out_of_nowhere_leaves_a_run_that_goes_on(did: Effects) -> None:
+def test_a_run_is_resumed_after_an_exception_at_any_event(did: Effects) -> None:
     @step
     def work() -> str:
         if did("work") == 1:
@@ -936,7 +936,7 @@ def test_an_exception_in_the_middle_of_an_event_leaves_no_step_open(
     assert did.count("work") == (2 if (at, when) == ("step_finish work", "before") else 1)
 
 
-def test_what_was_written_is_remembered_whatever_was_raised_just_then(did: Effects) -> None:
+def test_a_written_event_counts_even_if_an_exception_follows_at_once(did: Effects) -> None:
     """An exception right after a step's finish was written, swallowed; then a retry in the same
     execution: the step is done, and not run again.
     """

@@ -34,7 +34,7 @@ def test_a_run_is_opened_and_its_steps_called(did: Effects, labels: Labels) -> N
     assert history("r").name == "build"
 
 
-def test_a_killed_run_goes_on(did: Effects) -> None:
+def test_a_killed_run_is_resumed(did: Effects) -> None:
     def work(number: int) -> int:
         did(f"work {number}")
         die_at(f"work {number}")
@@ -70,7 +70,7 @@ def test_other_inputs_or_another_name_are_refused() -> None:
         Run.open("other", workflow_id="r", inputs={"a": 1}).__enter__()
 
 
-def test_a_completed_run_gives_back_what_its_steps_gave(did: Effects, labels: Labels) -> None:
+def test_a_completed_run_returns_the_results_of_its_steps(did: Effects, labels: Labels) -> None:
     def main() -> int:
         with Run.open("build", workflow_id="r") as run:
             return int(run.call("work", did, "work"))
@@ -183,7 +183,7 @@ def test_a_run_in_a_child_is_a_run_as_anywhere() -> None:
     assert main() == "A"
 
 
-def test_what_is_large_does_not_keep_an_event_out_of_the_log(tmp_path: Path) -> None:
+def test_large_inputs_and_many_artifacts_fit_into_the_log(tmp_path: Path) -> None:
     """Captured inputs go into a blob; artifacts beyond what a line holds are counted."""
     from tapps_otel import configure, events, step, verify, workflow
 

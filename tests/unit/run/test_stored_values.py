@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import math
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import pytest
 from pydantic import BaseModel
 
 from crashes import Effects, die_at, go, killed
-from tapps_otel import step, workflow
-from tapps_otel.errors import StepInputError, StepResultError, WorkflowInputError
+from tapps_otel import configure, history, skip, step, workflow
+from tapps_otel.errors import (
+    StepInputError,
+    StepResultError,
+    WorkflowInputError,
+)
 
 Log = Callable[..., list[dict[str, Any]]]
 
@@ -87,7 +92,7 @@ def _back(did: Effects, annotation: Any, value: Any) -> Any:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_json_comes_back_exactly(did: Effects, value: object) -> None:
+def test_json_values_are_read_back_exactly(did: Effects, value: object) -> None:
     """Large integers stay exact, lone surrogates are escaped, large values go into a blob."""
     got = _back(did, NOTHING_HERE, value)
     assert got == value
@@ -352,7 +357,7 @@ def test_steps_inputs_are_in_the_log_only_when_asked_for(log: Log) -> None:
     assert log("workflow_start")[0]["inputs"] == {"value": "words"}
 
 
-def test_a_result_type_that_says_no_json_is_refused_before_anything_runs(did: Effects) -> None:
+def test_a_result_type_without_json_is_refused_before_anything_runs(did: Effects) -> None:
     class Handle:
         """Nothing that pydantic could write."""
 
@@ -376,7 +381,7 @@ def test_a_result_type_that_says_no_json_is_refused_before_anything_runs(did: Ef
     assert did.all == ["reconnect"]
 
 
-def test_an_input_whose_type_says_no_json_is_to_be_left_out() -> None:
+def test_an_input_type_without_json_must_be_ignored() -> None:
     class Handle:
         """Nothing that pydantic could write."""
 
@@ -390,3 +395,61 @@ def test_an_input_whose_type_says_no_json_is_to_be_left_out() -> None:
 
     with pytest.raises(StepInputError, match="ignore"):
         go(flow)
+
+
+# ---------------------------------------------------------------- skips, iterators, captured inputs
+
+
+@dataclass
+class Numbered:
+    number: int
+
+
+def test_a_skip_without_a_result_returns_none_for_any_annotation(did: Effects) -> None:
+    @step
+    def work() -> Numbered:
+        skip("not today")
+
+    @workflow
+    def flow() -> Numbered | None:
+        found = work()
+        if did("flow") == 1:
+            raise ValueError("once")
+        return found
+
+    with pytest.raises(ValueError, match="once"):
+        go(flow)
+    assert go(flow) is None
+    assert [one.status for one in history("r").steps] == ["skipped"]
+
+
+@pytest.mark.parametrize("annotation", [Any, Iterable[int]])
+def test_an_iterator_among_the_inputs_is_refused_and_not_used_up(annotation: Any) -> None:
+    def total(numbers: Any) -> int:
+        return sum(numbers)
+
+    total.__annotations__ = {"numbers": annotation, "return": int}
+    work = step(total)
+    numbers = (number for number in range(4))
+
+    @workflow
+    def flow() -> int:
+        with pytest.raises(StepInputError, match="iterator"):
+            work(numbers)
+        return work.options(key="k")(numbers)
+
+    assert go(flow) == 6
+
+
+def test_capturing_inputs_changes_nothing_for_a_call_with_a_key() -> None:
+    configure(capture_inputs=True)
+
+    @step(key="k")
+    def work(lock: Any) -> str:
+        return "done"
+
+    @workflow
+    def flow() -> str:
+        return work(threading.Lock())
+
+    assert go(flow) == "done"

@@ -112,7 +112,7 @@ def test_an_end_has_the_executors_word_or_keeps_it(
     assert ("error" in end) is (status == "failed")
 
 
-def test_a_failed_end_always_says_why(store: Store, log: Log) -> None:
+def test_a_failed_end_always_has_a_reason(store: Store, log: Log) -> None:
     anew(store).end("failed", "the third step is stuck")
 
     assert log()[-1]["error"] == {
@@ -129,7 +129,7 @@ def test_after_its_end_nothing_begins(store: Store) -> None:
     assert history("r").status == "completed"
 
 
-def test_what_an_executor_says_at_length_is_cut(store: Store, log: Log) -> None:
+def test_a_long_reason_of_an_executor_is_shortened(store: Store, log: Log) -> None:
     run = anew(store)
     run.skip_step("draft", DRAFT, "x" * 2_000_000)
     run.end("failed", "y" * 2_000_000)
@@ -184,7 +184,7 @@ HOSTILE = ["../../x", "/etc/passwd", "", "a\nb", "\ud800", "x" * 500, "r.events"
 
 
 @pytest.mark.parametrize("workflow_id", HOSTILE)
-def test_any_id_is_kept_in_the_events_and_names_a_safe_file(store: Store, workflow_id: str) -> None:
+def test_any_id_is_in_the_events_and_names_a_safe_file(store: Store, workflow_id: str) -> None:
     run = anew(store, workflow_id)
     fail(run)
     run.end("failed")
@@ -231,7 +231,7 @@ def test_names_of_runs_do_run_out(store: Store, monkeypatch: pytest.MonkeyPatch)
 # ---------------------------------------------------------------- a crash
 
 
-def test_an_interrupted_step_is_told_of_and_the_executor_starts_it_again(
+def test_an_interrupted_step_is_recorded_and_the_executor_starts_it_again(
     store: Store, log: Log
 ) -> None:
     def doomed() -> None:
@@ -292,9 +292,7 @@ def test_a_step_that_was_marked_takes_no_time(store: Store, log: Log) -> None:
     assert finish["artifacts"][0]["bytes"] == 4
 
 
-def test_a_run_that_is_let_go_of_is_taken_up_as_the_same_execution(
-    store: Store, labels: Labels
-) -> None:
+def test_a_released_log_is_reacquired_as_the_same_execution(store: Store, labels: Labels) -> None:
     run = anew(store)
     run.mark_step("draft", DRAFT)
     run.release_log()
@@ -308,7 +306,7 @@ def test_a_run_that_is_let_go_of_is_taken_up_as_the_same_execution(
     assert len(history("r").executions) == 1
 
 
-def test_a_run_that_somebody_went_on_with_is_not_taken_up(store: Store) -> None:
+def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -> None:
     run = anew(store)
     run.release_log()
     other = on(store)

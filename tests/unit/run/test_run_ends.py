@@ -1,266 +1,178 @@
-"""Runs where something else than the library has its own ideas: exceptions, loops, signals."""
+"""How runs and steps end: what is open inside, tasks and threads, Ctrl-C, forks."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextvars
 import os
 import signal
-import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crashes import Effects, die_at, go, in_child, killed
-from tapps_otel import Backoff, bind, history, step, workflow
-from tapps_otel.errors import DivergenceError, StepFailedError
+from tapps_otel import Backoff, Run, bind, history, step, workflow
+from tapps_otel.errors import DivergenceError, StepInterruptedError
 
 QUICK = Backoff(0.001, 1, 0.001)
 
 Labels = Callable[..., list[str]]
 
 
-# ---------------------------------------------------------------- exceptions of others
+def statuses() -> dict[str, str]:
+    """Of every step of the run ``r``."""
+    return {one.step_id: one.status for one in history("r").steps}
 
 
-class Slotted(Exception):  # noqa: N818 - it is what it is
-    """Keeps its attributes where ``__dict__`` does not show them."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"slotted {code}")
-        self.code = code
+# ---------------------------------------------------------------- what is open inside
 
 
-def _lookup() -> None:
-    raise KeyError("k")
+async def test_a_sync_block_ends_the_tasks_that_are_open_in_it() -> None:
+    with Run.open("x", workflow_id="r") as run:
+        task = asyncio.create_task(run.acall("sleep", asyncio.sleep, 10))
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert statuses() == {"sleep": "cancelled"}
 
 
-def _open() -> None:
-    Path("/nothing/here").read_text()
-
-
-def _decode() -> None:
-    b"\xff".decode()
-
-
-def _parse() -> None:
-    json.loads("{")
-
-
-def _call() -> None:
-    raise subprocess.CalledProcessError(3, ["make", "all"])
-
-
-def _import() -> None:
-    raise ImportError("not here", name="nothing", path="/x")
-
-
-def _slotted() -> None:
-    raise Slotted(7)
-
-
-def _nothing() -> None:
-    raise ValueError
-
-
-def _raised_by(body: Callable[[], None]) -> Exception:
-    try:
-        body()
-    except Exception as error:  # noqa: BLE001 - any
-        return error
-    raise AssertionError
-
-
-@pytest.mark.parametrize(
-    ("body", "names"),
-    [
-        (_lookup, []),
-        (_open, ["errno", "strerror", "filename"]),
-        (_decode, ["start", "reason"]),
-        (_parse, ["lineno", "pos", "doc"]),
-        (_call, ["returncode", "cmd"]),
-        (_import, ["name", "path"]),
-        (_slotted, ["code"]),
-        (_nothing, []),
-    ],
-)
-def test_a_handled_exception_says_the_same_after_resume(
-    did: Effects, body: Callable[[], None], names: list[str]
+def test_open_steps_inside_an_open_step_end_with_it(
+    labels: Callable[..., list[str]],
 ) -> None:
-    """Same class, text and attributes; or, where that cannot be, a StepFailedError that names
-    both: never an exception of the class that has lost what it said.
-    """
-    raising = step(name="raising")(body)
-    seen: list[Exception] = []
+    with Run.open("x", workflow_id="r") as run:
+        outer = run.begin("outer")
+        with outer.current():
+            run.begin("inner")
 
-    def told(error: Exception) -> list[Any]:
-        return [type(error).__name__, str(error), *(getattr(error, name) for name in names)]
+    assert labels()[-3:] == ["step_fail outer/inner", "step_fail outer", "workflow_end"]
 
+
+def test_a_step_left_open_waits_for_the_thread_inside_it(
+    labels: Callable[..., list[str]],
+) -> None:
+    def busy() -> None:
+        time.sleep(0.1)
+
+    with Run.open("x", workflow_id="r") as run:
+        with run.begin("outer").current():
+            thread = threading.Thread(target=bind(run.call), args=("busy", busy))
+            thread.start()
+        time.sleep(0.03)
+    thread.join()
+
+    assert labels()[-3:] == ["step_finish outer/busy", "step_fail outer", "workflow_end"]
+
+
+def test_a_run_entered_in_one_context_may_be_left_in_another() -> None:
+    """As by a generator whose halves run in different threads."""
+    run = Run.open("x", workflow_id="r")
+    contextvars.Context().run(run.__enter__)
+    contextvars.Context().run(run.__exit__, None, None, None)
+
+    assert history("r").status == "completed"
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     @step
-    def note() -> None:
-        did("note")
-        die_at("note")
+    def busy() -> None:
+        time.sleep(0.3)
+
+    @workflow
+    def flow() -> int:
+        thread = threading.Thread(target=bind(busy))
+        thread.start()
+        time.sleep(0.05)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            raise SystemExit(7)
+        thread.join()
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def call() -> int:
+        try:
+            return int(go(flow))
+        except SystemExit as exit_:
+            os._exit(int(str(exit_.code)))
+
+    assert in_child(call).value == 7
+
+
+def test_a_busy_payment_at_ctrl_c_is_interrupted_not_cancelled(did: Effects) -> None:
+    """Nobody knows whether it was made."""
+
+    @step(on_interrupted="fail")
+    def pay() -> None:
+        did("pay")
+        time.sleep(0.3)
 
     @workflow
     def flow() -> None:
-        try:
-            raising()
-        except Exception as error:  # noqa: BLE001 - any
-            seen.append(error)
-        note()
+        thread = threading.Thread(target=bind(pay))
+        thread.start()
+        time.sleep(0.05)
+        if did.count("pay") == 1 and not did.count("ctrl-c"):
+            did("ctrl-c")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        else:
+            thread.join()
 
-    original = _raised_by(body)
-    killed(lambda: go(flow), at="note")
-    go(flow)
+    def call() -> dict[str, str]:
+        with pytest.raises(KeyboardInterrupt):
+            go(flow)
+        return statuses()
 
-    (error,) = seen
-    if isinstance(error, StepFailedError):
-        assert error.type.endswith(type(original).__name__)
-        assert str(original) in str(error)
-    else:
-        assert told(error) == told(original)
-        assert [repr(one) for one in error.args] == [repr(one) for one in original.args]
+    assert in_child(call).value == {"pay": "interrupted"}
+
+    @workflow(name="flow")
+    def again() -> None:
+        pay()
+
+    with pytest.raises(StepInterruptedError):
+        go(again)
+    assert did.count("pay") == 1
 
 
-def test_a_handled_group_says_what_it_was(did: Effects) -> None:
-    """An exception group has no JSON: a StepFailedError stands for it."""
+@pytest.mark.parametrize("place", ["enter_root", "leave", "complete", "_end_event"])
+def test_the_lease_is_released_after_ctrl_c_at_the_edges_of_a_run(did: Effects, place: str) -> None:
+    """In the same process: the lease is let go of wherever the interruption comes."""
 
     @step
-    def raising() -> None:
-        did("raising")
-        raise ExceptionGroup("two", [ValueError("a"), KeyError("b")])
-
-    @step
-    def note() -> None:
-        die_at("note")
-
-    seen: list[Exception] = []
+    def work() -> int:
+        return did("work")
 
     @workflow
-    def flow() -> None:
-        try:
-            raising()
-        except Exception as error:  # noqa: BLE001 - any
-            seen.append(error)
-        note()
-
-    killed(lambda: go(flow), at="note")
-    go(flow)
-
-    assert did.all == ["raising"]
-    (error,) = seen
-    assert isinstance(error, StepFailedError | ExceptionGroup)
-    assert "two" in str(error)
-
-
-def test_an_exception_whose_text_cannot_be_made_is_logged_all_the_same(did: Effects) -> None:
-    class Evil(Exception):  # noqa: N818 - it is
-        def __str__(self) -> str:
-            raise RuntimeError("no text")
-
-    @step
-    def work() -> str:
-        if did("work") == 1:
-            raise Evil
-        return "done"
-
-    @workflow
-    def flow() -> str:
+    def flow() -> int:
         return work()
 
-    with pytest.raises(Evil):
-        go(flow)
-    assert history("r").status == "failed"
-    assert go(flow) == "done"
+    def interrupt(frame: Any, kind: str, _: object) -> Any:
+        if (
+            kind == "call"
+            and frame.f_code.co_name == place
+            and "recorder" in frame.f_globals["__name__"]
+        ):
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            go(flow)
+    finally:
+        sys.settrace(before)
+
+    assert go(flow) == 1
+    assert did.count("work") == 1
 
 
-def test_a_gathered_failure_that_is_a_value_was_handled(did: Effects) -> None:
-    """return_exceptions=True, then an ordered call: the failure stays."""
-
-    @step
-    async def bad() -> None:
-        did("bad")
-        raise ValueError("bad")
-
-    @step
-    async def good() -> str:
-        did("good")
-        return "good"
-
-    @step
-    async def note() -> None:
-        die_at("note")
-
-    @workflow
-    async def flow() -> list[str]:
-        got = await asyncio.gather(bad(), good(), return_exceptions=True)
-        await note()
-        return [str(one) for one in got]
-
-    killed(lambda: go(flow), at="note")
-
-    assert go(flow) == ["bad", "good"]
-    assert sorted(did.all) == ["bad", "good"]
-
-
-def test_a_wrapped_failure_has_passed_through(did: Effects) -> None:
-    """An outer step that raises its own exception *from* an inner step's keeps what is done."""
-
-    @step
-    def done() -> None:
-        did("done")
-
-    @step
-    def flaky() -> None:
-        if did("flaky") == 1:
-            raise ValueError("inside")
-
-    @step(retries=1, backoff=QUICK)
-    def outer() -> None:
-        done()
-        try:
-            flaky()
-        except ValueError as error:
-            raise RuntimeError("wrapped") from error
-
-    @workflow
-    def flow() -> None:
-        outer()
-
-    go(flow)
-    assert did.all == ["done", "flaky", "flaky"]
-
-
-# ---------------------------------------------------------------- keys
-
-
-def test_equal_keys_take_their_records_one_by_one(did: Effects) -> None:
-    @step
-    def draw() -> int:
-        return did("draw")
-
-    @step
-    def last() -> None:
-        die_at("last")
-
-    @workflow
-    def flow() -> list[int]:
-        got = [draw.options(key="k")(), draw.options(key="k")(), draw()]
-        last()
-        return got
-
-    killed(lambda: go(flow), at="last")
-
-    assert go(flow) == [1, 2, 3]
-
-
-# ---------------------------------------------------------------- loops
+# ---------------------------------------------------------------- event loops
 
 
 def test_an_async_step_of_a_sync_workflow(did: Effects) -> None:
@@ -481,7 +393,7 @@ def test_steps_of_two_threads_in_one_nested_step(did: Effects, labels: Labels) -
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_ctrl_c_leaves_a_run_that_goes_on(did: Effects, labels: Labels, *, is_async: bool) -> None:
+def test_a_run_is_resumed_after_ctrl_c(did: Effects, labels: Labels, *, is_async: bool) -> None:
     @step
     def done() -> None:
         did("done")
