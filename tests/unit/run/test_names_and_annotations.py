@@ -52,8 +52,10 @@ def test_retry_on_is_checked_at_once() -> None:
 
 
 async def test_an_annotation_after_the_end_is_not_an_error(log: Callable[..., list[Any]]) -> None:
+    ended = asyncio.Event()
+
     async def left_over() -> None:
-        await asyncio.sleep(0.01)
+        await ended.wait()
         annotate("late")
 
     @workflow
@@ -62,5 +64,6 @@ async def test_an_annotation_after_the_end_is_not_an_error(log: Callable[..., li
 
     tasks: list[asyncio.Task[None]] = []
     await flow.options(workflow_id="r")()
+    ended.set()
     await tasks[0]
     assert not log("annotation")

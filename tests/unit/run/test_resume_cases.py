@@ -16,6 +16,7 @@ import pytest
 from crashes import Effects, die_at, go, killed
 from tapps_otel import Backoff, history, step, workflow
 from tapps_otel.errors import DivergenceError, StepFailedError, StepInterruptedError
+from waiting import until, until_async
 
 QUICK = Backoff(0.001, 1, 0.001)
 
@@ -539,7 +540,7 @@ def test_a_step_cancelled_by_a_sibling_reuses_finished_steps(did: Effects) -> No
 
     @step
     async def bad() -> str:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("outer"))
         if did("bad") == 1:
             raise ValueError("bad")
         return "bad"
@@ -686,7 +687,7 @@ def test_a_failed_background_task_runs_again(did: Effects) -> None:
     @workflow
     async def flow() -> str:
         task = asyncio.create_task(background())
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("background"))
         await ordered(1)
         await ordered(2)
         return await task
@@ -703,9 +704,11 @@ def test_a_run_ends_after_everything_inside_has(did: Effects, labels: Labels) ->
     workflow_end; nothing unrecorded runs; nothing finished twice.
     """
 
+    began = threading.Event()
+
     @step
     async def bad() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("sibling") and began.is_set())
         if did("bad") == 1:
             raise ValueError("bad")
 
@@ -716,7 +719,9 @@ def test_a_run_ends_after_everything_inside_has(did: Effects, labels: Labels) ->
 
     @step
     def threaded() -> None:
-        time.sleep(0.05)
+        began.set()
+        until(lambda: did.count("bad"))
+        time.sleep(0.01)  # the end waits for it
         did("threaded")
 
     @workflow
@@ -750,9 +755,11 @@ def test_a_run_ends_after_everything_inside_has(did: Effects, labels: Labels) ->
 def test_an_attempt_ends_after_everything_inside_has(did: Effects, labels: Labels) -> None:
     """The same for a retried step with a failed gather."""
 
+    began = threading.Event()
+
     @step
     async def bad() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("sibling") and began.is_set())
         if did("bad") == 1:
             raise ValueError("bad")
 
@@ -763,7 +770,9 @@ def test_an_attempt_ends_after_everything_inside_has(did: Effects, labels: Label
 
     @step
     def threaded() -> None:
-        time.sleep(0.05)
+        began.set()
+        until(lambda: did.count("bad"))
+        time.sleep(0.01)  # the end waits for it
         did("threaded")
 
     @step(retries=1, backoff=QUICK)
@@ -1201,14 +1210,15 @@ def test_threads_of_a_failed_run_are_waited_for(did: Effects, labels: Labels) ->
     @step
     def threaded() -> None:
         began.set()
-        time.sleep(0.05)
+        until(lambda: did.count("flow"))
+        time.sleep(0.01)  # the end waits for it
         did("threaded")
 
     @workflow
     def flow() -> None:
         thread = threading.Thread(target=bind(threaded))
         thread.start()
-        began.wait(10)
+        assert began.wait(30)
         if did("flow") == 1:
             raise ValueError("flow")
         thread.join()
@@ -1224,7 +1234,6 @@ def test_a_thread_that_was_waited_for_is_not_run_again(did: Effects) -> None:
 
     @step
     def threaded() -> int:
-        time.sleep(0.02)
         did("threaded")
         return 7
 
@@ -1237,8 +1246,7 @@ def test_a_thread_that_was_waited_for_is_not_run_again(did: Effects) -> None:
 
         thread = threading.Thread(target=bind(run))
         thread.start()
-        while not did.count("threaded"):
-            time.sleep(0.001)
+        until(lambda: did.count("threaded"))
         if did("flow") == 1:
             raise ValueError("flow")
         thread.join()

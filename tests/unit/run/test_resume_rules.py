@@ -7,7 +7,6 @@ import functools
 import logging
 import runpy
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +34,7 @@ from tapps_otel.errors import (
     RunEndedError,
     StepInterruptedError,
 )
+from waiting import until_async
 
 QUICK = Backoff(0.001, 1, 0.001)
 
@@ -189,19 +189,20 @@ def test_code_may_be_edited_inside_a_step(did: Effects) -> None:
 
 def test_numbers_are_not_given_twice_although_starts_come_late(did: Effects) -> None:
     """Threads take numbers in one order and may log their starts in another: killed when the
-    second has finished and the first has not been logged, the next number is a new one all the
-    same.
+    second has finished and the first has not been logged, the next number is still a new one.
     """
-    finished = threading.Event()
+    numbered, finished = threading.Event(), threading.Event()
 
     @step
     def work(value: int) -> int:
+        numbered.set()
         did(f"work {value}")
         return value
 
     def late(number: int, event: Any) -> None:
         if label(event) == "step_start work":
-            finished.wait(10)
+            numbered.set()
+            finished.wait(30)
             die()
 
     def seen(number: int, event: Any) -> None:
@@ -218,7 +219,7 @@ def test_numbers_are_not_given_twice_although_starts_come_late(did: Effects) -> 
         threads = [threading.Thread(target=bind(run), args=(value,)) for value in (1, 2, 3)]
         for thread in threads:
             thread.start()
-            time.sleep(0.01)
+            assert numbered.wait(30)
         for thread in threads:
             thread.join()
         return sorted(got)
@@ -368,16 +369,11 @@ def test_a_failure_in_a_task_is_handled_by_an_ordered_call_alone(did: Effects) -
             raise ValueError("bad")
 
     @step
-    async def other() -> None:
-        await asyncio.sleep(0.01)
-        await inner()
-
-    @step
     async def inner() -> None:
         die_at("inner")
 
     async def later() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("bad"))
         await inner()
 
     @workflow
@@ -628,14 +624,17 @@ def test_a_refusal_in_a_task_reaches_the_workflows_end(did: Effects) -> None:
 
 
 def test_open_tasks_of_a_completed_run_are_ended_first(did: Effects, labels: Labels) -> None:
+    began = asyncio.Event()
+
     @step
     async def background() -> None:
+        began.set()
         await asyncio.sleep(30)
 
     @workflow
     async def flow() -> str:
         task = asyncio.create_task(background())
-        await asyncio.sleep(0.01)
+        await began.wait()
         assert not task.done()
         return "fine"
 

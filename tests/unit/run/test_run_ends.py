@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from crashes import Effects, die_at, go, in_child, killed
-from tapps_otel import Backoff, Run, bind, history, step, workflow
+from tapps_otel import Backoff, Run, bind, current_run, history, step, workflow
 from tapps_otel.errors import DivergenceError, StepInterruptedError
+from tapps_otel.run.scope import CLOSING
+from waiting import until, until_async
 
 QUICK = Backoff(0.001, 1, 0.001)
 
@@ -32,9 +34,15 @@ def statuses() -> dict[str, str]:
 
 
 async def test_a_sync_block_ends_the_tasks_that_are_open_in_it() -> None:
+    began = asyncio.Event()
+
+    async def wait() -> None:
+        began.set()
+        await asyncio.sleep(30)
+
     with Run.open("x", workflow_id="r") as run:
-        task = asyncio.create_task(run.acall("sleep", asyncio.sleep, 10))
-        await asyncio.sleep(0.01)
+        task = asyncio.create_task(run.acall("sleep", wait))
+        await began.wait()
 
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -55,14 +63,17 @@ def test_open_steps_inside_an_open_step_end_with_it(
 def test_a_step_left_open_waits_for_the_thread_inside_it(
     labels: Callable[..., list[str]],
 ) -> None:
+    began = threading.Event()
+
     def busy() -> None:
-        time.sleep(0.1)
+        began.set()
+        until(lambda: run._recorder.root.state is CLOSING)
 
     with Run.open("x", workflow_id="r") as run:
         with run.begin("outer").current():
             thread = threading.Thread(target=bind(run.call), args=("busy", busy))
             thread.start()
-        time.sleep(0.03)
+        assert began.wait(30)
     thread.join()
 
     assert labels()[-3:] == ["step_finish outer/busy", "step_fail outer", "workflow_end"]
@@ -78,21 +89,26 @@ def test_a_run_entered_in_one_context_may_be_left_in_another() -> None:
 
 
 def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    began, child_ended = threading.Event(), threading.Event()
+
     @step
     def busy() -> None:
-        time.sleep(0.3)
+        began.set()
+        child_ended.wait(30)
 
     @workflow
     def flow() -> int:
         thread = threading.Thread(target=bind(busy))
         thread.start()
-        time.sleep(0.05)
+        assert began.wait(30)
         child = os.fork()
         if child == 0:
-            signal.alarm(5)
+            signal.alarm(20)
             raise SystemExit(7)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        child_ended.set()
         thread.join()
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return code
 
     def call() -> int:
         try:
@@ -104,29 +120,34 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
 
 
 def test_a_busy_payment_at_ctrl_c_is_interrupted_not_cancelled(did: Effects) -> None:
-    """Nobody knows whether it was made."""
+    """It is not known whether it was made."""
+    began, interrupted = threading.Event(), threading.Event()
 
     @step(on_interrupted="fail")
     def pay() -> None:
         did("pay")
-        time.sleep(0.3)
+        began.set()
+        interrupted.wait(30)
 
     @workflow
     def flow() -> None:
-        thread = threading.Thread(target=bind(pay))
-        thread.start()
-        time.sleep(0.05)
-        if did.count("pay") == 1 and not did.count("ctrl-c"):
-            did("ctrl-c")
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        else:
-            thread.join()
+        threading.Thread(target=bind(pay)).start()
+        assert began.wait(30)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        recorder = current_run()._recorder
+
+        def interrupt() -> None:
+            until(lambda: recorder.root.state is CLOSING and recorder.root._waiter is not None)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
 
     def call() -> dict[str, str]:
         with pytest.raises(KeyboardInterrupt):
             go(flow)
-        return statuses()
+        found = statuses()
+        interrupted.set()
+        return found
 
     assert in_child(call).value == {"pay": "interrupted"}
 
@@ -141,7 +162,7 @@ def test_a_busy_payment_at_ctrl_c_is_interrupted_not_cancelled(did: Effects) -> 
 
 @pytest.mark.parametrize("place", ["enter_root", "leave", "complete", "_end_event"])
 def test_the_lease_is_released_after_ctrl_c_at_the_edges_of_a_run(did: Effects, place: str) -> None:
-    """In the same process: the lease is let go of wherever the interruption comes."""
+    """In the same process: the run is resumed after it."""
 
     @step
     def work() -> int:
@@ -206,15 +227,18 @@ def test_an_async_step_of_a_sync_workflow(did: Effects) -> None:
 def test_a_loop_in_another_thread_is_waited_for(did: Effects, labels: Labels) -> None:
     """An async step that runs in a thread's own loop when the run fails."""
 
+    began = threading.Event()
+
     @step
     async def slow() -> str:
-        await asyncio.sleep(0.05)
+        began.set()
+        await until_async(lambda: "step_fail bad" in labels())
         did("slow")
         return "slow"
 
     @step
     async def bad() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(began.is_set)
         if did("bad") == 1:
             raise ValueError("bad")
 
@@ -238,15 +262,16 @@ def test_a_task_that_does_not_want_to_be_cancelled_is_waited_for(
     @step
     async def stubborn() -> str:
         try:
+            did("began")
             await asyncio.sleep(30)
         except asyncio.CancelledError:
             await asyncio.sleep(0.02)
             did("stubborn")
-        return "done all the same"
+        return "done"
 
     @step
     async def bad() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("began"))
         if did("bad") == 1:
             raise ValueError("bad")
 
@@ -259,14 +284,14 @@ def test_a_task_that_does_not_want_to_be_cancelled_is_waited_for(
         go(flow)
     assert labels()[-2:] == ["step_finish stubborn", "workflow_end"]
 
-    assert go(flow) == "done all the same"
+    assert go(flow) == "done"
     assert did.count("stubborn") == 1
 
 
 def test_code_that_swallows_its_cancellation_begins_nothing_more(
     did: Effects, labels: Labels
 ) -> None:
-    """A sibling that goes on after it was cancelled: nothing unrecorded runs."""
+    """A sibling that continues after it was cancelled: nothing unrecorded runs."""
 
     @step
     async def work(number: int) -> None:
@@ -276,7 +301,7 @@ def test_code_that_swallows_its_cancellation_begins_nothing_more(
 
     @step
     async def bad() -> None:
-        await asyncio.sleep(0.01)
+        await until_async(lambda: did.count("work 1"))
         raise ValueError("bad")
 
     async def sibling() -> None:
@@ -358,7 +383,7 @@ def test_steps_of_two_threads_in_one_nested_step(did: Effects, labels: Labels) -
 
     @step
     def work(number: int) -> int:
-        time.sleep(0.02)
+        until(lambda: "step_start outer/work#2" in labels())
         did(f"work {number}")
         return number
 
@@ -368,8 +393,7 @@ def test_steps_of_two_threads_in_one_nested_step(did: Effects, labels: Labels) -
         for thread in threads:
             thread.start()
         if did("outer") == 1:
-            while "step_start outer/work#2" not in labels():
-                time.sleep(0.001)
+            until(lambda: "step_start outer/work#2" in labels())
             raise ValueError("left them")
         for thread in threads:
             thread.join()
