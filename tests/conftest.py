@@ -7,19 +7,24 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 from tapps_otel import settings
 
-# `HYPOTHESIS_PROFILE=thorough` is for a person with time. CI tries the same examples every time,
-# so that a change does not fail by what it did not touch.
-hypothesis.settings.register_profile("dev", deadline=None)
+# HYPOTHESIS_PROFILE=thorough is for a person with time. CI tries the same examples in every run, so
+# that a change cannot fail for what it did not touch. No profile measures time: machines are busy.
+_UNTIMED: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("dev", **_UNTIMED)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, derandomize=True, database=None, print_blob=True
+    "ci", derandomize=True, database=None, print_blob=True, **_UNTIMED
 )
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=3000)
+hypothesis.settings.register_profile("thorough", max_examples=3000, **_UNTIMED)
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("TAPPS_OTEL_CI") else "dev")
 )
