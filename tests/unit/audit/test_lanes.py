@@ -40,6 +40,7 @@ def anything(draw: st.DrawFn) -> list[Span]:
     return draw(st.permutations(spans))
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(anything(), st.data())
 def test_whatever_comes_spans_of_one_lane_nest(spans: list[Span], data: st.DataObject) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -113,6 +114,7 @@ def from_json(*requests: Any) -> list[NormalizedSpan]:
     return list(read_spans(io.BytesIO(text.encode()), "x", lambda *_: True, []))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(REQUESTS)
 def test_bytes_and_json_mean_the_same(request: ExportTraceServiceRequest) -> None:
@@ -127,6 +129,7 @@ def test_bytes_and_json_mean_the_same(request: ExportTraceServiceRequest) -> Non
 FIELDS = sorted({field.name for field in Span.DESCRIPTOR.fields} - {"trace_id", "span_id"})
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(SPANS, SPANS, st.sampled_from(FIELDS))
 def test_one_field_that_is_not_the_same_is_said(one: Span, another: Span, field: str) -> None:

@@ -78,6 +78,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -136,6 +137,7 @@ def steps(count: int, text: str) -> list[dict[str, Any]]:
     return [*events, {**root, "event_type": "workflow_end", "duration_ns": 9}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["x" * 30_000, "\u2028" * 30_000, "é" * 30_000])
 def test_no_line_is_longer_than_a_collector_reads(text: str) -> None:
     forge(Path("logs"), "r", steps(50, text))

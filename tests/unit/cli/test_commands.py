@@ -125,6 +125,7 @@ def test_commands_to_type_are_called_as_this_one_was(
     assert f"next: {shown}\n" in cli("run", "flow.py:failing", "--id", "a").err
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_are_colours_and_elsewhere_none(cli: Cli) -> None:
     cli("run", "flow.py:small", "--id", "a")
 

@@ -114,6 +114,7 @@ STEP = ["step_start", "step_finish", "step_fail", "step_skip"]
 FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text(max_size=5))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

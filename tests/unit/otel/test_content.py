@@ -75,6 +75,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(), JSON), st.text(st.characters()))
 def test_no_event_makes_a_span_that_cannot_be_sent(attributes: dict[str, Any], odd: str) -> None:
@@ -100,6 +101,7 @@ def test_no_event_makes_a_span_that_cannot_be_sent(attributes: dict[str, Any], o
     assert len(encoded.attributes) == len(held)  # what cannot be encoded is left out in silence
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(), JSON | st.binary() | st.lists(st.binary())))
 def test_packed_values_are_read_back_exactly(value: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ hexes = st.text("01", min_size=16, max_size=16)
 spans = st.dictionaries(hexes, hexes, max_size=40)
 
 
+@pytest.mark.slow
 @given(st.lists(spans, max_size=3), hexes)
 def test_it_agrees_with_a_dictionary(parts: list[dict[str, str]], other: str) -> None:
     digests, known = Digests(), dict[str, str]()

@@ -12,6 +12,7 @@ from tapps_otel.report.text import block, counted, few, json_text, plain, shorte
 ANY_TEXT = st.text(st.characters())  # surrogates too
 
 
+@pytest.mark.slow
 def test_no_code_point_gets_through_that_is_not_printable() -> None:
     every = "".join(map(chr, range(sys.maxunicode + 1)))
 
