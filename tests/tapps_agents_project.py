@@ -5,10 +5,13 @@ Only ``XAgent.run`` is replaced: everything that calls it is the real engine.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.metadata
 import importlib.util
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 import pytest
 
 from capabilities import CAPABILITIES, Capability
-from crashes import Effects
+from crashes import Effects, in_child
 
 HOW = "pip install tapps-agents==3.7.1 tomli, on Python 3.12 or newer (3.5.39 needs requests, too)"
 CAPABILITIES.setdefault(
@@ -36,6 +39,7 @@ FIVE = {
     "s4": ("ops", "security_scan", "security-report.md"),
     "s5": ("documenter", "generate_docs", "docs/"),
 }
+LOGS = Path(".tapps-agents/workflow-state/events")  # under each test's own folder
 AGENTS = ("analyst", "planner", "architect", "ops", "documenter", "designer")
 
 
@@ -95,12 +99,26 @@ class Project:
         return path
 
     def executor(self, path: Path | None = None, **options: Any) -> Any:
-        """Make an executor that has loaded the workflow."""
+        """Make an executor that has loaded the workflow, and that retries without waiting."""
         from tapps_agents.workflow.executor import WorkflowExecutor
 
         made = WorkflowExecutor(project_root=self.root, **options)
         made.load_workflow(path or self.root / "flow.yaml")
+        made.auto_progression.max_retry_backoff = 0
         return made
+
+    def run(self) -> Any:
+        """Execute the workflow with a new executor, and return that executor."""
+        executor = self.executor()
+        asyncio.run(executor.execute())
+        return executor
+
+    def kill_in(self, agent: str = "architect") -> str:
+        """Kill a run by SIGKILL when it calls this agent, and return the name of its log."""
+        self.does[agent] = kill_process
+        assert in_child(self.run).code == -signal.SIGKILL
+        self.does.clear()
+        return only_run()
 
     async def run_agent(self, name: str) -> Any:
         """Run instead of ``XAgent.run``."""
@@ -119,6 +137,22 @@ class Project:
             (path / "one.md").write_text("one")
         else:
             path.write_text(f"the {creates}")
+
+
+async def fail() -> None:
+    """Fail as an agent, always with the same error."""
+    raise RuntimeError("no luck")
+
+
+async def kill_process() -> None:
+    """Kill the process that calls the agent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def only_run() -> str:
+    """Return the name of the only log in the project."""
+    (path,) = (path for path in LOGS.glob("*.jsonl") if not path.name.endswith(".events.jsonl"))
+    return path.stem
 
 
 def replace_agents(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

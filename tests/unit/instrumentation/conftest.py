@@ -1,4 +1,4 @@
-"""What tests of instrumented executors share: they are put back afterwards, logs are checked."""
+"""Fixtures for tests of instrumented executors: functions are restored, and logs are checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOGS = Path(".tapps-agents/workflow-state/events")
 
 @pytest.fixture(autouse=True)
 def _own_hooks() -> Iterator[None]:
-    """No test leaves a hook on, and every log that it leaves is checked by the outside checker."""
+    """Take every hook off after a test, and check its logs with the independent checker."""
     configure(durability="os")
     yield
     for name in list(registry._patches):
@@ -32,7 +32,7 @@ Events = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def events() -> Events:
-    """A run's events; without a name, those of the only run."""
+    """Reads a run's events; without a name, those of the only run."""
 
     def read(name: str | None = None, folder: Path = LOGS) -> list[dict[str, Any]]:
         if name is None:
@@ -46,7 +46,7 @@ def events() -> Events:
 
 @pytest.fixture
 def story(events: Events) -> Callable[..., list[str]]:
-    """A run's events in short: ``step_fail s3 2 timeout`` (step, attempt, status)."""
+    """Reads a run's events in short: ``step_fail s3 2 timeout`` (step, attempt, status)."""
 
     def tell(name: str | None = None, folder: Path = LOGS) -> list[str]:
         return [short(one) for one in events(name, folder)]

@@ -1,4 +1,4 @@
-"""An executor of somebody's own, instrumented by a short spec."""
+"""Executors of other classes, instrumented by a short spec."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Story = Callable[..., list[str]]
 
 
 class Pool:
-    """A home-made executor: every task in a thread of a pool."""
+    """An executor that runs every task in a thread of a pool."""
 
     def run(self, plan: list[Task], name: str = "build") -> list[Any]:
         with ThreadPoolExecutor(2) as pool:
@@ -43,7 +43,7 @@ class Pool:
 
 
 class Loop:
-    """The same with tasks of an event loop."""
+    """An executor that runs every task on an event loop."""
 
     async def run(self, plan: list[Task], name: str = "loop") -> str:
         async with asyncio.TaskGroup() as group:
@@ -73,26 +73,26 @@ def boom() -> None:
     raise ValueError("boom")
 
 
-def test_steps_in_the_threads_of_a_pool_are_steps_of_the_run(story: Story) -> None:
+def test_steps_in_threads_of_a_pool_belong_to_the_run(story: Story) -> None:
     instrument(Pool, SPEC)
 
     assert Pool().run([Task("a", lambda: 1), Task("b", lambda: 2)]) == [1, 2]
 
-    told = story("build")
-    assert (told[0], told[-1]) == ("workflow_start", "workflow_end completed")
-    assert sorted(told[1:-1]) == [
+    lines = story("build")
+    assert (lines[0], lines[-1]) == ("workflow_start", "workflow_end completed")
+    assert sorted(lines[1:-1]) == [
         "step_finish a 1", "step_finish b 1", "step_start a 1", "step_start b 1",
     ]  # fmt: skip
     assert history("build").workflow == {"name": "pool", "executor": "pool"}
 
 
-async def test_coroutines_are_steps_too(story: Story) -> None:
+async def test_coroutines_are_steps(story: Story) -> None:
     instrument(Loop, SPEC)
 
     assert await Loop().run([Task("a"), Task("b")]) == "done"
 
-    told = story("loop")
-    assert sorted(told[1:-1]) == [
+    lines = story("loop")
+    assert sorted(lines[1:-1]) == [
         "step_finish a 1", "step_finish b 1", "step_start a 1", "step_start b 1",
     ]  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_an_exception_passes_unchanged_and_ends_step_and_run(story: Story) -> No
     assert story("build")[1:] == ["step_start a 1", "step_fail a 1 failed", "workflow_end failed"]
 
 
-async def test_a_word_that_is_not_ours_is_a_failure_that_keeps_it(events: Any) -> None:
+async def test_an_unknown_outcome_is_a_failure_with_an_attribute(events: Any) -> None:
     instrument(Loop, SPEC)
 
     assert await Loop().run([]) == "stuck"
@@ -125,7 +125,7 @@ def test_a_step_that_did_nothing_is_skipped_with_its_reason(events: Any) -> None
     assert (skip["event_type"], skip["reason"]) == ("step_skip", "nothing to do")
 
 
-def test_files_that_a_step_made_are_summarised(events: Any) -> None:
+def test_artifacts_are_summarized(events: Any) -> None:
     instrument(Pool, SPEC)
     Path("out.txt").write_text("made")
     Path("folder").mkdir()
@@ -136,7 +136,7 @@ def test_files_that_a_step_made_are_summarised(events: Any) -> None:
     assert folder["media_type"] == "inode/directory"
 
 
-def test_a_second_run_under_an_id_gets_a_name_of_its_own(story: Story) -> None:
+def test_a_second_run_of_an_id_gets_a_number(story: Story) -> None:
     instrument(Pool, SPEC)
     for _ in range(3):
         Pool().run([Task("a")])
@@ -144,7 +144,7 @@ def test_a_second_run_under_an_id_gets_a_name_of_its_own(story: Story) -> None:
     assert story("build") == story("build.2") == story("build.3")
 
 
-def test_a_run_that_says_so_goes_on_in_its_log(story: Story) -> None:
+def test_a_call_that_resumes_continues_the_log(story: Story) -> None:
     instrument(Pool, ExecutorSpec(**{**vars(SPEC), "resumes": lambda seen: True}))
     with pytest.raises(ValueError, match="boom"):
         Pool().run([Task("a"), Task("b", boom)])
@@ -155,7 +155,7 @@ def test_a_run_that_says_so_goes_on_in_its_log(story: Story) -> None:
     ]  # fmt: skip
 
 
-def test_code_of_a_step_can_ask_where_it_is_and_call_steps(story: Story) -> None:
+def test_a_step_can_use_current_step_and_call_steps(story: Story) -> None:
     @step
     def inner() -> int:
         return 3
@@ -170,7 +170,7 @@ def test_code_of_a_step_can_ask_where_it_is_and_call_steps(story: Story) -> None
     assert "step_finish a%2Fb/inner 1" in story("build")
 
 
-def test_an_executor_inside_a_step_of_another_has_a_run_of_its_own(events: Any) -> None:
+def test_an_executor_inside_a_step_has_its_own_run(events: Any) -> None:
     instrument(Pool, SPEC)
     Pool().run([Task("a", lambda: Pool().run([Task("b")], "inside"))])
 
@@ -184,7 +184,7 @@ def test_an_executor_inside_a_step_of_another_has_a_run_of_its_own(events: Any) 
 
 
 @pytest.mark.parametrize("word", ["run_id", "inputs", "about"])
-def test_a_reader_that_raises_costs_the_log_and_nothing_else(
+def test_a_reader_that_raises_costs_only_the_log(
     word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     instrument(Pool, ExecutorSpec(**{**vars(SPEC), word: lambda seen: 1 / 0}))
@@ -193,7 +193,7 @@ def test_a_reader_that_raises_costs_the_log_and_nothing_else(
     assert "this run continues without a log: ZeroDivisionError" in caplog.text
 
 
-def test_a_step_that_cannot_be_read_goes_on_unlogged(
+def test_a_step_without_a_readable_id_is_not_logged(
     story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:
     instrument(Pool, ExecutorSpec(**{**vars(SPEC), "step_id": lambda seen: seen.arguments["no"]}))
@@ -203,7 +203,7 @@ def test_a_step_that_cannot_be_read_goes_on_unlogged(
     assert "a step continues without a log: KeyError" in caplog.text
 
 
-def test_a_log_that_cannot_be_opened_costs_the_log_and_nothing_else(
+def test_a_log_that_cannot_be_opened_costs_only_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     instrument(Pool, SPEC)
@@ -213,7 +213,7 @@ def test_a_log_that_cannot_be_opened_costs_the_log_and_nothing_else(
     assert "this run continues without a log" in caplog.text
 
 
-def test_uninstrument_puts_the_very_functions_back() -> None:
+def test_uninstrument_restores_the_functions() -> None:
     before = dict(vars(Pool))
     instrument(Pool, SPEC)
     instrument(Pool, SPEC)
@@ -224,7 +224,7 @@ def test_uninstrument_puts_the_very_functions_back() -> None:
     assert dict(vars(Pool)) == before
 
 
-def test_a_method_that_is_not_there_leaves_the_class_alone(
+def test_a_missing_method_leaves_the_class_unchanged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = dict(vars(Pool))
@@ -237,7 +237,7 @@ def test_a_method_that_is_not_there_leaves_the_class_alone(
     assert "no_such" in caplog.text
 
 
-def test_the_report_follows_what_is_imported(tmp_path: Path) -> None:
+def test_the_report_changes_when_the_module_is_imported(tmp_path: Path) -> None:
     Path("later_executor.py").write_text(
         "class Later:\n def run(self): ...\n def work(self): ...\n"
     )
@@ -255,7 +255,7 @@ def test_the_report_follows_what_is_imported(tmp_path: Path) -> None:
         sys.modules.pop("later_executor", None)
 
 
-def test_with_the_switch_off_nothing_is_wrapped() -> None:
+def test_disabled_nothing_is_wrapped() -> None:
     configure(enabled=False)
     before = dict(vars(Pool))
     report = instrument(Pool, SPEC)
@@ -264,7 +264,7 @@ def test_with_the_switch_off_nothing_is_wrapped() -> None:
     assert set(report.hooks.values()) == {"off"}
 
 
-def test_switched_off_later_runs_are_as_without_us() -> None:
+def test_disabled_later_nothing_is_logged() -> None:
     instrument(Pool, SPEC)
     configure(enabled=False)
 
@@ -272,14 +272,14 @@ def test_switched_off_later_runs_are_as_without_us() -> None:
     assert not Path(".tapps-agents").exists()
 
 
-def test_a_name_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(
         LookupError, match="no executor 'celery' is supported by name, only tapps_agents"
     ):
         instrument("celery")
 
 
-def test_importing_it_brings_nothing_heavy() -> None:
+def test_the_import_is_cheap() -> None:
     code = (
         "import sys, tapps_otel.instrumentation\n"
         "print([m for m in ('wrapt', 'pydantic', 'opentelemetry', 'msgspec') if m in sys.modules])"
@@ -290,7 +290,7 @@ def test_importing_it_brings_nothing_heavy() -> None:
 
 
 class Lazy:
-    """An executor whose methods are plain functions that give something to wait for."""
+    """An executor whose methods are plain functions that return coroutines."""
 
     def run(self, plan: list[Task], name: str = "lazy") -> Any:
         return self._run(plan)
@@ -306,7 +306,7 @@ class Lazy:
         return task.does()
 
 
-async def test_a_method_that_gives_a_coroutine_ends_when_that_does(story: Story) -> None:
+async def test_a_method_that_returns_a_coroutine_ends_with_it(story: Story) -> None:
     instrument(Lazy, SPEC)
     made = Lazy().run([Task("a", lambda: current_step().step_id), Task("b")])
 
@@ -318,7 +318,7 @@ async def test_a_method_that_gives_a_coroutine_ends_when_that_does(story: Story)
     ]  # fmt: skip
 
 
-async def test_what_that_coroutine_raises_is_the_runs(story: Story) -> None:
+async def test_an_exception_of_that_coroutine_ends_the_run(story: Story) -> None:
     instrument(Lazy, SPEC)
 
     with pytest.raises(ValueError, match=r"^boom$"):
@@ -334,7 +334,7 @@ class Later:
     def work(self, task: Task) -> None: ...
 
 
-def test_a_future_is_passed_on_and_warned_of(
+def test_a_returned_future_is_logged_as_a_warning(
     story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:
     instrument(Later, SPEC)
@@ -366,7 +366,7 @@ def test_a_generator_is_refused(run: str, caplog: pytest.LogCaptureFixture) -> N
 
 
 class Strange:
-    """A method that nothing can be known of: it has no signature, and takes no weak reference."""
+    """A method that cannot be inspected: it has no signature, and takes no weak reference."""
 
     __slots__ = ()
 
@@ -387,7 +387,7 @@ class Odd:
     def work(self, task: Task) -> None: ...
 
 
-def test_a_call_that_cannot_be_looked_at_is_carried_out_and_told_of_once(
+def test_a_call_that_cannot_be_inspected_is_made_and_reported_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     instrument(Odd, SPEC)
@@ -398,14 +398,14 @@ def test_a_call_that_cannot_be_looked_at_is_carried_out_and_told_of_once(
     assert caplog.text.count("Odd.run are not logged") == 1
 
 
-def test_a_class_that_cannot_be_changed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_cannot_be_changed_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     report = instrument(list, ExecutorSpec(**{**vars(SPEC), "run": "append", "step": "pop"}))
 
     assert not report.ok
     assert "list.append" in caplog.text
 
 
-def test_a_reader_that_answers_nonsense_does_not_let_the_run_wait_for_ever(events: Any) -> None:
+def test_a_reader_with_a_wrong_type_does_not_block_the_run(events: Any) -> None:
     instrument(Pool, ExecutorSpec(**{**vars(SPEC), "skipped": lambda seen: seen.result}))
 
     assert Pool().run([Task("a", lambda: 1)]) == [1]
@@ -422,11 +422,11 @@ BREAKABLE = [
 
 
 @pytest.mark.parametrize("broken", BREAKABLE)
-async def test_whatever_breaks_in_watching_costs_the_log_and_nothing_else(
+async def test_a_failing_hook_costs_only_the_log(
     monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("a mistake in a hook")
 
     calls: list[str] = []
     plan = [Task("a", lambda: calls.append("a")), Task("b", lambda: calls.append("b"))]

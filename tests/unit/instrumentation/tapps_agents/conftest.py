@@ -1,4 +1,4 @@
-"""A project of the real tapps-agents for each test; skipped where it is not installed."""
+"""A project of the real tapps-agents for each test; skipped if it is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TAPPS_AGENTS_MODE", "headless")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of their modules
+        warnings.simplefilter("ignore")  # of modules of tapps-agents
         made = Project(tmp_path)
         replace_agents(made, monkeypatch)
         yield made
@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def close_logs(folder: Path) -> None:
-    """Files that their loggers keep open."""
+    """Close the files that loggers of tapps-agents keep open."""
     for logger in list(logging.Logger.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", [])[:]:
             if getattr(handler, "baseFilename", "").startswith(str(folder)):

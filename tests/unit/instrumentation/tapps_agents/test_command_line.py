@@ -1,21 +1,18 @@
-"""The command line and the front door, for runs of tapps-agents."""
+"""``tapps-otel resume`` and ``tapps_otel.resume``, for runs of tapps-agents."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 
 import tapps_otel
 from commands import Done
-from crashes import in_child
 from logs import forge
-from tapps_agents_project import Project, chain
+from tapps_agents_project import Project, chain, fail
 from tapps_otel import configure
 from tapps_otel.cli import main
 from tapps_otel.instrumentation import instrument
@@ -29,21 +26,10 @@ def _instrumented(_own_place: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def killed(project: Project) -> str:
-    """A run that died in its third step; its id."""
-
-    async def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    """The id of a run that was killed in its third step."""
 
     project.write()
-    project.does["architect"] = die
-    outcome = in_child(lambda: asyncio.run(project.executor().execute()))
-    assert outcome.code == -signal.SIGKILL
-    project.does.clear()
-    return next(
-        path.stem
-        for path in Path(".tapps-agents/workflow-state/events").glob("*.jsonl")
-        if ".events" not in path.name
-    )
+    return project.kill_in("architect")
 
 
 def cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
@@ -55,7 +41,7 @@ def cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
     return Done(ended.value.code, said.out, said.err)
 
 
-def test_resume_by_the_command_line(
+def test_resume_completes_a_killed_run(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = cli(capsys, "show", killed)
@@ -68,7 +54,7 @@ def test_resume_by_the_command_line(
     assert cli(capsys, "verify", killed).code == 0
 
 
-def test_a_step_that_is_done_again_is_counted_once(
+def test_a_step_that_runs_again_is_counted_once(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("stories")
@@ -78,7 +64,7 @@ def test_a_step_that_is_done_again_is_counted_once(
     assert done.err.rstrip().endswith("5 steps")
 
 
-def test_a_changed_workflow_by_the_command_line(
+def test_a_changed_workflow_needs_accept_change(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write([one | ({"action": "audit"} if one["id"] == "s4" else {}) for one in chain()])
@@ -89,12 +75,9 @@ def test_a_changed_workflow_by_the_command_line(
     assert cli(capsys, "resume", killed, "--accept-change").code == 0
 
 
-def test_a_run_that_fails_again(
+def test_a_resumed_run_may_fail_again(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail() -> None:
-        raise RuntimeError("no luck")
-
     project.write([one | {"metadata": {"retry": {"enabled": False}}} for one in chain()])
     project.does["architect"] = fail
     done = cli(capsys, "resume", killed, "--accept-change")
@@ -104,7 +87,7 @@ def test_a_run_that_fails_again(
     assert f"next: tapps-otel resume {killed}" in done.err
 
 
-def test_the_project_may_be_gone(
+def test_a_missing_workflow_file_is_refused(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     logs = tmp_path / "kept"
@@ -116,7 +99,7 @@ def test_the_project_may_be_gone(
     assert "its workflow cannot be loaded from" in done.err
 
 
-def test_the_front_door_resumes_it_too(project: Project, killed: str) -> None:
+def test_the_resume_function_completes_it_too(project: Project, killed: str) -> None:
     state = asyncio.run(tapps_otel.resume(killed))
 
     assert state.status == "completed"
@@ -127,7 +110,7 @@ def test_a_run_is_listed_under_the_name_of_its_workflow(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.write()
-    asyncio.run(project.executor().execute())
+    project.run()
     listed = cli(capsys, "list")
 
     assert "completed" in listed.out
@@ -136,7 +119,7 @@ def test_a_run_is_listed_under_the_name_of_its_workflow(
 
 @pytest.fixture
 def elsewhere(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Another folder to be in, and where an agent that writes by a relative path is then."""
+    """Change to another directory; the list gets the directory in which an agent runs."""
     places: list[str] = []
 
     async def write() -> None:
@@ -151,7 +134,7 @@ def elsewhere(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 LOGS = "../.tapps-agents/workflow-state/events"
 
 
-def test_resume_from_elsewhere_goes_on_where_the_run_began(
+def test_the_command_resumes_in_the_directory_of_the_start(
     project: Project, killed: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = cli(capsys, "resume", killed, "--log-dir", LOGS)
@@ -162,7 +145,7 @@ def test_resume_from_elsewhere_goes_on_where_the_run_began(
     assert list((project.root / "other").iterdir()) == []
 
 
-def test_from_python_it_stays_where_it_is_and_says_so(
+def test_the_function_stays_in_its_directory_and_warns(
     project: Project, killed: str, elsewhere: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     state = asyncio.run(tapps_otel.resume(killed, log_dir=LOGS))
@@ -172,7 +155,7 @@ def test_from_python_it_stays_where_it_is_and_says_so(
     assert f"started in {project.root} and resumes in {project.root / 'other'}" in caplog.text
 
 
-def test_a_relative_log_folder_is_that_of_where_one_is(
+def test_a_relative_log_folder_refers_to_the_callers_directory(
     project: Project, killed: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(log_dir=Path(LOGS))
@@ -181,7 +164,7 @@ def test_a_relative_log_folder_is_that_of_where_one_is(
     assert elsewhere == [str(project.root)]
 
 
-def test_where_the_run_began_may_be_gone(
+def test_a_missing_directory_of_the_start_is_refused(
     project: Project, killed: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     logs, gone, here = tmp_path / "kept", tmp_path / "gone", Path.cwd()

@@ -1,7 +1,7 @@
-"""Their own persistence, with us around: what their tests say of it, in our words.
+"""tapps-agents' own persistence works while it is instrumented.
 
-Their tests are in no distribution of theirs; where a checkout is named, ``test_contract.py`` runs
-them as they are.
+These follow its own tests, which are in no distribution of it; ``test_compatibility.py`` runs those
+if there is a checkout.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def state(workflow_id: str = "test-workflow", **fields: Any) -> Any:
         "variables": {"key": "value"},
         "status": "running",
     }
-    return WorkflowState(workflow_id=workflow_id, started_at=datetime.now(), **given | fields)  # noqa: DTZ005 - as theirs
+    return WorkflowState(workflow_id=workflow_id, started_at=datetime.now(), **given | fields)  # noqa: DTZ005 - as tapps-agents does
 
 
-# ---------------------------------------------------------------- of the executor
+# ---------------------------------------------------------------- executor
 
 
-def test_a_state_driven_by_hand_is_loaded_by_another_executor(project: Project) -> None:
+def test_manual_progress_is_loaded_by_another_executor(project: Project) -> None:
     project.write()
     first = project.executor(auto_detect=False)
     assert first.start().current_step == "s1"
@@ -60,10 +60,10 @@ def test_a_state_driven_by_hand_is_loaded_by_another_executor(project: Project) 
     assert [step.id for step in other.workflow.steps][:2] == ["s1", "s2"]
 
 
-# ---------------------------------------------------------------- of the state manager
+# ---------------------------------------------------------------- state manager
 
 
-def test_saving_leaves_state_metadata_history_and_pointer(manager: Any, tmp_path: Path) -> None:
+def test_saving_writes_state_metadata_history_and_pointer(manager: Any, tmp_path: Path) -> None:
     path = manager.save_state(state(), tmp_path / "flow.yaml")
 
     folder = tmp_path / "state"
@@ -75,7 +75,7 @@ def test_saving_leaves_state_metadata_history_and_pointer(manager: Any, tmp_path
 
 
 @pytest.mark.parametrize("asked", [{"workflow_id": "test-workflow"}, {}, {"validate": True}])
-def test_what_was_saved_is_loaded(manager: Any, asked: dict[str, Any]) -> None:
+def test_saved_states_are_loaded(manager: Any, asked: dict[str, Any]) -> None:
     from tapps_agents.workflow.state_manager import CURRENT_STATE_VERSION
 
     saved = state()
@@ -87,7 +87,7 @@ def test_what_was_saved_is_loaded(manager: Any, asked: dict[str, Any]) -> None:
     assert (metadata.version, metadata.workflow_id) == (CURRENT_STATE_VERSION, "test-workflow")
 
 
-def test_states_are_listed_for_all_and_for_one(manager: Any) -> None:
+def test_states_are_listed_for_all_runs_and_for_one(manager: Any) -> None:
     for number in range(3):
         manager.save_state(state(f"workflow-{number}"))
 
@@ -107,14 +107,14 @@ def test_a_compressed_state_is_loaded(tmp_path: Path) -> None:
     assert (loaded.workflow_id, metadata.compression) == ("packed", True)
 
 
-# ---------------------------------------------------------------- of the validator, the migrator
+# ---------------------------------------------------------------- validator and migrator
 
 
 def plain(**fields: Any) -> dict[str, Any]:
     return {"workflow_id": "w", "started_at": "2026-01-01T00:00:00", "status": "running"} | fields
 
 
-def test_a_checksum_is_the_same_for_the_same_state() -> None:
+def test_equal_states_have_equal_checksums() -> None:
     from tapps_agents.workflow.state_manager import StateValidator
 
     first, again = (StateValidator.calculate_checksum(plain(variables={"a": 1})) for _ in range(2))
@@ -133,7 +133,7 @@ def test_a_checksum_is_the_same_for_the_same_state() -> None:
         (plain(), "0" * 64, "Checksum mismatch"),
     ],
 )
-def test_a_state_is_validated(data: dict[str, Any], checksum: str | None, said: str | None) -> None:
+def test_states_are_validated(data: dict[str, Any], checksum: str | None, said: str | None) -> None:
     from tapps_agents.workflow.state_manager import StateValidator
 
     valid, error = StateValidator.validate_state(data, checksum)
@@ -142,7 +142,7 @@ def test_a_state_is_validated(data: dict[str, Any], checksum: str | None, said: 
     assert error is None if said is None else said in error
 
 
-def test_an_old_state_is_migrated_and_a_new_one_is_left() -> None:
+def test_only_old_states_are_migrated() -> None:
     from tapps_agents.workflow.state_manager import StateMigrator
 
     migrated = StateMigrator.migrate_state(plain(), "1.0", "2.0")
@@ -150,10 +150,10 @@ def test_an_old_state_is_migrated_and_a_new_one_is_left() -> None:
     assert StateMigrator.migrate_state(plain(), "2.0", "2.0") == plain()
 
 
-# ---------------------------------------------------------------- of a whole run
+# ---------------------------------------------------------------- a whole run
 
 
-async def test_a_run_leaves_the_same_files_as_without_us(
+async def test_an_instrumented_run_leaves_the_same_files(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tapps_otel.instrumentation import uninstrument
@@ -178,7 +178,7 @@ async def test_a_run_leaves_the_same_files_as_without_us(
 
 
 def files(root: Path) -> set[str]:
-    """Their files, whatever second it is."""
+    """The files of a project, without the digits of times in their names."""
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return {
         "".join(char for char in str(path) if not char.isdigit())

@@ -1,4 +1,4 @@
-"""Runs of the real engine: each leaves a log that tells the truth."""
+"""Runs of the real tapps-agents, and the log of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tapps_agents_project import FIVE, Project, chain, is_parallel, version
+from tapps_agents_project import FIVE, Project, chain, fail, is_parallel, version
 from tapps_otel import configure, history, step
 from tapps_otel.instrumentation import instrument
 from tapps_otel.log import files
@@ -27,18 +27,8 @@ def _instrumented(_own_place: None) -> None:
     instrument("tapps_agents")
 
 
-def calm(executor: Any) -> Any:
-    """No waits between the tries of a step."""
-    executor.auto_progression.max_retry_backoff = 0
-    return executor
-
-
 def good(*steps: str) -> list[str]:
     return [f"{what} {step} 1" for step in steps for what in ("step_start", "step_finish")]
-
-
-async def fail() -> None:
-    raise RuntimeError("no luck")
 
 
 async def hang() -> None:
@@ -57,12 +47,12 @@ def fails_once() -> Callable[[], Any]:
 
 
 def about(name: str, story: list[str]) -> list[str]:
-    """What of a story is about one step."""
+    """The lines of a story that are about one step."""
     return [one for one in story if f" {name} " in one]
 
 
 def steps_with(name: str, **fields: Any) -> list[dict[str, Any]]:
-    """The five steps, one of them with other fields; none requires what another creates."""
+    """The five steps without requirements, one of them with other fields."""
     free = [one | {"requires": []} for one in chain()]
     return [one | fields if one["id"] == name else one for one in free]
 
@@ -76,7 +66,7 @@ async def test_a_good_run(project: Project, story: Story, events: Events) -> Non
 
     assert state.status == "completed"
     assert story() == ["workflow_start", *good(*FIVE), "workflow_end completed"]
-    first, *_ = told = events()
+    first, *_ = all_events = events()
     assert first["workflow_id"] == state.workflow_id
     about = first["workflow"]
     assert (about["name"], about["executor"], about["source"]) == (
@@ -86,20 +76,20 @@ async def test_a_good_run(project: Project, story: Story, events: Events) -> Non
     )
     assert about["root"] == str(project.root)
     assert [one["id"] for one in about["steps"]] == list(FIVE)
-    started, finished = told[1], told[2]
+    started, finished = all_events[1], all_events[2]
     assert (started["agent"], started["action"]) == ("analyst", "gather_requirements")
     assert len(started["definition"]) == 16
     assert not {"result", "inputs_digest", "order"} & {*started, *finished}
     (made,) = finished["artifacts"]
     assert (made["name"], made["path"], made["bytes"]) == ("requirements.md",) * 2 + (19,)
-    (folder,) = told[4]["artifacts"]
+    (folder,) = all_events[4]["artifacts"]
     assert (folder["media_type"], "sha256" in folder) == ("inode/directory", False)
 
 
 async def test_a_step_that_always_fails(project: Project, story: Story, events: Events) -> None:
     project.write()
     project.does["architect"] = fail
-    state = await calm(project.executor()).execute()
+    state = await project.executor().execute()
 
     assert state.status == "failed"
     tries = [
@@ -115,7 +105,7 @@ async def test_a_step_that_always_fails(project: Project, story: Story, events: 
 async def test_a_step_that_fails_once(project: Project, story: Story) -> None:
     project.write()
     project.does["architect"] = fails_once()
-    await calm(project.executor()).execute()
+    await project.executor().execute()
 
     assert story()[5:9] == [
         "step_start s3 1", "step_fail s3 1 failed", "step_start s3 2", "step_finish s3 2",
@@ -131,7 +121,7 @@ async def test_a_step_that_fails_once(project: Project, story: Story) -> None:
     ],
     ids=["skip", "continue"],
 )
-async def test_a_failure_that_is_passed_over(
+async def test_a_failure_that_is_skipped(
     project: Project, story: Story, events: Events, metadata: dict[str, Any], reason: str
 ) -> None:
     project.write(steps_with("s3", metadata={"retry": {"enabled": False}} | metadata))
@@ -158,7 +148,7 @@ async def test_a_failure_without_auto_progression(
     assert story()[5:] == ["step_start s3 1", "step_fail s3 1 failed", "workflow_end failed"]
 
 
-async def test_a_step_without_handler_is_skipped(
+async def test_a_step_without_a_handler_is_skipped(
     project: Project, story: Story, events: Events
 ) -> None:
     project.write(steps_with("s3", agent="nobody"))
@@ -170,7 +160,7 @@ async def test_a_step_without_handler_is_skipped(
     assert state.status == "completed"
 
 
-async def test_a_time_out_is_one(project: Project, story: Story) -> None:
+async def test_a_step_that_times_out(project: Project, story: Story) -> None:
     project.write(steps_with("s3", metadata={"retry": {"enabled": False}}))
     project.does["architect"] = hang
     executor = project.executor()
@@ -182,7 +172,7 @@ async def test_a_time_out_is_one(project: Project, story: Story) -> None:
     assert story()[-1] == "workflow_end failed"
 
 
-async def test_a_time_out_that_the_batch_tries_again(project: Project, story: Story) -> None:
+async def test_a_time_out_that_the_batch_retries(project: Project, story: Story) -> None:
     retry = {"max_attempts": 2, "initial_backoff_seconds": 0.01, "enabled": False}
     project.write(steps_with("s3", metadata={"retry": retry}))
     project.does["architect"] = hang
@@ -242,7 +232,7 @@ async def test_more_steps_than_allowed(project: Project, events: Events) -> None
     assert events()[0]["inputs"] == {"max_steps": 2}
 
 
-async def test_a_start_that_fails_is_a_run_that_failed(
+async def test_a_run_that_fails_at_its_start(
     project: Project, story: Story, events: Events
 ) -> None:
     project.write()
@@ -256,7 +246,7 @@ async def test_a_start_that_fails_is_a_run_that_failed(
     assert events()[-1]["error"]["type"].endswith("BeadsRequiredError")
 
 
-async def test_what_agents_give_back_may_be_anything(project: Project, events: Events) -> None:
+async def test_agents_may_return_anything(project: Project, events: Events) -> None:
     configure(executor_variables=True)
     project.write()
 
@@ -271,13 +261,13 @@ async def test_what_agents_give_back_may_be_anything(project: Project, events: E
     project.does["planner"], project.does["analyst"] = odd, odder
     state = await project.executor().execute()
 
-    told = [one["step_id"] for one in events() if one["event_type"] == "step_finish"]
-    assert told == list(FIVE)[: len(told)]
-    assert told[:2] == ["s1", "s2"]
+    finished = [one["step_id"] for one in events() if one["event_type"] == "step_finish"]
+    assert finished == list(FIVE)[: len(finished)]
+    assert finished[:2] == ["s1", "s2"]
     assert events()[-1]["status"] == state.status
 
 
-# ---------------------------------------------------------------- what it is called
+# ---------------------------------------------------------------- ids
 
 
 async def test_start_and_execute_make_one_run(project: Project, story: Story) -> None:
@@ -319,13 +309,13 @@ async def test_two_live_runs_under_one_id(
 
 
 @pytest.mark.parametrize("workflow_id", ["../../x", "/etc/x", "a\0b", "x" * 120, "ü" * 20, ".."])
-async def test_a_hostile_id_stays_in_the_folder(
+async def test_a_log_of_a_hostile_id_stays_in_its_folder(
     project: Project, events: Events, workflow_id: str
 ) -> None:
     project.write(workflow_id=workflow_id)
     before = set(project.root.parent.iterdir())
     executor = project.executor()
-    executor.event_log = Unlogged()  # their own, which leaves the folder
+    executor.event_log = Unlogged()  # that of tapps-agents writes outside the folder
     state = await executor.execute()
 
     (path,) = Path(".tapps-agents/workflow-state/events").glob("*.jsonl")
@@ -341,10 +331,10 @@ class Unlogged:
     def emit_event(self, **_: Any) -> None: ...
 
 
-# ---------------------------------------------------------------- when it cannot be logged
+# ---------------------------------------------------------------- failures of the log
 
 
-async def test_a_run_that_cannot_be_logged_goes_on_loudly(
+async def test_a_run_without_a_log_is_reported(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure(log_dir=project.root / "taken")
@@ -358,7 +348,7 @@ async def test_a_run_that_cannot_be_logged_goes_on_loudly(
 
 @pytest.mark.parametrize("call", ["write", "sync"])
 @pytest.mark.parametrize("nth", [1, 4, 6])
-async def test_a_log_that_fails_on_the_way_costs_the_run_nothing(
+async def test_a_failing_log_does_not_affect_the_run(
     project: Project, call: str, nth: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     configure(durability="commit")
@@ -379,11 +369,11 @@ async def test_a_log_that_fails_on_the_way_costs_the_run_nothing(
         *("bridge.is_on", "definition.describe_loaded", "describe_step"),
     ],
 )
-async def test_whatever_breaks_in_watching_costs_the_run_nothing(
+async def test_a_failing_hook_does_not_affect_the_run(
     project: Project, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("a mistake of ours")
+        raise RuntimeError("a mistake in a hook")
 
     project.write()
     project.executor()  # its modules, and with them the hooks, are imported
@@ -398,7 +388,7 @@ async def test_whatever_breaks_in_watching_costs_the_run_nothing(
     assert (executor.state.skipped_steps, executor.state.completed_steps[-1]) == (["s1"], "s2")
 
 
-async def test_a_call_with_wrong_arguments_fails_as_without_us(project: Project) -> None:
+async def test_a_call_with_wrong_arguments_raises_type_error(project: Project) -> None:
     async def execute() -> None:
         with pytest.raises(TypeError, match="execute_parallel"):
             await executor.parallel_executor.execute_parallel(no="such")
@@ -410,10 +400,10 @@ async def test_a_call_with_wrong_arguments_fails_as_without_us(project: Project)
     assert (await executor.execute()).status == "completed"
 
 
-async def test_if_asked_to_no_step_runs_that_cannot_be_logged(project: Project) -> None:
+async def test_with_stop_no_step_runs_unlogged(project: Project) -> None:
     configure(on_log_failure="stop")
     project.write()
-    executor = calm(project.executor())
+    executor = project.executor()
     executor.auto_progression.auto_retry_enabled = False
     with files.use(FaultyFiles("write", 4)):  # of the second step's start
         state = await executor.execute()
@@ -422,7 +412,7 @@ async def test_if_asked_to_no_step_runs_that_cannot_be_logged(project: Project) 
     assert project.did.all == ["analyst"]
 
 
-async def test_switched_off_it_is_as_without_us(project: Project) -> None:
+async def test_disabled_nothing_is_logged(project: Project) -> None:
     configure(enabled=False)
     project.write()
     state = await project.executor().execute()
@@ -432,7 +422,7 @@ async def test_switched_off_it_is_as_without_us(project: Project) -> None:
     assert all(path.name.endswith(".events.jsonl") for path in logs)
 
 
-async def test_a_batch_outside_any_run_is_a_plain_call(project: Project) -> None:
+async def test_a_batch_outside_a_run_is_not_logged(project: Project) -> None:
     from tapps_agents.workflow.parallel_executor import ParallelStepExecutor
 
     path = project.write()
@@ -449,7 +439,7 @@ async def test_a_batch_outside_any_run_is_a_plain_call(project: Project) -> None
     assert not list(Path().rglob("events/demo-*[0-9].jsonl"))
 
 
-# ---------------------------------------------------------------- beside and inside each other
+# ---------------------------------------------------------------- parallel and nested
 
 
 FAN = [
@@ -460,7 +450,7 @@ FAN = [
 
 
 def meeting(count: int) -> Callable[[], Any]:
-    """What waits until so many have come."""
+    """A coroutine function that returns when this many calls of it are waiting."""
     here = asyncio.Event()
     come = []
 
@@ -473,22 +463,22 @@ def meeting(count: int) -> Callable[[], Any]:
     return meet
 
 
-async def test_siblings_that_run_at_once(project: Project, story: Story) -> None:
+async def test_steps_that_run_in_parallel(project: Project, story: Story) -> None:
     project.write(FAN)
     project.does = dict.fromkeys(("analyst", "planner", "architect"), meeting(3))
     executor = project.executor()
-    if not is_parallel():  # since 3.5.40 the engine itself has one step ready at a time
+    if not is_parallel():  # since 3.5.40 the engine has only one step ready at a time
         executor._find_ready_steps = lambda done, running: [
             one for one in executor.workflow.steps if one.id not in done | running
         ]
     state = await executor.execute()
 
     assert state.status == "completed"
-    told = story()
-    assert [one.split()[0] for one in told[1:-1]] == ["step_start"] * 3 + ["step_finish"] * 3
+    lines = story()
+    assert [one.split()[0] for one in lines[1:-1]] == ["step_start"] * 3 + ["step_finish"] * 3
 
 
-async def test_a_sibling_of_one_that_fails(project: Project, story: Story) -> None:
+async def test_a_step_that_fails_beside_others(project: Project, story: Story) -> None:
     project.write(FAN)
     meet = meeting(3)
 
@@ -505,12 +495,12 @@ async def test_a_sibling_of_one_that_fails(project: Project, story: Story) -> No
         ]
     await executor.execute()
 
-    told = story()
-    assert {"step_finish a 1", "step_fail b 1 failed", "step_finish c 1"} <= set(told)
-    assert told[-1] == "workflow_end failed"
+    lines = story()
+    assert {"step_finish a 1", "step_fail b 1 failed", "step_finish c 1"} <= set(lines)
+    assert lines[-1] == "workflow_end failed"
 
 
-async def test_steps_of_ours_inside_an_agent_are_steps_of_its_step(
+async def test_step_functions_in_an_agent_are_inside_its_step(
     project: Project, story: Story
 ) -> None:
     @step
@@ -529,7 +519,7 @@ async def test_steps_of_ours_inside_an_agent_are_steps_of_its_step(
     ]  # fmt: skip
 
 
-async def test_a_run_inside_a_step_is_one_of_its_own(project: Project, events: Events) -> None:
+async def test_a_run_inside_a_step_has_its_own_log(project: Project, events: Events) -> None:
     project.write(chain(dict([*FIVE.items()][:1])), workflow_id="inner")
     inner = project.executor()
     inner.load_workflow(project.write(chain(dict([*FIVE.items()][:1])), workflow_id="inner"))
@@ -549,10 +539,10 @@ async def test_a_run_inside_a_step_is_one_of_its_own(project: Project, events: E
     assert inside[0]["parent_span_id"] == parent["span_id"]
 
 
-# ---------------------------------------------------------------- driven by hand
+# ---------------------------------------------------------------- without execute()
 
 
-def test_a_run_that_is_driven_by_hand(project: Project, story: Story, events: Events) -> None:
+def test_a_manual_run(project: Project, story: Story, events: Events) -> None:
     project.write()
     executor = project.executor()
     state = executor.start()
@@ -574,7 +564,7 @@ def test_a_run_that_is_driven_by_hand(project: Project, story: Story, events: Ev
     assert {one["execution"] for one in events()} == {1}
 
 
-def test_between_two_calls_by_hand_the_lease_is_free(project: Project, story: Story) -> None:
+def test_the_lease_is_free_between_manual_calls(project: Project, story: Story) -> None:
     project.write()
     first = project.executor()
     first.start()
@@ -590,7 +580,7 @@ def test_between_two_calls_by_hand_the_lease_is_free(project: Project, story: St
     ]  # fmt: skip
 
 
-def test_a_new_start_ends_the_run_before_it(project: Project, story: Story) -> None:
+def test_a_new_start_cancels_the_manual_run_before_it(project: Project, story: Story) -> None:
     project.write()
     executor = project.executor()
     executor.start()
@@ -600,7 +590,7 @@ def test_a_new_start_ends_the_run_before_it(project: Project, story: Story) -> N
     assert story()[-1] == "workflow_end cancelled"
 
 
-async def test_a_run_inside_a_step_of_one_that_cannot_be_taken_up(
+async def test_a_run_inside_a_step_of_an_unlogged_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, story: Story
 ) -> None:
     monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
@@ -628,7 +618,7 @@ async def test_a_run_inside_a_step_of_one_that_cannot_be_taken_up(
 
 @pytest.fixture
 def cursor(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project in Cursor mode; it wants a git repository."""
+    """A project in Cursor mode, which needs a git repository."""
     monkeypatch.setenv("TAPPS_AGENTS_MODE", "cursor")
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
@@ -637,7 +627,7 @@ def cursor(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def free_steps() -> list[dict[str, Any]]:
-    """The first three, without requirements."""
+    """The first three steps, without requirements."""
     return [one | {"requires": []} for one in chain()[:3]]
 
 
@@ -650,9 +640,9 @@ async def test_cursor_mode(cursor: Project, story: Story) -> None:
     state = await cursor.executor().execute()
 
     assert state.status == "completed"
-    first, *told, last = story(state.workflow_id)
+    first, *lines, last = story(state.workflow_id)
     assert (first, last) == ("workflow_start", "workflow_end completed")
-    assert sorted(told) == sorted(good("s1", "s2", "s3"))
+    assert sorted(lines) == sorted(good("s1", "s2", "s3"))
 
 
 async def test_a_failure_in_cursor_mode(cursor: Project, events: Events, story: Story) -> None:
@@ -668,7 +658,7 @@ async def test_a_failure_in_cursor_mode(cursor: Project, events: Events, story: 
     assert story()[-3:] == ["step_start s2 1", "step_fail s2 1 failed", "workflow_end failed"]
 
 
-async def test_a_step_that_cursor_mode_skips(cursor: Project, events: Events) -> None:
+async def test_a_step_that_is_skipped_in_cursor_mode(cursor: Project, events: Events) -> None:
     if version() < (3, 6):
         pytest.skip("tapps-agents checks requirements in Cursor mode from 3.6.0 on")
     cursor.write(without_next(chain()[:3]))

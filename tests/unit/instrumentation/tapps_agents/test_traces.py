@@ -1,12 +1,9 @@
-"""The trace of a run of the real engine: what it shows, and that the log can make it again."""
+"""The trace of a run of tapps-agents, and its spans as rebuilt from the log."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +15,17 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from crashes import in_child
-from tapps_agents_project import FIVE, Project, chain
+from tapps_agents_project import FIVE, LOGS, Project, chain, fail, only_run
 from tapps_otel import JsonlSpanExporter, configure
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import RunSpans
 
-LOGS = Path(".tapps-agents/workflow-state/events")
-
 
 @pytest.fixture(autouse=True)
 def exporter(_own_place: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Takes the spans of this test's own provider."""
+    """Gets the spans of this test's own provider."""
     configure(announce="off")
     made = InMemorySpanExporter()
     provider = TracerProvider(resource=Resource({"service.name": "test"}), shutdown_on_exit=False)
@@ -42,19 +36,8 @@ def exporter(_own_place: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[InMe
     provider.shutdown()
 
 
-def run(project: Project) -> Any:
-    executor = project.executor()
-    executor.auto_progression.max_retry_backoff = 0
-    return asyncio.run(executor.execute())
-
-
-def the_run() -> str:
-    (path,) = (path for path in LOGS.glob("*.jsonl") if ".events" not in path.name)
-    return path.stem
-
-
 def rebuilt() -> list[Any]:
-    spans = RunSpans(Store(LOGS.absolute()), the_run())
+    spans = RunSpans(Store(LOGS.absolute()), only_run())
     found = [one.span for one in spans]
     assert spans.problems == []
     return found
@@ -64,15 +47,7 @@ def bytes_of(spans: Any) -> set[bytes]:
     return {encode_spans([span]).SerializeToString() for span in spans}
 
 
-async def fail() -> None:
-    raise RuntimeError("no luck")
-
-
-async def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_steps_stand_under_their_run_and_their_libraries_under_them(
+def test_spans_of_steps_are_children_of_the_run_and_parents_of_libraries(
     project: Project, exporter: Any
 ) -> None:
     async def call() -> None:
@@ -81,7 +56,7 @@ def test_steps_stand_under_their_run_and_their_libraries_under_them(
 
     project.write()
     project.does["planner"] = call
-    run(project)
+    project.run()
 
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert set(spans) == {"workflow Demo", "HTTP", *(f"step {name}" for name in FIVE)}
@@ -95,11 +70,11 @@ def test_steps_stand_under_their_run_and_their_libraries_under_them(
     assert {span.status.status_code for span in spans.values()} == {StatusCode.UNSET}
 
 
-def test_failures_and_skips_are_shown_as_what_they_are(project: Project, exporter: Any) -> None:
+def test_failures_and_skips_have_their_status(project: Project, exporter: Any) -> None:
     passed = {"metadata": {"skip_on_fail": True}, "requires": []}
     project.write([one | passed for one in chain()])
     project.does["architect"] = fail
-    run(project)
+    project.run()
 
     spans = exporter.get_finished_spans()
     tries = [span for span in spans if span.name == "step s3"]
@@ -113,17 +88,17 @@ def test_failures_and_skips_are_shown_as_what_they_are(project: Project, exporte
 
 
 @pytest.mark.parametrize("does", [{}, {"architect": fail}], ids=["good", "failing"])
-def test_the_log_makes_the_same_spans_to_the_byte(
+def test_spans_rebuilt_from_the_log_are_equal_byte_for_byte(
     project: Project, exporter: InMemorySpanExporter, does: dict[str, Any]
 ) -> None:
     project.write()
     project.does = does
-    run(project)
+    project.run()
 
     assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
 
 
-def test_a_run_driven_by_hand_has_a_trace_as_well(project: Project, exporter: Any) -> None:
+def test_a_manual_run_has_a_trace(project: Project, exporter: Any) -> None:
     project.write()
     executor = project.executor()
     executor.start()
@@ -134,12 +109,10 @@ def test_a_run_driven_by_hand_has_a_trace_as_well(project: Project, exporter: An
     assert {span.end_time - span.start_time for span in rebuilt() if "step" in span.name} == {0}
 
 
-def test_a_killed_run_and_its_resume_are_one_trace(project: Project, exporter: Any) -> None:
+def test_a_killed_run_and_its_resume_share_a_trace(project: Project, exporter: Any) -> None:
     project.write()
-    project.does["architect"] = die
-    assert in_child(lambda: run(project)).code == -signal.SIGKILL
-    project.does.clear()
-    asyncio.run(resume(project.executor(), the_run()))
+    project.kill_in("architect")
+    asyncio.run(resume(project.executor(), only_run()))
 
     spans = rebuilt()
     assert len({span.context.trace_id for span in spans}) == 1
@@ -156,7 +129,7 @@ def test_a_killed_run_and_its_resume_are_one_trace(project: Project, exporter: A
 
 
 @pytest.mark.parametrize("workflow_id", ["demo", "../../x"])
-def test_spans_of_libraries_are_kept_in_its_log(
+def test_spans_of_libraries_are_captured_in_its_log(
     project: Project, exporter: Any, workflow_id: str
 ) -> None:
     provider: Any = trace.get_tracer_provider()
@@ -169,7 +142,7 @@ def test_spans_of_libraries_are_kept_in_its_log(
     project.write(workflow_id=workflow_id)
     project.does["planner"] = call
     executor = project.executor()
-    executor.save_state = lambda: None  # theirs would leave the folder
+    executor.save_state = lambda: None  # tapps-agents would write outside the folder
     executor.event_log.emit_event = lambda **_: None
     asyncio.run(executor.execute())
 

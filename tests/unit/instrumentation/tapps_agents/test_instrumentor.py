@@ -1,4 +1,4 @@
-"""``opentelemetry-instrument python app.py``: spans and log, without a line in the program."""
+"""``opentelemetry-instrument python app.py``: spans and a log for a program that is not changed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def one_step(project: Project, workflow_id: str) -> str:
 
 
 def names_of_spans(out: str) -> list[str]:
-    """The console exporter writes JSON objects behind each other, between other lines."""
+    """Find the JSON objects that the console exporter writes between other lines."""
     decoder, found, at = json.JSONDecoder(), [], 0
     out = f"\n{out}"
     while (at := out.find("\n{\n", at)) >= 0:
@@ -94,7 +94,7 @@ def test_settings_come_from_the_environment(project: Project, tmp_path: Path) ->
     assert not list(list_runs())
 
 
-def test_what_is_not_wanted_is_left_out(project: Project) -> None:
+def test_a_disabled_instrumentation_does_nothing(project: Project) -> None:
     Path("app.py").write_text(APP)
     path = one_step(project, "outer")
     done = launch("app.py", path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="tapps_agents")
@@ -103,7 +103,7 @@ def test_what_is_not_wanted_is_left_out(project: Project) -> None:
     assert not list(list_runs())
 
 
-def test_a_setting_that_cannot_be_costs_the_log_and_nothing_else(project: Project) -> None:
+def test_an_invalid_setting_costs_only_the_log(project: Project) -> None:
     Path("app.py").write_text(APP)
     done = launch("app.py", one_step(project, "outer"), TAPPS_OTEL_DURABILITY="sometimes")
 
@@ -123,7 +123,7 @@ def imported(code: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_hooks_wait_for_tapps_agents() -> None:
+def test_instrumenting_does_not_import_tapps_agents() -> None:
     code = (
         "import json, sys\n"
         "from tapps_otel.instrumentation.tapps_agents import TappsAgentsInstrumentor as T\n"
@@ -136,7 +136,7 @@ def test_the_hooks_wait_for_tapps_agents() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_the_instrumentor_puts_everything_back(times: int) -> None:
+def test_uninstrument_restores_every_function(times: int) -> None:
     import tapps_agents.workflow.cursor_executor
     import tapps_agents.workflow.executor  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""What the hooks rely on, compared with the tapps-agents that is installed."""
+"""What the hooks rely on, compared with the installed version of tapps-agents."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parameters(function: Any) -> str:
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_a_hook_finds_the_function_that_it_was_made_for(path: str) -> None:
+def test_hooked_functions_have_the_expected_parameters(path: str) -> None:
     function = find(path)
     if function is None and version() < SINCE.get(path, (0,)):
         return
@@ -54,11 +54,11 @@ def test_a_hook_finds_the_function_that_it_was_made_for(path: str) -> None:
     assert inspect.iscoroutinefunction(function) is is_coroutine
 
 
-def test_every_watched_function_has_its_wrapper() -> None:
+def test_every_hooked_function_has_a_wrapper() -> None:
     assert set(SIGNATURES) == set(WRAPPERS)
 
 
-def test_a_wrapped_coroutine_function_is_one_still() -> None:
+def test_a_wrapped_coroutine_function_remains_one() -> None:
     from tapps_agents.workflow.executor import WorkflowExecutor
 
     instrument("tapps_agents")
@@ -82,13 +82,13 @@ def test_a_wrapped_coroutine_function_is_one_still() -> None:
         ("WorkflowStep", "id agent action next requires creates metadata"),
     ],
 )
-def test_the_fields_that_a_state_is_made_of_are_there(kind: str, fields: str) -> None:
+def test_models_have_the_fields_that_are_set(kind: str, fields: str) -> None:
     models = importlib.import_module("tapps_agents.workflow.models")
 
     assert set(fields.split()) <= {one.name for one in dataclasses.fields(getattr(models, kind))}
 
 
-def test_what_else_is_asked_of_their_objects() -> None:
+def test_other_methods_that_are_called_exist() -> None:
     auto = importlib.import_module("tapps_agents.workflow.auto_progression")
     parallel = importlib.import_module("tapps_agents.workflow.parallel_executor")
     manager = auto.AutoProgressionManager()
@@ -103,7 +103,7 @@ def test_what_else_is_asked_of_their_objects() -> None:
 # ---------------------------------------------------------------- another version
 
 
-async def test_a_hook_that_is_missing_costs_what_it_would_tell(
+async def test_without_an_optional_function_the_rest_is_logged(
     project: Project,
     story: Story,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ async def test_a_hook_that_is_missing_costs_what_it_would_tell(
     assert story()[-1] == "workflow_end completed"
 
 
-async def test_without_an_essential_hook_nothing_is_watched(
+async def test_without_an_essential_function_nothing_is_wrapped(
     project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from tapps_agents.workflow.executor import WorkflowExecutor
@@ -145,7 +145,7 @@ async def test_without_an_essential_hook_nothing_is_watched(
     assert not list(Path().rglob("events/demo-*[0-9].jsonl"))
 
 
-async def test_what_is_not_watched_is_not_resumed(
+async def test_resume_without_its_hooks_is_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tapps_agents.workflow.executor import WorkflowExecutor
@@ -163,7 +163,7 @@ async def test_what_is_not_watched_is_not_resumed(
     assert project.did.all == before
 
 
-# ---------------------------------------------------------------- their own tests
+# ---------------------------------------------------------------- tests of tapps-agents
 
 
 PLUGIN = "from tapps_otel import instrument\nprint(instrument('tapps_agents'))\n"
@@ -172,7 +172,7 @@ OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS) (\S+)", re.MUL
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_their_own_tests_end_as_without_us(tmp_path: Path) -> None:
+def test_tapps_agents_own_tests_have_the_same_outcomes(tmp_path: Path) -> None:
     source = os.environ.get("TAPPS_AGENTS_SRC")
     if not source:
         pytest.skip("needs a checkout of tapps-agents: set TAPPS_AGENTS_SRC to its folder")

@@ -1,4 +1,4 @@
-"""Runs whose executor gave them an id that cannot name a file."""
+"""Runs with an id from their executor that cannot name a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = ["show", "show --json", "verify", "verify --json", "resume", "send", 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_takes_the_executors_own_id(cli: Cli, command: str) -> None:
+def test_every_command_accepts_the_executors_id(cli: Cli, command: str) -> None:
     Builder().build(ID)
     (run,) = list_runs()
     words = (command if "{}" in command else f"{command} {{}}").split()
@@ -54,7 +54,7 @@ def test_every_command_takes_the_executors_own_id(cli: Cli, command: str) -> Non
 
 
 @pytest.mark.parametrize("own_id", ODD)
-def test_whatever_an_id_holds_its_run_is_found_and_shown_safely(cli: Cli, own_id: str) -> None:
+def test_any_id_is_found_and_shown_escaped(cli: Cli, own_id: str) -> None:
     Builder().build(own_id)
 
     done = cli("show", "--", own_id)
@@ -65,7 +65,7 @@ def test_whatever_an_id_holds_its_run_is_found_and_shown_safely(cli: Cli, own_id
 
 @pytest.mark.parametrize("own_id", ODD)
 @pytest.mark.parametrize("command", ["show", "resume", "repair --accept-damage", "verify"])
-def test_without_such_a_run_the_id_is_refused(cli: Cli, command: str, own_id: str) -> None:
+def test_an_unknown_id_is_refused(cli: Cli, command: str, own_id: str) -> None:
     Builder().build("another")
 
     done = cli(*command.split(), "--", own_id)
@@ -75,7 +75,7 @@ def test_without_such_a_run_the_id_is_refused(cli: Cli, command: str, own_id: st
     assert all(line.isprintable() for line in done.err.split("\n"))
 
 
-def test_the_functions_take_it_too() -> None:
+def test_functions_accept_the_executors_id() -> None:
     Builder().build(ID)
 
     assert history(ID).status == "completed"
@@ -84,6 +84,6 @@ def test_the_functions_take_it_too() -> None:
 
 
 @pytest.mark.parametrize("call", [history, verify, lambda name: next(events(name))])
-def test_and_refuse_it_where_no_run_has_it(call: Any) -> None:
+def test_functions_refuse_an_unknown_id(call: Any) -> None:
     with pytest.raises(InvalidIdError, match="cannot be a run id"):
         call(ID)
