@@ -114,7 +114,12 @@ class Project:
         return executor
 
     def kill_in(self, agent: str = "architect") -> str:
-        """Kill a run by SIGKILL when it calls this agent, and return the name of its log."""
+        """Kill a run by SIGKILL when it calls this agent, and return the name of its log.
+
+        The workflow is the default one, if none was written.
+        """
+        if not (self.root / "flow.yaml").exists():
+            self.write()
         self.does[agent] = kill_process
         assert in_child(self.run).code == -signal.SIGKILL
         self.does.clear()

@@ -397,7 +397,9 @@ def test_a_second_run_of_an_id_ignores_the_snapshots_of_the_first(
     monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
     project.write()
     project.run()
-    project.kill_in("architect")
+    project.does["architect"] = kill_process
+    assert in_child(project.run).code == -signal.SIGKILL
+    project.does.clear()
     state = resumed(project, "demo.2")
 
     assert state.workflow_id == "demo.2"
