@@ -1,4 +1,4 @@
-"""A workflow of every kind of call, killed with SIGKILL at random moments, and gone on with."""
+"""A workflow of every kind of call, killed with SIGKILL at random moments, and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random workflows, crashed at every event, and gone on with until they complete.
+"""Random workflows, crashed at every event, and resumed until they complete.
 
 A plan is a tree of calls: in order, gathered, in threads, nested, equal, flaky, failing for good
 and handled, failing the run, timed out. Whatever the crash, the run must come to the result of the

@@ -51,8 +51,8 @@ def log(log_dir: Path) -> Log:
 
 
 @pytest.fixture
-def told(log: Log) -> Callable[..., str]:
-    """What the library itself remarked in the log, as one text; empty when it said nothing."""
+def reported(log: Log) -> Callable[..., str]:
+    """What the library itself reported in the log, as one text; empty for nothing."""
 
     def read(workflow_id: str = "r") -> str:
         remarks = [

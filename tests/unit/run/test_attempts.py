@@ -1,4 +1,4 @@
-"""Attempts: retries, time-outs, skips, cancellation, and what they leave in the log."""
+"""Attempts: retries, timeouts, skips, cancellation, and their events in the log."""
 
 from __future__ import annotations
 

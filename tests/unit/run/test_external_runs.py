@@ -1,4 +1,4 @@
-"""Runs that an executor of somebody else's carries out: it decides what runs."""
+"""Runs of third-party executors: these decide what runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named runs in all their states, and what asks for them."""
+"""Named runs in all their states, and the queries for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Page:
     words: int = 0
 
 
-# Of the module, so that a run of it can be gone on with by its id alone.
+# Of the module, so that a run of it can be resumed by its id alone.
 calls: list[Page] = []
 
 
@@ -359,13 +359,13 @@ def test_history_tells_what_ran() -> None:
     assert history("r").status == "interrupted"
     go(article, Page("abc"))
 
-    told = history("r")
-    assert told.workflow_id == "r"
-    assert told.name == "article"
-    assert told.status == "completed"
-    assert told.result == "3 warm"
-    assert told.error is None
-    (record,) = told.steps
+    found = history("r")
+    assert found.workflow_id == "r"
+    assert found.name == "article"
+    assert found.status == "completed"
+    assert found.result == "3 warm"
+    assert found.error is None
+    (record,) = found.steps
     assert (record.step_id, record.name, record.status) == ("read", "read", "completed")
     first, second = record.attempts
     assert (first.number, first.execution, first.status) == (1, 1, "interrupted")
@@ -443,7 +443,7 @@ def test_a_workflow_inside_a_run_is_a_step_of_it(log_dir: Path, did: Effects) ->
 
 
 def test_what_runs_is_decided_before_any_step(log_dir: Path) -> None:
-    """A log that cannot be opened at the start always raises, whatever ``on_log_failure``."""
+    """A log that cannot be opened at the start always raises, with any ``on_log_failure``."""
     log_dir.parent.mkdir(exist_ok=True)
     log_dir.write_text("a file where the folder should be")
     with pytest.raises((OSError, tapps_otel.errors.TappsError)):

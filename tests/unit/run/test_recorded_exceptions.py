@@ -92,7 +92,7 @@ def test_a_handled_exception_is_equal_after_resume(
     raising = step(name="raising")(body)
     seen: list[Exception] = []
 
-    def told(error: Exception) -> list[Any]:
+    def facts(error: Exception) -> list[Any]:
         return [type(error).__name__, str(error), *(getattr(error, name) for name in names)]
 
     @step
@@ -117,7 +117,7 @@ def test_a_handled_exception_is_equal_after_resume(
         assert error.type.endswith(type(original).__name__)
         assert str(original) in str(error)
     else:
-        assert told(error) == told(original)
+        assert facts(error) == facts(original)
         assert [repr(one) for one in error.args] == [repr(one) for one in original.args]
 
 

@@ -1,4 +1,4 @@
-"""The cases of the rules of resume: each docstring is a case's sentence, and what must be."""
+"""The cases of the rules of resume: each docstring is the case and its outcome."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def now(tmp_path: Any) -> Tick:
 
 
 def test_a_branch_that_followed_an_unhandled_failure_is_no_longer_due(
-    did: Effects, told: Text
+    did: Effects, reported: Text
 ) -> None:
     """try: work() except: note("failed"); raise, later note("ok"); fail, resume, killed after
-    work, resume: go on; work once more only; no DivergenceError.
+    work, resume: it continues; work once more only; no DivergenceError.
     """
 
     @step
@@ -75,12 +75,14 @@ def test_a_branch_that_followed_an_unhandled_failure_is_no_longer_due(
 
     assert go(flow) == "done"
     assert did.all == ["work", "failed", "work", "ok"]
-    assert told() == ""
+    assert reported() == ""
 
 
-def test_the_other_branch_of_a_cancelled_step_is_no_longer_due(did: Effects, told: Text) -> None:
+def test_the_other_branch_of_a_cancelled_step_is_no_longer_due(
+    did: Effects, reported: Text
+) -> None:
     """Step cancelled by asyncio.timeout, fallback branch done, killed; on resume the step
-    succeeds: go on down the other branch, also in later executions.
+    succeeds: it continues in the other branch, also in later executions.
     """
 
     @step
@@ -111,7 +113,7 @@ def test_the_other_branch_of_a_cancelled_step_is_no_longer_due(did: Effects, tol
 
     assert go(flow) == "last"
     assert did.all == ["slow", "fallback", "after fallback", "slow", "ok", "last", "last"]
-    assert told() == ""
+    assert reported() == ""
 
 
 def test_the_branch_of_a_cancelled_step_is_still_found_by_content(did: Effects) -> None:
@@ -238,8 +240,10 @@ def test_a_clock_in_the_inputs_is_refused(did: Effects, now: Tick) -> None:
     assert "key" in text
 
 
-def test_the_guard_can_be_turned_to_running_it_again(did: Effects, now: Tick, told: Text) -> None:
-    """on_divergence="rerun": it runs as a new step, and what nobody asked for is told."""
+def test_the_guard_can_be_turned_to_running_it_again(
+    did: Effects, now: Tick, reported: Text
+) -> None:
+    """on_divergence="rerun": it runs as a new step, and unused records are reported."""
 
     @step
     def save(at: int) -> int:
@@ -256,7 +260,7 @@ def test_the_guard_can_be_turned_to_running_it_again(did: Effects, now: Tick, to
     assert go(second) == 2
     assert [one.step_id for one in history("r").steps] == ["save", "save#2"]
     assert did.count("save") == 2
-    assert "save" in told()
+    assert "save" in reported()
 
 
 def test_a_refused_run_is_resumed_with_the_earlier_inputs(did: Effects) -> None:
@@ -285,7 +289,7 @@ def test_a_refused_run_is_resumed_with_the_earlier_inputs(did: Effects) -> None:
 
 
 def test_a_clock_inside_a_step_is_refused_and_not_retried(did: Effects, now: Tick) -> None:
-    """The same inside a step, with that step's retries: DivergenceError, nothing ran."""
+    """save(now()) inside a step with retries: DivergenceError, nothing ran."""
 
     @step
     def save(at: int) -> None:
@@ -439,7 +443,7 @@ def test_an_unresolved_payment_inside_a_retried_step_stays_unpaid(did: Effects) 
 
 @pytest.mark.parametrize("passed_through", [False, True])
 def test_a_retry_with_a_fresh_id_has_no_guard(
-    did: Effects, now: Tick, told: Text, *, passed_through: bool
+    did: Effects, now: Tick, reported: Text, *, passed_through: bool
 ) -> None:
     """Retry of an outer step with a fresh random id each try, never crashed: no guard,
     completes.
@@ -470,7 +474,7 @@ def test_a_retry_with_a_fresh_id_has_no_guard(
 
     assert go(flow) == 3
     assert did.count("inner") == 3
-    assert told() == ""
+    assert reported() == ""
 
 
 def test_a_step_killed_in_each_of_its_parts_completes(did: Effects) -> None:
@@ -644,7 +648,7 @@ def test_any_later_call_shows_that_a_failure_was_handled(did: Effects) -> None:
 
 
 def test_a_failure_that_nothing_followed_runs_again(did: Effects) -> None:
-    """The counter-case: killed right after the failure, nobody knows whether it was handled."""
+    """The counter-case: killed right after the failure, it is not known whether it was handled."""
 
     @step
     def send() -> None:
@@ -670,7 +674,7 @@ def test_a_failure_that_nothing_followed_runs_again(did: Effects) -> None:
 
 
 def test_a_failed_background_task_runs_again(did: Effects) -> None:
-    """A background task fails while ordered calls go on; the workflow fails by it: it runs
+    """A background task fails while ordered calls continue; the workflow fails by it: it runs
     again.
     """
 
@@ -753,7 +757,7 @@ def test_a_run_ends_after_everything_inside_has(did: Effects, labels: Labels) ->
 
 
 def test_an_attempt_ends_after_everything_inside_has(did: Effects, labels: Labels) -> None:
-    """The same for a retried step with a failed gather."""
+    """A retried step with a failed gather: the attempt ends after its siblings and threads."""
 
     began = threading.Event()
 
@@ -883,7 +887,7 @@ def test_a_handled_exception_of_a_lost_class_is_a_step_failed_error(did: Effects
 
 
 def test_a_handled_failure_stays_although_its_step_was_repaired(
-    did: Effects, told: Text, caplog: pytest.LogCaptureFixture
+    did: Effects, reported: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Handled failure, code of that step then repaired: raised again, with the warning."""
     switch = SimpleNamespace(repaired=False)
@@ -921,14 +925,14 @@ def test_a_handled_failure_stays_although_its_step_was_repaired(
         assert go(flow) == "fine"
 
     assert did.all == ["charge", "refund"]
-    assert "charge" in told()
+    assert "charge" in reported()
     assert "charge" in caplog.text
 
 
 # ---------------------------------------------------------------- keys
 
 
-def test_an_item_inserted_before_others_runs_alone(did: Effects, told: Text) -> None:
+def test_an_item_inserted_before_others_runs_alone(did: Effects, reported: Text) -> None:
     """Keys: an item inserted before others: only the new item runs."""
     items = ["b", "c"]
 
@@ -952,7 +956,7 @@ def test_an_item_inserted_before_others_runs_alone(did: Effects, told: Text) -> 
 
     assert go(flow) == ["A", "B", "C"]
     assert did.all == ["b", "c", "a"]
-    assert told() == ""
+    assert reported() == ""
 
 
 def test_the_same_inputs_under_another_key_run(did: Effects) -> None:
@@ -1091,7 +1095,7 @@ class Edited:
 )
 def test_only_new_steps_of_edited_code_run(
     did: Effects,
-    told: Text,
+    reported: Text,
     *,
     before: list[Call],
     after: list[Call],
@@ -1108,9 +1112,9 @@ def test_only_new_steps_of_edited_code_run(
 
     assert go(code.flow) == [f"{name} {value}" for name, value in after]
     assert did.all == [f"{name} {value}" for name, value in ran]
-    assert bool(told()) == bool(gone)
+    assert bool(reported()) == bool(gone)
     for step_id in gone:
-        assert step_id in told()
+        assert step_id in reported()
 
 
 def test_a_call_inserted_before_others_of_its_name_is_refused(did: Effects) -> None:
@@ -1134,9 +1138,9 @@ def test_a_call_inserted_before_others_of_its_name_is_refused(did: Effects) -> N
 
 
 def test_a_clock_in_gathered_calls_is_reported_at_the_end(
-    did: Effects, now: Tick, told: Text, caplog: pytest.LogCaptureFixture
+    did: Effects, now: Tick, reported: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Clock in gathered calls: all run again, told at the end."""
+    """Clock in gathered calls: all run again, reported at the end."""
 
     @step
     async def fetch(at: int) -> None:
@@ -1157,7 +1161,7 @@ def test_a_clock_in_gathered_calls_is_reported_at_the_end(
 
     assert did.count("fetch") == 6
     for step_id in ("fetch", "fetch#2", "fetch#3"):
-        assert f'"{step_id}"' in told() or step_id in told()
+        assert f'"{step_id}"' in reported() or step_id in reported()
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert len([one for one in warnings if "fetch" in one.getMessage()]) == 1
 
@@ -1165,7 +1169,9 @@ def test_a_clock_in_gathered_calls_is_reported_at_the_end(
 @pytest.mark.parametrize(
     ("first", "second"), list(itertools.permutations(["plain", "task", "wait"], 2))
 )
-def test_a_call_is_found_from_any_task(did: Effects, told: Text, first: str, second: str) -> None:
+def test_a_call_is_found_from_any_task(
+    did: Effects, reported: Text, first: str, second: str
+) -> None:
     """asyncio.wait_for around a step, resumed on another Python version (3.11 makes a task of
     it, 3.12 does not): found by content.
     """
@@ -1198,7 +1204,7 @@ def test_a_call_is_found_from_any_task(did: Effects, told: Text, first: str, sec
 
     assert go(flow) == [1, 2, 1]
     assert did.count("fetch") == 3
-    assert told() == ""
+    assert reported() == ""
 
 
 def test_threads_of_a_failed_run_are_waited_for(did: Effects, labels: Labels) -> None:

@@ -1,4 +1,4 @@
-"""The rules of resume beyond their cases: what counts, what runs again, what is said."""
+"""The rules of resume beyond their cases: what counts, runs again, is reported."""
 
 from __future__ import annotations
 
@@ -597,7 +597,7 @@ def test_a_refusal_is_not_retried_and_is_in_caused_by(did: Effects, log: Log) ->
 
 
 def test_a_refusal_in_a_task_reaches_the_workflows_end(did: Effects) -> None:
-    """Swallowed in a gather, and nothing called after it: raised all the same."""
+    """Swallowed in a gather, and nothing called after it: still raised."""
 
     @step
     async def inner(at: int) -> None:
@@ -719,7 +719,7 @@ async def test_leftover_code_of_a_completed_run_is_plain(
 
 
 def test_a_changed_definition_is_reported_and_the_result_reused(
-    did: Effects, told: Text, caplog: pytest.LogCaptureFixture
+    did: Effects, reported: Text, caplog: pytest.LogCaptureFixture
 ) -> None:
     switch = SimpleNamespace(new=False)
 
@@ -749,11 +749,11 @@ def test_a_changed_definition_is_reported_and_the_result_reused(
         assert go(flow) == "old"
 
     assert did.all == ["work"]
-    assert "work" in told()
+    assert "work" in reported()
     assert "work" in caplog.text
 
 
-def test_a_change_under_another_decorator_is_reported(did: Effects, told: Text) -> None:
+def test_a_change_under_another_decorator_is_reported(did: Effects, reported: Text) -> None:
     switch = SimpleNamespace(new=False)
 
     def logged(fn: Callable[[], str]) -> Callable[[], str]:
@@ -789,7 +789,7 @@ def test_a_change_under_another_decorator_is_reported(did: Effects, told: Text) 
 
     assert go(flow) == "old"
     assert did.all == ["work"]
-    assert "code changed" in told() or "definition_changed" in told()
+    assert "code changed" in reported() or "definition_changed" in reported()
 
 
 @pytest.mark.parametrize("source", ["", "(", "def work(:\n", 'x = """\n', "    \n\0\n"])
@@ -807,7 +807,7 @@ def test_a_step_whose_file_has_changed_under_it_runs(source: str, tmp_path: Path
     assert go(flow) == "done"
 
 
-def test_another_docstring_or_comment_is_not_a_change(did: Effects, told: Text) -> None:
+def test_another_docstring_or_comment_is_not_a_change(did: Effects, reported: Text) -> None:
     switch = SimpleNamespace(new=False)
 
     def versions() -> tuple[Any, Any]:
@@ -842,10 +842,10 @@ def test_another_docstring_or_comment_is_not_a_change(did: Effects, told: Text) 
     switch.new = True
 
     assert go(flow) == "same"
-    assert told() == ""
+    assert reported() == ""
 
 
-def test_nothing_is_reported_for_an_uninterrupted_run(told: Text) -> None:
+def test_nothing_is_reported_for_an_uninterrupted_run(reported: Text) -> None:
     @step
     def work() -> None: ...
 
@@ -854,10 +854,10 @@ def test_nothing_is_reported_for_an_uninterrupted_run(told: Text) -> None:
         work()
 
     go(flow)
-    assert told() == ""
+    assert reported() == ""
 
 
-def test_unused_records_inside_a_step_are_reported(did: Effects, told: Text) -> None:
+def test_unused_records_inside_a_step_are_reported(did: Effects, reported: Text) -> None:
     """Said when a *scope* completes: also when that scope is a step."""
     plan = ["one", "two"]
 
@@ -879,7 +879,7 @@ def test_unused_records_inside_a_step_are_reported(did: Effects, told: Text) -> 
     plan.remove("two")
     go(flow)
 
-    assert "outer/inner#2" in told()
+    assert "outer/inner#2" in reported()
     assert did.all == ["one", "two"]
 
 
@@ -909,7 +909,7 @@ def test_a_run_is_resumed_after_an_exception_at_any_event(did: Effects) -> None:
 def test_an_exception_in_the_middle_of_an_event_leaves_no_step_open(
     did: Effects, labels: Labels, when: str, at: str
 ) -> None:
-    """As Ctrl-C does, which mostly comes while a sync is waited for: ends wait all the same."""
+    """As Ctrl-C does, which mostly comes while a sync is waited for: ends still wait."""
 
     @step
     def work() -> int:

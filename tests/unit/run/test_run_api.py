@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crashes import Effects, die_at, in_child, killed
-from tapps_otel import Run, current_run, current_step, history, step
+from tapps_otel import Attempt, Run, current_run, current_step, history, step
 from tapps_otel.errors import RunConflictError
 
 Labels = Callable[..., list[str]]
@@ -206,6 +206,40 @@ def test_large_inputs_and_many_artifacts_fit_into_the_log(tmp_path: Path) -> Non
         made = [{"name": f"{number}.txt", "path": "x" * 200} for number in range(5000)]
         run.begin("one").finish(artifacts=made)
     (finish,) = [one for one in events("many") if one.event_type == "step_finish"]
-    *told, rest = finish.artifacts or []
-    assert len(told) + rest["omitted"] == 5000
+    *listed, rest = finish.artifacts or []
+    assert len(listed) + rest["omitted"] == 5000
     assert run.log_failure is None
+
+
+def public_names(of: type) -> set[str]:
+    return {name for name in dir(of) if not name.startswith("_")}
+
+
+def test_only_names_for_users_are_public() -> None:
+    assert public_names(Run) == {
+        "acall",
+        "annotate",
+        "begin",
+        "call",
+        "close",
+        "done",
+        "execution",
+        "log_dir",
+        "log_failure",
+        "name",
+        "open",
+        "result",
+        "trace_id",
+        "workflow_id",
+    }
+    assert public_names(Attempt) == {
+        "current",
+        "done",
+        "fail",
+        "finish",
+        "idempotency_key",
+        "number",
+        "result",
+        "skip",
+        "step_id",
+    }

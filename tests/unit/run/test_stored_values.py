@@ -1,4 +1,4 @@
-"""What steps and workflows are given and give back, as it comes back from the log."""
+"""Inputs and results of steps and workflows, as they are read back from the log."""
 
 from __future__ import annotations
 
