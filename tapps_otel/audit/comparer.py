@@ -106,7 +106,7 @@ class Comparer:
         found = Comparison(self._id, self._store.name, self._store.lacks)
         found.heads = tuple(self.heads)
         held: dict[str, NormalizedSpan] = {}
-        spans = RunSpans(store, self._id, beside=beside)
+        spans = RunSpans(store, self._id, side_logs=beside)
         try:
             for one in spans:
                 self._compare(one, found, held)

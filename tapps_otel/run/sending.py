@@ -94,7 +94,7 @@ def send_all(
                     workflow_id,
                     client,
                     force=force,
-                    beside=side.get(workflow_id, []),
+                    side_logs=side.get(workflow_id, []),
                     report=report,
                     progress=progress,
                 )

@@ -179,8 +179,8 @@ def _in_logs(run: KnownRun, wanted: set[str]) -> tuple[set[str], set[str]]:
     store = Store(run.folder)
     begun: dict[str, int] = {}
     whole: set[str] = set()
-    beside = store.side_paths().get(run.log_name, [])
-    for path in (store.log_path(run.log_name), *beside):
+    side_logs = store.side_paths().get(run.log_name, [])
+    for path in (store.log_path(run.log_name), *side_logs):
         last = 0
         for event in _events(path, run.log_name):
             last = max(last, event.execution)

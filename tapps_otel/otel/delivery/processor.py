@@ -36,7 +36,7 @@ class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
         """Send a batch, unless it is too late for that."""
         if self.given_up:
             return SpanExportResult.FAILURE
-        exporter = self.exporter
+        exporter = self.wrapped
         with self.gate:
             result = exporter.export(spans)
         if result is SpanExportResult.SUCCESS:
@@ -50,6 +50,7 @@ class Delivery(BatchSpanProcessor):
     def __init__(self, exporter: ManagedSpanExporter) -> None:
         super().__init__(exporter)
         self.exporter = exporter
+        self._is_local = isinstance(exporter.wrapped, JsonlSpanExporter)
         self._reset()
 
     def _reset(self) -> None:
@@ -106,8 +107,8 @@ class Delivery(BatchSpanProcessor):
 
     def warn_unsent(self) -> None:
         """Log a warning of spans that were not sent, and how to send them."""
-        if isinstance(self.exporter.exporter, JsonlSpanExporter):
-            return  # it logs its own failures, and there is no collector to send to
+        if self._is_local:
+            return  # the exporter logs its own failures, and there is no collector to send to
         if unsent := self.unsent:
             _log.warning(
                 "%d of %d spans were not sent to %s; the log has them: "

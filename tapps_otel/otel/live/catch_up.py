@@ -94,7 +94,7 @@ class _Worker:
         if not deliveries:
             _hand_over(job)
         for delivery in deliveries:
-            live = delivery.exporter.exporter
+            live = delivery.exporter.wrapped
             if isinstance(live, OtlpExporter) and not self._given_up:
                 self._send(job, live.client)
 

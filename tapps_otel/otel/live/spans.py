@@ -151,42 +151,56 @@ class _Tracing(Tracing):
         parent: SpanRef | LiveSpan | None,
         links: Sequence[SpanRef],
     ) -> LiveSpan:
-        current = above = trace.get_current_span()
+        current = parent_span = trace.get_current_span()
         scope = parent if isinstance(parent, _Span) else None
         if scope is not None:
-            above = scope.span
+            parent_span = scope.span
         elif parent is not None:
-            above = NonRecordingSpan(_context_of(parent))
+            parent_span = NonRecordingSpan(_context_of(parent))
         linked = [_link(ref, event) for ref in links]
         within = None  # the current context, where its span is the parent
-        if above is not current:
-            within = trace.set_span_in_context(above)
+        if parent_span is not current:
+            within = trace.set_span_in_context(parent_span)
             linked += _link_between(current)
         workflow = scope.workflow if scope is not None else workflow_name(event)
         aliases = scope.aliases if scope is not None else _aliases(event)
         name, attributes = span_name(event), start_attributes(event, workflow, aliases)
-        over = above.get_span_context() if scope is None else scope.context
-        made = self._make(name, attributes, linked, within, start_ns)
-        context = made.get_span_context()
+        parent_context = parent_span.get_span_context() if scope is None else scope.context
+        span = self._make(name, attributes, linked, within, start_ns)
+        context = span.get_span_context()
         # Without an SDK the API hands out the parent's own context, or none.
-        own = context.span_id == over.span_id or not context.is_valid
+        own = context.span_id == parent_context.span_id or not context.is_valid
         if own:
-            context = _own_context(over)
-            made = NonRecordingSpan(context)
-        live = _Span(made, context, scope, over)
+            context = _own_context(parent_context)
+            span = NonRecordingSpan(context)
+        live = _Span(span, context, scope, parent_context)
         if not own and (scope is None or self._announces_steps):
             live.markers = self._markers
         live.fill(name, attributes, workflow, len(linked), start_ns)
         live.aliases = aliases
         live.flags = None if own else context.trace_flags
         _put_ids(event, live)
-        if scope is None:
-            event.otel = {**_note(live, None, over, linked), "scope": self._scope, **self._limits()}
-            if aliases:
-                event.otel["aliases"] = list(aliases)
-        elif linked or live.flags != scope.flags or context.trace_state is not over.trace_state:
-            event.otel = _note(live, scope, over, linked) or UNSET
+        self._put_note(event, live, scope, parent_context, linked)
         return live
+
+    def _put_note(
+        self,
+        event: Event,
+        live: _Span,
+        scope: _Span | None,
+        parent: SpanContext,
+        links: Sequence[Link],
+    ) -> None:
+        """Note in the starting event what a rebuilt span needs beyond it."""
+        if scope is None:
+            note = _note(live, None, parent, links)
+            event.otel = {**note, "scope": self._scope, **self._limits()}
+            if live.aliases:
+                event.otel["aliases"] = list(live.aliases)
+        elif (
+            links or live.flags != scope.flags or live.context.trace_state is not parent.trace_state
+        ):
+            event.otel = _note(live, scope, parent, links) or UNSET
 
     def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
         from tapps_otel.otel.live.catch_up import catch_up
@@ -245,13 +259,13 @@ class _Span(LiveSpan):
     )
 
     def __init__(
-        self, span: trace.Span, context: SpanContext, scope: _Span | None, above: SpanContext
+        self, span: trace.Span, context: SpanContext, scope: _Span | None, parent: SpanContext
     ) -> None:
-        if scope is not None and context.trace_id == above.trace_id:
+        if scope is not None and context.trace_id == parent.trace_id:
             self.trace_id, self.parent_span_id = scope.trace_id, scope.span_id
         else:
             self.trace_id = f"{context.trace_id:032x}"
-            self.parent_span_id = f"{above.span_id:016x}" if above.is_valid else None
+            self.parent_span_id = f"{parent.span_id:016x}" if parent.is_valid else None
         self.span_id = f"{context.span_id:016x}"
         self.span = span
         self.context = context
@@ -391,7 +405,7 @@ def _put_ids(event: Event, span: LiveSpan) -> None:
 
 
 def _note(
-    live: _Span, scope: _Span | None, above: SpanContext, links: Sequence[Link]
+    live: _Span, scope: _Span | None, parent: SpanContext, links: Sequence[Link]
 ) -> dict[str, Any]:
     """Return what ``otel`` of the start event names (see ``content.py``)."""
     note: dict[str, Any] = {}
@@ -399,9 +413,9 @@ def _note(
     if live.flags != (None if scope is None else scope.flags):
         note["flags"] = None if live.flags is None else int(live.flags)
     header = state.to_header()
-    if header != ("" if scope is None else above.trace_state.to_header()):
+    if header != ("" if scope is None else parent.trace_state.to_header()):
         note["trace_state"] = header
-    if scope is None and above.is_valid and above.is_remote:
+    if scope is None and parent.is_valid and parent.is_remote:
         note["parent_is_remote"] = True
     if links:
         note["links"] = [pack_link(link) for link in links]
@@ -414,15 +428,15 @@ def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
     return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
 
 
-def _own_context(above: SpanContext) -> SpanContext:
+def _own_context(parent: SpanContext) -> SpanContext:
     """Make ids of our own; a root counts as sampled."""
-    if above.is_valid:
+    if parent.is_valid:
         return SpanContext(
-            above.trace_id,
+            parent.trace_id,
             int(names.new_span_id(), 16),
             is_remote=False,
-            trace_flags=above.trace_flags,
-            trace_state=above.trace_state,
+            trace_flags=parent.trace_flags,
+            trace_state=parent.trace_state,
         )
     return SpanContext(
         int(names.new_trace_id(), 16),

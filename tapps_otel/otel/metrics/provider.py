@@ -54,7 +54,7 @@ class ManagedMetricExporter(ManagedExporter[MetricExporter], MetricExporter):
 
     def __init__(self, target: str, make: Callable[[], MetricExporter]) -> None:
         super().__init__(target, make)
-        MetricExporter.__init__(self, **sdk_internals.preferences_of(self.exporter))
+        MetricExporter.__init__(self, **sdk_internals.preferences_of(self.wrapped))
         self.provider: MeterProvider | None = None
         self._failed = False
 
@@ -65,7 +65,7 @@ class ManagedMetricExporter(ManagedExporter[MetricExporter], MetricExporter):
         if self.given_up:
             return MetricExportResult.FAILURE
         self._failed = True  # until the answer is known
-        exporter = self.exporter
+        exporter = self.wrapped
         with self.gate:
             result = exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
         self._failed = result is not MetricExportResult.SUCCESS

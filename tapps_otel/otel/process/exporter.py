@@ -36,16 +36,16 @@ class ManagedExporter(Generic[ExporterT]):
         self.target, self._make = target, make
         self.gate = Gate()
         self.given_up = self._closed = False
-        self._exporter, self._pid = make(), os.getpid()
+        self._wrapped, self._pid = make(), os.getpid()
         self._parents: list[ExporterT] = []
 
     @property
-    def exporter(self) -> ExporterT:
+    def wrapped(self) -> ExporterT:
         """The exporter of this process: connections belong to the process that made them."""
         if self._pid != os.getpid():
-            self._parents.append(self._exporter)  # kept: closing it would disturb the parent's
-            self._exporter, self._pid = self._make(), os.getpid()
-        return self._exporter
+            self._parents.append(self._wrapped)  # kept: closing it would disturb the parent's
+            self._wrapped, self._pid = self._make(), os.getpid()
+        return self._wrapped
 
     def give_up(self) -> None:
         """Fail from now on, also in the request that is being sent."""
@@ -56,8 +56,8 @@ class ManagedExporter(Generic[ExporterT]):
         """Close the connections."""
         if self._pid == os.getpid() and not self._closed:
             self._closed = True
-            self._exporter.shutdown()
+            self._wrapped.shutdown()
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
         """Flush the exporter, which holds nothing itself in most cases."""
-        return self.exporter.force_flush(int(timeout_millis))
+        return self.wrapped.force_flush(int(timeout_millis))

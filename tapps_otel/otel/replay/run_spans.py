@@ -45,7 +45,7 @@ class RunSpans:
     Open spans are left out while a process executes the run.
 
     :param before: only what belongs to executions before this one
-    :param beside: the run's side logs, if the caller knows them; else they are looked for
+    :param side_logs: the run's side logs, if the caller knows them; else they are looked for
     :param skip: names of logs that are not to be read
     :param seen: called with each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
@@ -62,7 +62,7 @@ class RunSpans:
         workflow_id: str,
         *,
         before: int | None = None,
-        beside: Sequence[Path] | None = None,
+        side_logs: Sequence[Path] | None = None,
         skip: Container[str] = (),
         seen: Callable[[str, Event], None] | None = None,
     ) -> None:
@@ -72,18 +72,18 @@ class RunSpans:
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
-        self._before, self._beside, self._skip, self._seen = before, beside, skip, seen
+        self._before, self._side_logs, self._skip, self._seen = before, side_logs, skip, seen
 
     def __iter__(self) -> Iterator[Found]:
-        beside = self._beside
-        if beside is None:
-            beside = self._store.side_paths().get(self._id, [])
+        side_logs = self._side_logs
+        if side_logs is None:
+            side_logs = self._store.side_paths().get(self._id, [])
         try:
             yield from self._read(self._store.log_path(self._id), own=True)
         except FileNotFoundError:
-            if not beside:
+            if not side_logs:
                 raise RunNotFoundError(self._id, self._store.folder) from None
-        for path in beside:
+        for path in side_logs:
             yield from self._read(path, own=False)
 
     def _read(self, path: Path, *, own: bool) -> Iterator[Found]:

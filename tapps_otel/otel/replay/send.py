@@ -88,7 +88,7 @@ def send_run(
     *,
     force: bool = False,
     before: int | None = None,
-    beside: Sequence[Path] | None = None,
+    side_logs: Sequence[Path] | None = None,
     report: SendReport | None = None,
     progress: Callable[[SendReport], None] = lambda _: None,
     patience: float | None = None,
@@ -99,7 +99,7 @@ def send_run(
 
     :param force: send everything, confirmed or not
     :param before: only what belongs to executions before this one
-    :param beside: the run's side logs, if the caller knows them; else they are looked for
+    :param side_logs: the run's side logs, if the caller knows them; else they are looked for
     :param report: filled in on the way, for callers that need it after an error too
     :param progress: called at the start and after each answer, with the report so far
     :param patience: for how long a request is retried, seconds
@@ -112,10 +112,10 @@ def send_run(
     """
     report = report or SendReport(workflow_id, client.destination.name)
     sender = Sender(store, report, client, force=force, patience=patience)
-    if beside is None:
-        beside = store.side_paths().get(workflow_id, [])
-    done = sender.skip_confirmed([store.log_path(workflow_id), *beside])
-    spans = RunSpans(store, workflow_id, beside=beside, before=before, skip=done)
+    if side_logs is None:
+        side_logs = store.side_paths().get(workflow_id, [])
+    done = sender.skip_confirmed([store.log_path(workflow_id), *side_logs])
+    spans = RunSpans(store, workflow_id, side_logs=side_logs, before=before, skip=done)
     progress(report)
     try:
         for batch in batches(sender.new(spans)):

@@ -478,7 +478,7 @@ def test_a_provider_is_set_up_once_and_only_where_there_is_none(
     assert isinstance(made, MeterProvider)
     assert api.get_meter_provider() is made
     assert provider.ensure_provider(Settings()) is made
-    assert isinstance(flush.outlets[0].exporter, ConsoleMetricExporter)
+    assert isinstance(flush.outlets[0].wrapped, ConsoleMetricExporter)
 
 
 def test_the_programs_own_provider_is_left_alone(

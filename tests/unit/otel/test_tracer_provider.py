@@ -80,7 +80,7 @@ def test_the_exporter_of_the_protocol_is_made(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     made = provider.ensure_provider(Settings())
     (flush,) = fresh
-    exporter = flush.outlets[0].exporter.exporter
+    exporter = flush.outlets[0].exporter.wrapped
 
     assert isinstance(made, TracerProvider)
     assert trace.get_tracer_provider() is made
@@ -100,7 +100,7 @@ def test_standard_exporters_sampler_and_ids_are_respected(
 
     assert isinstance(made, TracerProvider)
     assert made.sampler.get_description() == "AlwaysOffSampler"
-    assert isinstance(flush.outlets[0].exporter.exporter, ConsoleSpanExporter)
+    assert isinstance(flush.outlets[0].exporter.wrapped, ConsoleSpanExporter)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def leave(
 def test_queued_spans_are_sent_at_exit(caplog: pytest.LogCaptureFixture) -> None:
     flush, said = leave(InMemorySpanExporter, 3, caplog)
 
-    assert len(flush.outlets[0].exporter.exporter.get_finished_spans()) == 3  # type: ignore[attr-defined]
+    assert len(flush.outlets[0].exporter.wrapped.get_finished_spans()) == 3  # type: ignore[attr-defined]
     assert said == ""
 
 
@@ -178,11 +178,11 @@ def test_a_forked_child_counts_from_zero_and_reconnects(
     provider.add_span_processor(delivery)
     flush = ExitFlush(provider, [delivery], timeout=10)
     provider.get_tracer("t").start_span("the parent's").end()
-    parents = delivery.exporter.exporter
+    parents = delivery.exporter.wrapped
     monkeypatch.setattr(os, "getpid", lambda: 424242)
     flush.after_fork()
     provider.force_flush()
 
     assert delivery.unsent == 0
-    assert delivery.exporter.exporter is not parents
+    assert delivery.exporter.wrapped is not parents
     assert provider.resource.attributes["process.pid"] == 424242
