@@ -100,7 +100,7 @@ def test_what_a_sampler_left_out_is_not_missing(collector: Collector, program: P
     report = verify("r", against=kept_of(collector, 0))
 
     assert report.ok
-    assert "4 spans are not there, for a sampler left them out" in report.notes
+    assert "4 spans are not there, as a sampler dropped them" in report.notes
 
 
 # ---------------------------------------------------------------- Jaeger
