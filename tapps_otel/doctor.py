@@ -1,4 +1,4 @@
-"""Whether this machine can do what a log promises: tried out, not looked up."""
+"""Checks of this machine: what a log needs of it is tried out."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ _REMOTE: Final = frozenset(
     {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
     | {"prl_fs", "vboxsf"}  # folders that a virtual machine shares with its host
 )
-_FLEETING: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _SYNCS: Final = 25
 _SLOW_US: Final = 20_000  # microseconds: a spinning disk takes about ten thousand
 _LITTLE: Final = 100 * 1024 * 1024  # bytes
-_WAIT: Final = 1.0  # seconds for a collector to take a connection
+_WAIT: Final = 1.0  # seconds for a collector to accept a connection
 _START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
+_LIST: Final = "`tapps-otel docs settings` lists the settings"
 _PACKAGES: Final = (
     "tapps_otel",
     "opentelemetry-api",
@@ -48,11 +49,11 @@ _PACKAGES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The finding of one check.
 
-    :ivar state: ``fail``: runs cannot be logged, or not as promised; ``warn``: look at it
+    :ivar state: ``fail``: runs cannot be logged, or not with all guarantees; ``warn``: look at it
     :ivar hint: what to do
-    :ivar data: the same for programs
+    :ivar data: the finding for programs
     """
 
     name: str
@@ -63,7 +64,7 @@ class Finding:
 
 
 def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
-    """Check everything, one finding after the other. What is tried out is removed again."""
+    """Yield the findings of all checks. What a check creates is removed again."""
     found = _settings()
     yield from found
     bad_settings = any(one.state == "fail" for one in found)
@@ -85,22 +86,22 @@ def _settings() -> list[Finding]:
         return [Finding("settings", "fail", str(error))]
     known = {f"{_PREFIX}{name.upper()}" for name in settings.Settings.model_fields}
     given = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
-    left_over = [name for name in given if name not in known]
+    unknown = [name for name in given if name not in known]
     changed = {
         name: getattr(current, name)
         for name, one in settings.Settings.model_fields.items()
         if getattr(current, name) != one.default
     }
-    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "all as by default"
-    data = {"changed": {name: str(value) for name, value in changed.items()}, "unknown": left_over}
+    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "all have their defaults"
+    data = {"changed": {name: str(value) for name, value in changed.items()}, "unknown": unknown}
     found = [Finding("settings", "ok", text, data=data)]
     if not current.enabled:
         hint = "unset TAPPS_OTEL_ENABLED, or configure(enabled=True)"
         found.append(Finding("switch", "warn", "off: no run is logged", hint))
-    if left_over:
-        text = f"no setting has this name: {', '.join(left_over)}"
-        meant = {one for name in left_over for one in get_close_matches(name, known, 1)}
-        hint = f"is {' or '.join(sorted(meant))} meant?" if meant else "the README lists them"
+    if unknown:
+        text = f"not a setting: {', '.join(unknown)}"
+        meant = {one for name in unknown for one in get_close_matches(name, known, 1)}
+        hint = f"did you mean {' or '.join(sorted(meant))}?" if meant else _LIST
         found.append(Finding("environment", "warn", text, hint))
     return found
 
@@ -113,12 +114,12 @@ def _folder(folder: Path) -> Iterator[Finding]:
     there = folder
     while not files.is_folder(there) and there != there.parent:
         there = there.parent
-    text = f"{folder}" + ("" if there == folder else f" (the first run makes it in {there})")
+    text = f"{folder}" + ("" if there == folder else f" (the first run creates it in {there})")
     probe = there / f".tapps-otel-doctor-{os.getpid()}"
     try:
         descriptor = files.open_append(probe, create=True)
     except (OSError, TappsError) as error:
-        hint = "give another by --log-dir or TAPPS_OTEL_LOG_DIR, or make it writable"
+        hint = "make it writable, or name another (--log-dir, TAPPS_OTEL_LOG_DIR)"
         yield Finding("log folder", "fail", f"{text}: {error}", hint, {"path": str(folder)})
         yield _file_system(there)
         return
@@ -143,25 +144,25 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 
 
 def _file_system(folder: Path) -> Finding:
-    """The type of what is mounted there; Linux tells, other systems do not."""
+    """Report the type of the mounted file system, which only Linux tells."""
     files = _files.system()
     table = files.read_text("/proc/self/mountinfo")
     kind = None if table is None else mounted_type(table, str(folder.resolve()))
     if kind is None:
-        return Finding("file system", "info", "this system does not tell its type")
+        return Finding("file system", "info", "its type is unknown on this system")
     data = {"type": kind}
     if kind in _REMOTE or kind.startswith("fuse"):
-        text = f"{kind}: locks and appends are not sure there, a log may be damaged"
+        text = f"{kind}: locks and appends are not reliable on it, a log may be damaged"
         hint = "keep the logs on a local disk (--log-dir, TAPPS_OTEL_LOG_DIR)"
         return Finding("file system", "warn", text, hint, data)
-    if kind in _FLEETING:
-        text = f"{kind}: it is memory, and gone after a restart"
+    if kind in _IN_MEMORY:
+        text = f"{kind}: it is in memory, and lost at a restart"
         return Finding("file system", "warn", text, "keep logs that matter on a disk", data)
     return Finding("file system", "ok", kind, data=data)
 
 
 def mounted_type(table: str, path: str) -> str | None:
-    """The type of the file system that holds ``path``, by the lines of ``mountinfo``."""
+    """Find the type of the file system that has ``path``, in the lines of ``mountinfo``."""
     best, kind = "", None
     for line in table.splitlines():
         before, dash, after = line.partition(" - ")
@@ -170,7 +171,7 @@ def mounted_type(table: str, path: str) -> str | None:
             continue
         point = _unescape(fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # of two at one place, the later hides the other
+        if inside and len(point) >= len(best):  # a later mount hides an earlier one
             best, kind = point, after.split(" ", 1)[0]
     return kind
 
@@ -185,13 +186,13 @@ def _space(files: _files.Files, folder: Path) -> Finding:
     free = files.free_bytes(folder)
     data = {"free_bytes": free}
     if free < _LITTLE:
-        text = f"{free // 1024} KiB are left"
-        return Finding("free space", "warn", text, "a full disk stops the log", data)
+        text = f"{free // 1024} KiB"
+        return Finding("free space", "warn", text, "free some: a full disk stops the log", data)
     return Finding("free space", "ok", f"{free / 1024**3:.1f} GiB", data=data)
 
 
 def _sync_cost(files: _files.Files, descriptor: int) -> Finding:
-    line = b"x" * 489 + b"\n"  # as long as an event is
+    line = b"x" * 489 + b"\n"  # as long as an event
     taken = []
     for _ in range(_SYNCS):
         begin = clock.monotonic_ns()
@@ -199,10 +200,10 @@ def _sync_cost(files: _files.Files, descriptor: int) -> Finding:
         files.sync(descriptor)
         taken.append((clock.monotonic_ns() - begin) / 1e3)
     cost = statistics.median(taken)
-    text = f"{cost:.0f} us (median of {_SYNCS}): what a finished step costs at least"
+    text = f"{cost:.0f} us (median of {_SYNCS}): the least that a completed step costs"
     data = {"median_us": round(cost, 1)}
     if cost > _SLOW_US:
-        hint = "TAPPS_OTEL_DURABILITY=os does not sync: it survives kill -9, not a power cut"
+        hint = "TAPPS_OTEL_DURABILITY=os does not sync: logs survive kill -9, but not a power cut"
         return Finding("sync", "warn", text, hint, data)
     return Finding("sync", "ok", text, data=data)
 
@@ -212,10 +213,10 @@ def _lock(probe: Path) -> Finding:
     try:
         Lease(probe, "doctor").release()
     except RunBusyError:
-        return Finding("lock", "ok", "works: a second taker is refused", data={"works": True})
+        return Finding("lock", "ok", "works: a second holder is refused", data={"works": True})
     finally:
         first.release()
-    text = "two processes can hold it: a run could be carried on twice"
+    text = "two processes can hold it: a run could be executed twice at once"
     return Finding("lock", "fail", text, "keep the logs on a local disk", {"works": False})
 
 
@@ -225,10 +226,10 @@ def _lock(probe: Path) -> Finding:
 def _collector() -> Iterator[Finding]:
     try:
         config = settings.current()
-    except SettingsError:  # said already
+    except SettingsError:  # reported already
         return
     if not traces_wanted(config):
-        text = "no spans are sent: no variable names an endpoint"
+        text = "not set: no spans are sent"
         hint = f"OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 sends them; {_START}"
         yield Finding("collector", "info", text, hint, {"endpoint": None})
         return
@@ -248,13 +249,13 @@ def _collector() -> Iterator[Finding]:
         yield Finding("collector", "fail", str(error), data={"endpoint": None})
         return
     try:
-        client.send(b"", patience=_WAIT)  # a request without spans: valid, and changes nothing
+        client.send(b"", patience=_WAIT)  # an empty request: valid, without effect
     except SendError as error:
-        text = f"{found.address} takes no spans by {found.protocol}: {error.reason}"
-        hint = f"runs go on without it, and their logs are complete: `send` sends later. {_START}"
+        text = f"{found.address} does not accept spans by {found.protocol}: {error.reason}"
+        hint = f"runs work without it, and `tapps-otel send` sends their spans later. {_START}"
         yield Finding("collector", "warn", text, hint, {**data, "reachable": False})
     else:
-        text = f"{found.address} takes spans by {found.protocol}"
+        text = f"{found.address} accepts spans by {found.protocol}"
         yield Finding("collector", "ok", text, data=data)
     finally:
         client.close()
@@ -265,16 +266,16 @@ def _jaeger() -> Iterator[Finding]:
 
     try:
         given = settings.current().jaeger_url
-    except SettingsError:  # said already
+    except SettingsError:  # reported already
         return
     url = (given or jaeger.STACK_URL).rstrip("/")
-    wrong = jaeger.problem(url)
-    data = {"url": url, "reachable": wrong is None}
-    if wrong is None:
-        yield Finding("jaeger", "ok", f"{url} answers", "`open RUN` leads to a run's trace", data)
+    problem = jaeger.problem(url)
+    data = {"url": url, "reachable": problem is None}
+    if problem is None:
+        yield Finding("jaeger", "ok", f"{url} answers", "`tapps-otel open RUN` opens a run's trace", data)
         return
     hint = f"{_START}; TAPPS_OTEL_JAEGER_URL names another"
-    yield Finding("jaeger", "warn" if given else "info", f"{url}: {wrong}", hint, data)
+    yield Finding("jaeger", "warn" if given else "info", f"{url}: {problem}", hint, data)
 
 
 # -- versions

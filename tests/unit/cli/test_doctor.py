@@ -132,10 +132,10 @@ def test_settings_that_differ_are_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_variable_that_names_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAPPS_OTEL_CI", raising=False)
     monkeypatch.setenv("TAPPS_OTEL_LOGDIR", "x")
-    left_over = found("environment")
+    unknown = found("environment")
 
-    assert left_over.text == "no setting has this name: TAPPS_OTEL_LOGDIR"
-    assert left_over.hint == "is TAPPS_OTEL_LOG_DIR meant?"
+    assert unknown.text == "not a setting: TAPPS_OTEL_LOGDIR"
+    assert unknown.hint == "did you mean TAPPS_OTEL_LOG_DIR?"
 
 
 def test_a_setting_that_cannot_be_is_a_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_collector_that_does_not_answer_is_warned_of(monkeypatch: pytest.Monke
         gone = found("collector")
 
     assert (gone.state, gone.data["reachable"]) == ("warn", False)
-    assert gone.text.startswith(f"127.0.0.1:{port} takes no spans by grpc: ")
+    assert gone.text.startswith(f"127.0.0.1:{port} does not accept spans by grpc: ")
 
 
 def test_exporters_without_an_endpoint_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
