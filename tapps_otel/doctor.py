@@ -92,7 +92,9 @@ def _settings() -> list[Finding]:
         for name, one in settings.Settings.model_fields.items()
         if getattr(current, name) != one.default
     }
-    text = ", ".join(f"{name}={value}" for name, value in changed.items()) or "all have their defaults"
+    text = (
+        ", ".join(f"{name}={value}" for name, value in changed.items()) or "all have their defaults"
+    )
     data = {"changed": {name: str(value) for name, value in changed.items()}, "unknown": unknown}
     found = [Finding("settings", "ok", text, data=data)]
     if not current.enabled:
@@ -272,7 +274,9 @@ def _jaeger() -> Iterator[Finding]:
     problem = jaeger.problem(url)
     data = {"url": url, "reachable": problem is None}
     if problem is None:
-        yield Finding("jaeger", "ok", f"{url} answers", "`tapps-otel open RUN` opens a run's trace", data)
+        yield Finding(
+            "jaeger", "ok", f"{url} answers", "`tapps-otel open RUN` opens a run's trace", data
+        )
         return
     hint = f"{_START}; TAPPS_OTEL_JAEGER_URL names another"
     yield Finding("jaeger", "warn" if given else "info", f"{url}: {problem}", hint, data)

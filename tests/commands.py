@@ -106,11 +106,17 @@ def unstorable() -> object:
     return {"page": {"handle": print}}
 
 
+@step(name="wait")
+async def wait_visibly(seconds: float) -> float:
+    Path("waiting.txt").touch()
+    await asyncio.sleep(seconds)
+    return seconds
+
+
 @workflow
 async def waiting(seconds: float = 30) -> float:
     double(1)
-    Path("waiting.txt").touch()
-    return await wait(seconds)
+    return await wait_visibly(seconds)
 
 
 @workflow
@@ -157,6 +163,15 @@ def child(*arguments: str, **more: str) -> Done:
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has created a file."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:

@@ -36,7 +36,7 @@ def run(shown: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> str:
     return log.stem
 
 
-def test_finished_steps_do_not_run_again(run: str) -> None:
+def test_completed_steps_do_not_run_again(run: str) -> None:
     found = history(run)
     first = [step for step in found.steps if step.attempts[0].execution == 1]
     finished = [step for step in first if step.attempts[0].status == "completed"]
@@ -50,7 +50,7 @@ def test_finished_steps_do_not_run_again(run: str) -> None:
     assert 8 <= len(found.steps) <= 12
 
 
-def test_its_log_is_whole(run: str) -> None:
+def test_its_log_is_intact(run: str) -> None:
     verify(run).raise_if_bad()
 
     assert len(check(LOGS / f"{run}.jsonl")) == history(run).seq
@@ -65,7 +65,7 @@ def test_its_result_is_a_file_that_the_log_names(run: str) -> None:
     assert "## Most alike" in report
 
 
-def test_the_last_screen_is_one_screen(shown: tuple[str, Path], run: str) -> None:
+def test_the_summary_fits_on_one_screen(shown: tuple[str, Path], run: str) -> None:
     head, screen = shown[0].split("\n\n")
     lines = screen.splitlines()
 
@@ -99,11 +99,11 @@ def test_a_picture_replaces_no_file(cli: Cli) -> None:
     done = cli("demo", "--svg", "demo.svg")
 
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: demo.svg: a file of that name is there: name another")
+    assert done.err.startswith("error: demo.svg: a file of that name exists: name another")
     assert Path("demo.svg").read_text() == "mine"
 
 
-def test_the_workflow_without_a_kill_makes_the_same_report(run: str, tmp_path: Path) -> None:
+def test_the_workflow_writes_the_same_report_without_a_kill(run: str, tmp_path: Path) -> None:
     made = tmp_path / "report.md"
     named = survey.options(log_dir=tmp_path)
     result = asyncio.run(named(folder=str(SOURCES), report=str(made)))
@@ -121,7 +121,7 @@ def test_a_log_folder_can_be_given(tmp_path: Path) -> None:
     assert len(list((tmp_path / "logs of it").glob("*.jsonl"))) == 1
 
 
-def test_what_goes_wrong_in_a_child_is_said(tmp_path: Path) -> None:
+def test_a_failure_of_the_child_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = child("demo", "--log-dir", "file")
 

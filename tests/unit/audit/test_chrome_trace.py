@@ -38,7 +38,7 @@ def test_every_span_is_a_slice_with_its_times_and_ids(run: str) -> None:
         assert one.args["tapps.workflow.id"] == run
 
 
-def test_steps_side_by_side_have_lanes_and_what_they_call_is_with_them(run: str) -> None:
+def test_parallel_steps_have_lanes_with_what_they_call(run: str) -> None:
     trace = trace_of(exported("chrome-trace"))
     writes = {one.args["span_id"]: one.tid for one in trace.named("step write")}
 
@@ -50,7 +50,7 @@ def test_steps_side_by_side_have_lanes_and_what_they_call_is_with_them(run: str)
     assert trace.named("workflow report")[0].tid == min(trace.threads)
 
 
-def test_failures_and_what_happened_on_the_way_are_shown(run: str) -> None:
+def test_failures_and_span_events_are_shown(run: str) -> None:
     trace = trace_of(exported("chrome-trace"))
     failed = [one for one in trace.slices if one.args["status"] == "ERROR"]
 
@@ -129,7 +129,7 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(histories())
-def test_whatever_ran_when_a_viewer_can_draw_it(events: list[dict[str, Any]]) -> None:
+def test_any_timing_can_be_drawn_by_a_viewer(events: list[dict[str, Any]]) -> None:
     forge(Path("logs"), "r", events)
     trace = trace_of(exported("chrome-trace"))
 
@@ -162,14 +162,14 @@ def read_one(**otel: Any) -> Trace:
         ("\x1b]0;x\x07</script>\u2028", "\x1b]0;x\x07</script>\u2028"),
     ],
 )
-def test_values_are_such_as_every_viewer_reads(value: Any, shown: Any) -> None:
+def test_values_can_be_read_by_every_viewer(value: Any, shown: Any) -> None:
     trace = read_one(attributes={"x": value}, events=[["e", T0 + 6, {"x": value}]])
 
     assert trace.slices[0].args["x"] == shown
     assert trace.instants[0]["args"]["x"] == shown
 
 
-def test_huge_text_is_cut_and_says_so() -> None:
+def test_huge_text_is_cut_and_marked() -> None:
     args = read_one(attributes={"x": "y" * 500_000}).slices[0].args
 
     assert len(args["x"]) < 33_000
@@ -193,7 +193,7 @@ def test_a_span_from_before_the_run_began_is_not_before_zero() -> None:
         {"events": [[["e"], 1, {}]]},
     ],
 )
-def test_a_span_that_cannot_be_written_is_told_and_the_others_are_there(otel: Any) -> None:
+def test_a_span_that_cannot_be_encoded_is_reported_and_the_others_are_written(otel: Any) -> None:
     start = {"event_type": "workflow_start", "timestamp": clock.timestamp(T0)}
     events = [captured(n, n, n + 1, 0, otel=otel if n == 2 else {}) for n in range(1, 5)]
     forge(Path("logs"), "r", [start, *events])
@@ -206,7 +206,7 @@ def test_a_span_that_cannot_be_written_is_told_and_the_others_are_there(otel: An
 
 
 @pytest.mark.parametrize("depth", [30, 150, 300, 450])
-def test_depth_without_end_is_no_crash(depth: int) -> None:
+def test_endless_nesting_does_not_crash(depth: int) -> None:
     deep = json.loads('{"m":{"a":' * depth + "1" + "}}" * depth)
     start = {"event_type": "workflow_start", "timestamp": clock.timestamp(T0)}
     events = [captured(1, 1, 2, 0, otel={"attributes": {"x": deep}}), captured(2, 2, 3, 0)]

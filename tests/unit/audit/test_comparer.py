@@ -87,7 +87,7 @@ def rechained(lines: list[bytes], workflow_id: str = "r") -> bytes:
 # ---------------------------------------------------------------- what agrees
 
 
-def test_a_run_agrees_with_what_was_sent_of_it(kept: Requests) -> None:
+def test_a_run_is_equal_to_its_sent_spans(kept: Requests) -> None:
     report = verify("r", against=FILE)
     found = report.against
 
@@ -99,7 +99,7 @@ def test_a_run_agrees_with_what_was_sent_of_it(kept: Requests) -> None:
     report.raise_if_bad()
 
 
-def test_order_and_batches_are_the_stores_own(kept: Requests) -> None:
+def test_order_and_batches_do_not_matter(kept: Requests) -> None:
     def shuffled(request: dict[str, Any]) -> dict[str, Any]:
         span = span_of(request)
         for described in (span, *span["events"], request["resourceSpans"][0]["resource"]):
@@ -112,18 +112,18 @@ def test_order_and_batches_are_the_stores_own(kept: Requests) -> None:
     assert against([whole, {"resourceSpans": []}]).ok
 
 
-def test_identical_copies_are_no_problem(kept: Requests) -> None:
+def test_identical_copies_are_not_a_problem(kept: Requests) -> None:
     assert against(kept + kept).ok
 
 
-def test_numbers_may_stand_as_numbers(kept: Requests) -> None:
+def test_integers_may_be_json_numbers(kept: Requests) -> None:
     text = re.sub(r'"(intValue|\w+UnixNano)": "(\d+)"', r'"\1": \2', FILE.read_text("utf-8"))
     FILE.write_text(text, "utf-8")
 
     assert verify("r", against=FILE).ok
 
 
-def test_spans_that_are_not_the_logs_business_are_passed_over(kept: Requests) -> None:
+def test_spans_of_other_runs_and_libraries_are_ignored(kept: Requests) -> None:
     marker, library, other = copy.deepcopy(kept[1:4])
     of_scope = library["resourceSpans"][0]["scopeSpans"][0]
     for number, request in enumerate((marker, library, other)):
@@ -135,7 +135,7 @@ def test_spans_that_are_not_the_logs_business_are_passed_over(kept: Requests) ->
     assert against([*kept, marker, library, other]).ok
 
 
-def test_two_runs_in_one_trace_are_told_apart() -> None:
+def test_two_runs_in_one_trace_are_distinguished() -> None:
     caller = SpanContext(7, 7, is_remote=True, trace_flags=TraceFlags(1))
     with trace.use_span(NonRecordingSpan(caller)):
         go(small, workflow_id="r")
@@ -148,7 +148,7 @@ def test_two_runs_in_one_trace_are_told_apart() -> None:
     assert only_problem(against(others)).startswith("4 spans are not there, of 4: ")
 
 
-def test_a_killed_run_agrees_with_what_was_sent_before_and_after_its_resume() -> None:
+def test_a_killed_run_is_equal_to_its_spans_before_and_after_its_resume() -> None:
     @workflow
     def slow() -> int:
         return double(double(1))
@@ -166,7 +166,7 @@ def test_a_killed_run_agrees_with_what_was_sent_before_and_after_its_resume() ->
     assert not against(sent).ok  # the second execution was not sent
 
 
-def test_a_run_that_goes_on_misses_nothing_yet() -> None:
+def test_a_run_in_progress_has_no_missing_spans() -> None:
     seen: list[VerifyReport] = []
 
     @step
@@ -190,7 +190,7 @@ def test_a_run_that_goes_on_misses_nothing_yet() -> None:
     assert "no span there confirms the log's lines after seq 0" in sent.notes
 
 
-def test_spans_that_a_library_ended_after_the_run_vouch_for_themselves(kept: Requests) -> None:
+def test_spans_ended_after_the_run_need_no_head(kept: Requests) -> None:
     with writing(LOG, "r") as writer:
         writer.append(captured(span_of(kept[3])))
     late = against(requests_of(LOGS, "r"))
@@ -239,7 +239,7 @@ def test_a_log_rewritten_with_a_chain_that_holds_is_found(kept: Requests) -> Non
     )
 
 
-def test_a_run_begun_anew_under_an_old_id_is_found(kept: Requests) -> None:
+def test_a_new_run_under_an_old_id_is_found(kept: Requests) -> None:
     LOG.unlink()
     go(small)
     report = against([*kept, *requests_of(LOGS, "r")])
@@ -248,7 +248,7 @@ def test_a_run_begun_anew_under_an_old_id_is_found(kept: Requests) -> None:
     assert any("4 spans are there and not in the log" in problem for problem in report.problems)
 
 
-def test_damage_is_told_apart_from_differences(kept: Requests) -> None:
+def test_damage_is_distinguished_from_differences(kept: Requests) -> None:
     LOG.write_bytes(LOG.read_bytes().replace(b'"double"', b'"treble"'))
     report = verify("r", against=FILE)
 
@@ -335,7 +335,7 @@ def test_what_differs_is_named(
     assert said in only_problem(report)
 
 
-def test_a_value_of_another_type_is_another_value(kept: Requests) -> None:
+def test_values_of_different_types_differ(kept: Requests) -> None:
     value = attributes_of(span_of(kept[1]))["tapps.attempt"]
     value.clear()
     value["doubleValue"] = 1
@@ -385,7 +385,7 @@ def test_a_span_with_two_contents_is_found_whichever_comes_first(kept: Requests)
         )
 
 
-def test_many_differences_are_counted_and_the_first_ones_told() -> None:
+def test_many_differences_are_counted_and_the_first_listed() -> None:
     @workflow
     def many() -> None:
         for number in range(30):
@@ -422,7 +422,7 @@ def beside(kept: Requests) -> Path:
     return path
 
 
-def test_a_log_beside_is_checked_and_compared_too(kept: Requests, beside: Path) -> None:
+def test_a_side_log_is_checked_and_compared(kept: Requests, beside: Path) -> None:
     whole = against(requests_of(LOGS, "r"))
     without = against(kept)
 
@@ -432,7 +432,7 @@ def test_a_log_beside_is_checked_and_compared_too(kept: Requests, beside: Path) 
     assert only_problem(without).startswith("1 span is not there, of 5: SELECT (span 5555")
 
 
-def test_damage_in_a_log_beside_names_the_file(kept: Requests, beside: Path, cli: Cli) -> None:
+def test_damage_in_a_side_log_names_the_file(kept: Requests, beside: Path, cli: Cli) -> None:
     beside.write_bytes(beside.read_bytes().replace(b"SELECT", b"DELETE"))
     report = verify("r")
 
@@ -442,9 +442,7 @@ def test_damage_in_a_log_beside_names_the_file(kept: Requests, beside: Path, cli
     assert cli("verify", "--all").code == 1
 
 
-def test_a_run_of_which_only_a_log_beside_is_left_is_found(
-    kept: Requests, beside: Path, cli: Cli
-) -> None:
+def test_a_run_with_only_a_side_log_is_found(kept: Requests, beside: Path, cli: Cli) -> None:
     LOG.unlink()
     done = cli("verify", "--all")
     (shown,) = json.loads(cli("verify", "--all", "--json").out)
@@ -458,7 +456,7 @@ def test_a_run_of_which_only_a_log_beside_is_left_is_found(
 # ---------------------------------------------------------------- by the command line
 
 
-def test_the_command_says_what_agrees(kept: Requests, cli: Cli) -> None:
+def test_the_command_shows_agreement(kept: Requests, cli: Cli) -> None:
     done = cli("verify", "r", "--against", str(FILE))
     shown = json.loads(cli("verify", "--all", "--against", str(FILE), "--json").out)[0]["against"]
 
@@ -468,7 +466,7 @@ def test_the_command_says_what_agrees(kept: Requests, cli: Cli) -> None:
     assert [head["ok"] for head in shown["heads"]] == [True]
 
 
-def test_the_command_says_what_differs(kept: Requests, cli: Cli) -> None:
+def test_the_command_shows_differences(kept: Requests, cli: Cli) -> None:
     span_of(kept[1])["name"] = "step \x1b[31mtreble"
     del kept[0]
     keep(FILE, kept)
@@ -500,7 +498,7 @@ def test_the_command_says_what_differs(kept: Requests, cli: Cli) -> None:
         ("\0\n", "line 1 is not OTLP JSON"),
     ],
 )
-def test_a_file_that_is_no_otlp_is_refused_with_the_line(
+def test_a_file_that_is_not_otlp_is_refused_with_the_line(
     kept: Requests, cli: Cli, text: str, said: str
 ) -> None:
     FILE.write_text(text, "utf-8")
@@ -520,14 +518,14 @@ def test_a_file_that_is_no_otlp_is_refused_with_the_line(
         ("attributes", {"x": 1}),
     ],
 )
-def test_a_span_that_otlp_has_not_is_refused(kept: Requests, field: str, value: Any) -> None:
+def test_a_span_outside_otlp_is_refused(kept: Requests, field: str, value: Any) -> None:
     span_of(kept[1])[field] = value
 
     with pytest.raises(SpansError, match="line 2 is not OTLP JSON"):
         against(kept)
 
 
-def test_values_nested_too_deep_are_refused(kept: Requests) -> None:
+def test_values_nested_too_deeply_are_refused(kept: Requests) -> None:
     span_of(kept[1])["attributes"][0]["value"] = "HERE"
     keep(FILE, kept)
     deep = '{"arrayValue":{"values":[' * 50_000 + "{}" + "]}}" * 50_000
@@ -547,7 +545,7 @@ def test_a_line_that_is_too_long_is_refused(
         verify("r", against=FILE)
 
 
-def test_what_a_file_has_of_other_traces_takes_no_memory(kept: Requests) -> None:
+def test_spans_of_other_traces_take_no_memory(kept: Requests) -> None:
     others = copy.deepcopy(kept[1])
     others["resourceSpans"][0]["scopeSpans"][0]["scope"]["name"] = "httpx"
     span_of(others)["traceId"] = "f" * 32
@@ -565,12 +563,12 @@ def test_what_a_file_has_of_other_traces_takes_no_memory(kept: Requests) -> None
     assert peak < 2 << 20
 
 
-def test_the_runs_own_log_is_no_file_of_spans(kept: Requests) -> None:
+def test_the_runs_own_log_is_not_a_file_of_spans(kept: Requests) -> None:
     with pytest.raises(SpansError, match="it has no `resourceSpans`"):
         verify("r", against=LOG)
 
 
-def test_a_last_line_that_is_being_written_is_passed_over(kept: Requests) -> None:
+def test_an_incomplete_last_line_is_skipped(kept: Requests) -> None:
     FILE.write_bytes(FILE.read_bytes() + b'{"resourceSpans": [{"res')
     report = verify("r", against=FILE)
 

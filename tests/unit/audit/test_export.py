@@ -79,7 +79,7 @@ def taken(export: Export) -> tuple[str, Exception | None]:
 
 
 @every_format
-def test_what_stands_before_damage_is_exported_whole(form: Format) -> None:
+def test_everything_before_the_damage_is_exported(form: Format) -> None:
     damage(forge(Path("logs"), "r", steps(300)), 501)
     export = Export(STORE, "r", form)
     text, error = taken(export)
@@ -90,13 +90,13 @@ def test_what_stands_before_damage_is_exported_whole(form: Format) -> None:
 
 
 @every_format
-def test_a_run_that_is_not_there_is_an_error(form: Format) -> None:
+def test_an_unknown_run_is_an_error(form: Format) -> None:
     with pytest.raises(RunNotFoundError, match="no run 'r'"):
         list(Export(STORE, "r", form))
 
 
 @every_format
-def test_a_file_that_is_not_ours_is_no_run(form: Format) -> None:
+def test_a_file_of_another_program_is_not_a_run(form: Format) -> None:
     Path("logs").mkdir()
     Path("logs/r.jsonl").write_text('{"some": "thing"}\n')
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_ours_is_no_run(form: Format) -> None:
 
 
 @every_format
-def test_a_log_that_is_empty_is_a_run_without_content(form: Format) -> None:
+def test_an_empty_log_is_a_run_without_content(form: Format) -> None:
     Path("logs").mkdir()
     Path("logs/r.jsonl").touch()
     text, error = taken(Export(STORE, "r", form))
@@ -114,13 +114,13 @@ def test_a_log_that_is_empty_is_a_run_without_content(form: Format) -> None:
     assert read(form, text) == 0
 
 
-def test_a_format_that_is_none_is_refused() -> None:
+def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="'xml' is not one of otlp-json, chrome-trace, csv"):
         Export(STORE, "r", "xml")  # type: ignore[arg-type]
 
 
 @every_format
-def test_a_run_that_is_going_on_is_exported_as_far_as_it_has_ended(form: Format) -> None:
+def test_of_a_run_in_progress_what_has_ended_is_exported(form: Format) -> None:
     forge(Path("logs"), "r", list(steps(3))[:-2])
     held = lease.Lease(STORE.lease_path("r"), "r")
     export = Export(STORE, "r", form)
@@ -135,7 +135,7 @@ def test_a_run_that_is_going_on_is_exported_as_far_as_it_has_ended(form: Format)
 
 
 @every_format
-def test_of_a_run_that_was_killed_what_was_open_is_there_too(form: Format) -> None:
+def test_of_a_killed_run_open_spans_are_exported_too(form: Format) -> None:
     path = forge(Path("logs"), "r", list(steps(3))[:-2])
     with path.open("ab") as file:
         file.write(b'{"v":1,"seq":7,"ev')
@@ -146,7 +146,7 @@ def test_of_a_run_that_was_killed_what_was_open_is_there_too(form: Format) -> No
 
 
 @every_format
-def test_logs_beside_the_run_s_own_are_exported_too(form: Format) -> None:
+def test_side_logs_are_exported_too(form: Format) -> None:
     forge(Path("logs"), "r", steps(2))
     path = Path("logs/r+0123abcd.jsonl")
     span = {"event_type": "span", "name": "GET", "trace_id": TRACE, "otel": {}}
@@ -162,7 +162,7 @@ def test_logs_beside_the_run_s_own_are_exported_too(form: Format) -> None:
 
 
 @every_format
-def test_a_log_of_a_newer_format_is_not_guessed_at(form: Format) -> None:
+def test_a_log_of_a_newer_format_is_refused(form: Format) -> None:
     Path("logs").mkdir()
     Path("logs/r.jsonl").write_text('{"v":2,"seq":1,"x":1}\n')
     text, error = taken(Export(STORE, "r", form))
@@ -204,7 +204,7 @@ def log() -> Path:
 
 
 @every_format
-def test_a_file_holds_what_the_export_says(log: Path, form: Format) -> None:
+def test_a_file_has_the_text_of_the_export(log: Path, form: Format) -> None:
     exported(form=form)
 
     assert Path("out").read_bytes() == "".join(Export(STORE, "r", form)).encode()
@@ -212,7 +212,7 @@ def test_a_file_holds_what_the_export_says(log: Path, form: Format) -> None:
     assert names() == ["logs", "out"]
 
 
-def test_a_file_that_is_there_is_kept(log: Path) -> None:
+def test_an_existing_file_is_kept(log: Path) -> None:
     Path("out").write_text("mine")
     with pytest.raises(FileExistsError, match="a file of that name exists: 'out'"):
         exported()
@@ -222,7 +222,7 @@ def test_a_file_that_is_there_is_kept(log: Path) -> None:
     assert Path("out").read_text().startswith("seq,")
 
 
-def test_a_file_that_came_up_meanwhile_is_kept(log: Path) -> None:
+def test_a_file_created_meanwhile_is_kept(log: Path) -> None:
     class Slow(Export):
         def __iter__(self) -> Iterator[str]:
             yield from super().__iter__()
@@ -236,7 +236,7 @@ def test_a_file_that_came_up_meanwhile_is_kept(log: Path) -> None:
 
 
 @pytest.mark.parametrize("made", ["folder", "fifo", "link"])
-def test_nothing_but_a_file_is_replaced(log: Path, made: str) -> None:
+def test_only_a_regular_file_is_replaced(log: Path, made: str) -> None:
     if made == "folder":
         Path("out").mkdir()
     elif made == "fifo":
@@ -262,14 +262,14 @@ def test_no_log_is_ever_replaced(log: Path) -> None:
     assert Path("logs/r.csv").read_text().startswith("seq,")
 
 
-def test_a_folder_that_is_not_there_is_named_and_not_made(log: Path) -> None:
+def test_a_missing_folder_is_named_and_not_created(log: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'no/out'"):
         exported("no/out")
 
     assert names() == ["logs"]
 
 
-def test_damage_leaves_a_file_of_what_stands_before_it(log: Path) -> None:
+def test_damage_leaves_a_file_of_what_comes_before_it(log: Path) -> None:
     damage(log, 7)
     with pytest.raises(LogDamagedError, match="where seq 8 was expected"):
         exported(form="otlp-json")
@@ -277,7 +277,7 @@ def test_damage_leaves_a_file_of_what_stands_before_it(log: Path) -> None:
     assert read("otlp-json", Path("out").read_text()) == 3
 
 
-def test_without_anything_before_the_damage_there_is_no_file(log: Path) -> None:
+def test_with_nothing_before_the_damage_there_is_no_file(log: Path) -> None:
     damage(log, 0)
     with pytest.raises(LogDamagedError):
         exported()
@@ -285,7 +285,7 @@ def test_without_anything_before_the_damage_there_is_no_file(log: Path) -> None:
     assert names() == ["logs"]
 
 
-def test_a_disk_that_is_full_leaves_no_half_file(log: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(log: Path) -> None:
     with log_files.use(FaultyFiles("sync")), pytest.raises(OSError, match="No space"):
         exported()
 
@@ -307,7 +307,7 @@ save(Dying(Store(Path("logs")), "r", "csv"), Path("out"))
 """
 
 
-def test_a_kill_leaves_no_half_file_under_the_name(log: Path) -> None:
+def test_a_kill_leaves_no_partial_file_under_the_name(log: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], env=environment(), check=False)
 
     assert done.returncode == -9

@@ -98,7 +98,7 @@ HINT = "Give the address of a Jaeger, with its path prefix if it has one"
         (200, {}, b"\xff\xfe", "line 1 is not OTLP JSON"),
     ],
 )
-def test_an_answer_that_is_no_jaegers_is_said(
+def test_an_answer_of_another_server_is_an_error(
     answering: tuple[str, type[Answering]],
     code: int,
     headers: dict[str, str],
@@ -113,7 +113,7 @@ def test_an_answer_that_is_no_jaegers_is_said(
     assert said in text
 
 
-def test_a_trace_that_it_does_not_know_is_missing_whole(
+def test_all_spans_of_an_unknown_trace_are_missing(
     answering: tuple[str, type[Answering]],
 ) -> None:
     address, answer = answering
@@ -126,7 +126,7 @@ def test_a_trace_that_it_does_not_know_is_missing_whole(
     assert asked.startswith("/jaeger/api/v3/traces/")
 
 
-def test_an_answer_that_is_too_long_is_refused(
+def test_a_response_that_is_too_long_is_refused(
     answering: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaeger_store, "_MOST_BYTES", 1 << 20)
@@ -136,7 +136,7 @@ def test_an_answer_that_is_too_long_is_refused(
     assert refusal(address).endswith("its response has more than 1 MiB")
 
 
-def test_an_answer_that_takes_too_long_is_refused(
+def test_a_response_that_takes_too_long_is_refused(
     answering: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaeger_store, "_TOTAL_TIMEOUT", 0)
@@ -146,7 +146,7 @@ def test_an_answer_that_takes_too_long_is_refused(
     assert refusal(address).endswith("its response takes more than 0 s")
 
 
-def test_who_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaeger_store, "_READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # it never accepts
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -154,7 +154,7 @@ def test_who_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         assert refusal(address) == f"cannot read spans from {address}: it does not answer in time"
 
 
-def test_nobody_there_is_said_in_plain_words(cli: Cli) -> None:
+def test_no_server_is_a_plain_error(cli: Cli) -> None:
     go(small)
     with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
         bound.bind(("127.0.0.1", 0))
@@ -167,7 +167,7 @@ def test_nobody_there_is_said_in_plain_words(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://", "http://a:b:c", "http://[::1", "HTTP://x:99999999"])
-def test_an_address_that_is_none_is_said(address: str) -> None:
+def test_an_invalid_address_is_an_error(address: str) -> None:
     assert "cannot read spans from " in refusal(address)
 
 
@@ -178,7 +178,7 @@ def test_a_password_is_not_shown() -> None:
     assert text.startswith("cannot read spans from http://127.0.0.1:1/x: ")
 
 
-def test_the_trace_of_a_log_cannot_lead_elsewhere(
+def test_a_logs_trace_id_cannot_change_the_address(
     answering: tuple[str, type[Answering]],
 ) -> None:
     address, answer = answering

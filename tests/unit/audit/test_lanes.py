@@ -43,7 +43,7 @@ def anything(draw: st.DrawFn) -> list[Span]:
 @pytest.mark.slow
 @settings(max_examples=400)
 @given(anything(), st.data())
-def test_whatever_comes_spans_of_one_lane_nest(spans: list[Span], data: st.DataObject) -> None:
+def test_spans_of_one_lane_nest_in_any_order(spans: list[Span], data: st.DataObject) -> None:
     lanes, placed = new(), {}
     for span_id, parent, *_ in data.draw(st.permutations(spans)):
         if data.draw(st.booleans()):
@@ -67,7 +67,7 @@ def play(*moments: str) -> Placed:
     return placed
 
 
-def test_one_after_the_other_is_one_lane() -> None:
+def test_sequential_spans_share_a_lane() -> None:
     placed = play("+r", "+r/a", "+r/a/x", "-r/a/x", "-r/a", "+r/b", "-r/b", "-r")
 
     assert set(placed.values()) == {1}
@@ -85,7 +85,7 @@ def test_parallel_steps_have_a_lane_each_with_what_they_call() -> None:
     assert {placed[name] for name in ("r/b", "r/b/x", "r/b/y")} == {2}
 
 
-def test_a_lane_is_used_again_when_it_is_free() -> None:
+def test_a_free_lane_is_reused() -> None:
     pairs = [
         moment for n in range(50) for moment in (f"+r/a{n}", f"+r/b{n}", f"-r/a{n}", f"-r/b{n}")
     ]
@@ -94,13 +94,13 @@ def test_a_lane_is_used_again_when_it_is_free() -> None:
     assert set(placed.values()) == {1, 2}
 
 
-def test_what_outlives_its_parent_does_not_stand_in_its_lane() -> None:
+def test_a_span_that_outlives_its_parent_gets_another_lane() -> None:
     placed = play("+r", "+r/a", "+r/a/x", "-r/a", "-r/a/x", "-r")
 
     assert placed["r/a"] != placed["r/a/x"]
 
 
-def test_what_was_not_seen_to_start_stands_under_its_parent_too() -> None:
+def test_a_span_without_a_start_shares_its_parents_lane() -> None:
     lanes = new()
     lanes.begin("step", None)
 
@@ -108,7 +108,7 @@ def test_what_was_not_seen_to_start_stands_under_its_parent_too() -> None:
     assert lanes.place("other call", "step", 16, 18) == lanes.place("step", None, 10, 20) == 1
 
 
-def test_what_is_held_does_not_grow() -> None:
+def test_memory_does_not_grow_with_the_spans() -> None:
     lanes = new()
     lanes.begin("root", None)
     for n in range(1000):
@@ -122,7 +122,7 @@ def test_what_is_held_does_not_grow() -> None:
     assert lanes.place("root", None, 0, 10_020) == 1
 
 
-def test_more_lanes_than_are_looked_through_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_stay_apart_beyond_the_searched_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_LANES", 5)
     spans: list[Span] = [(str(n), None, n, 100 + n) for n in range(50)]
     lanes = new()

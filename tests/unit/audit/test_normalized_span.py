@@ -117,7 +117,7 @@ def from_json(*requests: Any) -> list[NormalizedSpan]:
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(REQUESTS)
-def test_bytes_and_json_mean_the_same(request: ExportTraceServiceRequest) -> None:
+def test_protobuf_and_json_are_normalized_alike(request: ExportTraceServiceRequest) -> None:
     read, written = from_json(as_json(request)), from_bytes(request)
 
     assert [one.digest() for one in read] == [one.digest() for one in written]
@@ -132,7 +132,7 @@ FIELDS = sorted({field.name for field in Span.DESCRIPTOR.fields} - {"trace_id", 
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(SPANS, SPANS, st.sampled_from(FIELDS))
-def test_one_field_that_is_not_the_same_is_said(one: Span, another: Span, field: str) -> None:
+def test_one_different_field_is_described(one: Span, another: Span, field: str) -> None:
     mixed = Span()
     mixed.CopyFrom(one)
     mixed.ClearField(field)  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ def test_one_field_that_is_not_the_same_is_said(one: Span, another: Span, field:
     assert bool(list(differences(first, second))) is (first.digest() != second.digest())
 
 
-def test_an_answer_of_jaegers_is_the_same_inside_a_result() -> None:
+def test_a_response_of_jaeger_has_the_request_in_its_result() -> None:
     span = {"traceId": "AB" * 16, "spanId": "cd" * 8, "name": "x"}
     request = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
 

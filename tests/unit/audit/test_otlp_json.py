@@ -51,7 +51,7 @@ def test_a_line_is_the_request_that_is_sent(run: str) -> None:
     assert requests(text) == sent()
 
 
-def test_a_line_is_written_as_the_standard_asks(run: str) -> None:
+def test_a_line_follows_the_standard(run: str) -> None:
     (line,) = lines(exported("otlp-json"))
     (of_resource,) = strict(line)["resourceSpans"]
     (of_scope,) = of_resource["scopeSpans"]
@@ -87,7 +87,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     st.lists(st.tuples(st.text(), st.dictionaries(st.text(min_size=1), VALUES))),
     st.sampled_from([[0, None], [1, None], [2, "wrong\u2028\x07"]]),
 )
-def test_whatever_a_span_holds_the_line_says_it_to_the_byte(
+def test_a_line_has_everything_of_its_spans_to_the_byte(
     attributes: dict[str, Any], events: Sequence[tuple[str, dict[str, Any]]], status: list[Any]
 ) -> None:
     otel = {
@@ -110,7 +110,7 @@ def test_whatever_a_span_holds_the_line_says_it_to_the_byte(
     assert all(line.isprintable() for line in text[:-1].split("\n"))
 
 
-def test_what_json_has_no_number_for_is_written_as_the_standard_asks() -> None:
+def test_special_numbers_follow_the_standard() -> None:
     packed = {name: pack(float(name)) for name in ("nan", "inf", "-inf")}
     forge(Path("logs"), "r", [START, captured(otel={"attributes": packed})])
     text = exported("otlp-json")
@@ -139,7 +139,7 @@ def steps(count: int, text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["x" * 30_000, "\u2028" * 30_000, "é" * 30_000])
-def test_no_line_is_longer_than_a_collector_reads(text: str) -> None:
+def test_no_line_is_too_long_for_a_collector(text: str) -> None:
     forge(Path("logs"), "r", steps(50, text))
     made = lines(exported("otlp-json"))
 
@@ -158,7 +158,7 @@ def _ids(text: str) -> list[str]:
     ]
 
 
-def test_a_span_that_is_longer_alone_stands_alone() -> None:
+def test_a_span_that_is_too_long_has_a_line_of_its_own() -> None:
     huge = {"attributes": {"x": "y" * MOST_BYTES}}
     store = Store(Path("logs"))
     store.blobs_folder("r").mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_a_span_that_is_longer_alone_stands_alone() -> None:
         (captured(otel={"kind": 77}), "this span cannot be rebuilt"),
     ],
 )
-def test_a_span_that_cannot_be_written_is_told_and_the_others_are_there(
+def test_a_span_that_cannot_be_encoded_is_reported_and_the_others_are_written(
     bad: dict[str, Any], said: str
 ) -> None:
     good = [captured(f"good {n}", span_id=f"{n:016x}") for n in range(1, 6)]
@@ -208,7 +208,7 @@ def test_a_span_that_cannot_be_written_is_told_and_the_others_are_there(
 @pytest.mark.parametrize(
     "value", [{"i": str(2**70)}, "\udfff", {"m": {"a": {"i": str(-(2**64))}}}, [{"i": str(2**63)}]]
 )
-def test_an_attribute_that_cannot_be_written_is_told_and_the_span_is_there(
+def test_an_attribute_that_cannot_be_encoded_is_reported_and_the_span_is_written(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = captured("odd", otel={"attributes": {"bad\x1b": value, "fine": 1}})
@@ -228,7 +228,7 @@ def test_an_attribute_that_cannot_be_written_is_told_and_the_span_is_there(
 
 
 @pytest.mark.parametrize("depth", [30, 90, 150, 250, 400])
-def test_depth_without_end_is_no_crash(depth: int) -> None:
+def test_endless_nesting_does_not_crash(depth: int) -> None:
     value: Any = 1
     for _ in range(depth):
         value = {"m": {"a": value}}

@@ -48,7 +48,7 @@ def test_every_event_is_a_row_in_the_order_of_the_log(run: str) -> None:
             assert len(rest) == 9
 
 
-def test_what_begins_like_a_formula_is_text(run: str) -> None:
+def test_text_that_begins_like_a_formula_stays_text(run: str) -> None:
     rows = table()
 
     assert {row["action"] for row in rows} == {"", "'-write"}
@@ -81,7 +81,7 @@ def test_what_begins_like_a_formula_is_text(run: str) -> None:
         (None, ""),
     ],
 )
-def test_a_cell_holds_text_and_nothing_else(said: object, shown: str) -> None:
+def test_a_cell_has_only_text(said: object, shown: str) -> None:
     error = {"type": said, "message": said}
     forge(Path("logs"), "r", [{"event_type": "step_fail", "step_id": "s", "error": error}])
     (row,) = table()
@@ -120,7 +120,7 @@ def test_a_question_is_a_reason_and_artifacts_are_counted() -> None:
     ]
 
 
-def test_huge_text_is_cut_and_says_so() -> None:
+def test_huge_text_is_cut_and_marked() -> None:
     forge(Path("logs"), "r", [{"event_type": "annotation", "name": "x" * 500_000}])
     (row,) = table()
 

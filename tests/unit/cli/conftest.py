@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import FLOW
+from commands import FLOW, LOGS, Cli, child
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +26,21 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
     assert signal.getsignal(signal.SIGINT) is sigint
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def runs(cli: Cli) -> None:
+    """Three runs: completed, failed, completed."""
+    cli("run", "flow.py:small", "--id", "one")
+    cli("run", "flow.py:failing", "--id", "two")
+    cli("run", "flow.py:wide", "--id", "three")
+    for age, name in enumerate(("three", "two", "one")):
+        at = 1_763_000_000 - 3600 * age
+        os.utime(LOGS / f"{name}.jsonl", (at, at))
+
+
+@pytest.fixture
+def shop() -> Path:
+    """The log of a run that was killed inside its payment."""
+    assert child("run", "flow.py:shop", "--id", "s", "-q").code == -signal.SIGKILL
+    return LOGS / "s.jsonl"

@@ -56,7 +56,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert ("--json" in done.out) == (name in {"list", "show", "verify", "send", "doctor"})
 
 
-def test_without_arguments_it_is_help(cli: Cli) -> None:
+def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
     assert "Commands:" in cli().err + cli().out
 
 
@@ -74,11 +74,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr == "[]\n"
 
 
-def test_the_version_is_said() -> None:
+def test_the_version_is_shown() -> None:
     assert child("--version").out.startswith("tapps-otel ")
 
 
-def test_it_is_a_module_too() -> None:
+def test_it_runs_as_a_module() -> None:
     done = child("list", "--log-dir", "nowhere")
 
     assert done.code == 0
@@ -93,7 +93,7 @@ def test_every_error_has_an_exit_code() -> None:
         assert codes.code_of(made) in codes.MEANINGS
 
 
-def test_a_mistake_of_ours_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise KeyError("x\x1b")
 
@@ -116,7 +116,7 @@ def test_a_mistake_of_ours_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch
         ("", "tapps-otel resume a"),
     ],
 )
-def test_commands_to_type_are_called_as_this_one_was(
+def test_suggested_commands_are_called_as_this_one_was(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, called: str, shown: str
 ) -> None:
     monkeypatch.setenv("PATH", f"/usr/bin{os.pathsep}/on/the/path")

@@ -26,13 +26,13 @@ def found(name: str, **options: Path) -> Finding:
     return next(one for one in examine(**options) if one.name == name)
 
 
-def test_a_sound_machine_has_no_problem(cli: Cli) -> None:
+def test_a_healthy_machine_has_no_problem(cli: Cli) -> None:
     done = cli("doctor")
     shown = json.loads(cli("doctor", "--json").out)
 
     assert done.code == 0
     assert "✓ lock" in done.out
-    assert "· collector    no spans are sent" in done.out
+    assert "· collector    not set: no spans are sent" in done.out
     assert shown["ok"]
     data = {one["name"]: one["data"] for one in shown["checks"]}
     assert data["sync"]["median_us"] > 0
@@ -70,7 +70,7 @@ def test_the_file_system_is_that_of_the_innermost_mount(path: str, kind: str) ->
     [("ext4", "ok"), ("nfs4", "warn"), ("cifs", "warn"), ("9p", "warn"), ("fuse.sshfs", "warn"),
      ("fuseblk", "warn"), ("tmpfs", "warn"), (None, "info")],
 )  # fmt: skip
-def test_file_systems_that_do_not_hold_a_promise_are_warned_of(
+def test_unreliable_file_systems_get_a_warning(
     monkeypatch: pytest.MonkeyPatch, kind: str | None, state: str
 ) -> None:
     table = None if kind is None else f"1 0 8:1 / / rw - {kind} /dev/x rw\n"
@@ -86,15 +86,13 @@ def test_a_folder_that_cannot_be_written_to_is_a_failure(cli: Cli) -> None:
 
     assert done.code == 1
     assert "✗ log folder" in done.out
-    assert "--log-dir or TAPPS_OTEL_LOG_DIR" in done.out
+    assert "(--log-dir, TAPPS_OTEL_LOG_DIR)" in done.out
 
 
 @pytest.mark.parametrize(
     ("call", "name"), [("sync", "sync"), ("lock", "lock"), ("free_bytes", "free space")]
 )
-def test_a_part_that_does_not_work_is_a_failure_and_the_rest_is_checked(
-    tmp_path: Path, call: str, name: str
-) -> None:
+def test_a_failed_check_does_not_stop_the_others(tmp_path: Path, call: str, name: str) -> None:
     with _files.use(FaultyFiles(call)):
         states = {one.name: one.state for one in examine(tmp_path)}
 
@@ -111,7 +109,7 @@ def test_a_lock_that_two_can_hold_is_a_failure(
     assert found("lock", log_dir=tmp_path).state == "fail"
 
 
-def test_slow_syncs_and_little_space_are_warned_of(
+def test_slow_syncs_and_little_space_get_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_files.Files, "free_bytes", lambda self, folder: 1024)
@@ -121,7 +119,7 @@ def test_slow_syncs_and_little_space_are_warned_of(
     assert "TAPPS_OTEL_DURABILITY" in str(found("sync", log_dir=tmp_path).hint)
 
 
-def test_settings_that_differ_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPPS_OTEL_DURABILITY", "os")
     monkeypatch.setenv("TAPPS_OTEL_ENABLED", "0")
 
@@ -129,7 +127,7 @@ def test_settings_that_differ_are_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert found("switch").state == "warn"
 
 
-def test_a_variable_that_names_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_a_setting_gets_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TAPPS_OTEL_CI", raising=False)
     monkeypatch.setenv("TAPPS_OTEL_LOGDIR", "x")
     unknown = found("environment")
@@ -138,7 +136,7 @@ def test_a_variable_that_names_no_setting_is_warned_of(monkeypatch: pytest.Monke
     assert unknown.hint == "did you mean TAPPS_OTEL_LOG_DIR?"
 
 
-def test_a_setting_that_cannot_be_is_a_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_a_failure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPPS_OTEL_DURABILITY", "sometimes")
     done = cli("doctor")
 
@@ -147,7 +145,7 @@ def test_a_setting_that_cannot_be_is_a_failure(cli: Cli, monkeypatch: pytest.Mon
     assert cli("run", "flow.py:small").code == 2
 
 
-def test_a_collector_that_does_not_answer_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_does_not_answer_gets_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -158,13 +156,13 @@ def test_a_collector_that_does_not_answer_is_warned_of(monkeypatch: pytest.Monke
     assert gone.text.startswith(f"127.0.0.1:{port} does not accept spans by grpc: ")
 
 
-def test_exporters_without_an_endpoint_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exporters_without_an_endpoint_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
 
     assert found("collector").state == "info"
 
 
-def test_a_jaeger_that_is_set_and_does_not_answer_is_warned_of(
+def test_a_configured_jaeger_that_does_not_answer_gets_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.socket() as bound:  # a port that refuses: bound, and nobody listens

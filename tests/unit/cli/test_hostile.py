@@ -64,7 +64,7 @@ def test_no_command_lets_a_control_character_through(cli: Cli, command: str) -> 
 
 
 @pytest.mark.parametrize("form", ["otlp-json", "chrome-trace"])
-def test_no_remark_of_a_library_lets_one_through_either(form: str) -> None:
+def test_no_log_record_of_a_library_lets_one_through(form: str) -> None:
     odd = {"trace_state": f"{EVIL}=1", "attributes": {EVIL: EVIL}, "events": [[EVIL, 1, {}]]}
     span = {"event_type": "span", "name": EVIL, "otel": odd}
     ids = {"trace_id": "4b" * 16, "span_id": "0a" * 8}
@@ -94,9 +94,7 @@ def test_no_remark_of_a_library_lets_one_through_either(form: str) -> None:
         [{"event_type": "annotation", "name": "tapps.resolved", "step_id": "nobody"}],
     ],
 )
-def test_events_in_no_order_that_a_run_has_are_shown(
-    cli: Cli, events: list[dict[str, Any]]
-) -> None:
+def test_events_in_an_impossible_order_are_shown(cli: Cli, events: list[dict[str, Any]]) -> None:
     forge(Path("hostile"), "r", events)
     for command in (
         "show r",
@@ -146,7 +144,7 @@ FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st
         max_size=8,
     )
 )
-def test_whatever_the_events_are_a_history_is_shown(cli: Cli, events: list[dict[str, Any]]) -> None:
+def test_any_events_are_shown_as_a_history(cli: Cli, events: list[dict[str, Any]]) -> None:
     forge(Path("hostile"), "r", events)
     for command in ("show r", "show r --json", "list", "resolve r a --rerun"):
         safe(cli, command)

@@ -68,7 +68,7 @@ def outlook(history: RunHistory, holder: tuple[int, str] | None = None) -> list[
     return [line.text for line in report.outlook(history, holder)]
 
 
-def test_the_head_tells_what_the_run_is_and_how_it_stands() -> None:
+def test_the_header_describes_the_run_and_its_status() -> None:
     log = Log().begin(inputs=raw_json({"url": "ä"}), trace_id="ab" * 16)
     log.start("draft").finish("draft").end("completed", result=raw_json("done"))
 
@@ -85,7 +85,7 @@ def test_the_head_tells_what_the_run_is_and_how_it_stands() -> None:
     ]
 
 
-def test_long_values_are_cut_for_a_terminal_and_whole_elsewhere() -> None:
+def test_long_values_are_cut_only_for_a_terminal() -> None:
     history = Log().begin(inputs=raw_json({"text": "x" * 200})).history
 
     narrow = [line.text for line in report.header(history, columns_wide=60)]
@@ -95,7 +95,7 @@ def test_long_values_are_cut_for_a_terminal_and_whole_elsewhere() -> None:
     assert wide[3].endswith('x"}')
 
 
-def test_steps_stand_under_the_step_that_encloses_them() -> None:
+def test_nested_steps_are_under_their_parent() -> None:
     log = Log().begin().start("outer", agent="boss").start("outer/inner").finish("outer/inner")
     log.start("other").finish("outer").add("step_skip", step_id="other", reason="no need")
 
@@ -106,7 +106,7 @@ def test_steps_stand_under_the_step_that_encloses_them() -> None:
     )
 
 
-def test_a_step_that_was_tried_again_is_shown_try_by_try() -> None:
+def test_a_retried_step_is_shown_with_its_attempts() -> None:
     log = Log().begin().start("draft").fail("draft", retry_in_ns=900_000_000)
     log.start("draft", 2).finish("draft")
 
@@ -126,13 +126,13 @@ def test_a_step_that_was_tried_again_is_shown_try_by_try() -> None:
         ({"error": {"type": "KeyError", "message": ""}}, "failed, KeyError"),
     ],
 )
-def test_a_failure_says_what_it_was(end: dict[str, Any], note: str) -> None:
+def test_a_failure_shows_its_error(end: dict[str, Any], note: str) -> None:
     log = Log().begin().start("draft").fail("draft", **end)
 
     assert steps(log.history).endswith(note)
 
 
-def test_a_handled_failure_and_artifacts_are_told() -> None:
+def test_a_handled_failure_and_artifacts_are_shown() -> None:
     log = Log().begin().start("charge", order=1).fail("charge").start("refund", order=1)
     log.finish("refund", artifacts=[{"name": "receipt", "path": "out/receipt.txt"}])
 
@@ -140,7 +140,7 @@ def test_a_handled_failure_and_artifacts_are_told() -> None:
     assert "made out/receipt.txt" in steps(log.history)
 
 
-def test_what_is_open_and_where_it_would_go_on() -> None:
+def test_open_steps_and_where_a_resume_continues() -> None:
     log = Log().begin().start("scan").finish("scan").start("outer").start("outer/pay")
 
     assert outlook(log.history) == [
@@ -154,7 +154,7 @@ def test_what_is_open_and_where_it_would_go_on() -> None:
     assert report.next_step(log.history) == "resume r"
 
 
-def test_between_two_steps_it_goes_on_with_what_follows() -> None:
+def test_between_two_steps_a_resume_continues_after_the_last() -> None:
     log = Log().begin().start("scan").finish("scan")
 
     assert outlook(log.history) == [
@@ -169,7 +169,7 @@ def test_a_completed_run_has_no_outlook() -> None:
     assert report.next_step(history) is None
 
 
-def test_an_empty_log_was_not_begun() -> None:
+def test_an_empty_log_is_a_run_not_begun() -> None:
     history = RunHistory("r")
 
     assert [line.text for line in report.header(history)][-1] == "status    not begun"
@@ -201,7 +201,7 @@ def test_remarks_are_annotations_repairs_and_gaps() -> None:
     ]
 
 
-def test_as_json_has_the_values_themselves() -> None:
+def test_as_json_has_decoded_values() -> None:
     log = Log().begin(inputs=raw_json({"url": "u"})).start("draft", inputs=raw_json([1]))
     log.finish("draft", result=raw_json({"a": 1})).start("pay")
     shown = report.as_json(log.history)
@@ -214,7 +214,7 @@ def test_as_json_has_the_values_themselves() -> None:
     assert shown["executions"][0]["process"] == {"pid": 7, "host": "box"}
 
 
-def test_progress_says_what_ends_and_what_is_open() -> None:
+def test_progress_shows_what_ends_and_what_is_open() -> None:
     log = Log().begin().start("outer").start("outer/a").start("outer/b").finish("outer/a")
     log.fail("outer/b", attempt=2, retry_in_ns=10**9)
     progress = Progress()
@@ -230,7 +230,7 @@ def test_progress_says_what_ends_and_what_is_open() -> None:
     assert progress.now == "outer/b  (1 finished)"
 
 
-def test_progress_of_a_resume_begins_anew() -> None:
+def test_progress_of_a_resume_starts_over() -> None:
     log = Log().begin().start("a").begin().fail("a", "interrupted", late=True)
     progress = Progress()
     said = [line.text for event in log.events if (line := progress.feed(event)) is not None]
@@ -239,7 +239,7 @@ def test_progress_of_a_resume_begins_anew() -> None:
     assert progress.now == "-  (0 finished)"
 
 
-def test_progress_tells_of_annotations_repairs_and_gaps() -> None:
+def test_progress_shows_annotations_repairs_and_gaps() -> None:
     log = Log().begin().add("annotation", name="note\x1b", step_id="a").add("log_repair")
     log.add("log_gap").add("something_new").add(
         "step_skip", step_id="b", status="skipped", reason="r"

@@ -19,7 +19,7 @@ from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, 
         (10**18, "277777 h 46 min"),
     ],
 )
-def test_durations_are_said_as_people_do(ns: int | None, text: str) -> None:
+def test_durations_are_formatted_for_people(ns: int | None, text: str) -> None:
     assert took(ns) == text
 
 
@@ -33,7 +33,7 @@ def test_times_are_utc() -> None:
     assert day_time(2**80) == "9999-12-31 23:59:59"
 
 
-def test_columns_are_aligned_by_what_they_take_on_a_terminal() -> None:
+def test_columns_are_aligned_by_terminal_width() -> None:
     rows: list[list[Line | Piece]] = [
         [Piece("東京", "good"), Piece("a"), Piece("the last one is as long as it is")],
         [Line.of("  ", ("deep", "bad")), Piece("bcd"), Piece("")],

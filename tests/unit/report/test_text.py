@@ -13,7 +13,7 @@ ANY_TEXT = st.text(st.characters())  # surrogates too
 
 
 @pytest.mark.slow
-def test_no_code_point_gets_through_that_is_not_printable() -> None:
+def test_no_unprintable_code_point_gets_through() -> None:
     every = "".join(map(chr, range(sys.maxunicode + 1)))
 
     assert plain(every).isprintable()
@@ -34,11 +34,11 @@ def test_no_code_point_gets_through_that_is_not_printable() -> None:
         ("back\\slash", "back\\slash"),
     ],
 )
-def test_what_is_not_printable_is_escaped_and_the_rest_stays(text: str, shown: str) -> None:
+def test_only_unprintable_characters_are_escaped(text: str, shown: str) -> None:
     assert plain(text) == shown
 
 
-def test_what_is_no_text_is_shown_as_text() -> None:
+def test_other_objects_are_shown_as_text() -> None:
     assert plain(3) == "3"
     assert plain(["\x1b"]) == r"['\x1b']"
 
@@ -51,11 +51,11 @@ def test_json_text_is_json_of_the_same_value(text: str) -> None:
     assert all(line.isprintable() for line in shown.split("\n"))
 
 
-def test_json_text_leaves_letters_of_all_languages() -> None:
+def test_json_text_keeps_letters_of_all_languages() -> None:
     assert json_text(["Zoë", "東京"]) == '["Zoë","東京"]'
 
 
-def test_a_block_is_split_at_newlines_alone() -> None:
+def test_a_block_is_split_only_at_newlines() -> None:
     assert block("one\ntwo\rthree\u2028four\n") == ["one", r"two\rthree\u2028four"]
     assert block("\tindented") == ["    indented"]
 
@@ -71,7 +71,7 @@ def test_width_is_in_columns(text: str, columns: int) -> None:
     ("text", "columns", "short"),
     [("abcdef", 6, "abcdef"), ("abcdef", 4, "abc…"), ("東京都", 4, "東…"), ("ab", 0, "")],
 )
-def test_what_is_too_long_ends_with_an_ellipsis(text: str, columns: int, short: str) -> None:
+def test_text_that_is_too_long_ends_with_an_ellipsis(text: str, columns: int, short: str) -> None:
     assert shorten(text, columns) == short
 
 

@@ -86,7 +86,7 @@ def _runs() -> None:
     steps.options(workflow_id="b")(1)
 
 
-def test_what_was_sent_is_said(to: To, answering: Answering) -> None:
+def test_sent_spans_are_counted(to: To, answering: Answering) -> None:
     first, again = to("a", endpoint=answering()), to("a", endpoint=answering())
 
     assert (first.code, again.code) == (0, 0)
@@ -94,7 +94,7 @@ def test_what_was_sent_is_said(to: To, answering: Answering) -> None:
     assert again.out.startswith("sent    a  nothing new, 3 spans acknowledged before, to http://")
 
 
-def test_all_runs_are_a_line_each(to: To, answering: Answering) -> None:
+def test_each_run_is_a_line(to: To, answering: Answering) -> None:
     done = to("--all", endpoint=answering())
     since = to("--since", "1h", "--force", "--json", endpoint=answering())
 
@@ -103,7 +103,7 @@ def test_all_runs_are_a_line_each(to: To, answering: Answering) -> None:
     assert {one["workflow_id"]: one["sent"] for one in json.loads(since.out)} == {"a": 3, "b": 2}
 
 
-def test_a_part_that_was_refused_is_told_and_safe_to_show(to: To, answering: Answering) -> None:
+def test_refused_spans_are_reported_and_safe_to_show(to: To, answering: Answering) -> None:
     done = to("a", endpoint=answering(body=PARTIAL))
 
     assert done.code == 7
@@ -112,7 +112,9 @@ def test_a_part_that_was_refused_is_told_and_safe_to_show(to: To, answering: Ans
 
 
 @pytest.mark.parametrize("code", [400, 401, 404, 500])
-def test_a_refusal_ends_all_and_says_why(to: To, answering: Answering, code: int) -> None:
+def test_a_refusal_ends_the_command_with_its_reason(
+    to: To, answering: Answering, code: int
+) -> None:
     done = to("--all", endpoint=answering(code, b"\x1b[31mno"))
 
     assert (done.code, done.out) == (7, "")
@@ -121,7 +123,7 @@ def test_a_refusal_ends_all_and_says_why(to: To, answering: Answering, code: int
     assert not list(LOGS.glob("*.ledger"))
 
 
-def test_a_collector_that_is_not_there_is_told(to: To, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_collector_is_reported(to: To, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -131,7 +133,9 @@ def test_a_collector_that_is_not_there_is_told(to: To, monkeypatch: pytest.Monke
     assert "Connection refused" in done.err
 
 
-def test_damage_is_told_after_what_stands_before_it_was_sent(to: To, answering: Answering) -> None:
+def test_everything_before_the_damage_is_sent_and_the_damage_reported(
+    to: To, answering: Answering
+) -> None:
     path = LOGS / "a.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:4], lines[4].replace(b"work", b"WORK", 1), *lines[5:]]))

@@ -1,7 +1,8 @@
+"""The command ``resolve``."""
+
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,12 @@ from tapps_otel.log.lease import Lease
 from tapps_otel.run.resolving import resolve
 
 
-@pytest.fixture
-def shop() -> Path:
-    """The log of a run that was killed inside its payment."""
-    assert child("run", "flow.py:shop", "--id", "s", "-q").code == -signal.SIGKILL
-    return LOGS / "s.jsonl"
-
-
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-# ---------------------------------------------------------------- resolve
+def lines_after(path: Path, offset: int) -> list[str]:
+    return [json.loads(one)["event_type"] for one in path.read_bytes()[offset:].splitlines()[1:]]
 
 
 def test_a_result_closes_the_open_attempt_and_the_step_does_not_run(cli: Cli, shop: Path) -> None:
@@ -48,7 +43,7 @@ def test_a_result_closes_the_open_attempt_and_the_step_does_not_run(cli: Cli, sh
     assert len(check(shop)) == len(lines(shop))
 
 
-def test_an_attempt_that_was_closed_gets_one_after_it(cli: Cli, shop: Path) -> None:
+def test_a_closed_attempt_is_followed_by_another(cli: Cli, shop: Path) -> None:
     assert child("resume", "s").code == 5  # which records the interruption
     done = cli("resolve", "s", "pay", "--result", '"paid"')
     start, finish, _ = lines(shop)[-3:]
@@ -61,7 +56,7 @@ def test_an_attempt_that_was_closed_gets_one_after_it(cli: Cli, shop: Path) -> N
     assert resumed.out == '"paid"\n'
 
 
-def test_a_step_that_may_run_again_does(cli: Cli, shop: Path) -> None:
+def test_a_step_resolved_with_rerun_runs_again(cli: Cli, shop: Path) -> None:
     done = cli("resolve", "s", "pay", "--rerun")
     Path("paid.txt").touch()
     resumed = child("resume", "s")
@@ -88,10 +83,6 @@ def test_a_torn_end_is_sealed_first(cli: Cli, shop: Path) -> None:
     assert lines_after(shop, len(data)) == ["log_repair", "annotation"]
 
 
-def lines_after(path: Path, offset: int) -> list[str]:
-    return [json.loads(one)["event_type"] for one in path.read_bytes()[offset:].splitlines()[1:]]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -105,7 +96,7 @@ def lines_after(path: Path, offset: int) -> list[str]:
         (["a/b", "pay", "--rerun"], 2, "cannot be a run id"),
     ],
 )
-def test_what_cannot_be_resolved_is_said_and_nothing_is_written(
+def test_errors_of_resolve_write_nothing(
     cli: Cli, shop: Path, arguments: list[str], code: int, said: str
 ) -> None:
     before = {path.name: path.read_bytes() for path in LOGS.iterdir()}
@@ -126,7 +117,7 @@ def test_a_step_of_a_completed_run_is_not_resolved(cli: Cli) -> None:
     )
 
 
-def test_a_step_that_failed_needs_no_resolving(cli: Cli, flow: Path) -> None:
+def test_a_failed_step_needs_no_resolving(cli: Cli, flow: Path) -> None:
     with flow.open("a") as file:
         file.write(
             "\n\n@step\ndef bad() -> None:\n    raise ValueError\n"
@@ -144,7 +135,7 @@ def test_a_step_that_failed_needs_no_resolving(cli: Cli, flow: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["resolve", "s", "pay", "--rerun"], ["repair", "s", "--accept-damage"]]
 )
-def test_a_run_that_is_carried_on_is_busy(cli: Cli, shop: Path, arguments: list[str]) -> None:
+def test_a_run_in_progress_is_busy(cli: Cli, shop: Path, arguments: list[str]) -> None:
     lease = Lease(LOGS / "s.lease", "s")
     try:
         done = cli(*arguments)
@@ -153,58 +144,3 @@ def test_a_run_that_is_carried_on_is_busy(cli: Cli, shop: Path, arguments: list[
 
     assert shop.exists()
     assert done.code == 4
-
-
-# ---------------------------------------------------------------- repair
-
-
-def test_accepted_damage_is_declared_and_the_run_goes_on(cli: Cli, shop: Path) -> None:
-    data = shop.read_bytes()
-    shop.write_bytes(data + b"junk\nmore\n")
-    refused = cli("resume", "s")
-    done = cli("repair", "s", "--accept-damage")
-    checked = cli("verify", "s")
-
-    assert refused.code == 6
-    assert done.code == 0
-    assert f"declared 10 bytes at byte {len(data)} as damaged, in seq 5" in done.out
-    assert shop.read_bytes().startswith(data + b"junk\nmore\n")
-    assert checked.code == 0
-    assert f"declared damage: 10 bytes at byte {len(data)}" in checked.out
-    assert cli("show", "s").code == 0
-
-
-def test_damage_in_the_middle_takes_what_follows_with_it(cli: Cli) -> None:
-    cli("run", "flow.py:small", "--id", "a")
-    path = LOGS / "a.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"double"', b'"treble"', 1))
-    done = cli("repair", "a", "--accept-damage")
-
-    assert done.code == 0
-    assert child("resume", "a").out.endswith("2\n")
-    assert Path("double.txt").read_text("utf-8") == "xx"
-
-
-def test_a_whole_log_needs_no_repair(cli: Cli) -> None:
-    cli("run", "flow.py:small", "--id", "a")
-    before = (LOGS / "a.jsonl").read_bytes()
-
-    assert cli("repair", "a", "--accept-damage").out == "nothing to repair: a\n"
-    assert (LOGS / "a.jsonl").read_bytes() == before
-
-
-def test_a_person_must_say_so(cli: Cli, shop: Path) -> None:
-    shop.write_bytes(shop.read_bytes() + b"junk\nmore\n")
-    before = shop.read_bytes()
-    done = cli("repair", "s")
-
-    assert (done.code, shop.read_bytes()) == (2, before)
-    assert cli("repair", "nobody", "--accept-damage").code == 3
-    assert not (LOGS / "nobody.lease").exists()
-
-
-def test_a_log_of_a_newer_format_is_not_repaired(cli: Cli) -> None:
-    LOGS.mkdir(parents=True)
-    (LOGS / "new.jsonl").write_bytes(b'{"v":2,"seq":1,"event_type":"x"}\n')
-
-    assert cli("repair", "new", "--accept-damage").code == 6

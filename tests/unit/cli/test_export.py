@@ -58,7 +58,7 @@ def test_a_run_goes_to_a_file(cli: Cli, run: str, form: str) -> None:
     assert Path("out").stat().st_size
 
 
-def test_exported_spans_bear_witness_of_their_log(cli: Cli, run: str) -> None:
+def test_exported_spans_verify_their_log(cli: Cli, run: str) -> None:
     cli("export", run, "-f", "otlp-json", "-o", "spans.jsonl")
 
     assert cli("verify", run, "--against", "spans.jsonl").code == 0
@@ -66,7 +66,7 @@ def test_exported_spans_bear_witness_of_their_log(cli: Cli, run: str) -> None:
     assert cli("verify", "other", "--against", "spans.jsonl").code == 1
 
 
-def test_a_file_that_is_there_is_replaced_by_force_alone(cli: Cli, run: str) -> None:
+def test_an_existing_file_is_replaced_only_with_force(cli: Cli, run: str) -> None:
     Path("out").write_text("mine")
     done = cli("export", run, "-f", "csv", "-o", "out")
 
@@ -80,7 +80,7 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(cli: Cli, run: str) -> 
     assert Path("out").read_text().startswith("seq,")
 
 
-def test_a_log_is_not_replaced_by_force_either(cli: Cli, run: str) -> None:
+def test_a_log_is_not_replaced_even_with_force(cli: Cli, run: str) -> None:
     before = (LOGS / "r.jsonl").read_bytes()
     done = cli("export", run, "-f", "otlp-json", "-o", str(LOGS / "r.jsonl"), "--force")
 
@@ -102,9 +102,7 @@ def test_a_log_is_not_replaced_by_force_either(cli: Cli, run: str) -> None:
         (["r"], 2, "error: missing option '--format'"),
     ],
 )
-def test_what_is_wrong_is_said(
-    cli: Cli, run: str, arguments: list[str], code: int, said: str
-) -> None:
+def test_errors_of_export(cli: Cli, run: str, arguments: list[str], code: int, said: str) -> None:
     done = cli("export", *arguments)
 
     assert (done.code, done.out) == (code, "")
@@ -112,7 +110,7 @@ def test_what_is_wrong_is_said(
 
 
 @every_format
-def test_what_stands_before_damage_is_written_and_the_damage_told(
+def test_everything_before_the_damage_is_written_and_the_damage_reported(
     cli: Cli, run: str, form: str
 ) -> None:
     damage(-1)
@@ -129,7 +127,7 @@ def test_what_stands_before_damage_is_written_and_the_damage_told(
         request_of(done.out)
 
 
-def test_a_file_of_a_damaged_log_is_told_of_too(cli: Cli, run: str) -> None:
+def test_a_file_of_a_damaged_log_is_reported_too(cli: Cli, run: str) -> None:
     damage(-1)
     done = cli("export", run, "-f", "chrome-trace", "-o", "out")
 
@@ -138,7 +136,7 @@ def test_a_file_of_a_damaged_log_is_told_of_too(cli: Cli, run: str) -> None:
     assert len(trace_of(Path("out").read_text()).slices) == 3
 
 
-def test_what_is_going_on_is_left_out_and_told(cli: Cli, run: str) -> None:
+def test_unfinished_spans_are_left_out_and_reported(cli: Cli, run: str) -> None:
     path = LOGS / "r.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     held = Lease(LOGS / "r.lease", "r")
@@ -152,7 +150,7 @@ def test_what_is_going_on_is_left_out_and_told(cli: Cli, run: str) -> None:
     assert len(trace_of(done.out).slices) == 3
 
 
-def test_spans_that_are_none_are_told_and_the_exit_code_says_so(cli: Cli) -> None:
+def test_invalid_spans_are_reported_with_an_exit_code(cli: Cli) -> None:
     evil = "no hex\x1b]0;x\x07"
     span = {"event_type": "span", "name": "GET", "otel": {}, "span_id": "0a" * 8}
     bad, good = {**span, "trace_id": evil}, {**span, "trace_id": "4b" * 16}
@@ -167,7 +165,7 @@ def test_spans_that_are_none_are_told_and_the_exit_code_says_so(cli: Cli) -> Non
 
 @every_format
 @pytest.mark.usefixtures("run")
-def test_on_a_terminal_it_is_shown_how_far_it_is(form: str) -> None:
+def test_progress_is_shown_on_a_terminal(form: str) -> None:
     shown = on_terminal("export", "r", "-f", form, "-o", "out")
 
     assert "…" in shown.split("wrote")[0]
@@ -177,7 +175,7 @@ def test_on_a_terminal_it_is_shown_how_far_it_is(form: str) -> None:
 
 @every_format
 @pytest.mark.usefixtures("run")
-def test_a_reader_that_goes_away_is_no_error(form: str) -> None:
+def test_a_reader_that_closes_the_pipe_is_not_an_error(form: str) -> None:
     read, write = os.pipe()
     os.close(read)
     with subprocess.Popen(
@@ -191,7 +189,7 @@ def test_a_reader_that_goes_away_is_no_error(form: str) -> None:
 
 @every_format
 @pytest.mark.usefixtures("run")
-def test_no_locale_changes_a_byte(form: str) -> None:
+def test_no_locale_changes_the_bytes(form: str) -> None:
     path = LOGS / "r.jsonl"
     forge(LOGS, "r", [{"event_type": "workflow_start", "workflow": {"name": "ä漢"},
                        "trace_id": "4b" * 16, "span_id": "0a" * 8, "step_id": "ä漢"}])  # fmt: skip
@@ -210,7 +208,7 @@ def test_no_locale_changes_a_byte(form: str) -> None:
     assert "ä漢".encode() in made[0]
 
 
-def test_standard_output_that_was_closed_is_no_crash(run: str) -> None:
+def test_a_closed_standard_output_does_not_crash(run: str) -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *command("export", run, "-f", "csv")],
         env=environment(),
@@ -222,7 +220,7 @@ def test_standard_output_that_was_closed_is_no_crash(run: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_is_exported_of_another_folder_is_its_run(cli: Cli, run: str) -> None:
+def test_a_run_of_another_folder_can_be_exported(cli: Cli, run: str) -> None:
     LOGS.rename("elsewhere")
     done = child("export", run, "-f", "chrome-trace", "--log-dir", "elsewhere")
 

@@ -78,7 +78,7 @@ def test_open_prints_the_link_of_the_runs_trace(
     assert (done.code, done.out, done.err) == (0, f"{url}/trace/{trace_id}\n", "")
 
 
-def test_open_without_a_setting_takes_the_stack_of_this_project(
+def test_open_without_a_setting_uses_this_projects_stack(
     cli: Cli, serve: Serve, trace_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = serve(*JAEGER)
@@ -97,7 +97,7 @@ def test_open_without_a_setting_takes_the_stack_of_this_project(
         ((500, "application/json", b'{"data":null,"errors":[]}'), "it answered 500"),
     ],
 )
-def test_what_is_no_jaeger_is_told_beside_the_link(
+def test_another_server_is_reported_with_the_link(
     cli: Cli, serve: Serve, trace_id: str, answer: tuple[int, str, bytes], said: str
 ) -> None:
     url = serve(*answer)
@@ -109,7 +109,7 @@ def test_what_is_no_jaeger_is_told_beside_the_link(
     assert "TAPPS_OTEL_JAEGER_URL" in done.err
 
 
-def test_nobody_there_and_nobody_who_answers_is_told(
+def test_a_server_that_does_not_answer_is_reported(
     cli: Cli, nobody: str, trace_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = cli("open", "r1")
@@ -123,13 +123,11 @@ def test_nobody_there_and_nobody_who_answers_is_told(
     assert "it does not answer in time\n" in hanging.err
 
 
-def test_a_run_that_is_not_there_has_no_link(cli: Cli) -> None:
+def test_an_unknown_run_has_no_link(cli: Cli) -> None:
     assert (cli("open", "nobody").code, cli("open", "../r1").code) == (3, 2)
 
 
-def test_show_gives_the_link_when_a_jaeger_is_set_whether_it_answers_or_not(
-    cli: Cli, nobody: str, trace_id: str
-) -> None:
+def test_show_has_the_link_to_a_configured_jaeger(cli: Cli, nobody: str, trace_id: str) -> None:
     before = cli("show", "r1").out
     settings.configure(jaeger_url=nobody)
 
@@ -152,18 +150,18 @@ def test_show_gives_the_link_when_a_jaeger_is_set_whether_it_answers_or_not(
         "http://",
     ],
 )
-def test_an_address_that_cannot_be_a_plain_link_is_refused(url: str) -> None:
+def test_an_address_that_is_not_a_plain_link_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="jaeger_url"):
         settings.configure(jaeger_url=url)
 
 
 @pytest.mark.parametrize("url", ["http://j:1", "https://[::1]:16686/", "https://a.b/jaeger/ui"])
-def test_addresses_behind_a_path_are_fine(url: str) -> None:
+def test_addresses_with_a_path_are_accepted(url: str) -> None:
     link = jaeger.trace_url(str(jaeger.url_of(settings.configure(jaeger_url=url))), "a" * 32)
 
     assert link == f"{url.rstrip('/')}/trace/{'a' * 32}"
 
 
 @pytest.mark.parametrize("odd", [None, "", "a" * 31, "A" * 32, "../" * 11, "a" * 31 + "\n"])
-def test_an_odd_trace_id_makes_no_link(odd: str | None) -> None:
+def test_an_invalid_trace_id_has_no_link(odd: str | None) -> None:
     assert jaeger.trace_url("http://jaeger", odd) is None
