@@ -7,19 +7,31 @@ executor itself are imported when they are needed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tapps_otel.instrumentation import registry
 from tapps_otel.instrumentation.method_call import MethodCall
-from tapps_otel.instrumentation.patching import Report
+from tapps_otel.instrumentation.patching import HookState, Report
 from tapps_otel.instrumentation.spec import ExecutorSpec
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Patches
 
-__all__ = ["ExecutorSpec", "MethodCall", "Report", "instrument", "report", "uninstrument"]
+__all__ = [
+    "ExecutorSpec",
+    "HookState",
+    "MethodCall",
+    "Report",
+    "instrument",
+    "report",
+    "uninstrument",
+]
 
 
+@overload
+def instrument(target: Literal["tapps_agents", "tapps-agents"]) -> Report: ...
+@overload
+def instrument(target: str | type[Any], spec: ExecutorSpec) -> Report: ...
 def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Report:
     """Log and trace the runs of an executor. A second call changes nothing.
 

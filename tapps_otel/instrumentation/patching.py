@@ -11,13 +11,14 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tapps_otel.errors import SettingsError
 from tapps_otel.instrumentation.guarding import Guard, Wrapper
 
-__all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "Patches", "Report"]
+__all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "HookState", "Patches", "Report"]
 
+HookState = Literal["on", "pending", "missing", "off"]
 ON: Final = "on"
 PENDING: Final = "pending"  # its module is not imported yet
 MISSING: Final = "missing"  # its module has no such function, or one that cannot be wrapped
@@ -53,8 +54,8 @@ class Report:
         self.target, self._patches = target, patches
 
     @property
-    def hooks(self) -> dict[str, str]:
-        """By function: ``on``, ``pending``, ``missing`` or ``off``."""
+    def hooks(self) -> dict[str, HookState]:
+        """The state of each hook, by the function's full name."""
         return self._patches.states()
 
     @property
@@ -84,10 +85,10 @@ class Patches:
         self._target, self._hooks = target, hooks
         self._wanted = False
         self._awaited: set[str] = set()  # modules with an import hook, which cannot be removed
-        self._states = dict.fromkeys((f"{hook.module}.{hook.name}" for hook in hooks), OFF)
+        self._states: dict[str, HookState] = {f"{hook.module}.{hook.name}": OFF for hook in hooks}
         self._undo: list[Callable[[], None]] = []
 
-    def states(self) -> dict[str, str]:
+    def states(self) -> dict[str, HookState]:
         """The state of each hook, by the function's full name."""
         return dict(self._states)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from tapps_otel import (
     Backoff,
+    ExecutorSpec,
     Run,
     configure,
     events,
     history,
+    instrument,
     list_runs,
     send,
     step,
@@ -91,6 +93,9 @@ send("r1", protocol="http")  # error
 verify("r1").raise_if_wrong()  # error
 history("r1").state  # error
 Backoff("1")  # error
+instrument("celery")  # error
+instrument(Shop)  # error
+ExecutorSpec(executor="shop", run="order")  # error
 
 for event in events("r1"):
     event.sequence  # error

@@ -243,8 +243,8 @@ def watch() -> JsonlSpanExporter:
         executor="pool",
         run="run",
         step="work",
-        run_id=lambda seen: seen.arguments["name"],
-        step_id=lambda seen: seen.arguments["task"],
+        run_id=lambda call: call.arguments["name"],
+        step_id=lambda call: call.arguments["task"],
     )
     report = instrument(Pool, spec)
     if not report.ok:

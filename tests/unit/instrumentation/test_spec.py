@@ -276,7 +276,7 @@ def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(
         LookupError, match="no executor 'celery' is supported by name, only tapps_agents"
     ):
-        instrument("celery")
+        instrument("celery")  # type: ignore[call-overload]
 
 
 def test_the_import_is_cheap() -> None:
