@@ -80,7 +80,7 @@ trace.set_tracer_provider(provider)
     + CHILD
 )
 
-# A child with a run of its own, which stands in the same trace.
+# A child with a run of its own in the same trace.
 WITH_A_RUN = (
     "from tapps_otel import Run\n"
     + LIBRARIES

@@ -157,7 +157,7 @@ def test_a_killed_runs_trace_is_sent_whole_and_once(
     ]
     assert send(collector, protocol=protocol)[1]["sent"] == 0
 
-    # Somebody else's collector gets the same bytes.
+    # Another collector gets the same bytes.
     fresh = another()
     fourth, said = send(fresh, "--force")
 
@@ -273,7 +273,7 @@ def test_a_run_is_seen_before_it_ends(collector: Collector) -> None:
 def test_how_much_is_announced_is_set_by_the_user(
     collector: Collector, program: Program, announce: str, count: int
 ) -> None:
-    Path("killed").touch()  # nobody is killed
+    Path("killed").touch()  # so that no process is killed
     program(SIX, **collector.env(), TAPPS_OTEL_ANNOUNCE=announce)
     collector.spans(7)
     markers = collector.markers(count)
@@ -343,7 +343,7 @@ def test_a_run_in_progress_is_sent_up_to_its_last_ended_span(
 
 
 def test_a_killed_send_is_continued(collector: Collector, program: Program) -> None:
-    # A torn line of the ledger is passed over, and what it told of comes again.
+    # A torn line of the ledger is ignored, and its spans are sent again.
     Path("killed").touch()
     program(SIX)
     send(collector)

@@ -34,5 +34,5 @@ def own_run_id(span: ReadableSpan) -> str | None:
 
 
 def is_marker(span: ReadableSpan) -> bool:
-    """Whether a span only tells that another one has begun."""
+    """Whether a span only announces another one."""
     return ATTR.MARKER in (span.attributes or ())

@@ -38,7 +38,7 @@ class ProviderSetup(ABC, Generic[ProviderT, OutletT]):
     def ensure(self, settings: Settings) -> ProviderT | None:
         """Return the process's provider; build one if that is asked for.
 
-        ``None`` if nobody asks, or if it cannot be built: a warning is logged once.
+        ``None`` if nothing asks for one, or if it cannot be built: then a warning is logged once.
         """
         with self._lock:
             provider = self._existing()

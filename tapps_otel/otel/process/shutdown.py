@@ -97,7 +97,7 @@ class ThirdPartyOutlet:
             _log.warning("%s", self._warning)
 
     def after_fork(self) -> None:
-        """Do nothing: forks are their own business."""
+        """Do nothing: third-party exporters handle forks themselves."""
 
 
 OutletT = TypeVar("OutletT", bound=Outlet)
