@@ -34,6 +34,11 @@ def test_a_new_file_is_created_in_a_new_folder_only_if_asked(tmp_path: Path) -> 
     assert [one.stat().st_mode & 0o777 for one in (path.parent, path.parents[1])] == [0o700] * 2
 
 
+def test_a_new_name_that_cannot_be_synced_is_an_error(path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        FaultyFiles("sync_folder").open_append(path, create=True)
+
+
 class Synced(Files):
     """Notes the folders that are synced."""
 

@@ -11,10 +11,10 @@ from logs import ID, Settable, event, lines_of, start, story, write, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as log_files
-from tapps_otel.log.event import MAX_LINE, encode, genesis
+from tapps_otel.log.event import MAX_LINE, TRAILER, encode, genesis
 from tapps_otel.log.files import Files
 from tapps_otel.log.model import read_model
-from tapps_otel.log.reader import Checker, Region, check, follow, read
+from tapps_otel.log.reader import Checker, Region, check, follow, lines, read
 from tapps_otel.log.store import Store
 
 
@@ -65,12 +65,19 @@ def test_a_check_gives_the_head_to_keep_elsewhere(path: Path) -> None:
     assert report.ok
 
 
+def test_lines_of_the_greatest_length_come_whole_and_longer_ones_in_pieces(path: Path) -> None:
+    longest = b"x" * (MAX_LINE + TRAILER) + b"\n"
+    path.write_bytes(longest + b"y" + longest + b"z\n")
+    with path.open("rb") as file:
+        assert [len(line) for line in lines(file)] == [len(longest), len(longest), 1, 2]
+
+
 def test_a_check_passes_every_event_on_with_its_sha(path: Path) -> None:
-    lines = lines_of(write(path, story()))
+    made = lines_of(write(path, story()))
     found: list[tuple[int, bytes]] = []
     check(path, ID, on_event=lambda event, sha: found.append((event.seq, sha)))
 
-    assert found == [(seq, line[-67:-3]) for seq, line in enumerate(lines, 1)]
+    assert found == [(seq, line[-67:-3]) for seq, line in enumerate(made, 1)]
 
 
 def test_an_empty_log_has_no_head(path: Path) -> None:

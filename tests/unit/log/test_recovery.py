@@ -173,6 +173,40 @@ def test_a_gap_is_of_the_execution_that_dropped_the_events(path: Path) -> None:
     )
 
 
+def test_dropped_events_are_counted_in_one_gap(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+        for mark in range(2):
+            writer.append(event("annotation", attributes={"a": object()}))
+            writer.append(event("annotation", mark))
+    gaps = [one for one in independent_checker.check(path) if one["event_type"] == "log_gap"]
+
+    assert [one["attributes"] for one in gaps] == [{"dropped": 1}, {"dropped": 1}]
+
+
+def test_a_torn_repair_is_sealed_again(path: Path) -> None:
+    path.write_bytes(write(path, story())[:-40])
+    with writing(path):
+        pass
+    path.write_bytes(path.read_bytes()[:-40])
+    with writing(path) as writer:
+        assert writer.append(event("workflow_end", execution=2)) == 8
+    kinds = [one["event_type"] for one in independent_checker.check(path)]
+
+    assert kinds[-2:] == ["log_repair", "workflow_end"]
+    assert kinds.count("log_repair") == 1
+
+
+@pytest.mark.parametrize("junk", [b"one\ntwo\n", b"\n\n"])
+def test_two_lines_that_no_crash_leaves_are_refused(path: Path, junk: bytes) -> None:
+    left = write(path, story()) + junk
+    path.write_bytes(left)
+
+    with pytest.raises(LogDamagedError, match="where seq 8 was expected"):
+        LogWriter(path, ID)
+    assert path.read_bytes() == left
+
+
 def test_failure_and_recovery_are_logged_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "tapps_otel")
     now = Settable()
