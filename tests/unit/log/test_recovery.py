@@ -197,6 +197,19 @@ def test_a_torn_repair_is_sealed_again(path: Path) -> None:
     assert kinds.count("log_repair") == 1
 
 
+CUT_REPAIR = b'{"v":1,"seq":8,"event_type":"log_repair",'
+
+
+@pytest.mark.parametrize(
+    "junk", [b"one\n", b"one", b"one\ntwo", b"one\n" + CUT_REPAIR + b"\n", b"one\n{\n" + CUT_REPAIR]
+)
+def test_an_end_that_a_crash_can_leave_is_sealed(path: Path, junk: bytes) -> None:
+    path.write_bytes(write(path, story()) + junk)
+    with writing(path) as writer:
+        assert writer.append(event("workflow_resume", execution=2)) == 9
+    assert len(independent_checker.check(path)) == 9
+
+
 @pytest.mark.parametrize("junk", [b"one\ntwo\n", b"\n\n"])
 def test_two_lines_that_no_crash_leaves_are_refused(path: Path, junk: bytes) -> None:
     left = write(path, story()) + junk
