@@ -5,8 +5,12 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from tapps_otel import clock
 from tapps_otel.cli.codes import Code
@@ -79,16 +83,63 @@ def _read_file(name: str) -> str:
 
 def _arguments(flow: Workflow[..., Any], data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Convert JSON to the workflow's arguments, by its annotations."""
-    from tapps_otel.run.codecs.native import to_json
-
     if isinstance(data, list):
         data = _by_name(flow, data)
     if not isinstance(data, dict):
         refuse_usage("--input must be an object of arguments, or a list of them")
     try:
+        return _validated(flow, data)
+    except _NOT_FOR_PYDANTIC:
+        return _as_stored(flow, data)
+    except TypeError as error:  # an argument is missing
+        raise WorkflowInputError(f"the input does not fit {flow.name}: {error}", "$") from None
+
+
+# Annotations that cannot be evaluated here, or of which pydantic knows no schema.
+_NOT_FOR_PYDANTIC: Final = (NameError, AttributeError, PydanticUserError)
+
+
+def _validated(
+    flow: Workflow[..., Any], data: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Convert what a person wrote: unlike stored values, it has to be checked."""
+    signature = inspect.signature(flow, eval_str=True)
+    if unknown := data.keys() - signature.parameters.keys():
+        raise TypeError(f"it has no parameter {sorted(unknown)}")
+    values = {
+        name: _value(flow, parameter, data[name])
+        for name, parameter in signature.parameters.items()
+        if name in data
+    }
+    bound = inspect.BoundArguments(signature, OrderedDict(values))
+    signature.bind(*bound.args, **bound.kwargs)
+    return bound.args, bound.kwargs
+
+
+def _value(flow: Workflow[..., Any], parameter: inspect.Parameter, value: Any) -> Any:
+    hint = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
+    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        hint = GenericAlias(tuple, (hint, ...))
+    elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        hint = GenericAlias(dict, (str, hint))
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("$", parameter.name, *first["loc"])))
+        message = f"the input does not fit {flow.name}: {path}: {first['msg']}"
+        raise WorkflowInputError(message, path) from None
+
+
+def _as_stored(
+    flow: Workflow[..., Any], data: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Convert arguments as they are written in a log."""
+    from tapps_otel.run.codecs.native import to_json
+
+    try:
         return flow.signature.call_with(to_json(data))
     except WorkflowInputError as error:
-        # The library speaks of inputs that it reads from a log.
         message = str(error).replace("the stored inputs do not fit", "the input does not fit")
         raise WorkflowInputError(message, error.path) from None
 

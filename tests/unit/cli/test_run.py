@@ -55,6 +55,15 @@ def test_inputs_are_converted_by_the_annotations(cli: Cli) -> None:
     assert cli("run", "flow.py:typed", "-i", '[{"title": "ä", "number": 2}]').out == '"ää"\n'
 
 
+def test_an_annotation_that_cannot_be_resolved_is_named(cli: Cli, flow: Path) -> None:
+    with flow.open("a", encoding="utf-8") as file:
+        file.write('\n\n@workflow\ndef odd(number: "Unknown") -> None: ...\n')
+    done = cli("run", "flow.py:odd", "-i", "[2]")
+
+    assert done.code == 2
+    assert "its annotation 'Unknown' cannot be resolved" in done.err
+
+
 def test_inputs_come_from_a_file_or_standard_input(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +161,12 @@ def test_each_attempt_is_shown(cli: Cli, flow: Path) -> None:
         (["flow.py:small", "-i", "3"], 2, "an object of arguments, or a list"),
         (["flow.py:small", "-i", "[1, 2, 3]"], 2, "takes 2 arguments (number, add), not 3"),
         (["flow.py:small", "-i", '{"size": 1}'], 2, "it has no parameter ['size']"),
-        (["flow.py:small", "-i", '{"number": "x"}'], 2, "$.number: str does not match"),
-        (["flow.py:typed", "-i", "[{}]"], 2, "Field required"),
+        (
+            ["flow.py:small", "-i", '{"number": "x"}'],
+            2,
+            "$.number: Input should be a valid integer",
+        ),
+        (["flow.py:typed", "-i", "[{}]"], 2, "$.page.title: Field required"),
         (["flow.py:typed"], 2, "missing a required argument: 'page'"),
         (["flow.py:small", "-i", "@nowhere.json"], 2, "--input cannot be read"),
     ],
