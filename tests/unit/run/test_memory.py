@@ -100,6 +100,7 @@ def test_the_fold_of_many_failures_in_tasks_is_linear() -> None:
     assert lines_of_fold("many") < 5 * lines_of_fold("few")
 
 
+@pytest.mark.slow
 def test_a_long_run_holds_no_more_than_its_results() -> None:
     """10 000 steps: a few hundred bytes a step at most, while the run is in progress."""
 
@@ -127,6 +128,7 @@ def test_a_long_run_holds_no_more_than_its_results() -> None:
     assert grown[0] < 10_000 * 300
 
 
+@pytest.mark.slow
 def test_a_resumed_run_holds_little_more_than_its_results(did: Effects) -> None:
     """After 2 000 steps with results of 5 000 bytes: these, and no second copy of them."""
 
