@@ -167,7 +167,7 @@ class Measures(ABC):
 
 
 def warn_once(what: str, error: BaseException) -> None:
-    """Log a failure of OpenTelemetry: a warning once for each ``what``, then at debug."""
+    """Log a failure of OpenTelemetry: a warning once for each ``what``, then debug."""
     level = logging.DEBUG if what in _warned else logging.WARNING
     _warned.add(what)
     _log.log(
