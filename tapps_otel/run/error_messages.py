@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel.errors import DivergenceError, InterruptedTooOftenError, StepInterruptedError
 
@@ -11,22 +11,28 @@ if TYPE_CHECKING:
 
 __all__ = ["diverged", "interrupted", "interrupted_too_often"]
 
+_SHOWN: Final = 500  # characters of inputs in a message
 
-def diverged(record: StepHistory, loss: str, order: int, now: str | None) -> DivergenceError:
+
+def diverged(
+    record: StepHistory, loss: str, order: int, digest: str | None, inputs: bytes | None
+) -> DivergenceError:
     """The refusal of a call in the place of ``record``, with other inputs.
 
     :param loss: what would be passed over
-    :param now: digest of the call's inputs
+    :param digest: of the call's inputs
+    :param inputs: as JSON, if they have such a form
     """
-    then = record.inputs.decode(errors="replace") if record.inputs else record.inputs_digest
+    then = _shown(record.inputs, record.inputs_digest)
+    now = _shown(inputs, digest)
     return DivergenceError(
         f"step {record.name!r} was called with other inputs than before: call {order} of that "
         f"name is {record.step_id!r} in the log, with {loss} that would be passed over:\n"
         f"  then: {then}\n  now:  {now}\n"
         "Nothing was run. If a clock or a random id is among the inputs, make it a step of its "
         "own, or give the call a key. If the change is intended, "
-        '@workflow(on_divergence="rerun") runs the call as a new step. (To see inputs instead of '
-        "digests, set TAPPS_OTEL_CAPTURE_INPUTS=1 before the run.)",
+        '@workflow(on_divergence="rerun") runs the call as a new step. (To see the inputs that the '
+        "log has, set TAPPS_OTEL_CAPTURE_INPUTS=1 before a run: else it has their digest.)",
         record.step_id,
     )
 
@@ -52,3 +58,11 @@ def interrupted_too_often(
         "--result JSON instead, that is its result",
         record.step_id,
     )
+
+
+def _shown(inputs: bytes | None, digest: str | None) -> str:
+    """Inputs as a message has them: a screenful of them, and their digest."""
+    if inputs is None:
+        return f"SHA-256 {digest}"
+    text = inputs.decode(errors="replace")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(inputs)} bytes)"

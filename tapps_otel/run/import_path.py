@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["import_path_of", "load_object"]
+__all__ = ["import_path_of", "load_object", "module_stem"]
 
 # On a module that was loaded from the path of a file: that path, which is its only name.
 _FROM_FILE: Final = "__tapps_otel_file__"
@@ -33,6 +33,21 @@ def import_path_of(fn: Callable[..., Any]) -> str | None:
         return f"{spec.name}:{name}"
     file = getattr(main, "__file__", None)
     return f"{os.path.abspath(file)}:{name}" if file else None  # noqa: PTH100 - no I/O
+
+
+def module_stem(fn: Callable[..., Any]) -> str:
+    """The last part of the name of a function's module: ``flow``, also where that is the program.
+
+    A script is ``__main__`` in one process and a module in another.
+    """
+    name = str(getattr(fn, "__module__", None) or "")
+    module = sys.modules.get(name)
+    if name == "__main__":
+        spec = getattr(module, "__spec__", None)
+        name = spec.name if spec is not None else Path(getattr(module, "__file__", None) or "").stem
+    elif (loaded_from := getattr(module, _FROM_FILE, None)) is not None:
+        name = Path(loaded_from).stem
+    return name.removesuffix(".__main__").rpartition(".")[2]
 
 
 def load_object(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import linecache
 import textwrap
@@ -17,7 +18,7 @@ from tapps_otel.run.values import Signature
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["definition_of", "is_async", "name_of", "signature_of"]
+__all__ = ["check_callable", "definition_of", "is_async", "name_of", "signature_of"]
 
 # Functions live as long as their module: these are computed once.
 _signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, ...], Signature]]
@@ -43,7 +44,7 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
 
     16 hex digits; ``None`` without source. It may differ between Python versions.
     """
-    fn = getattr(fn, "__func__", fn)
+    fn = _function_of(fn)
     if not isinstance(fn, FunctionType):
         return None
     if fn not in _definitions:
@@ -74,20 +75,45 @@ def _source_of(fn: FunctionType) -> str:
     return textwrap.dedent("".join(inspect.getblock(lines[code.co_firstlineno - 1 :])))
 
 
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether a function's calls are awaited.
+def check_callable(fn: object, decorator: str) -> None:
+    """Refuse what a decorator cannot wrap.
 
-    :raises TypeError: it is a generator
+    :raises TypeError: a generator, or the object that another decorator made of a method
     """
-    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+    if isinstance(fn, (classmethod, staticmethod)):
+        kind = type(fn).__name__
+        msg = f"put {decorator} below @{kind}, next to the function: {fn.__func__.__qualname__}"
+        raise TypeError(msg)
+    if not callable(fn):
+        msg = f"{decorator} decorates a function, not {fn!r:.80}"
+        raise TypeError(msg)
+    inner = _function_of(fn)
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
         msg = (
             f"{name_of(fn)} is a generator: its values come one by one, and cannot be stored as "
             "a result. Return a list instead"
         )
         raise TypeError(msg)
-    return inspect.iscoroutinefunction(fn)
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether a function's calls are awaited."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_function_of(fn))
 
 
 def name_of(fn: Callable[..., Any]) -> str:
-    """A function's name in the log."""
-    return getattr(fn, "__name__", None) or type(fn).__name__
+    """A function's name in the log: ``Shop.price`` for a method, without what it is local to."""
+    fn = _function_of(fn)
+    name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name.rpartition("<locals>.")[2]
+
+
+def _function_of(fn: Any) -> Any:
+    """The function that a partial, a bound method or a callable object calls."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__func__", fn)
+    if isinstance(fn, (FunctionType, type)) or hasattr(fn, "__name__"):
+        return fn
+    called = inspect.getattr_static(type(fn), "__call__", None)
+    return called if isinstance(called, FunctionType) else fn

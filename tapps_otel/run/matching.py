@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Matcher"]
 
+_Content = tuple[str, str | None, str | None]  # name, key, digest
+
 
 class Matcher:
     """The records that one attempt of a scope may take.
@@ -37,22 +39,32 @@ class Matcher:
         # From the first call that differs on: the unclaimed records by their places, and by their
         # content (the last one first: they are taken from the end).
         self._unclaimed: dict[str, StepHistory] | None = None
-        self._by_content: dict[tuple[str, str | None, str | None], list[StepHistory]] = {}
+        self._by_content: dict[_Content, list[StepHistory]] = {}
+        self._by_definition: dict[tuple[_Content, str | None], list[StepHistory]] = {}
         self._by_order: dict[tuple[str, int], list[StepHistory]] | None = None
 
-    def claim(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
-        """Take the first unclaimed record with this content; ``None`` when there is none."""
+    def claim(
+        self, name: str, digest: str | None, key: str | None, definition: str | None = None
+    ) -> StepHistory | None:
+        """Take the first unclaimed record with this content; ``None`` when there is none.
+
+        :param definition: of the function: records of the same one are taken first
+        """
         if self._ahead:
             record = self._ahead[0]
             same = record.key == key and (key is not None or record.inputs_digest == digest)
-            if same and record.name == name:
+            if same and record.name == name and record.definition == definition:
                 return self._ahead.popleft()
+        content = name, key, None if key is not None else digest
         unclaimed = self._look_up()
-        found = self._by_content.get((name, key, None if key is not None else digest))
-        while found:
-            record = found.pop()
-            if unclaimed.pop(record.step_id, None) is not None:
-                return record
+        for records in (
+            self._by_definition.get((content, definition)),
+            self._by_content.get(content),
+        ):
+            while records:
+                record = records.pop()
+                if unclaimed.pop(record.step_id, None) is not None:
+                    return record
         return None
 
     def claim_id(self, step_id: str) -> StepHistory | None:
@@ -68,6 +80,7 @@ class Matcher:
                 digest = None if record.key is not None else record.inputs_digest
                 content = record.name, record.key, digest
                 self._by_content.setdefault(content, []).append(record)
+                self._by_definition.setdefault((content, record.definition), []).append(record)
             self._ahead.clear()
         return unclaimed
 

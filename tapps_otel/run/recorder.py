@@ -241,11 +241,14 @@ class RunRecorder:
         digest: str | None,
         key: str | None,
         step_id: str | None = None,
+        *,
+        inputs: Callable[[], bytes | None] = lambda: None,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
         ``None``: a plain call, because the run has completed.
 
+        :param inputs: gives them as JSON, for a message
         :raises Exception: a failure that was handled before, raised again from the log
         :raises RefusalError: to run it might do something twice
         :raises RunEndedError: the scope has ended and did not complete
@@ -265,7 +268,11 @@ class RunRecorder:
                 step_id = join_step_id(scope.step_id, escape(step_id), 1)
                 record = matcher.claim_id(step_id)
             else:
-                record = None if matcher.fresh else matcher.claim(spec.name, digest, key)
+                record = (
+                    None
+                    if matcher.fresh
+                    else matcher.claim(spec.name, digest, key, spec.definition)
+                )
             if record is not None:
                 stored = replay.answer(scope, spec, record)
                 if stored is not None:
@@ -278,7 +285,7 @@ class RunRecorder:
                 number, step_id = record.last.number + 1, record.step_id
             else:
                 if not matcher.fresh:
-                    replay.check_new(scope, spec, digest, key, order)
+                    replay.check_new(scope, spec, digest, key, order, inputs=inputs)
                 ordinal = matcher.next_number(spec.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
             attempt = AttemptRecorder(

@@ -77,6 +77,8 @@ class Recorder(Protocol):
         digest: str | None,
         key: str | None,
         step_id: str | None = None,
+        *,
+        inputs: Callable[[], bytes | None] = ...,
     ) -> Any:
         """Decide what a call does: a new attempt, an outcome from the log, or ``None``."""
 
@@ -145,6 +147,7 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
     :ivar counts: number of ordered calls so far, by name
     :ivar open: attempts inside that have not ended
     :ivar changed: steps whose outcome came from the log although their code has changed
+    :ivar receivers: by step name, the object whose method it was where nothing tells it apart
     :ivar public: the object that users get for it, once they have asked for it
     """
 
@@ -159,6 +162,7 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
     counts: dict[str, int] | None = None
     open: set[OpenAttempt] | None = None
     changed: dict[str, None] | None = None
+    receivers: dict[str, object] | None = None
     public: Any = None
     _waiter: Callable[[], object] | None = None
 

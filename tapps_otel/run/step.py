@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import inspect
-from types import MethodType
+from functools import partial
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -19,9 +19,16 @@ from typing import (
 )
 
 from tapps_otel import clock
-from tapps_otel.errors import StepTimeoutError
+from tapps_otel.errors import StepInputError, StepTimeoutError
 from tapps_otel.run.attempt import AttemptRecorder
-from tapps_otel.run.introspection import definition_of, is_async, name_of, signature_of
+from tapps_otel.run.import_path import module_stem
+from tapps_otel.run.introspection import (
+    check_callable,
+    definition_of,
+    is_async,
+    name_of,
+    signature_of,
+)
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import Skipped, StepSpec
@@ -60,8 +67,11 @@ class Step(Generic[P, R]):
         policy: Policy = Policy(),  # noqa: B008 - frozen
         key: str | None = None,
     ) -> None:
+        check_callable(fn, "@step")
         self._fn, self._ignore, self._key = fn, ignore, key
         self._async, self._prepared = is_async(fn), False
+        # What it is called by its user is what it is; a function is one of a module.
+        self._given_name, self._home = name, "" if name else module_stem(fn)
         if policy.timeout is not None and not self._async:
             msg = (
                 f"timeout= on {name_of(fn)}: code that does not await cannot be stopped from "
@@ -96,7 +106,7 @@ class Step(Generic[P, R]):
         )
         return Step(
             self._fn,
-            name=self._spec.name,
+            name=self._given_name,
             agent=self._spec.agent,
             action=self._spec.action,
             ignore=self._ignore,
@@ -109,9 +119,9 @@ class Step(Generic[P, R]):
     @overload
     def __get__(
         self: Step[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> Callable[Q, R]: ...
+    ) -> BoundStep[Q, R]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        return self if instance is None else MethodType(self, instance)
+        return self if instance is None else BoundStep(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the step; a coroutine, if the function is one."""
@@ -140,11 +150,34 @@ class Step(Generic[P, R]):
         if key is None and spec.policy.key is not None:
             made = spec.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
-        digest = None if key is not None else self._signature.digest(args, kwargs)
-        entered: AttemptRecorder | Stored | None = run.enter(scope, spec, digest, key)
+        digest = None
+        if key is None:
+            digest, receiver = self._signature.digest(args, kwargs, self._home)
+            if receiver is not None:
+                self._check_receiver(scope, receiver)
+        inputs = partial(self._signature.captured, args, kwargs)
+        entered: AttemptRecorder | Stored | None = run.enter(
+            scope, spec, digest, key, inputs=inputs
+        )
         if run.captures_inputs and isinstance(entered, AttemptRecorder):
-            entered.inputs = self._signature.captured(args, kwargs)
+            entered.inputs = inputs()
         return entered
+
+    def _check_receiver(self, scope: Scope, receiver: object) -> None:
+        """Refuse the same method of a second object that nothing tells from the first.
+
+        :raises StepInputError: on resume one would get the other's results
+        """
+        if scope.receivers is None:
+            scope.receivers = {}
+        if scope.receivers.setdefault(self._spec.name, receiver) is not receiver:
+            raise StepInputError(
+                f"step {self._spec.name!r} is called on a second {type(receiver).__qualname__}, "
+                "which has attributes that cannot be compared with an earlier execution's: on "
+                "resume one could get the results of the other. Give the class a __tapps_key__() "
+                'method, give the calls a key, or, if they may be mixed up, ignore=("self",)',
+                "$.self",
+            )
 
     def _prepare(self) -> None:
         """Do what waits for the first call: hints may name later definitions, source is slow."""
@@ -245,6 +278,30 @@ class Step(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<step {self._spec.name!r}>"
+
+
+class BoundStep(Generic[P, R]):
+    """A step of an object: ``shop.price``."""
+
+    def __init__(self, step: Step[..., R], instance: object) -> None:
+        self._step, self._instance = step, instance
+        functools.update_wrapper(self, step)
+        if inspect.iscoroutinefunction(step) and hasattr(inspect, "markcoroutinefunction"):
+            inspect.markcoroutinefunction(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the step; a coroutine, if the function is one."""
+        return self._step(self._instance, *args, **kwargs)
+
+    def options(
+        self, *, key: str | None = None, retries: int | None = None, timeout: float | None = None
+    ) -> BoundStep[P, R]:
+        """A copy of the step with other settings, for one call; see :meth:`Step.options`."""
+        changed = self._step.options(key=key, retries=retries, timeout=timeout)
+        return BoundStep(changed, self._instance)
+
+    def __repr__(self) -> str:
+        return f"<{self._step!r} of {self._instance!r:.80}>"
 
 
 @overload

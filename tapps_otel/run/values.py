@@ -103,8 +103,10 @@ class Signature:
             for name, parameter in self._parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        receiver = {name for name in self._names[:1] if name in {"self", "cls"}}
-        self._ignored = frozenset(ignore) | receiver
+        self._ignored = frozenset(ignore)
+        self._receiver = next((name for name in self._names[:1] if name in {"self", "cls"}), None)
+        if self._receiver in self._ignored:
+            self._receiver = None
 
     @cached_property
     def _hints(self) -> _Hints:
@@ -116,7 +118,7 @@ class Signature:
 
         ``None`` where the form is not that simple.
         """
-        if not self._simple or self._ignored:
+        if not self._simple or self._ignored or self._defaults or self._receiver:
             return None
         places = [self._names.index(name) for name in sorted(self._names)]
         return [
@@ -159,9 +161,14 @@ class Signature:
         full.apply_defaults()
         return dict(full.arguments)
 
-    def digest(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """Digest of a call's inputs, without ``self`` and what is ignored.
+    def digest(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], home: str = ""
+    ) -> tuple[str, object]:
+        """Digest of a call's inputs, without what is ignored and what is left at its default.
 
+        :param home: tells functions of the same name apart: of which module it is
+        :returns: with it the object whose method is called, where nothing tells that from others
+            of its class; else ``None``
         :raises StepInputError: a value without a canonical form
         :raises TypeError: the arguments do not fit
         """
@@ -169,10 +176,11 @@ class Signature:
         if labels is not None and not kwargs and len(args) == len(labels):
             form = _form_of_scalars(args, labels)
             if form is not None:
-                return sha256(form.encode()).hexdigest()
+                return sha256(f"{home}{form}".encode()).hexdigest(), None
         bound = self._identifying(args, kwargs)
+        formless = self._replace_receiver(bound)
         try:
-            return str(self._canonical.digest(bound))
+            return sha256(home.encode() + self._canonical.canonical(bound)).hexdigest(), formless
         except Exception as error:
             path, problem = self._canonical.find_formless(bound) or ("$", str(error))
             msg = (
@@ -182,20 +190,48 @@ class Signature:
             )
             raise StepInputError(msg, path) from error
 
+    def _replace_receiver(self, bound: dict[str, Any]) -> object:
+        """Put the digest of a method's object in its place; return the object if it has none."""
+        found = bound.pop(self._receiver, None) if self._receiver is not None else None
+        if found is None or isinstance(found, type):  # of a class method: its name has the class
+            return None
+        digest = self._canonical.digest_of_object(found)
+        if digest is None:
+            return found
+        bound[str(self._receiver)] = digest
+        return None
+
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
         """A call's inputs as JSON, for the log; ``None`` if they have no such form."""
         try:
-            form: bytes = self._canonical.canonical(self._identifying(args, kwargs))
+            bound = self._identifying(args, kwargs)
+            self._replace_receiver(bound)
+            form: bytes = self._canonical.canonical(bound)
         except Exception:  # noqa: BLE001 - of users' classes; a call with a key may have any inputs
             return None
         return form
 
     def _identifying(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that tell one call from another."""
-        bound = self.bind(args, kwargs)
-        for name in self._ignored:
-            bound.pop(name, None)
-        return bound
+        return {
+            name: value
+            for name, value in self.bind(args, kwargs).items()
+            if name not in self._ignored and not self._is_default(name, value)
+        }
+
+    def _is_default(self, name: str, value: object) -> bool:
+        """Whether a parameter is at its default: one that is new then matches old records."""
+        if name not in self._defaults:
+            kind = self._parameters[name].kind
+            rest = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+            return kind in rest and not value
+        default = self._defaults[name]
+        if value is default:
+            return True
+        try:
+            return type(value) is type(default) and bool(value == default)
+        except Exception:  # noqa: BLE001 - of a class of the user's: it counts
+            return False
 
     def check_result(self) -> None:
         """Refuse, before anything runs, a result that cannot be stored whatever it is.

@@ -19,7 +19,7 @@ from typing import (
 
 from tapps_otel.errors import RunConflictError
 from tapps_otel.run.import_path import import_path_of, load_object
-from tapps_otel.run.introspection import is_async, name_of, signature_of
+from tapps_otel.run.introspection import check_callable, is_async, name_of, signature_of
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
 
@@ -57,10 +57,11 @@ class Workflow(Generic[P, R]):
         if on_divergence not in {"fail", "rerun"}:
             msg = f"on_divergence={on_divergence!r}: expected 'fail' or 'rerun'"
             raise ValueError(msg)
+        check_callable(fn, "@workflow")
         self._fn = fn
         self._async = is_async(fn)
         self._workflow_id, self._log_dir = workflow_id, log_dir
-        self.name = name or name_of(fn)
+        self.name = name or name_of(fn).rpartition(".")[2]
         self.on_divergence = on_divergence
         self.signature = signature_of(fn, ())
         functools.update_wrapper(self, fn)

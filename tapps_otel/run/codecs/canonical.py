@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from enum import Enum
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from tapps_otel.run.codecs.library import adapter, builtin_codec
 from tapps_otel.run.codecs.native import class_name
 from tapps_otel.run.codecs.registry import registered
 
-__all__ = ["canonical", "digest", "find_formless"]
+__all__ = ["canonical", "digest", "digest_of_object", "find_formless"]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 _TEXT: Final = frozenset({str})
@@ -43,6 +44,28 @@ def canonical(value: object) -> bytes:
 def digest(value: object) -> str:
     """SHA-256 of the canonical form, 64 hex."""
     return sha256(canonical(value)).hexdigest()
+
+
+def digest_of_object(value: Any) -> str | None:
+    """Digest of what tells the object of a method from others of its class; ``None``: nothing.
+
+    Its ``__tapps_key__()`` if it has one, else its value, else its attributes, where all of them
+    have a form (a connection has none).
+    """
+    kind = type(value)
+    if hasattr(value, "__tapps_key__"):
+        return digest({CLASS: kind.__qualname__, "$key": value.__tapps_key__()})
+    try:
+        if fields_of(kind) is None and not (registered(kind) or builtin_codec(kind)):
+            attributes = {n: one for n, one in vars(value).items() if not _is_computed(kind, n)}
+            return digest({CLASS: kind.__qualname__, **attributes})
+        return digest(value)
+    except Exception:  # noqa: BLE001 - of users' classes
+        return None
+
+
+def _is_computed(kind: type, name: str) -> bool:
+    return isinstance(getattr(kind, name, None), cached_property)
 
 
 def find_formless(value: object, path: str = "$") -> tuple[str, str] | None:

@@ -482,34 +482,6 @@ def test_decorated_functions_keep_their_names() -> None:
     assert flow.__doc__ == "Do all of it."
 
 
-def test_steps_can_be_methods(did: Effects) -> None:
-    """``self`` is not part of the inputs."""
-
-    class Client:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        @step
-        def fetch(self, number: int) -> str:
-            did("fetch")
-            return f"{self.name} {number}"
-
-    @step
-    def last() -> None:
-        die_at("last")
-
-    @workflow
-    def flow() -> str:
-        got = str(Client(str(did("client"))).fetch(7))
-        last()
-        return got
-
-    killed(lambda: go(flow), at="last")
-
-    assert go(flow) == "1 7"
-    assert did.count("fetch") == 1
-
-
 def test_ignored_arguments_are_not_inputs(did: Effects) -> None:
     @step(ignore=("client",))
     def fetch(number: int, client: object) -> int:
