@@ -1,4 +1,4 @@
-"""What was changed, moved, doubled or removed in a log is found, and is never written over."""
+"""Changed, moved, duplicated or removed lines of a log are found, and never overwritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log cut anywhere, or with junk at its end, goes on; every old byte stays in its place."""
+"""A log cut anywhere, or with junk at its end, continues; every old byte stays in its place."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / f"{ID}.jsonl"
 
 
-def goes_on(path: Path, left: bytes, **options: str) -> list[str]:
-    """Open what a crash left, append; give the event types, checked from outside."""
+def continues(path: Path, left: bytes, **options: str) -> list[str]:
+    """Open what a crash left and append; return the event types, checked independently."""
     path.write_bytes(left)
     with writing(path, **options) as writer:
         assert writer.append(event("workflow_resume", "on", execution=2)) == writer.seq
-    with writing(path):  # and the next opening finds nothing to mend
+    with writing(path):  # and the next opening finds nothing to repair
         pass
     assert path.read_bytes().startswith(left)
     events = independent_checker.check(path)
@@ -51,7 +51,7 @@ def goes_on(path: Path, left: bytes, **options: str) -> list[str]:
 
 
 def refused(path: Path, left: bytes, **options: str) -> LogDamagedError:
-    """Open what no crash left: nothing is written."""
+    """Open what no crash can have left: nothing is written."""
     path.write_bytes(left)
     with pytest.raises(LogDamagedError) as caught:
         LogWriter(path, ID, **options)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def whole(data: bytes, cut: int) -> list[str]:
     return kinds
 
 
-def test_a_log_cut_at_any_byte_goes_on_with_every_whole_record(path: Path, data: bytes) -> None:
+def test_a_log_cut_at_any_byte_continues_with_every_whole_record(path: Path, data: bytes) -> None:
     ends = {0}
     for line in lines_of(data):
         ends |= {max(ends) + len(line)}
@@ -77,16 +77,16 @@ def test_a_log_cut_at_any_byte_goes_on_with_every_whole_record(path: Path, data:
         torn = cut not in ends and cut + 1 not in ends
         expected = [*whole(data, cut), *(["log_repair"] if torn else []), "workflow_resume"]
 
-        assert goes_on(path, data[:cut]) == expected, cut
+        assert continues(path, data[:cut]) == expected, cut
 
 
-def test_a_repair_that_was_itself_cut_at_any_byte_goes_on(path: Path, data: bytes) -> None:
+def test_a_repair_that_was_itself_cut_at_any_byte_is_sealed(path: Path, data: bytes) -> None:
     torn = data[: len(data) - len(lines_of(data)[-1]) // 2]
-    goes_on(path, torn)
+    continues(path, torn)
     sealed = b"".join(path.read_bytes().splitlines(keepends=True)[:-1])
     kept = whole(data, len(torn))
     for cut in range(len(torn), len(sealed) + 1):
-        kinds = goes_on(path, sealed[:cut])
+        kinds = continues(path, sealed[:cut])
 
         assert kinds == [*kept, "log_repair", "workflow_resume"], cut
 
@@ -99,7 +99,7 @@ def test_the_repair_of_a_cut_repair_can_be_cut_too(path: Path, data: bytes) -> N
             pass
         sealed = path.read_bytes()
         for more in (1, 2, 30, 200, len(sealed) - len(left) - 1):
-            kinds = goes_on(path, sealed[: len(left) + more])
+            kinds = continues(path, sealed[: len(left) + more])
             assert kinds[-2:] == ["log_repair", "workflow_resume"], (depth, more)
             assert kinds.count("log_repair") == 1
         left = sealed[: len(left) + (30, 1)[depth % 2]]
@@ -121,7 +121,7 @@ JUNK = [
 
 @pytest.mark.parametrize("junk", JUNK)
 def test_junk_or_nuls_at_the_end_are_sealed(path: Path, data: bytes, junk: bytes) -> None:
-    assert goes_on(path, data + junk)[-2:] == ["log_repair", "workflow_resume"]
+    assert continues(path, data + junk)[-2:] == ["log_repair", "workflow_resume"]
 
 
 NOT_TORN = [
@@ -141,7 +141,7 @@ def test_an_end_that_no_crash_leaves_is_refused(path: Path, data: bytes, junk: b
 
 
 def sealable(region: bytes) -> bool:
-    """The rule as the format's description has it."""
+    """The rule as the description of the format states it."""
     lines = region.split(b"\n")
     terminated = lines[-1] == b""
     texts = lines[:-1] if terminated else lines
@@ -169,28 +169,28 @@ def test_any_end_is_sealed_or_refused_by_the_rule(
     if not junk:
         return
     if sealable(junk):
-        assert "log_repair" in goes_on(path, data + junk)
+        assert "log_repair" in continues(path, data + junk)
     else:
         refused(path, data + junk)
 
 
 def test_the_repair_is_of_the_execution_that_resumes(path: Path, data: bytes) -> None:
-    goes_on(path, data + b"torn")
+    continues(path, data + b"torn")
 
     assert independent_checker.check(path)[7]["execution"] == 2
 
 
 def test_opening_a_sealed_log_again_seals_nothing(path: Path, data: bytes) -> None:
-    goes_on(path, data + b"torn")
+    continues(path, data + b"torn")
     left = path.read_bytes()
 
-    assert goes_on(path, left).count("log_repair") == 1
+    assert continues(path, left).count("log_repair") == 1
 
 
 def test_a_log_of_a_hundred_crashes_still_checks(path: Path, data: bytes) -> None:
     left, kinds = data, list[str]()
     for n in range(100):
-        kinds = goes_on(path, left + b"torn" * (n % 3))
+        kinds = continues(path, left + b"torn" * (n % 3))
         left = path.read_bytes()
     assert kinds.count("workflow_resume") == 100
     assert len(check(path, ID).repairs) == 66
@@ -215,7 +215,7 @@ def head(durability: str = "commit") -> bytes:
 
 
 def line_of(*events: object) -> bytes:
-    """Lines as they would stand behind the head; the chain does not matter there."""
+    """Lines as they would follow the head; the chain does not matter there."""
     from tapps_otel.log.event import Event, encode
 
     made = b""
@@ -234,13 +234,13 @@ UNSYNCED = line_of(event("annotation", 1), event("step_start", 2), event("span",
 )
 @pytest.mark.parametrize("at", [slice(0, 40), slice(50, 90), slice(-20, None), slice(0, None)])
 def test_a_hole_of_a_power_cut_is_sealed(path: Path, tail: bytes, at: slice) -> None:
-    kinds = goes_on(path, hole(tail, at=at), boot_id=OTHER_BOOT)
+    kinds = continues(path, hole(tail, at=at), boot_id=OTHER_BOOT)
 
     assert kinds == ["workflow_start", "log_repair", "workflow_resume"]
 
 
 @pytest.mark.parametrize("boot_id", [BOOT, None])
-def test_without_a_boot_in_between_it_was_no_power_cut(path: Path, boot_id: str | None) -> None:
+def test_without_a_reboot_there_was_no_power_cut(path: Path, boot_id: str | None) -> None:
     path.write_bytes(hole(UNSYNCED))
     with pytest.raises(LogDamagedError, match="NUL bytes"):
         LogWriter(path, ID, boot_id=boot_id)
@@ -252,10 +252,10 @@ def test_a_hole_where_none_can_be_is_refused(path: Path, durability: str) -> Non
     refused(path, hole(UNSYNCED, durability=durability), boot_id=OTHER_BOOT)
 
 
-def test_without_syncs_nothing_tells_a_power_cut_from_other_damage(path: Path) -> None:
+def test_without_syncs_a_power_cut_cannot_be_told_from_other_damage(path: Path) -> None:
     refused(path, hole(b"", durability="os"), boot_id=OTHER_BOOT)
 
-    assert "log_repair" in goes_on(path, hole(b"", durability="always"), boot_id=OTHER_BOOT)
+    assert "log_repair" in continues(path, hole(b"", durability="always"), boot_id=OTHER_BOOT)
 
 
 @pytest.mark.parametrize("kind", ["step_finish", "step_fail", "workflow_end", "strange"])
@@ -265,7 +265,7 @@ def test_a_hole_under_what_was_synced_is_refused(path: Path, kind: str) -> None:
     refused(path, hole(tail), boot_id=OTHER_BOOT)
 
 
-def test_a_change_without_nuls_is_no_hole(path: Path) -> None:
+def test_a_change_without_nuls_is_not_a_hole(path: Path) -> None:
     left = head() + line_of(event("step_start", 1)).replace(b"draft", b"drafl") + UNSYNCED
 
     refused(path, left, boot_id=OTHER_BOOT)
@@ -274,10 +274,10 @@ def test_a_change_without_nuls_is_no_hole(path: Path) -> None:
 def test_a_power_cut_can_keep_a_lines_end_and_lose_its_beginning(path: Path, data: bytes) -> None:
     lost = b"\0" * 4096 + b'page kept","attempt":1}\n'
 
-    assert "log_repair" in goes_on(path, data + lost)
+    assert "log_repair" in continues(path, data + lost)
 
 
 def test_marks_before_the_hole_are_kept(path: Path) -> None:
-    goes_on(path, hole(UNSYNCED), boot_id=OTHER_BOOT)
+    continues(path, hole(UNSYNCED), boot_id=OTHER_BOOT)
 
     assert marks(path) == ["on"]

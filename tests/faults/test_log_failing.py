@@ -1,4 +1,4 @@
-"""Disks that fail: what was acknowledged is there, nothing is there twice, and the chain holds."""
+"""Failing disks: acknowledged events are in the log, none is there twice, the chain is intact."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def failing(files: Files) -> Iterator[Settable]:
-    """The disk is so, and time passes only when the test says so."""
+    """Use this disk, and a clock that only the test moves."""
     now = Settable()
     with log_files.use(files), clock.use(now):
         yield now
 
 
-def carry_out(path: Path, now: Settable, **options: Any) -> tuple[list[int], list[int]]:
-    """A run on a failing disk; which marks were acknowledged, and which came to nothing."""
+def run_on(path: Path, now: Settable, **options: Any) -> tuple[list[int], list[int]]:
+    """A run on a failing disk; returns the marks that were acknowledged, and those that raised."""
     acknowledged, raised = [], []
     try:
         writer = LogWriter(path, ID, **options)
@@ -61,12 +61,12 @@ def carry_out(path: Path, now: Settable, **options: Any) -> tuple[list[int], lis
 
 
 def audit(path: Path) -> tuple[list[int], list[dict[str, Any]]]:
-    """Go on with what the failing disk left, then look at it from outside."""
+    """Continue what the failing disk left, then check it independently."""
     with writing(path) as writer:
         writer.append(event("workflow_resume", execution=2))
     events = independent_checker.check(path)
     found = [one["attributes"]["mark"] for one in events if "mark" in one.get("attributes", {})]
-    assert len(found) == len(set(found)), "something is there twice"
+    assert len(found) == len(set(found)), "an event is there twice"
     assert found == sorted(found), "the order was not kept"
     return found, events
 
@@ -80,13 +80,13 @@ FAULTS = [
 
 @pytest.mark.parametrize("stop", [False, True], ids=["continue", "stop"])
 @pytest.mark.parametrize("call", CALLS)
-def test_whatever_fails_whenever_what_was_acknowledged_is_there(
+def test_acknowledged_events_survive_any_failing_call(
     tmp_path: Path, call: str, stop: bool
 ) -> None:
     for number, (_, nth, times, keep) in enumerate(one for one in FAULTS if one[0] == call):
         path = tmp_path / str(number) / f"{ID}.jsonl"
         with failing(FaultyFiles(call, nth, times=times, keep=keep)) as now:
-            acknowledged, raised = carry_out(path, now, stop=stop)
+            acknowledged, raised = run_on(path, now, stop=stop)
         found, _ = audit(path)
         case = (call, nth, times, keep, acknowledged, raised, found)
 
@@ -120,7 +120,7 @@ def test_an_event_whose_sync_failed_is_not_written_twice(path: Path) -> None:
     assert marks(path) == [1]
 
 
-def test_what_fails_is_said_once_and_so_is_that_it_works_again(
+def test_failure_and_recovery_are_each_logged_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "tapps_otel")
@@ -137,7 +137,7 @@ def test_what_fails_is_said_once_and_so_is_that_it_works_again(
     assert marks(path) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_log_that_fails_for_good_says_how_much_is_lost(
+def test_a_log_that_fails_for_good_logs_how_much_is_lost(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with failing(FaultyFiles("write", 2)), writing(path) as writer:
@@ -148,7 +148,7 @@ def test_a_log_that_fails_for_good_says_how_much_is_lost(
     assert marks(path) == [0]
 
 
-def test_what_did_not_fit_into_memory_is_counted_in_the_log(path: Path) -> None:
+def test_events_that_did_not_fit_into_memory_are_counted_in_the_log(path: Path) -> None:
     with failing(FaultyFiles("write", 2, times=2)) as now, writing(path, limit=3) as writer:
         for n in range(10):
             if n == 9:
@@ -176,7 +176,7 @@ def test_a_failing_log_is_tried_once_a_second_not_at_each_event(path: Path) -> N
         assert 3 < files.calls < 7
 
 
-def test_with_stop_an_error_comes_before_the_step_and_is_no_event_later(path: Path) -> None:
+def test_with_stop_an_event_that_raised_is_not_written_later(path: Path) -> None:
     with failing(FaultyFiles("write", 2, times=2)) as now, writing(path, stop=True) as writer:
         writer.append(start())
         with pytest.raises(LogWriteError) as caught:
@@ -204,9 +204,7 @@ def test_with_stop_a_failed_sync_that_fails_again_loses_no_later_event(path: Pat
 
 
 @pytest.mark.parametrize("call", ["open_append", "sync", "evict", "reader", "write"])
-def test_a_log_that_cannot_be_opened_is_an_error_and_is_left_as_it_is(
-    path: Path, call: str
-) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error_and_stays_unchanged(path: Path, call: str) -> None:
     with writing(path) as writer:
         writer.append(start())
     left = path.read_bytes()[:-5]
@@ -221,7 +219,7 @@ def test_a_log_that_cannot_be_opened_is_an_error_and_is_left_as_it_is(
 
 
 def syncing_fails(path: Path, disk: CachedDisk) -> tuple[list[int], list[int]]:
-    """A run with one failing sync, then a power cut: what was acknowledged, and what is there."""
+    """A run with one failing sync, then a power cut; returns the marks acknowledged and found."""
     acknowledged = []
     with log_files.use(disk), writing(path) as writer:
         for n in range(6):
@@ -241,7 +239,7 @@ def test_a_failed_sync_is_never_taken_for_success_later(path: Path) -> None:
     independent_checker.check(path)
 
 
-def test_without_eviction_the_lost_record_would_be_taken_for_there(path: Path) -> None:
+def test_without_eviction_the_lost_record_would_seem_written(path: Path) -> None:
     acknowledged, found = syncing_fails(path, CachedDisk(path, evicts=False))
 
     assert 3 in acknowledged
@@ -255,7 +253,7 @@ def test_without_syncs_a_power_cut_takes_everything(path: Path) -> None:
     assert found == []
 
 
-def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on(
+def test_events_of_a_crashed_writer_are_synced_before_new_ones(
     path: Path,
 ) -> None:
     disk = CachedDisk(path)
@@ -272,7 +270,7 @@ def test_what_a_crashed_writer_left_in_the_cache_is_synced_before_it_is_built_on
     assert len(independent_checker.check(path)) == 3
 
 
-def test_a_disk_that_loses_what_it_had_synced_is_not_gone_on_with(path: Path) -> None:
+def test_a_disk_that_loses_synced_events_stops_the_writer(path: Path) -> None:
     disk = CachedDisk(path)
     with log_files.use(disk), writing(path) as writer:
         writer.append(start())

@@ -1,6 +1,6 @@
 """Writers that are killed, full disks, calls of the kernel that fail: in processes of their own.
 
-Each child says through a pipe which of its events were acknowledged; the file must hold them.
+Each child reports through a pipe which of its events were acknowledged; the file must hold them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "logs" / f"{ID}.jsonl"
 
 
-def goes_on(path: Path, acknowledged: list[int]) -> list[dict[str, Any]]:
-    """What was acknowledged is there once, and the log goes on."""
+def continues(path: Path, acknowledged: list[int]) -> list[dict[str, Any]]:
+    """Acknowledged events are in the log once, and the log continues."""
     with writing(path) as writer:
         writer.append(event("workflow_resume", execution=2))
     found = marks(path)
@@ -65,13 +65,13 @@ def test_what_was_acknowledged_survives_sigkill_at_any_moment(path: Path) -> Non
 
         child = Forked(work)
         os.close(writing_end)
-        with os.fdopen(reading, "rb") as told:
-            said = told.read(8 * pick.randrange(1, 40))
+        with os.fdopen(reading, "rb") as reports:
+            said = reports.read(8 * pick.randrange(1, 40))
             child.kill()
-            said += told.read()
+            said += reports.read()
         assert child.wait().code == -signal.SIGKILL
         acknowledged += [int.from_bytes(said[at : at + 8], "big") for at in range(0, len(said), 8)]
-    goes_on(path, acknowledged)
+    continues(path, acknowledged)
 
 
 # What a child does under strace: a run, its events acknowledged on stdout one by one.
@@ -92,7 +92,7 @@ print("closed", flush=True)
 
 
 def traced(path: Path, inject: str) -> list[str]:
-    """Run it with this fault in its calls on the log and its folder; gives what it said."""
+    """Run it with this fault in its calls on the log and its folder; return what it printed."""
     calls = inject.partition(":")[0]
     command = [
         *("strace", "-f", "-qq", "-o", os.devnull, "-P", str(path), "-P", str(path.parent)),
@@ -120,7 +120,7 @@ def test_what_was_acknowledged_survives_sigkill_at_each_call(
     said = traced(path, f"{call}:signal=SIGKILL:when={nth}")
 
     assert "closed" not in said
-    goes_on(path, [int(mark) for mark in said])
+    continues(path, [int(mark) for mark in said])
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_what_the_kernel_refuses_is_never_acknowledged(path: Path, inject: str) 
     said = traced(path, inject)
 
     assert said[-1:] == ["closed"]  # the run is never crashed by its log
-    goes_on(path, [int(mark) for mark in said[:-1]])
+    continues(path, [int(mark) for mark in said[:-1]])
 
 
-def test_a_write_that_says_more_than_it_wrote_is_noticed(path: Path) -> None:
+def test_a_write_that_reports_too_much_is_noticed(path: Path) -> None:
     need("strace")
     path.parent.mkdir()
     said = traced(path, "write:retval=7:when=2")  # it wrote none of the seven
@@ -176,7 +176,7 @@ def test_a_real_short_write_is_recovered_from(path: Path) -> None:
 
     assert size == 3000  # the last write got as far as it could
     assert 1 < len(outcome.value) < 40
-    assert "log_repair" in [one["event_type"] for one in goes_on(path, outcome.value)]
+    assert "log_repair" in [one["event_type"] for one in continues(path, outcome.value)]
 
 
 FULL = """
@@ -199,8 +199,8 @@ with clock.use(now):
             while file.write(b"x" * 4096): pass
         except OSError:
             pass
-    told = [writer.append(event("step_finish", mark)) for mark in range(1, 60)]
-    assert None in told and "No space" in writer.failure, (told, writer.failure)
+    seqs = [writer.append(event("step_finish", mark)) for mark in range(1, 60)]
+    assert None in seqs and "No space" in writer.failure, (seqs, writer.failure)
     filler.unlink()
     now.now += 10 ** 10
     assert writer.append(event("workflow_end", 60)) is not None
@@ -261,7 +261,7 @@ def test_a_forked_child_does_not_have_its_parents_log_open(path: Path, running: 
     assert in_child(child).value == []
 
 
-def test_a_forked_child_writes_nothing_that_its_parent_still_holds(
+def test_a_forked_child_writes_nothing_of_its_parents_buffer(
     path: Path, running: LogWriter
 ) -> None:
     need("fork")
@@ -287,7 +287,7 @@ def test_a_forked_child_writes_runs_of_its_own(
     assert marks(tmp_path / "own.jsonl") == ["child"]
 
 
-def test_a_fork_in_the_middle_of_an_append_hangs_nobody(
+def test_a_fork_in_the_middle_of_an_append_blocks_neither_process(
     path: Path, running: LogWriter, tmp_path: Path
 ) -> None:
     need("fork")

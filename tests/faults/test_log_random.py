@@ -1,7 +1,7 @@
 """Random lives of a log: appends, failing disks, kills, power cuts, in any order.
 
-After each opening: what was acknowledged is there once and in order, the outside checker accepts
-the log, and every byte that the disk kept is in its place.
+After each opening, acknowledged events are in the log once and in order, the independent checker
+accepts the log, and every byte that the disk kept is in its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines that nobody's writer makes: they are refused or kept, in bounded time and memory."""
+"""Lines that no writer makes: they are refused or kept, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_a_line_that_is_no_event_is_damage_at_its_place_although_its_sha_fits(
+def test_a_line_that_is_not_an_event_is_damage_although_its_sha_matches(
     path: Path, body: bytes
 ) -> None:
     path.write_bytes(chained(body))
@@ -84,7 +84,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("more", KEPT.values(), ids=KEPT)
-def test_strange_but_valid_text_is_kept_as_it_is(path: Path, more: bytes) -> None:
+def test_strange_but_valid_text_is_kept_unchanged(path: Path, more: bytes) -> None:
     path.write_bytes(chained(HEAD + more))
 
     assert check(path, ID).ok
@@ -94,7 +94,7 @@ def test_strange_but_valid_text_is_kept_as_it_is(path: Path, more: bytes) -> Non
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400), st.booleans())
-def test_no_bytes_make_anything_but_a_log_error(
+def test_any_bytes_raise_a_log_error_or_nothing(
     tmp_path_factory: pytest.TempPathFactory, junk: bytes, ours: bool
 ) -> None:
     path = tmp_path_factory.mktemp("junk") / f"{ID}.jsonl"
@@ -126,7 +126,7 @@ def test_a_huge_file_needs_little_memory(path: Path, kind: str) -> None:
     assert peak < 6 * MAX_LINE
 
 
-def test_types_of_a_hostile_file_do_not_pile_up(path: Path) -> None:
+def test_types_of_a_hostile_file_do_not_accumulate(path: Path) -> None:
     write(path, story(), durability="os")
     with path.open("ab") as file:
         for n in range(2000):

@@ -1,4 +1,4 @@
-"""Ids and places that lead somewhere else."""
+"""Ids and paths that lead out of the folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LETTERS = st.sampled_from("aZ09._-/\\\0 é ۱\n~+:*?\u202e")
 @example("-rf")
 @example("ａ")  # a full-width letter
 @example("१२")  # digits of another script
-def test_an_id_names_a_file_of_the_folder_or_is_refused(workflow_id: str) -> None:
+def test_an_id_names_a_file_in_the_folder_or_is_refused(workflow_id: str) -> None:
     folder = Path("/logs")
     store = Store(folder)
     try:
@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def refuse_to_open(path: Path, *, error: int) -> None:
-    """Nothing opens it, and nothing waits for somebody to open its other end."""
+    """Nothing opens it, and nothing waits for its other end to be opened."""
     for call in (
         lambda: LogWriter(path, ID),
         lambda: list(read(path, ID)),
@@ -69,7 +69,7 @@ def refuse_to_open(path: Path, *, error: int) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing"])
-def test_a_link_in_a_logs_place_is_refused(path: Path, tmp_path: Path, there: bool) -> None:
+def test_a_link_in_the_place_of_a_log_is_refused(path: Path, tmp_path: Path, there: bool) -> None:
     target = tmp_path / "target"
     if there:
         write(tmp_path / "r2.jsonl", [start("r2")])
@@ -81,13 +81,13 @@ def test_a_link_in_a_logs_place_is_refused(path: Path, tmp_path: Path, there: bo
     assert (target.read_bytes() if target.exists() else None) == before
 
 
-def test_a_pipe_in_a_logs_place_is_refused_at_once(path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_log_is_refused_at_once(path: Path) -> None:
     os.mkfifo(path)
 
     refuse_to_open(path, error=errno.EINVAL)
 
 
-def test_a_folder_in_a_logs_place_is_refused(path: Path) -> None:
+def test_a_folder_in_the_place_of_a_log_is_refused(path: Path) -> None:
     path.mkdir()
     for call, error in ((lambda: LogWriter(path, ID), errno.EISDIR), (lambda: check(path, ID), 22)):
         with pytest.raises(OSError, match=path.name) as caught:
@@ -96,7 +96,7 @@ def test_a_folder_in_a_logs_place_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_a_lease_is_taken_on_a_plain_file_alone(tmp_path: Path, kind: str) -> None:
+def test_a_lease_is_only_taken_on_a_regular_file(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "r.lease"
     if kind == "link":
         (tmp_path / "precious").write_text("data")
@@ -123,7 +123,7 @@ def test_a_file_where_the_folder_should_be_is_an_error(tmp_path: Path) -> None:
         list(store.runs())
 
 
-def test_where_there_are_no_file_locks_opening_says_so(
+def test_a_system_without_file_locks_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_files, "fcntl", None)

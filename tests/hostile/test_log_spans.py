@@ -1,4 +1,4 @@
-"""Spans from logs that somebody made up: rebuilt or told, and what is rebuilt can be sent."""
+"""Spans from forged logs: each is rebuilt or reported, and what is rebuilt can be sent."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def story() -> list[Event]:
 
 
 def spans(folder: Path, events: Iterable[Event]) -> tuple[list[Found], list[str]]:
-    """What is rebuilt from a log of these events, and what is said of the rest."""
+    """Return what is rebuilt from a log of these events, and the problems with the rest."""
     path = folder / f"{ID}.jsonl"
     path.unlink(missing_ok=True)
     write(path, events)
@@ -84,9 +84,7 @@ def test_the_story_is_three_spans(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["trace_id", "span_id", "parent_span_id"])
 @pytest.mark.parametrize("value", ["", "not hex at all!!", "0" * 16, "0" * 32, "é" * 16, "1" * 100])
-def test_ids_that_are_none_are_told_with_their_place(
-    tmp_path: Path, field: str, value: str
-) -> None:
+def test_invalid_ids_are_reported_with_their_place(tmp_path: Path, field: str, value: str) -> None:
     events = story()
     events[1] = changed(events[1], **{field: value})
     found, problems = spans(tmp_path, events)
@@ -95,11 +93,11 @@ def test_ids_that_are_none_are_told_with_their_place(
         "GET",
         "workflow article",
     ]
-    told = [one for one in problems if one.startswith(("r.jsonl, seq 2: ", "r.jsonl, seq 5: "))]
-    assert len(found) + len(told) == 3
+    reported = [one for one in problems if one.startswith(("r.jsonl, seq 2: ", "r.jsonl, seq 5: "))]
+    assert len(found) + len(reported) == 3
 
 
-def test_times_that_run_backwards_make_no_span_that_ends_before_it_starts(tmp_path: Path) -> None:
+def test_no_span_ends_before_it_starts_although_times_run_backwards(tmp_path: Path) -> None:
     events = [
         changed(one, timestamp=clock.timestamp(AT - at * 1_000_000_000))
         for at, one in enumerate(story())
@@ -113,7 +111,7 @@ def test_times_that_run_backwards_make_no_span_that_ends_before_it_starts(tmp_pa
 
 
 @pytest.mark.parametrize("duration", [-1, -(1 << 62), 1 << 63, 1 << 80])
-def test_a_duration_that_is_none_is_told(tmp_path: Path, duration: int) -> None:
+def test_an_invalid_duration_is_reported(tmp_path: Path, duration: int) -> None:
     events = story()
     events[4] = changed(events[4], duration_ns=duration)
     found, problems = spans(tmp_path, events)
@@ -122,7 +120,7 @@ def test_a_duration_that_is_none_is_told(tmp_path: Path, duration: int) -> None:
     assert len(found) == 3 or problems
 
 
-def test_ten_thousand_events_in_a_span_are_as_the_sdk_would_have_them(tmp_path: Path) -> None:
+def test_a_span_of_ten_thousand_events_is_limited_as_by_the_sdk(tmp_path: Path) -> None:
     """The last 128 stay, and the span says how many went; the log has them all."""
     events = story()
     notes = [event("annotation", n, trace_id=TRACE, span_id=STEP, name="n") for n in range(10_000)]
@@ -182,7 +180,7 @@ odd = st.fixed_dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(fields=st.lists(odd, min_size=6, max_size=6))
-def test_whatever_a_log_holds_is_a_span_that_can_be_sent_or_is_told(
+def test_any_log_gives_spans_that_can_be_sent_or_reports_the_problem(
     tmp_path: Path, fields: list[dict[str, Any]]
 ) -> None:
     events = []

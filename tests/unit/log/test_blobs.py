@@ -35,7 +35,7 @@ def test_the_same_content_is_stored_once(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
-def test_content_that_was_changed_is_refused_and_put_right_by_the_next_put(folder: Path) -> None:
+def test_changed_content_is_refused_and_repaired_by_the_next_put(folder: Path) -> None:
     name = Blobs(folder).put(DATA)
     (folder / name).write_bytes(b"else")
 
@@ -51,7 +51,7 @@ def test_content_that_is_gone_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../r.jsonl", "", "a" * 63, "A" * 64, "0" * 63 + "/", "0" * 65])
-def test_a_name_that_is_no_hash_opens_nothing(folder: Path, name: str) -> None:
+def test_a_name_that_is_not_a_hash_opens_nothing(folder: Path, name: str) -> None:
     with pytest.raises(BlobDamagedError, match="is not the name of a blob"):
         Blobs(folder).get(name)
 

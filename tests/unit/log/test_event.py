@@ -29,7 +29,7 @@ def line(**fields: Any) -> bytes:
     return encode(event("annotation", **fields), genesis("r"))[0]
 
 
-def test_a_line_begins_and_ends_as_the_format_says() -> None:
+def test_a_line_begins_and_ends_as_the_format_requires() -> None:
     made, sha = encode(start(), genesis("r"))
 
     assert made.startswith(b'{"v":1,"seq":0,"event_type":"workflow_start",')
@@ -57,13 +57,13 @@ def test_a_line_that_lacks_part_of_its_trailer_has_no_sha(cut: int) -> None:
     assert trailing_sha(line()[:-cut]) is None
 
 
-def test_a_sha_with_a_digit_that_is_none_is_no_sha() -> None:
+def test_a_sha_with_a_wrong_digit_is_not_a_sha() -> None:
     made = line()
 
     assert trailing_sha(made[:-10] + b"G" + made[-9:]) is None
 
 
-def test_fields_that_are_not_set_do_not_stand_in_the_line() -> None:
+def test_unset_fields_are_left_out_of_the_line() -> None:
     assert list(json.loads(line())) == [
         "v", "seq", "event_type", "workflow_id", "timestamp", "execution", "sha"
     ]  # fmt: skip
@@ -79,7 +79,7 @@ def test_an_agent_that_is_unknown_is_null() -> None:
 
 @pytest.mark.parametrize("nothing", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("text", ["plain", "lone \ud800 surrogate"])
-def test_a_number_that_json_has_not_is_null_in_both_encoders(nothing: float, text: str) -> None:
+def test_a_number_without_json_form_is_null_in_both_encoders(nothing: float, text: str) -> None:
     made = line(attributes={"a": nothing, "b": [nothing], "c": text})
 
     assert decode(made).attributes == {"a": None, "b": [None], "c": text}
@@ -117,7 +117,7 @@ json_values = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(json_values, st.text(st.characters(exclude_categories=[])))
-def test_whatever_is_encoded_is_decoded_again(value: Any, text: str) -> None:
+def test_decoding_reverses_encoding(value: Any, text: str) -> None:
     made = line(attributes={"value": value}, name=text, result=raw_json(value))
     found = decode(made)
 

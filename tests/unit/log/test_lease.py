@@ -1,4 +1,4 @@
-"""The lease: one process at a time, freed by death alone."""
+"""The lease: one process at a time, until it releases it or dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "r.lease"
 
 
-def test_a_second_taker_in_this_process_is_told_who_holds_it(path: Path) -> None:
+def test_the_error_names_a_holder_in_this_process(path: Path) -> None:
     first = Lease(path, "r")
     with pytest.raises(RunBusyError) as caught:
         Lease(path, "r")
@@ -38,7 +38,7 @@ def test_a_second_taker_in_this_process_is_told_who_holds_it(path: Path) -> None
     assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
 
 
-def test_a_loser_does_not_overwrite_the_holders_name(path: Path) -> None:
+def test_a_process_that_loses_does_not_overwrite_the_label(path: Path) -> None:
     first = Lease(path, "r")
     label = path.read_bytes()
     with pytest.raises(RunBusyError):
@@ -60,7 +60,7 @@ def test_a_released_lease_can_be_taken_and_released_twice(path: Path) -> None:
     assert holder(path) is None
 
 
-def test_asking_who_holds_it_takes_nothing(path: Path) -> None:
+def test_looking_for_the_holder_does_not_take_the_lease(path: Path) -> None:
     assert holder(path) is None
     lease = Lease(path, "r")
     for _ in range(3):
@@ -92,7 +92,7 @@ def held_elsewhere(path: Path) -> Iterator[Forked]:
         os.close(writing)
 
 
-def test_a_taker_in_another_process_is_told_who_holds_it(path: Path) -> None:
+def test_the_error_names_a_holder_in_another_process(path: Path) -> None:
     need("fork")
     with held_elsewhere(path) as child:
         with pytest.raises(RunBusyError) as caught:
@@ -101,7 +101,7 @@ def test_a_taker_in_another_process_is_told_who_holds_it(path: Path) -> None:
         assert holder(path) == (child.pid, socket.gethostname())
 
 
-def test_a_dead_holder_frees_it_by_itself(path: Path) -> None:
+def test_the_death_of_the_holder_releases_the_lease(path: Path) -> None:
     need("fork")
     with held_elsewhere(path) as child:
         os.kill(child.pid, signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_a_forked_child_does_not_keep_its_parents_lease(path: Path) -> None:
     assert not left_by_a_dead_parent(path)
 
 
-def test_without_letting_go_at_fork_it_would_keep_it(
+def test_without_the_release_at_fork_the_child_would_keep_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("fork")
@@ -178,7 +178,7 @@ def test_a_child_cannot_take_what_its_parent_still_holds(path: Path) -> None:
 @pytest.mark.parametrize(
     "label", [b"", b"{", b"[]", b"null", b'{"pid":true,"host":1}', b"\xff\xfe", b"[" * 2000]
 )
-def test_a_label_that_says_nothing_names_nobody(path: Path, label: bytes) -> None:
+def test_an_invalid_label_names_no_holder(path: Path, label: bytes) -> None:
     lease = Lease(path, "r")
     path.write_bytes(label)
 

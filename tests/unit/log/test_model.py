@@ -107,7 +107,7 @@ def test_an_event_cannot_be_changed() -> None:
         line().replace(b"draft", b"\xff\xfe"),
     ],
 )
-def test_a_line_that_is_no_event_is_a_value_error(bad: bytes) -> None:
+def test_a_line_that_is_not_an_event_is_a_value_error(bad: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         WorkflowEvent.from_line(bad)
 
@@ -132,7 +132,7 @@ def test_streaming_a_damaged_log_raises_at_the_place(tmp_path: Path) -> None:
         list(read_model(path, ID))
 
 
-def test_the_schema_says_what_a_line_must_have() -> None:
+def test_the_schema_requires_the_fields_of_every_line() -> None:
     schema = json_schema()
 
     assert schema["required"] == [

@@ -1,4 +1,4 @@
-"""Reading: as a stream, checked, followed, without a trace on the file."""
+"""Reading: as a stream, verified, followed, without changing the file."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_events_come_in_order_with_what_was_written(path: Path) -> None:
     assert [one.event_type for one in events] == [one.event_type for one in story()]
 
 
-def test_an_outside_checker_accepts_our_log(path: Path) -> None:
+def test_an_independent_checker_accepts_the_log(path: Path) -> None:
     write(path, story())
 
     assert [one["seq"] for one in independent_checker.check(path)] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_check_gives_the_head_to_keep_elsewhere(path: Path) -> None:
+def test_a_check_returns_the_head_to_keep_elsewhere(path: Path) -> None:
     data = write(path, story())
     report = check(path, ID)
 
@@ -87,7 +87,7 @@ def test_an_empty_log_has_no_head(path: Path) -> None:
     assert list(read(path, ID)) == []
 
 
-def test_no_log_is_a_file_not_found(path: Path) -> None:
+def test_a_missing_log_raises_file_not_found(path: Path) -> None:
     for call in (
         lambda: list(read(path, ID)),
         lambda: check(path, ID),
@@ -122,7 +122,7 @@ def test_a_newer_format_is_refused_by_reader_and_writer(path: Path) -> None:
     assert path.read_bytes() == made
 
 
-def test_a_newer_format_in_the_middle_is_told_from_damage(path: Path) -> None:
+def test_a_newer_format_in_the_middle_is_not_damage(path: Path) -> None:
     path.write_bytes(chained(body(1), body(2).replace(b'"v":1', b'"v":2')))
 
     with pytest.raises(LogVersionError) as caught:
@@ -131,7 +131,7 @@ def test_a_newer_format_in_the_middle_is_told_from_damage(path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [b',"seq":999', b',"v":1,"seq":1', b',"seq":true', b',"v":2'])
-def test_a_line_that_says_seq_or_version_twice_is_damage(path: Path, more: bytes) -> None:
+def test_a_line_with_two_seqs_or_versions_is_damage(path: Path, more: bytes) -> None:
     path.write_bytes(chained(body(1), body(2, more), body(3)))
 
     with pytest.raises(LogDamagedError, match="the sha matches, but the line is not an event"):
@@ -145,7 +145,7 @@ def test_a_log_of_another_run_is_not_this_runs(tmp_path: Path) -> None:
     assert not check(tmp_path / "r.jsonl", ID).ok
 
 
-def test_events_before_damage_are_given_then_it_raises(path: Path) -> None:
+def test_events_before_damage_are_yielded_before_the_error(path: Path) -> None:
     made = lines_of(write(path, story()))
     path.write_bytes(b"".join(made[:2] + made[3:]))
     found: list[int] = []
@@ -164,14 +164,14 @@ def test_a_record_that_only_lacks_its_newline_is_read(path: Path) -> None:
     assert (check(path, ID).ok, check(path, ID).seq) == (True, 7)
 
 
-def test_an_unfinished_line_is_no_damage(path: Path) -> None:
+def test_an_unfinished_line_is_not_damage(path: Path) -> None:
     path.write_bytes(write(path, story())[:-9])
 
     assert len(list(read(path, ID))) == 6
     assert check(path, ID).ok
 
 
-def test_carriage_returns_and_unicode_line_ends_break_no_line(path: Path) -> None:
+def test_carriage_returns_and_unicode_line_ends_do_not_split_lines(path: Path) -> None:
     text = "a\rb\x1c\x85\u2028\u2029c"
     write(path, [start(), event("annotation", name=text)])
 
@@ -221,7 +221,7 @@ def test_a_growing_log_is_followed_through_half_lines(path: Path) -> None:
     assert found == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_event_is_given_as_soon_as_it_is_written(path: Path) -> None:
+def test_an_event_is_yielded_as_soon_as_it_is_written(path: Path) -> None:
     with writing(path) as writer:
         writer.append(start())
         stream = follow(path, ID, done=lambda: False)
@@ -231,7 +231,7 @@ def test_an_event_is_given_as_soon_as_it_is_written(path: Path) -> None:
         stream.close()  # type: ignore[attr-defined]
 
 
-def test_what_came_while_it_was_told_to_stop_is_given_too(path: Path) -> None:
+def test_events_written_before_the_stop_are_yielded(path: Path) -> None:
     data = write(path, story())
     path.write_bytes(data[:300])
 

@@ -1,4 +1,4 @@
-"""The folder of runs: what is listed, how a run stands, and what is left alone."""
+"""The folder of runs: the list, summaries, and files of other programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ids(store: Store, **filters: Any) -> list[str]:
 # ---------------------------------------------------------------- one run
 
 
-def test_a_summary_tells_how_a_run_stands(store: Store) -> None:
+def test_a_summary_describes_the_run(store: Store) -> None:
     path = store.log_path(ID)
     data = write(path, story())
 
@@ -82,15 +82,13 @@ def test_what_comes_after_the_end_does_not_open_the_run_again(store: Store, more
 
 
 @pytest.mark.parametrize("last", ["workflow_resume", "workflow_start"])
-def test_a_run_that_goes_on_after_its_end_is_interrupted_until_it_ends(
-    store: Store, last: str
-) -> None:
+def test_a_resumed_run_is_interrupted_until_it_ends(store: Store, last: str) -> None:
     run(store, ID, event("workflow_end", status="failed"), event(last, execution=2))
 
     assert store.summary(ID).status == "interrupted"
 
 
-def test_a_run_without_end_is_running_while_somebody_holds_its_lease(store: Store) -> None:
+def test_a_run_without_end_is_running_while_its_lease_is_held(store: Store) -> None:
     run(store, ID, event("step_start", 1))
     assert store.summary(ID).status == "interrupted"
     lease = Lease(store.lease_path(ID), ID)
@@ -184,7 +182,7 @@ def test_only_the_ends_of_a_long_log_are_read(store: Store) -> None:
     assert files.read <= 64 * 1024 + 64 < path.stat().st_size / 10
 
 
-def test_whatever_the_window_cuts_the_summary_is_that_of_the_whole(store: Store) -> None:
+def test_the_summary_does_not_depend_on_where_the_window_starts(store: Store) -> None:
     pick = random.Random(7)
     for _ in range(40):
         sizes = [pick.choice([1, 100, 5_000, 70_000, 300_000]) for _ in range(pick.randrange(30))]
@@ -276,7 +274,7 @@ def test_an_error_of_the_disk_is_damaged(store: Store, call: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2025-13-45T99:99:99.000000000Z", "9" * 400])
-def test_a_time_that_is_none_is_unknown(store: Store, text: str) -> None:
+def test_an_invalid_time_is_unknown(store: Store, text: str) -> None:
     line, _ = encode(start(seq=1, timestamp=text), genesis(ID))
     store.log_path(ID).write_bytes(line)
 
@@ -330,7 +328,7 @@ def test_a_rare_run_is_found_behind_many_others(store: Store) -> None:
     assert len(ids(store, status="interrupted", last=200)) == 150
 
 
-def test_foreign_files_are_left_alone(store: Store, tmp_path: Path) -> None:
+def test_files_of_other_programs_are_ignored(store: Store, tmp_path: Path) -> None:
     run(store, "ours")
     foreign = {
         "r.events.jsonl": b'{"type":"workflow_start"}\n',
@@ -349,14 +347,14 @@ def test_foreign_files_are_left_alone(store: Store, tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in foreign} == foreign
 
 
-def test_no_folder_is_no_runs(tmp_path: Path) -> None:
+def test_a_missing_folder_has_no_runs(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
 
     assert (list(store.runs()), store.last()) == ([], None)
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_is_removed_meanwhile_is_passed_over(store: Store) -> None:
+def test_a_run_that_is_removed_during_the_listing_is_left_out(store: Store) -> None:
     for number in range(3):
         run(store, f"run{number}", at_ns=AT + number)
     found = store.runs()

@@ -1,4 +1,4 @@
-"""Writing: seq, durability, what a caller is told."""
+"""Writing: seq, durability, and what a caller learns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counting(Files):
         super().write(descriptor, data)
 
 
-def test_seq_counts_from_one_and_goes_on_in_the_next_execution(path: Path) -> None:
+def test_seq_counts_from_one_and_continues_in_the_next_execution(path: Path) -> None:
     with writing(path) as writer:
         assert [writer.append(one) for one in story()] == [1, 2, 3, 4, 5, 6, 7]
     with writing(path) as writer:
@@ -54,7 +54,7 @@ def test_files_and_folders_are_private(path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_opening_gives_the_events_that_are_there(path: Path) -> None:
+def test_opening_passes_on_the_events_of_the_log(path: Path) -> None:
     write(path, story())
     seen: list[Event] = []
 
@@ -121,7 +121,7 @@ def test_threads_share_one_order(path: Path) -> None:
         assert [number for who, number in found if who == name] == list(range(200))
 
 
-def test_a_closed_writer_says_so(path: Path) -> None:
+def test_a_closed_writer_raises(path: Path) -> None:
     with writing(path) as writer:
         writer.append(start())
     writer.close()
@@ -139,7 +139,7 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("fields", "said"), UNFIT.values(), ids=UNFIT)
-def test_an_event_that_cannot_be_a_line_is_left_out_and_counted(
+def test_an_event_that_cannot_be_encoded_is_dropped_and_counted(
     path: Path, fields: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with writing(path) as writer, caplog.at_level(logging.ERROR, "tapps_otel"):
@@ -156,7 +156,7 @@ def test_an_event_that_cannot_be_a_line_is_left_out_and_counted(
 
 
 @pytest.mark.parametrize(("fields", "said"), UNFIT.values(), ids=UNFIT)
-def test_with_stop_it_is_an_error_and_the_log_goes_on(
+def test_with_stop_it_is_an_error_and_the_log_continues(
     path: Path, fields: dict[str, Any], said: str
 ) -> None:
     with writing(path, stop=True) as writer:
@@ -182,7 +182,7 @@ def test_an_unfit_event_that_waited_is_counted_when_the_log_works_again(path: Pa
     ]
 
 
-def test_a_write_of_somebody_else_is_noticed_and_nothing_more_is_written(
+def test_a_write_of_another_process_is_noticed_and_stops_the_writer(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with writing(path) as writer:
@@ -198,7 +198,7 @@ def test_a_write_of_somebody_else_is_noticed_and_nothing_more_is_written(
 
 
 @pytest.mark.parametrize("what", ["removed", "cut"])
-def test_a_log_that_lost_what_was_synced_is_not_gone_on_with(path: Path, what: str) -> None:
+def test_a_log_that_lost_synced_events_is_not_continued(path: Path, what: str) -> None:
     with log_files.use(FaultyFiles("write", 4, times=1)), writing(path) as writer:
         for one in story()[:3]:
             writer.append(one)
@@ -213,7 +213,7 @@ def test_a_log_that_lost_what_was_synced_is_not_gone_on_with(path: Path, what: s
     assert (path.stat().st_size if path.exists() else None) == size
 
 
-def test_ctrl_c_inside_an_append_leaves_a_log_that_goes_on(path: Path) -> None:
+def test_ctrl_c_inside_an_append_leaves_a_log_that_continues(path: Path) -> None:
     class Interrupted(Files):
         armed = False
 
@@ -234,7 +234,7 @@ def test_ctrl_c_inside_an_append_leaves_a_log_that_goes_on(path: Path) -> None:
     assert len(independent_checker.check(path)) == 3
 
 
-def test_what_is_not_ours_is_not_touched(path: Path) -> None:
+def test_a_file_that_is_not_a_log_is_not_touched(path: Path) -> None:
     path.parent.mkdir()
     for data in (b'{"type":"workflow_start"}\n', b"hello", b'{"v":1,"seq":2,', b"\xef\xbb\xbf{"):
         path.write_bytes(data)
@@ -244,7 +244,7 @@ def test_what_is_not_ours_is_not_touched(path: Path) -> None:
         assert path.read_bytes() == data
 
 
-def test_damage_that_a_person_accepts_is_declared_and_the_log_goes_on(path: Path) -> None:
+def test_accepted_damage_is_declared_and_the_log_continues(path: Path) -> None:
     data = write(path, story())
     broken = data[:500] + b"#" + data[501:]
     path.write_bytes(broken)

@@ -1,6 +1,6 @@
-"""What each error of the log says: the file, the place in it, and what to do next.
+"""Messages about a damaged log: the file, the place in it, and what to do next.
 
-The texts of the lease, of ids, of unwritable logs and of blobs are with the tests of those.
+Other messages are tested with what raises them: leases, ids, unwritable logs and blobs.
 """
 
 from __future__ import annotations
