@@ -101,7 +101,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def timestamp_ns(text: str) -> int:
-    """Parse a timestamp of a log, which any program may have written: 0 if it is invalid."""
+    """Parse a timestamp of a log, which may be invalid: 0 then."""
     try:
         return parse_timestamp(text)
     except ValueError:

@@ -8,7 +8,7 @@ A base class exists only where a caller would catch it::
     ├── InvalidIdError           a run id that cannot name a log
     ├── LogError
     │   ├── LogDamagedError      a log was changed or lost bytes; nothing was written
-    │   ├── BlobDamagedError     a large value beside the log is missing or was changed
+    │   ├── BlobDamagedError     a large value of the log is missing or was changed
     │   ├── LogVersionError      a log has a newer format
     │   ├── LogWriteError        an event could not be written
     │   └── LedgerError          a log no longer has what a collector confirmed
@@ -98,7 +98,7 @@ class InvalidIdError(TappsError, ValueError):
 
 
 class LogError(TappsError):
-    """Base class of what is wrong with a log or a file beside it."""
+    """Base class of what is wrong with a log or one of its files."""
 
 
 class LogDamagedError(LogError):

@@ -135,9 +135,10 @@ _current: Settings | None = None
 
 
 def configure(**given: Unpack[SettingsDict]) -> Settings:
-    """Change settings for runs that start from now on; they take precedence over the environment.
+    """Change the settings of runs that start from now on.
 
-    Settings that are not given keep the values of earlier calls.
+    They take precedence over the environment. Settings that are not given keep the values of
+    earlier calls.
 
     :raises SettingsError: names the invalid setting and its valid values; nothing was changed
     """

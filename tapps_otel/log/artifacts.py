@@ -1,4 +1,4 @@
-"""Summaries of the files that a step produced; their content is never copied into the log."""
+"""Summaries of the files that a step produced; the log never has their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that are too large for a line, in files named by the SHA-256 of their content."""
+"""Values too large for a line, in files named by the SHA-256 of their content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; larger values become blobs
 
 
 class Blobs:
-    """The folder ``<workflow_id>.blobs`` next to a run's log, created with the first blob."""
+    """The folder ``<workflow_id>.blobs`` of a run, created with the first blob."""
 
     def __init__(self, folder: Path, *, sync: bool = True) -> None:
         self._folder, self._sync = folder, sync

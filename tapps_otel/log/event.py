@@ -39,8 +39,8 @@ TRAILER: Final = 75  # bytes: ,"sha":"  + 64 hex + "} + newline
 _SHA_KEY: Final = b',"sha":"'
 _NEWLINE: Final = 10  # as an integer, which is found faster than b"\n"
 
-# With durability `commit`, events of these types are synced before they are acknowledged. The same
-# sync covers the events before them in the file.
+# With durability `commit`, events of these types are synced before they are acknowledged. That sync
+# covers the events before them in the file, too.
 SYNCED: Final = frozenset(
     {"workflow_start", "workflow_end", "step_finish", "step_fail", "step_skip", "log_repair"}
 )
@@ -168,7 +168,7 @@ def decode(line: bytes) -> Event:
 
 
 def loads(line: bytes) -> dict[str, Any]:
-    """Decode one line as plain Python values, including unknown fields and lone surrogates. Slow.
+    """Decode one line as plain Python values. Slow, but keeps unknown fields.
 
     :raises ValueError: not a JSON object, nested too deep, a number out of range
     """

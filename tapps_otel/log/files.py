@@ -1,4 +1,4 @@
-"""The only module that makes file system calls, and a double of it that fails on demand.
+"""The only module that makes file system calls, and a double that fails on demand.
 
 Each method documents what it promises. What a log promises follows from the order of the calls,
 which :mod:`~tapps_otel.log.writer` and :mod:`~tapps_otel.log.lease` choose.
@@ -83,7 +83,7 @@ class Files:
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
 
     def reader(self, descriptor: int) -> BinaryIO:
-        """Return a reader from the start of an open file; closing it keeps the descriptor open."""
+        """Return a reader of an open file; closing it keeps the descriptor open."""
         os.lseek(descriptor, 0, os.SEEK_SET)
         return os.fdopen(descriptor, "rb", buffering=1 << 18, closefd=False)
 
@@ -121,7 +121,7 @@ class Files:
             os.fdatasync(descriptor)
 
     def evict(self, descriptor: int) -> None:
-        """Drop the file from the page cache, which still shows what a failed sync has lost."""
+        """Drop the file from the page cache, which shows what a failed sync lost."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -155,7 +155,7 @@ class Files:
 
     @contextmanager
     def new_file(self, path: Path, *, replace: bool, sync: bool) -> Iterator[int]:
-        """Yield a descriptor for a private file that appears under its name once it is complete.
+        """Yield a descriptor for a private file that appears once it is complete.
 
         A crash leaves a partial file under another name in the same folder. An existing folder,
         FIFO, device or link of that name is rejected; so is an existing file, without ``replace``.
@@ -188,7 +188,7 @@ class Files:
         os.pwrite(descriptor, data, 0)
 
     def modification_times(self, folder: Path, suffix: str) -> Iterator[tuple[int, str]]:
-        """Yield the modification times (ns since 1970 UTC) and names of a folder's files, unsorted.
+        """Yield modification times (ns since 1970 UTC) and names of files, unsorted.
 
         Only of files whose names end with ``suffix``; of none if the folder does not exist.
         """
@@ -222,7 +222,7 @@ class Files:
         return True
 
     def is_locked(self, descriptor: int) -> bool:
-        """Return whether another open file holds the lock, without taking it (except ``flock``)."""
+        """Return whether another open file holds the lock; only ``flock`` takes it briefly."""
         if hasattr(fcntl, "F_OFD_GETLK"):
             wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted)
@@ -233,7 +233,7 @@ class Files:
         return False
 
     def read_text(self, path: str) -> str | None:
-        """Return the content of a small system file (``/proc``); ``None`` if it does not exist."""
+        """Return the content of a small system file (``/proc``); ``None`` if missing."""
         with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             return file.read(1 << 20)
         return None

@@ -58,7 +58,7 @@ class Lease:
 
 
 def holder(path: Path) -> tuple[int | None, str | None] | None:
-    """Return the holder of a lease as ``(pid, host)``, ``None`` if it is free. Does not take it."""
+    """Return the holder of a lease as ``(pid, host)``, ``None`` if it is free."""
     files = _files.system()
     try:
         file = files.open_read(path)

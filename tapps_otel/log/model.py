@@ -134,7 +134,7 @@ class WorkflowEvent(BaseModel):
 def read_model(
     path: Path, workflow_id: str, *, checker: Checker | None = None
 ) -> Iterator[WorkflowEvent]:
-    """Yield the events of a log as models, in order, each once the chain has verified it.
+    """Yield the events of a log as models, each once the chain has verified it.
 
     This is slower than :func:`tapps_otel.log.reader.read`, but keeps unknown fields. A torn end is
     ignored.

@@ -1,4 +1,4 @@
-"""Reads a log as a stream and verifies its hash chain, in bounded memory and without a lock.
+"""Reads a log as a stream and verifies its chain, in bounded memory, without a lock.
 
 A :class:`Checker` is fed the lines in order and tells which of them the chain verifies. Bytes that
 it does not verify are accepted only if a later line of the chain declares exactly these bytes (a
@@ -109,7 +109,7 @@ class Checker:
 
     @classmethod
     def after(cls, path: Path | str, seq: int, line: bytes, end: int) -> Checker:
-        """Return a checker that starts after a line from the middle of a log, which it trusts.
+        """Return a checker that starts after a line in the middle, which it trusts.
 
         :param line: a line that ends with a complete ``sha``
         :param end: offset of its end
@@ -142,7 +142,7 @@ class Checker:
         return self._feed_slowly(line)
 
     def _feed_slowly(self, line: bytes) -> Event | None:
-        """Check a line without newline, after damage, or with content that is unusual or wrong."""
+        """Check a line without newline, after damage, or with unusual content."""
         whole = line[-1:] == b"\n"
         text = line if whole else line + b"\n"  # a line that only lacks its newline is complete
         if self.region is None:
@@ -258,9 +258,9 @@ def _type_of(line: bytes) -> str:
 
 
 def may_be_log(head: bytes) -> bool:
-    """Return whether a file with this beginning can be a log: also if empty, torn, or all NULs.
+    """Return whether a file with this beginning can be a log.
 
-    Also if its format is newer: reading it raises then.
+    It can if it is empty, torn or all NULs. It also can if its format is newer; reading raises.
     """
     if _NEWER_FIRST_LINE.match(head):
         return True
@@ -273,7 +273,7 @@ def may_be_log(head: bytes) -> bool:
 
 
 def lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file, split only at newlines; a line that is too long comes in pieces.
+    """Yield the lines of a file, split only at newlines; too long ones in pieces.
 
     Ends at the first line without a newline: bytes that a writer adds meanwhile are not a new line.
     """

@@ -92,7 +92,7 @@ class Store:
         return self.folder / f"{check_workflow_id(workflow_id)}+{os.urandom(4).hex()}{_SUFFIX}"
 
     def name_of(self, workflow_id: str) -> str:
-        """Return the name of a run's log, given that name or the id of a third-party executor.
+        """Return the name of a run's log, given that name or an executor's id.
 
         :raises InvalidIdError: it cannot name a log, and no executor's run has that id
         :raises OSError: the log cannot be looked for
@@ -115,7 +115,7 @@ class Store:
         return found
 
     def has_log(self, workflow_id: str) -> bool:
-        """Return whether a run of that name has a log, damaged or not. An empty file is none.
+        """Return whether a run has a log, damaged or not. An empty file is none.
 
         :raises OSError: it cannot be opened, or is not a regular file
         """
@@ -290,7 +290,7 @@ def _first(events: list[Event]) -> Event | None:
 
 
 def _look_back(events: list[Event], older: Iterable[bytes]) -> tuple[Event | None, Event | None]:
-    """Return the last step event and the end that is in force, and read back only to them."""
+    """Return the last step event and the end in force; read no further back."""
     step = ending = None
     decided = False
     for event in _backwards(events, older):

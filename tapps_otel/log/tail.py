@@ -72,7 +72,7 @@ def head_of(path: Path, workflow_id: str) -> tuple[int, str]:
 
 
 def _tail_of(block: bytes, offset: int, path: Path) -> Tail | None:
-    """Start at the first complete line of ``block``, which only the lines after it verify."""
+    """Start at the first complete line of ``block``, which the lines after it verify."""
     start = block.find(b"\n") + 1
     while 0 < start < len(block):
         end = block.find(b"\n", start) + 1 or len(block)
@@ -103,9 +103,9 @@ def _events(checker: Checker, block: bytes) -> list[Event]:
 
 
 def older_lines(descriptor: int, offset: int) -> Iterator[bytes]:
-    """Yield the lines before ``offset``, newest first and unverified, in memory of two blocks.
+    """Yield the lines before ``offset``, newest first and unverified.
 
-    A line that is too long for a log is left out.
+    At most two blocks are in memory. A line that is too long for a log is left out.
     """
     files, rest, block_size = _files.system(), b"", WINDOW
     while offset > 0:

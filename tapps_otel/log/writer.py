@@ -1,4 +1,4 @@
-"""Writes a log: append, sync, recover. There is one writer at a time, which holds the lease.
+"""Writes a log: append, sync, recover. The only writer holds the lease.
 
 A log is never truncated or rewritten: earlier content is always a prefix of later content.
 
@@ -199,7 +199,7 @@ class LogWriter:
         return self._try_recover()
 
     def _recover_from_write_error(self, error: BaseException) -> bool:
-        """Handle an error of writing an event; return whether the log holds the event after all."""
+        """Handle a write error; return whether the log holds the event after all."""
         if isinstance(error, _InvalidEventError):
             if self._stop:
                 raise LogWriteError(self.path, str(error)) from error

@@ -1,4 +1,4 @@
-"""What a resume can use of a history: the records of each scope, and where it continues. Pure."""
+"""The records of each scope for a resume, and where it continues. Pure."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Plan:
 
 
 def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
-    """Return the highest number by name; a start that a crash kept out of the log leaves a gap."""
+    """Return the highest number by name; a crash can leave gaps."""
     highest: dict[str, int] = {}
     for step in steps:
         number, name = number_in(step.step_id), step.name
@@ -121,7 +121,7 @@ def open_steps(history: RunHistory) -> list[StepHistory]:
 
 
 def resume_points(history: RunHistory) -> list[StepHistory]:
-    """Return the unfinished steps that a resume runs again: open, or failed and not handled.
+    """Return the steps that a resume runs again: open, or failed and unhandled.
 
     Empty if it would continue with a step that never started, or has nothing left to do.
     """
