@@ -17,13 +17,15 @@ from tapps_otel.run.lookup import blobs_of, fold_log, inputs_of, store_of
 from tapps_otel.run.recorder import RunRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.policy import OnDivergence
+
+    _Match = Callable[[bytes, bytes], bool]
 
 __all__ = ["check_name", "open_run"]
 
@@ -38,6 +40,7 @@ def open_run(
     module: str | None = None,
     on_divergence: OnDivergence = "fail",
     found: StoredRun | None = None,
+    match: _Match | None = None,
 ) -> RunRecorder:
     """Start or resume a run; one that has completed is opened as ``done``.
 
@@ -46,6 +49,7 @@ def open_run(
     :param about: fields of ``workflow`` in the log, besides the name
     :param module: of the workflow's function
     :param found: the run as it was looked up, if it was
+    :param match: whether stored inputs are the given ones; by default, if they are equal
     :raises RunBusyError: another process executes it
     :raises RunConflictError: the id belongs to another workflow, or to other inputs
     :raises RunPausedError: it waits for an answer
@@ -53,21 +57,21 @@ def open_run(
     :raises LogWriteError: the log cannot be opened
     """
     config = settings.current()
-    store = store_of(log_dir)
+    store, match = store_of(log_dir), match or _are_equal
     if not config.enabled:
         run_id = workflow_id or name
         return RunRecorder(run_id, name, fold=Fold(run_id), blobs=Blobs(store.folder), off=True)
     if workflow_id is None:
         workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
     elif _has_completed(store, workflow_id, found):
-        return _open_completed(store, name, workflow_id, inputs)
+        return _open_completed(store, name, workflow_id, inputs, match)
     with lease_log(store, workflow_id, name, config) as leased:
         history = leased.history
         if history.status == "completed":  # it ended after it was looked up
             leased.release()
-            return _open_completed(store, name, workflow_id, inputs)
+            return _open_completed(store, name, workflow_id, inputs, match)
         if history.executions:
-            _check_same(history, name, inputs, leased.blobs)
+            _check_same(history, name, inputs, leased.blobs, match)
         run = RunRecorder(
             workflow_id,
             name,
@@ -96,15 +100,21 @@ def _has_completed(store: Store, workflow_id: str, found: StoredRun | None) -> b
         return False
 
 
-def _open_completed(store: Store, name: str, workflow_id: str, inputs: bytes) -> RunRecorder:
+def _open_completed(
+    store: Store, name: str, workflow_id: str, inputs: bytes, match: _Match
+) -> RunRecorder:
     """A run that is ``done``: its log gives its results, and no lease is taken."""
     fold = fold_log(store, workflow_id)
     blobs = blobs_of(store, workflow_id)
-    _check_same(fold.history, name, inputs, blobs)
+    _check_same(fold.history, name, inputs, blobs, match)
     return RunRecorder(workflow_id, name, fold=fold, blobs=blobs)
 
 
-def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs) -> None:
+def _are_equal(stored: bytes, given: bytes) -> bool:
+    return canonical(from_json(stored)) == canonical(from_json(given))
+
+
+def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, match: _Match) -> None:
     """Check that a run is of this workflow, with these inputs, and not paused.
 
     :raises RunConflictError: it is another
@@ -112,7 +122,7 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs) -> 
     """
     check_name(history, name)
     stored = inputs_of(history, blobs)
-    if stored != inputs and canonical(from_json(stored)) != canonical(from_json(inputs)):
+    if stored != inputs and not match(stored, inputs):
         run_id = history.workflow_id
         msg = (
             f"run {run_id!r} began with other inputs:\n"

@@ -35,6 +35,7 @@ _SCALAR_FORMS: Final[dict[type, Callable[[Any], str]]] = {
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): lambda _: "null",
 }
+_REST: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _REMEDY: Final = (
     "annotate it with a type that can be written as JSON, return JSON values, or register a codec "
     "(register_codec)"
@@ -89,9 +90,15 @@ class Signature:
         # Only a reference: what is known of a function must not keep it alive.
         self._fn = _reference(fn)
         self._name = getattr(fn, "__qualname__", repr(fn))
-        self._signature = inspect.signature(fn)
+        self._signature, self._outer = _signatures(fn)
         self._parameters = self._signature.parameters
-        unknown = set(ignore) - set(self._parameters)
+        self._kinds = {
+            name: parameter.kind
+            for signature in (self._outer, self._signature)
+            if signature is not None
+            for name, parameter in signature.parameters.items()
+        }
+        unknown = set(ignore) - set(self._kinds)
         if unknown:
             msg = f"ignore={sorted(unknown)}: {self._name} has no such parameter"
             raise TypeError(msg)
@@ -131,7 +138,7 @@ class Signature:
         return self._hints.faithful("return")
 
     def _argument(self, name: str) -> Faithful:
-        kind = self._parameters[name].kind
+        kind = self._kinds[name]
         if kind is inspect.Parameter.VAR_POSITIONAL:
             return self._hints.faithful(name, lambda hint: GenericAlias(list, (hint,)))
         if kind is inspect.Parameter.VAR_KEYWORD:
@@ -157,7 +164,12 @@ class Signature:
                 not kwargs or kwargs.keys() <= set(self._names[len(args) :])
             ):
                 return bound
-        full = self._signature.bind(*args, **kwargs)
+        try:
+            full = self._signature.bind(*args, **kwargs)
+        except TypeError:
+            if self._outer is None:
+                raise
+            full = self._outer.bind(*args, **kwargs)
         full.apply_defaults()
         return dict(full.arguments)
 
@@ -222,9 +234,7 @@ class Signature:
     def _is_default(self, name: str, value: object) -> bool:
         """Whether a parameter is at its default: one that is new then matches old records."""
         if name not in self._defaults:
-            kind = self._parameters[name].kind
-            rest = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-            return kind in rest and not value
+            return self._kinds[name] in _REST and not value
         default = self._defaults[name]
         if value is default:
             return True
@@ -277,54 +287,106 @@ class Signature:
             raise StepResultError(msg, "$") from error
 
     def inputs_json(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Write a workflow's inputs, as an object by parameter name.
+        """Write a workflow's inputs, as an object by parameter name, without what is ignored.
 
         :raises WorkflowInputError: a value cannot be stored, or would come back different
         :raises TypeError: the arguments do not fit
         """
         parts = []
         for name, value in self.bind(args, kwargs).items():
-            rest = self._parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            if name in self._ignored:
+                continue
+            rest = self._kinds[name] is inspect.Parameter.VAR_POSITIONAL
             try:
                 data = self._argument(name).write(list(value) if rest else value)
             except NotStorableError as error:
                 path = f"$.{name}{error.path[1:]}"
-                msg = f"inputs of {self._name} cannot be stored: {path}: {error.problem}; {_REMEDY}"
+                msg = (
+                    f"inputs of {self._name} cannot be stored: {path}: {error.problem}; {_REMEDY}, "
+                    f'or leave it out of the log with @workflow(ignore=("{name}",)): a resume asks '
+                    "for it again"
+                )
                 raise WorkflowInputError(msg, path) from error.__cause__
             parts.append(b"%b:%b" % (json.dumps(name).encode(), data))
         return b"{" + b",".join(parts) + b"}"
 
-    def call_with(self, inputs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Turn stored inputs into the arguments of a call.
+    def inputs_match(self, stored: bytes, given: bytes) -> bool:
+        """Whether the stored inputs of a run are those of a call.
 
-        :raises WorkflowInputError: they no longer fit the function's parameters
+        What is ignored does not count, nor what is new and left at its default.
+        """
+        then, now = (
+            {name: part for name, part in from_json(data).items() if name not in self._ignored}
+            for data in (stored, given)
+        )
+        canonical = self._canonical.canonical
+        for name in now.keys() - then.keys():
+            if canonical(now[name]) == self._default_form(name):
+                del now[name]
+        same: bool = canonical(then) == canonical(now)
+        return same
+
+    def _default_form(self, name: str) -> bytes | None:
+        """The canonical form of a stored default; ``None`` if there is none."""
+        if self._kinds.get(name) in _REST:
+            return b"[]" if self._kinds[name] is inspect.Parameter.VAR_POSITIONAL else b"{}"
+        if name not in self._defaults:
+            return None
+        try:
+            written = self._argument(name).write(self._defaults[name])
+        except NotStorableError:
+            return None
+        form: bytes = self._canonical.canonical(from_json(written))
+        return form
+
+    def call_with(self, inputs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Turn stored inputs into the arguments of a call; what is not stored has its default.
+
+        :raises WorkflowInputError: they no longer fit the function's parameters, or one without a
+            default was left out of the log
         """
         stored = from_json(inputs)
+        both = [one for one in (self._signature, self._outer) if one is not None]
+        fitting = (one for one in both if stored.keys() <= one.parameters.keys())
+        signature = next(fitting, self._signature)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        left_out = False
         try:
-            for name, parameter in self._parameters.items():
-                if name not in stored:
-                    left_out = True
+            for name, parameter in signature.parameters.items():
+                if name not in stored and parameter.kind in _REST:
                     continue
-                value = self._argument(name).read(to_json(stored[name]))
+                value = self._argument_from(stored, parameter)
                 if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                     args.extend(value)
                 elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     kwargs.update(value)
-                elif parameter.kind is inspect.Parameter.KEYWORD_ONLY or left_out:
-                    kwargs[name] = value  # after one that is left out, places do not count
+                elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                    kwargs[name] = value
                 else:
                     args.append(value)
-            unknown = stored.keys() - self._parameters.keys()
+            unknown = stored.keys() - signature.parameters.keys()
             if unknown:
                 raise TypeError(f"it has no parameter {sorted(unknown)}")
-            self._signature.bind(*args, **kwargs)
+        except WorkflowInputError:
+            raise
         except (TypeError, ValueError) as error:
             msg = f"the stored inputs do not fit {self._name}: {error}"
             raise WorkflowInputError(msg, "$") from None
         return tuple(args), kwargs
+
+    def _argument_from(self, stored: Mapping[str, Any], parameter: inspect.Parameter) -> Any:
+        name = parameter.name
+        if name in stored:
+            return self._argument(name).read(to_json(stored[name]))
+        if parameter.default is not inspect.Parameter.empty:
+            return parameter.default
+        if name in self._ignored:
+            raise WorkflowInputError(
+                f"{self._name} needs {name!r}, which ignore= leaves out of the log. Resume the run "
+                f"by calling the workflow with it: .options(workflow_id=...)(..., {name}=...)",
+                f"$.{name}",
+            )
+        raise TypeError(f"missing a required argument: {name!r}")
 
 
 def _form_of_scalars(args: tuple[Any, ...], labels: list[tuple[int, str]]) -> str | None:
@@ -341,3 +403,21 @@ def _form_of_scalars(args: tuple[Any, ...], labels: list[tuple[int, str]]) -> st
 def _reference(fn: Callable[..., Any]) -> Callable[[], Any]:
     fn = getattr(fn, "__func__", fn)
     return weakref.ref(fn) if isinstance(fn, FunctionType) else lambda: fn
+
+
+def _signatures(fn: Callable[..., Any]) -> tuple[inspect.Signature, inspect.Signature | None]:
+    """The signature that a function's calls are bound to, and what to try if it does not fit.
+
+    Where a decorator follows ``functools.wraps``, the function under it says what its ``*args``
+    are, unless the decorator passes arguments of its own.
+    """
+    inner = inspect.signature(fn)
+    if not hasattr(fn, "__wrapped__"):
+        return inner, None
+    try:
+        outer = inspect.signature(fn, follow_wrapped=False)
+    except ValueError:  # of an object that is not written in Python, as of functools.cache
+        return inner, None
+    if any(parameter.kind in _REST for parameter in outer.parameters.values()):
+        return inner, outer
+    return outer, None

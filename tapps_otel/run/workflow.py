@@ -51,6 +51,7 @@ class Workflow(Generic[P, R]):
         *,
         name: str | None = None,
         on_divergence: OnDivergence = "fail",
+        ignore: tuple[str, ...] = (),
         workflow_id: str | None = None,
         log_dir: Path | str | None = None,
     ) -> None:
@@ -58,12 +59,12 @@ class Workflow(Generic[P, R]):
             msg = f"on_divergence={on_divergence!r}: expected 'fail' or 'rerun'"
             raise ValueError(msg)
         check_callable(fn, "@workflow")
-        self._fn = fn
+        self._fn, self._ignore = fn, ignore
         self._async = is_async(fn)
         self._workflow_id, self._log_dir = workflow_id, log_dir
         self.name = name or name_of(fn).rpartition(".")[2]
         self.on_divergence = on_divergence
-        self.signature = signature_of(fn, ())
+        self.signature = signature_of(fn, ignore)
         functools.update_wrapper(self, fn)
         if self._async and hasattr(inspect, "markcoroutinefunction"):
             inspect.markcoroutinefunction(self)
@@ -80,6 +81,7 @@ class Workflow(Generic[P, R]):
             self._fn,
             name=self.name,
             on_divergence=self.on_divergence,
+            ignore=self._ignore,
             workflow_id=self._workflow_id if workflow_id is None else workflow_id,
             log_dir=self._log_dir if log_dir is None else log_dir,
         )
@@ -108,8 +110,12 @@ class Workflow(Generic[P, R]):
     def resume(self, workflow_id: str) -> R:
         """Resume a run of this workflow, with the inputs that it began with.
 
+        What ``ignore=`` leaves out of the log has its default: where there is none, call the
+        workflow with it under the run's id.
+
         :raises RunNotFoundError: there is no such run
         :raises RunConflictError: it is a run of another workflow
+        :raises WorkflowInputError: an input is not in the log and has no default
         """
         from tapps_otel.run.lookup import look_up  # heavy: not before the first run
 
@@ -154,7 +160,7 @@ class Workflow(Generic[P, R]):
 
     @functools.cached_property
     def _as_step(self) -> Step[P, R]:
-        return Step(self._fn, name=self.name)
+        return Step(self._fn, name=self.name, ignore=self._ignore)
 
     def _open(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
@@ -172,6 +178,7 @@ class Workflow(Generic[P, R]):
             module=self._fn.__module__,
             on_divergence=self.on_divergence,
             found=None if stored is None else stored.found,
+            match=self.signature.inputs_match,
         )
 
     def _run_sync(
@@ -244,7 +251,10 @@ def _is_enabled() -> bool:
 def workflow(fn: Callable[P, R], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, on_divergence: OnDivergence = "fail"
+    *,
+    name: str | None = None,
+    on_divergence: OnDivergence = "fail",
+    ignore: tuple[str, ...] = (),
 ) -> Callable[[Callable[P, R]], Workflow[P, R]]: ...
 def workflow(
     fn: Callable[..., Any] | None = None,
@@ -252,16 +262,20 @@ def workflow(
     *,
     name: str | None = None,
     on_divergence: OnDivergence = "fail",
+    ignore: tuple[str, ...] = (),
 ) -> Any:
     """Make a function, sync or async, a workflow: its calls are runs, each with a log and a trace.
 
     :param name: in the log, instead of the function's
     :param on_divergence: for a step that is called in the place of an earlier one, with other
         inputs: ``fail`` refuses to run it, ``rerun`` runs it as a new step
+    :param ignore: parameters that are neither logged nor compared (a token, a connection): every
+        call gives them again
+    :raises TypeError: an unknown name in ``ignore``
     """
 
     def decorate(fn: Callable[P, R]) -> Workflow[P, R]:
-        return Workflow(fn, name=name, on_divergence=on_divergence)
+        return Workflow(fn, name=name, on_divergence=on_divergence, ignore=ignore)
 
     return decorate if fn is None else decorate(fn)
 
@@ -299,7 +313,10 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
         if isinstance(error, ModuleNotFoundError):
             msg += ". Is it on the path (PYTHONPATH, or the current directory)?"
         raise RunConflictError(msg) from error
-    if not isinstance(found, Workflow):
+    decorated: Any = found
+    while not isinstance(decorated, Workflow) and hasattr(decorated, "__wrapped__"):
+        decorated = decorated.__wrapped__  # of a decorator above @workflow
+    if not isinstance(decorated, Workflow):
         msg = f"{of_run}{path} is a {type(found).__name__}, not a function with @workflow"
         raise RunConflictError(msg)
-    return found
+    return decorated
