@@ -50,7 +50,9 @@ def main() -> int:
     names = generate()
     sample = random.Random(options.seed).sample(names, min(options.number, len(names)))
     print(f"testing {len(sample)} of {len(names)} mutants (seed {options.seed})", flush=True)
-    mutmut("run", *sample)
+    done = mutmut("run", *sample)
+    if done.returncode:
+        sys.exit(f"mutmut failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
 
     status = dict(
         line.strip().rsplit(": ", 1) for line in mutmut("results", "--all", "1").stdout.splitlines()
