@@ -47,6 +47,8 @@ class Settings(BaseSettings):
         events in memory and retries, ``stop`` raises before the step runs
     :ivar buffer_events: maximum number of events to keep in memory; later ones are dropped
     :ivar capture_inputs: log the inputs of steps, not only their digest
+    :ivar strict: fail a step that changes its arguments or its ``self``: on resume they would stay
+        as they were; otherwise that is logged as a warning
     :ivar executor_variables: log the variables of an instrumented executor with every finished
         step, so that it can resume without its own snapshots
     :ivar executor_state_from_log: let an instrumented executor that loads its last state take
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
+    strict: bool = False
     executor_variables: bool = False
     executor_state_from_log: bool = False
     executor_bridge: bool = False
@@ -114,6 +117,7 @@ class SettingsDict(TypedDict, total=False):
     on_log_failure: OnLogFailure
     buffer_events: int
     capture_inputs: bool
+    strict: bool
     executor_variables: bool
     executor_state_from_log: bool
     executor_bridge: bool

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    from tapps_otel.run.argument_changes import WatchedArguments
     from tapps_otel.run.step_spec import StepSpec
 
 __all__ = ["AttemptRecorder", "status_of"]
@@ -33,6 +34,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar scope: where the step was called
     :ivar number: 1, 2, ...: which of the step's attempts this is
     :ivar inputs: as JSON, if they are captured
+    :ivar watched: its arguments, where the step could change them
     :ivar by_hand: only its caller can end it
     :ivar result: the outcome, once there is one
     """
@@ -45,6 +47,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     key: str | None = None
     digest: str | None = None
     inputs: bytes | None = None
+    watched: WatchedArguments | None = None
     by_hand: bool = False
     result: Any = None
     start_event: Event = None  # type: ignore[assignment]  # until it starts
@@ -125,6 +128,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             key=self.key,
             digest=self.digest,
             inputs=self.inputs,
+            watched=self.watched,
         )
         with run.lock:
             if scope.state is not OPEN:
@@ -193,6 +197,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         run = self.run
         event = self._end_event("step_finish", "completed")
         try:
+            if self.watched is not None:
+                self._check_arguments(self.watched)
             self.spec.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
@@ -261,12 +267,23 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         event = self._end_event("step_skip", "skipped")
         event.reason = reason
         try:
+            if self.watched is not None:
+                self._check_arguments(self.watched)
             self.spec.put_skip_result(self.run, event, result)
         except BaseException as error:
             self.fail_drained(error)
             raise
         self.result = result
         self._end(event, COMPLETED)
+
+    def _check_arguments(self, watched: WatchedArguments) -> None:
+        """Report what the step changed of what it was given.
+
+        :raises StepInputError: there is such a change, and the setting ``strict`` is on
+        """
+        changed = watched.changed()
+        if changed:
+            self.run.report_changed_arguments(self, self.spec.name, changed)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """End it for a scope that ends, where its own code cannot end it."""

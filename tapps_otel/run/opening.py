@@ -83,6 +83,7 @@ def open_run(
             tracing=leased.tracing,
             measures=leased.measures,
             capture_inputs=config.capture_inputs,
+            strict=config.strict,
             on_divergence=on_divergence,
             module=module,
         )

@@ -20,6 +20,7 @@ from tapps_otel import clock
 from tapps_otel.errors import (
     LogWriteError,
     RunEndedError,
+    StepInputError,
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
@@ -94,6 +95,7 @@ def _make_writer(writer: LogWriter | None, measures: Measures | None) -> _Write:
 class RunRecorder:
     """Records one execution of a run, by this process.
 
+    :param strict: whether a step that changes its arguments fails
     :param module: of the workflow's function
     :param off: the library is switched off: steps are plain calls
     :ivar workflow_id: names the run and its log
@@ -116,6 +118,7 @@ class RunRecorder:
         tracing: Tracing | None = None,
         measures: Measures | None = None,
         capture_inputs: bool = False,
+        strict: bool = False,
         on_divergence: OnDivergence = "fail",
         module: str | None = None,
         off: bool = False,
@@ -129,7 +132,7 @@ class RunRecorder:
         self._terminated = False
         self.replay = ReplayState(workflow_id, fold, blobs, on_divergence, module)
         self._blobs, self._tracing, self._measures = blobs, tracing, measures
-        self.captures_inputs = capture_inputs
+        self.captures_inputs, self._strict = capture_inputs, strict
         self._attach_log(lease, writer)
         self._warned: set[str] = set()
         self._started_ns = clock.time_ns()
@@ -475,6 +478,24 @@ class RunRecorder:
         shown = found[:_SHOWN]
         _log.warning("%s: %s: %s", self.scope_name(scope), text, ", ".join(shown))
         self.annotate(name, {"steps": shown, "count": len(found)}, scope)
+
+    def report_changed_arguments(self, scope: Scope, step: str, names: list[str]) -> None:
+        """Report, once a run for each step, that a step changed its arguments.
+
+        :raises StepInputError: the setting ``strict`` is on
+        """
+        text = (
+            f"step {step!r} changed {', '.join(names)} while it ran: when its result is taken from "
+            "the log it does not run, and what it was given stays as it was. Let it work on a copy "
+            "and return that"
+        )
+        if self._strict:
+            raise StepInputError(
+                f"{text} (the setting strict makes this an error)", f"$.{names[0]}"
+            )
+        if text not in self._warned:
+            self.warn_once(text)
+            self.annotate("tapps.arguments_changed", {"step": step, "arguments": names}, scope)
 
     # -- ending
 

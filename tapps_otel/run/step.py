@@ -20,6 +20,7 @@ from typing import (
 
 from tapps_otel import clock
 from tapps_otel.errors import StepInputError, StepTimeoutError
+from tapps_otel.run.argument_changes import watch
 from tapps_otel.run.attempt import AttemptRecorder
 from tapps_otel.run.import_path import module_stem
 from tapps_otel.run.introspection import (
@@ -150,15 +151,17 @@ class Step(Generic[P, R]):
         if key is None and spec.policy.key is not None:
             made = spec.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
-        digest = None
+        digest = form = None
         if key is None:
-            digest, receiver = self._signature.digest(args, kwargs, self._home)
+            digest, receiver, form = self._signature.digest(args, kwargs, self._home)
             if receiver is not None:
                 self._check_receiver(scope, receiver)
         inputs = partial(self._signature.captured, args, kwargs)
         entered: AttemptRecorder | Stored | None = run.enter(
             scope, spec, digest, key, inputs=inputs
         )
+        if (form is not None or key is not None) and isinstance(entered, AttemptRecorder):
+            entered.watched = watch(self._signature, args, kwargs, form)
         if run.captures_inputs and isinstance(entered, AttemptRecorder):
             entered.inputs = inputs()
         return entered

@@ -111,6 +111,9 @@ class Signature:
             if parameter.default is not inspect.Parameter.empty
         }
         self._ignored = frozenset(ignore)
+        self._may_leave_out = bool(
+            ignore or self._defaults or self._outer or not kinds.isdisjoint(_REST)
+        )
         self._receiver = next((name for name in self._names[:1] if name in {"self", "cls"}), None)
         if self._receiver in self._ignored:
             self._receiver = None
@@ -175,24 +178,28 @@ class Signature:
 
     def digest(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], home: str = ""
-    ) -> tuple[str, object]:
+    ) -> tuple[str, object, bytes | None]:
         """Digest of a call's inputs, without what is ignored and what is left at its default.
 
         :param home: tells functions of the same name apart: of which module it is
         :returns: with it the object whose method is called, where nothing tells that from others
-            of its class; else ``None``
+            of its class, else ``None``; and the form of the inputs, ``None`` if all are scalars
         :raises StepInputError: a value without a canonical form
         :raises TypeError: the arguments do not fit
         """
         labels = self._labels
         if labels is not None and not kwargs and len(args) == len(labels):
-            form = _form_of_scalars(args, labels)
-            if form is not None:
-                return sha256(f"{home}{form}".encode()).hexdigest(), None
+            text = _form_of_scalars(args, labels)
+            if text is not None:
+                return sha256(f"{home}{text}".encode()).hexdigest(), None, None
+            with suppress(Exception):  # of users' classes: explained below
+                form = self._form_of_parts(args, labels)
+                return sha256(home.encode() + form).hexdigest(), None, form
         bound = self._identifying(args, kwargs)
         formless = self._replace_receiver(bound)
         try:
-            return sha256(home.encode() + self._canonical.canonical(bound)).hexdigest(), formless
+            form = self._canonical.canonical(bound)
+            return sha256(home.encode() + form).hexdigest(), formless, form
         except Exception as error:
             path, problem = self._canonical.find_formless(bound) or ("$", str(error))
             msg = (
@@ -201,6 +208,11 @@ class Signature:
                 f"{_REMEDY}"
             )
             raise StepInputError(msg, path) from error
+
+    def _form_of_parts(self, args: tuple[Any, ...], labels: list[tuple[int, str]]) -> bytes:
+        """The canonical form of a call, from those of its arguments."""
+        write = self._canonical.canonical_text
+        return ("".join([label + write(args[at]) for at, label in labels]) + "}").encode()
 
     def _replace_receiver(self, bound: dict[str, Any]) -> object:
         """Put the digest of a method's object in its place; return the object if it has none."""
@@ -223,8 +235,21 @@ class Signature:
             return None
         return form
 
+    def forms(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """A call's inputs as JSON values by name; what has no such form equals nothing."""
+        bound = self._identifying(args, kwargs)
+        self._replace_receiver(bound)
+        for name, value in bound.items():
+            try:
+                bound[name] = from_json(self._canonical.canonical(value))
+            except Exception:  # noqa: BLE001 - of users' classes
+                bound[name] = object()
+        return bound
+
     def _identifying(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that tell one call from another."""
+        if not self._may_leave_out:
+            return self.bind(args, kwargs)
         return {
             name: value
             for name, value in self.bind(args, kwargs).items()

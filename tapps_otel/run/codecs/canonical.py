@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from enum import Enum
 from functools import cached_property
 from hashlib import sha256
+from json import encoder as json_encoder
 from typing import Any, Final
 
 from tapps_otel.run.codecs.codec import CLASS, VALUE
@@ -19,10 +20,11 @@ from tapps_otel.run.codecs.library import adapter, builtin_codec
 from tapps_otel.run.codecs.native import class_name
 from tapps_otel.run.codecs.registry import registered
 
-__all__ = ["canonical", "digest", "digest_of_object", "find_formless"]
+__all__ = ["canonical", "canonical_text", "digest", "digest_of_object", "find_formless"]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 _TEXT: Final = frozenset({str})
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _SHOWN_DEPTH: Final = 20  # parts of a path: a value may hold itself
 
 
@@ -36,9 +38,14 @@ def canonical(value: object) -> bytes:
     :raises TypeError: a value without such a form
     :raises ValueError: a NaN or an infinity
     """
+    return canonical_text(value).encode()
+
+
+def canonical_text(value: object) -> str:
+    """The canonical form, which is ASCII, as text."""
     if not _has_plain_keys(value):
         value = _with_pairs(value)
-    return _encoder.encode(value).encode()
+    return "".join(_chunks(value, 0))
 
 
 def digest(value: object) -> str:
@@ -96,14 +103,19 @@ def _parts(value: object) -> list[tuple[str, object]]:
 def _has_plain_keys(value: object) -> bool:
     """Whether all keys are strings: JSON's encoder would make strings of numbers in silence."""
     kind = type(value)
-    if kind not in _CONTAINERS:
-        return True
     items: Any = value
     if kind is dict:
         if not _TEXT.issuperset(map(type, items)):
             return False
         items = items.values()
-    return _CONTAINERS.isdisjoint(map(type, items)) or all(map(_has_plain_keys, items))
+    elif kind is not list and kind is not tuple:
+        return True
+    if _SCALARS.issuperset(map(type, items)):
+        return True
+    for item in items:  # noqa: SIM110 - all() would take longer
+        if type(item) in _CONTAINERS and not _has_plain_keys(item):
+            return False
+    return True
 
 
 def _with_pairs(value: Any) -> Any:
@@ -136,7 +148,7 @@ def _form_of(value: object) -> object:
 
 def _form_of_scalar(kind: type, value: Any) -> object:
     if isinstance(value, (set, frozenset)):
-        return [json.loads(text) for text in sorted(_encoder.encode(one) for one in value)]
+        return [json.loads(text) for text in sorted(canonical_text(one) for one in value)]
     if isinstance(value, Enum):
         return {CLASS: kind.__qualname__, VALUE: value.name}
     if hasattr(value, "get_secret_value"):
@@ -162,6 +174,15 @@ def _form_of_fields(kind: type, value: object) -> object:
     return {CLASS: kind.__qualname__, **_with_pairs({**own, **extra})}
 
 
-_encoder = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=True, default=_form_of
+# What json.JSONEncoder makes anew for every value, which takes longer than to use it.
+_chunks: Final = json_encoder.c_make_encoder(  # type: ignore[attr-defined]
+    markers=None,
+    default=_form_of,
+    encoder=json_encoder.encode_basestring_ascii,
+    indent=None,
+    key_separator=":",
+    item_separator=",",
+    sort_keys=True,
+    skipkeys=False,
+    allow_nan=False,
 )

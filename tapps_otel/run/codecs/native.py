@@ -96,6 +96,8 @@ def check_native(value: Any, depth: int = MAX_DEPTH) -> None:
     if _SCALARS.issuperset(map(type, value.values() if kind is dict else value)):
         return
     for place, item in value.items() if kind is dict else enumerate(value):
+        if type(item) in _SCALARS:
+            continue
         try:
             check_native(item, depth - 1)
         except NotStorableError as error:
