@@ -18,7 +18,14 @@ from tapps_otel.run.values import Signature
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_callable", "definition_of", "is_async", "name_of", "signature_of"]
+__all__ = [
+    "check_callable",
+    "definition_of",
+    "is_async",
+    "mark_async",
+    "name_of",
+    "signature_of",
+]
 
 # Functions live as long as their module: these are computed once.
 _signatures: WeakKeyDictionary[Callable[..., Any], dict[tuple[str, ...], Signature]]
@@ -99,6 +106,22 @@ def check_callable(fn: object, decorator: str) -> None:
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether a function's calls are awaited."""
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_function_of(fn))
+
+
+async def _coroutine_function() -> None:
+    """Lend its code to objects that count as coroutine functions."""
+
+
+def mark_async(wrapper: Any) -> None:
+    """Let an object whose calls are awaited count as a coroutine function, for all that ask."""
+    if hasattr(inspect, "markcoroutinefunction"):  # since Python 3.12
+        inspect.markcoroutinefunction(wrapper)
+        return
+    # What `inspect` takes for a function has these; whether it is async is a flag of its code.
+    wrapper.__code__ = _coroutine_function.__code__
+    wrapper.__defaults__ = wrapper.__kwdefaults__ = None
+    if not hasattr(wrapper, "__name__"):  # it was made from a partial, or from another object
+        wrapper.__name__ = type(wrapper).__name__
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.scope import Recorder
     from tapps_otel.run.values import Signature
 
-__all__ = ["Skipped", "StepSpec", "Stored"]
+__all__ = ["Skipped", "StepSpec", "Stored", "refuse_coroutine"]
 
 
 class Skipped(BaseException):
@@ -65,10 +66,15 @@ class StepSpec:
 
         :raises StepResultError: it cannot be stored
         """
-        if self.policy.persist:
-            run.store(event, self.write_result(value))
-        else:
-            event.result_omitted = "persist=False"
+        try:
+            if self.policy.persist:
+                run.store(event, self.write_result(value))
+                return
+        except StepResultError:
+            refuse_coroutine(value, f"step {self.name!r}")
+            raise
+        refuse_coroutine(value, f"step {self.name!r}")
+        event.result_omitted = "persist=False"
 
     def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
         """Put the result of a skip into its event; ``None`` fits every annotation.
@@ -76,6 +82,21 @@ class StepSpec:
         :raises StepResultError: it cannot be stored
         """
         run.store(event, b"null" if value is None else self.write_result(value))
+
+
+def refuse_coroutine(value: object, what: str) -> None:
+    """Close a coroutine that a call returned, and refuse it: nothing would await it.
+
+    :raises StepResultError: it is one
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise StepResultError(
+            f"{what} returned a coroutine, which has not run: the decorated function is not "
+            "async, but what it calls is. If a decorator below is the reason, put it on top, or "
+            "make its wrapper `async def` and await the call in it",
+            "$",
+        )
 
 
 def _write_untyped(name: str, value: object) -> bytes:
