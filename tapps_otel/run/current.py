@@ -50,7 +50,7 @@ def skip(reason: str, result: Any = None) -> NoReturn:
     raise Skipped(reason, result)
 
 
-def annotate(name: str, **attributes: Any) -> None:
+def annotate(name: str, /, **attributes: Any) -> None:
     """Write an annotation into the run's log and onto the current span.
 
     Outside a run nothing is written.

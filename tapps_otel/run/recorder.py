@@ -31,6 +31,7 @@ from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
 from tapps_otel.run.codecs.native import check_text, from_json
+from tapps_otel.run.outside import note_closed, note_open
 from tapps_otel.run.replay_state import ReplayState
 from tapps_otel.run.scope import (
     CLOSING,
@@ -636,6 +637,7 @@ class RunRecorder:
     def close(self) -> None:
         """Release the scope, the log and the lease; a second call does nothing."""
         self.leave()
+        note_closed(self.root)
         if self._sigterm is not None:
             self._sigterm.restore()
         if self._writer is not None:
@@ -684,6 +686,7 @@ class RunRecorder:
         if first is not None and first.flags & 1 and self._tracing is not None:
             self._catch_up(self._tracing)
         _runs.add(self)
+        note_open(root)
 
     def _catch_up(self, tracing: Tracing) -> None:
         """Send spans that earlier executions could not send. The run does not depend on it."""

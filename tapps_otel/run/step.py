@@ -27,9 +27,12 @@ from tapps_otel.run.introspection import (
     check_callable,
     definition_of,
     is_async,
+    mark_async,
     name_of,
     signature_of,
 )
+from tapps_otel.run.outside import warn_of_call
+from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import Skipped, StepSpec
@@ -51,7 +54,7 @@ S = TypeVar("S")
 _DEFAULT = Backoff()
 
 
-class Step(Generic[P, R]):
+class Step(PickledByName, Generic[P, R]):
     """A function whose calls inside a workflow are steps; made by :func:`step`.
 
     Outside a workflow its calls are plain calls.
@@ -89,8 +92,8 @@ class Step(Generic[P, R]):
             signature=signature,
         )
         functools.update_wrapper(self, fn)
-        if self._async and hasattr(inspect, "markcoroutinefunction"):
-            inspect.markcoroutinefunction(self)
+        if self._async:
+            mark_async(self)
 
     def options(
         self, *, key: str | None = None, retries: int | None = None, timeout: float | None = None
@@ -115,6 +118,12 @@ class Step(Generic[P, R]):
             key=self._key if key is None else key,
         )
 
+    def _remake(self, original: Step[P, R]) -> Callable[[], Step[P, R]]:
+        policy = self._spec.policy
+        return partial(
+            original.options, key=self._key, retries=policy.retries, timeout=policy.timeout
+        )
+
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Step[P, R]: ...
     @overload
@@ -130,6 +139,7 @@ class Step(Generic[P, R]):
             return cast("R", self._call_async(args, kwargs))
         scope = current_scope.get()
         if scope is None or (scope.run.detached and scope.run.is_detached()):
+            warn_of_call(self._spec.name, scope)
             return _plain(self._fn, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
@@ -232,6 +242,7 @@ class Step(Generic[P, R]):
     ) -> Any:
         scope = scope or current_scope.get()
         if scope is None or scope.run.is_detached():
+            warn_of_call(self._spec.name, scope)
             return await _plain_async(self._fn, args, kwargs)
         entered = self._enter(scope, args, kwargs)
         if not isinstance(entered, AttemptRecorder):
@@ -289,8 +300,11 @@ class BoundStep(Generic[P, R]):
     def __init__(self, step: Step[..., R], instance: object) -> None:
         self._step, self._instance = step, instance
         functools.update_wrapper(self, step)
-        if inspect.iscoroutinefunction(step) and hasattr(inspect, "markcoroutinefunction"):
-            inspect.markcoroutinefunction(self)
+        if inspect.iscoroutinefunction(step):
+            mark_async(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BoundStep, (self._step, self._instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the step; a coroutine, if the function is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from types import MethodType
 from typing import (
     TYPE_CHECKING,
@@ -17,11 +16,13 @@ from typing import (
     overload,
 )
 
-from tapps_otel.errors import RunConflictError
+from tapps_otel.errors import RunConflictError, StepResultError
 from tapps_otel.run.import_path import import_path_of, load_object
-from tapps_otel.run.introspection import check_callable, is_async, name_of, signature_of
+from tapps_otel.run.introspection import check_callable, is_async, mark_async, name_of, signature_of
+from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
+from tapps_otel.run.step_spec import refuse_coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,7 +40,7 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Workflow(Generic[P, R]):
+class Workflow(PickledByName, Generic[P, R]):
     """A function whose calls are runs; made by :func:`workflow`.
 
     Called inside a run, it is a step of that run.
@@ -66,8 +67,8 @@ class Workflow(Generic[P, R]):
         self.on_divergence = on_divergence
         self.signature = signature_of(fn, ignore)
         functools.update_wrapper(self, fn)
-        if self._async and hasattr(inspect, "markcoroutinefunction"):
-            inspect.markcoroutinefunction(self)
+        if self._async:
+            mark_async(self)
 
     def options(
         self, *, workflow_id: str | None = None, log_dir: Path | str | None = None
@@ -84,6 +85,11 @@ class Workflow(Generic[P, R]):
             ignore=self._ignore,
             workflow_id=self._workflow_id if workflow_id is None else workflow_id,
             log_dir=self._log_dir if log_dir is None else log_dir,
+        )
+
+    def _remake(self, original: Workflow[P, R]) -> Callable[[], Workflow[P, R]]:
+        return functools.partial(
+            original.options, workflow_id=self._workflow_id, log_dir=self._log_dir
         )
 
     @overload
@@ -198,7 +204,7 @@ class Workflow(Generic[P, R]):
                     raise
                 raise raised from error
             run.leave()
-            run.complete(lambda: self.signature.result_json(result))
+            run.complete(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
             run.close()
         return result
@@ -221,10 +227,17 @@ class Workflow(Generic[P, R]):
                     raise
                 raise raised from error
             run.leave()
-            await run.complete_async(lambda: self.signature.result_json(result))
+            await run.complete_async(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
             run.close()
         return result
+
+    def _result_json(self, result: object) -> bytes:
+        try:
+            return self.signature.result_json(result)
+        except StepResultError:
+            refuse_coroutine(result, f"workflow {self.name!r}")
+            raise
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"

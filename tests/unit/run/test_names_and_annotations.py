@@ -67,3 +67,13 @@ async def test_an_annotation_after_the_end_is_not_an_error(log: Callable[..., li
     ended.set()
     await tasks[0]
     assert not log("annotation")
+
+
+def test_an_annotation_may_have_an_attribute_called_name() -> None:
+    @workflow
+    def flow() -> None:
+        annotate("tool", name="search")
+
+    flow.options(workflow_id="r")()
+    (note,) = history("r").annotations
+    assert (note.name, note.attributes) == ("tool", {"name": "search"})
