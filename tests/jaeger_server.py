@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from otlp_collector import free_port, listens
+from otlp_collector import free_ports, listens
 from stack import PROGRAMS
 
 STORAGES = {
@@ -55,7 +55,7 @@ def running(folder: Path, storage: str) -> Iterator[Jaeger]:
     """Run Jaeger with this kind of storage."""
     output = folder / "output"
     for _ in range(5):
-        ports = {name: free_port() for name in ("HTTP", "GRPC", "OTLP")}
+        ports = dict(zip(("HTTP", "GRPC", "OTLP"), free_ports(3), strict=True))
         text = CONFIG.replace("STORAGE", STORAGES[storage])
         for name, port in ports.items():
             text = text.replace(f":{name}", f":{port}")

@@ -15,6 +15,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -301,11 +302,13 @@ class Collector:
         provider.shutdown()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(number: int) -> list[int]:
+    """Find ports that are free and differ: each is held until the last is found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def answers(port: int) -> bool:
@@ -317,7 +320,7 @@ def start_agent(folder: Path, sink: Sink) -> tuple[subprocess.Popen[bytes], Coll
     """Start it and wait until it listens, on other ports if another program took one."""
     output = folder / "output"
     for _ in range(5):
-        grpc, http = free_port(), free_port()
+        grpc, http = free_ports(2)
         with output.open("wb") as out:
             process = subprocess.Popen(
                 [

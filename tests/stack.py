@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from capabilities import CAPABILITIES, Capability
-from otlp_collector import PATIENCE, free_port
+from otlp_collector import PATIENCE, free_ports
 
 ROOT = Path(__file__).parents[1]
 COLLECTOR = ROOT / "collector"
@@ -153,7 +153,10 @@ class Stack:
             "OTLP_GRPC", "OTLP_HTTP", "SPAN_METRICS", "COLLECTOR_HEALTH", "JAEGER_OTLP",
             "JAEGER_HTTP", "JAEGER_GRPC", "JAEGER_HEALTH", "PROMETHEUS", "COLLECTOR_METRICS",
         )  # fmt: skip
-        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in names}
+        self.addresses = {
+            name: f"127.0.0.1:{port}"
+            for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         env = self.environment()
         self.collector = Part(
