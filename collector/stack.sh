@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# The stack of docker-compose.yml without Docker, on this machine's loopback: the OpenTelemetry
-# Collector, Jaeger, and Prometheus where the system has it. README.md beside this tells more.
+# The stack of docker-compose.yml without Docker, on the loopback interface: the OpenTelemetry
+# Collector, Jaeger, and Prometheus if it is installed. See README.md in this folder.
 #
-#   stack.sh build    build collector and Jaeger from their Go modules: minutes once, then a second
-#   stack.sh up       start what is not running, wait until it is healthy, say where it is
-#   stack.sh status   say what runs, and where; exit code 1 if something does not
-#   stack.sh down     stop it; what it keeps stays
+#   stack.sh build    build the collector and Jaeger from their Go modules (minutes, once)
+#   stack.sh up       start what is not running, wait until it is healthy, print the addresses
+#   stack.sh status   print what is running, and where; exit code 1 if something is not
+#   stack.sh down     stop everything; the data is kept
 #
-# Everything is under TAPPS_STACK_DIR (default: .stack in the repository). Addresses: see `defaults`.
+# All files are under TAPPS_STACK_DIR (default: .stack in the repository). Addresses: see `defaults`.
 set -Eeuo pipefail
-unset CDPATH # with it `cd` prints where it went
+unset CDPATH # with it `cd` prints the new folder
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 dir=${TAPPS_STACK_DIR:-$here/../.stack}
 
 JAEGER_VERSION=2.13.0
-JAEGER_MODULE=v1.76.0 # the module's name for it: its path has no /v2
+JAEGER_MODULE=v1.76.0 # the module's tag for it: its path has no /v2
 COLLECTOR_VERSION=$(sed -n 's/^  version: //p' "$here/builder.yaml")
 
-ROOM=4096 # MB that queue and traces may want: less is told
-PATIENCE=60 # seconds for something to become healthy, or to end
+ROOM=4096 # MB that queue and traces may need; `up` warns when less is free
+PATIENCE=60 # seconds for a program to become healthy, or to stop
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- output
 
 say() { printf '%s\n' "$*"; }
 
@@ -76,14 +76,14 @@ healthy() {
     esac
 }
 
-# The device by which bash reaches an address; it wants IPv6 without the brackets.
+# The device through which bash connects to an address; it takes IPv6 without the brackets.
 device() {
     local host=${1%:*}
     host=${host#[}
     say "/dev/tcp/${host%]}/${1##*:}"
 }
 
-# Whether a GET of this path is answered with 200; bash alone does it.
+# Whether a GET of this path returns 200, without any program but bash.
 answers() {
     local line=
     {
@@ -97,8 +97,8 @@ answers() {
 
 listening() { (exec 3<>"$(device "$1")") 2>/dev/null; }
 
-# One at a time in a folder: whoever comes second waits, and finds it done. Without `flock`, as on
-# macOS, nobody waits.
+# Runs one command at a time per folder: a second one waits, and finds the work done. Without
+# `flock`, as on macOS, it does not wait.
 locked() {
     if command -v flock >/dev/null; then
         exec 9>"$dir/$1.lock"
@@ -108,19 +108,19 @@ locked() {
 
 # ---------------------------------------------------------------- build
 
-# A program is there when it runs, and was built from these pins.
+# Whether the program was built from these pins, and runs.
 built() { [[ -f $dir/bin/$1.pins && $(<"$dir/bin/$1.pins") == "$2" ]] && "$dir/bin/$1" --version >/dev/null 2>&1; }
 
-# Runs a build step with its words in a log; they are shown where it fails.
+# Runs a build step with its output in a log; the end of it is shown if the step fails.
 go_step() {
     local what=$1 log=$dir/log/build.log
     shift
     say "  $what"
     "$@" >>"$log" 2>&1 && return
     tail -n 15 "$log" | sed 's/^/  | /' >&2
-    die "$what failed; all of its output is in $log" \
-        "A module that is not served (404, 410, no such host): is the network there, and what is GOPROXY?" \
-        "No space left: modules and build cache take about 6 GB (go env GOMODCACHE GOCACHE)."
+    die "could not $what; the whole output is in $log" \
+        "If a module cannot be downloaded (404, 410, no such host), check the network and GOPROXY." \
+        "If no space is left: modules and build cache take about 6 GB (go env GOMODCACHE GOCACHE)."
 }
 
 build_collector() {
@@ -130,12 +130,12 @@ build_collector() {
         say "collector $COLLECTOR_VERSION is built"
         return
     fi
-    say "collector $COLLECTOR_VERSION"
+    say "collector $COLLECTOR_VERSION (about three minutes without caches)"
     rm -rf "$dir/build/collector"
     cd "$dir/build"
-    GOBIN=$dir/bin go_step "the collector builder" \
+    GOBIN=$dir/bin go_step "install the collector builder" \
         go install -trimpath "go.opentelemetry.io/collector/cmd/builder@v$COLLECTOR_VERSION"
-    go_step "the collector, about three minutes with cold caches" \
+    go_step "build the collector" \
         "$dir/bin/builder" --config "$here/builder.yaml" --ldflags='-s -w'
     mv -f "$dir/build/collector/collector" "$dir/bin/collector"
     say "$pins" >"$dir/bin/collector.pins"
@@ -148,19 +148,19 @@ build_jaeger() {
         say "jaeger $JAEGER_VERSION is built"
         return
     fi
-    say "jaeger $JAEGER_VERSION"
-    # It replaces modules, so that it builds only as the main module, or from one that takes over
-    # its requirements and their checksums.
+    say "jaeger $JAEGER_VERSION (about three minutes without caches)"
+    # Its go.mod has replace directives, so it builds only as the main module, or from one that
+    # copies its requirements and their checksums.
     rm -rf "$dir/build/jaeger"
     mkdir -p "$dir/build/jaeger"
     cd "$dir/build/jaeger"
-    go_step "its module" go mod download "$module@$JAEGER_MODULE"
+    go_step "download its module" go mod download "$module@$JAEGER_MODULE"
     source=$(go env GOMODCACHE)/$module@$JAEGER_MODULE
     cat "$source/go.mod" >go.mod
     cat "$source/go.sum" >go.sum
-    go_step "its requirements" \
+    go_step "copy its requirements" \
         go mod edit -module=tapps.invalid/jaeger "-require=$module@$JAEGER_MODULE"
-    go_step "jaeger, about three minutes with cold caches" \
+    go_step "build jaeger" \
         go build -mod=mod -trimpath -o "$dir/bin/jaeger" \
         -ldflags "-s -w -X $module/internal/version.latestVersion=v$JAEGER_VERSION" "$module/cmd/jaeger"
     say "$pins" >"$dir/bin/jaeger.pins"
@@ -168,7 +168,7 @@ build_jaeger() {
 
 build() {
     command -v go >/dev/null ||
-        die "there is no Go here" "Install Go 1.25 or newer (https://go.dev/dl), or use docker compose."
+        die "Go is not installed" "Install Go 1.25 or newer (https://go.dev/dl), or use docker compose."
     mkdir -p "$dir/bin" "$dir/build" "$dir/log"
     locked build
     : >"$dir/log/build.log"
@@ -186,7 +186,7 @@ program() {
     esac
 }
 
-# The process that this folder's stack started, if it still is that program.
+# The process that this folder's stack started, if it is still that program.
 pid_of() {
     local pid
     pid=$(cat "$dir/run/$1.pid" 2>/dev/null) || return 1
@@ -194,7 +194,7 @@ pid_of() {
     say "$pid"
 }
 
-# Who listens there, as far as this system tells.
+# The program that listens on an address, as far as this user can see.
 holder() {
     local port=${1##*:} found=
     if command -v ss >/dev/null; then
@@ -210,13 +210,13 @@ free_or_die() {
     local address
     for address in $(addresses "$1"); do
         if listening "$address"; then
-            die "$address, where $1 is to listen, is taken by $(holder "$address")" \
-                "Stop that, or give another address: the variables are in collector/README.md."
+            die "$1 cannot listen on $address: it is in use by $(holder "$address")" \
+                "Stop that program, or set another address: collector/README.md lists the variables."
         fi
     done
 }
 
-# Each has the stack's folder among its arguments, by which `pid_of` knows it again.
+# Each command line contains the stack's folder, by which `pid_of` recognizes the process.
 launch() {
     local name=$1 command
     command=$(program "$name")
@@ -240,7 +240,7 @@ await_healthy() {
     until healthy "$name"; do
         if ! pid_of "$name" >/dev/null || ((SECONDS >= until)); then
             tail -n 5 "$dir/log/$name.log" | cut -c 1-400 | sed 's/^/  | /' >&2
-            die "$name does not start; its words are in $dir/log/$name.log"
+            die "$name did not become healthy; its output is in $dir/log/$name.log"
         fi
         sleep 0.1
     done
@@ -254,24 +254,24 @@ up() {
     umask 077
     mkdir -p "$dir/data/jaeger" "$dir/log" "$dir/run"
     if [[ ! -d $TAPPS_OTEL_LOG_DIR ]]; then
-        say "note: there is no folder $TAPPS_OTEL_LOG_DIR yet; its logs are read as soon as it is there"
+        say "note: the folder $TAPPS_OTEL_LOG_DIR does not exist yet; its logs are read as soon as it does"
     elif [[ ! -r $TAPPS_OTEL_LOG_DIR || ! -x $TAPPS_OTEL_LOG_DIR ]]; then
-        say "note: the folder $TAPPS_OTEL_LOG_DIR cannot be read by this user: its logs are left out"
+        say "note: the folder $TAPPS_OTEL_LOG_DIR cannot be read by this user; its logs are skipped"
     fi
     if [[ $TAPPS_OTEL_LOG_DIR == *[]*?{}[]* ]]; then
-        say "note: $TAPPS_OTEL_LOG_DIR has one of * ? [ ] { } in it: the collector takes it for a pattern"
+        say "note: $TAPPS_OTEL_LOG_DIR contains one of * ? [ ] { }; the collector treats it as a pattern"
     fi
     local room
     room=$(df -Pk "$dir" | awk 'NR == 2 {print int($4 / 1024)}')
     if ((room < ROOM)); then
-        say "note: $room MB are left for $dir: on a full disk the collector drops spans, and says nothing"
+        say "note: only $room MB are free for $dir; on a full disk the collector drops spans silently"
     fi
     local -a parts=(jaeger collector) missing=()
     if [[ -n $(program prometheus) ]]; then parts+=(prometheus); fi
     for name in "${parts[@]}"; do
         if ! pid_of "$name" >/dev/null; then missing+=("$name"); fi
     done
-    # All ports are looked at before anything is started: it starts as a whole, or not at all.
+    # All ports are checked before anything is started: either everything starts, or nothing.
     for name in ${missing[@]+"${missing[@]}"}; do free_or_die "$name"; done
     declare -p ${!TAPPS_STACK_@} TAPPS_OTEL_LOG_DIR | sed 's/^declare -x/export/' >"$dir/run/env"
     for name in ${missing[@]+"${missing[@]}"}; do launch "$name"; done
@@ -279,7 +279,7 @@ up() {
     status
 }
 
-# The addresses of the stack that is running, whatever variables this shell has.
+# Loads the addresses of a running stack; they take precedence over the variables of this shell.
 as_running() {
     local name
     for name in collector jaeger prometheus; do
@@ -295,9 +295,9 @@ status() {
     for name in collector jaeger prometheus; do
         if ! pid=$(pid_of "$name"); then
             if [[ $name == prometheus && -z $(program prometheus) ]]; then
-                say "prometheus  is not installed: Jaeger's Monitor tab stays empty"
+                say "prometheus  is not installed; Jaeger's Monitor tab stays empty"
             else
-                say "$(printf '%-11s' "$name") does not run"
+                say "$(printf '%-11s' "$name") is not running"
                 down=1
             fi
         elif healthy "$name"; then
@@ -318,15 +318,15 @@ place() {
     esac
 }
 
-# The collector first: what Jaeger has not taken is on the disk then.
+# The collector first: what Jaeger has not stored stays in the collector's queue on disk.
 down() {
     local name pid until
     for name in collector jaeger prometheus; do
         if ! pid=$(pid_of "$name"); then continue; fi
-        kill "$pid" 2>/dev/null || continue # it has just ended
+        kill "$pid" 2>/dev/null || continue # it has just exited
         until=$((SECONDS + PATIENCE))
         while pid_of "$name" >/dev/null; do
-            ((SECONDS < until)) || die "$name (process $pid) does not end" "kill -9 $pid loses nothing"
+            ((SECONDS < until)) || die "$name (process $pid) does not stop" "kill -9 $pid loses nothing"
             sleep 0.1
         done
         rm -f "$dir/run/$name.pid"
@@ -346,7 +346,7 @@ case "${1:-} $#" in
 esac
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-# Before it is looked which addresses a running stack has.
+# The lock comes first: another `up` may be writing the addresses that `as_running` reads.
 if [[ $1 == up || $1 == down ]]; then locked run; fi
 as_running
 defaults

@@ -1,4 +1,4 @@
-"""``collector/stack.sh`` as a person uses it: a stack of one's own, without Docker."""
+"""``collector/stack.sh``, as a user runs it: the stack without Docker."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def run(script_env: dict[str, str], *arguments: str) -> Done:
 
 @pytest.fixture
 def stack(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Stack:
-    """Addresses that are free; the script starts what is to run there."""
+    """Free addresses, at which the script starts the programs."""
     return Stack(tmp_path_factory.mktemp("addresses"), tmp_path / LOGS)
 
 
 @pytest.fixture
 def script(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Script]:
-    """The script with a folder of its own, in which the programs are built already."""
+    """The script with its own folder, in which the programs are already built."""
     need("stack")
     folder = tmp_path_factory.mktemp("script")
     (folder / "bin").symlink_to(DIR / "bin")
@@ -64,7 +64,7 @@ def test_up_starts_a_stack_in_which_the_demos_crash_and_resume_are_seen(
     up = script("up")
     env = {**stack.env(), "TAPPS_OTEL_JAEGER_URL": stack.jaeger_url}
     demo = child("demo", **env)
-    (trace_id,) = re.findall(r"it is trace ([0-9a-f]{32})", demo.out)
+    (trace_id,) = re.findall(r"trace at your collector is ([0-9a-f]{32})", demo.out)
     (run_id,) = re.findall(r"open (survey-\S+)", demo.out)
 
     def ended() -> set[str]:
@@ -86,7 +86,7 @@ def test_up_starts_a_stack_in_which_the_demos_crash_and_resume_are_seen(
     assert f"✓ collector    {stack.addresses['OTLP_GRPC']} takes spans by grpc\n" in doctor
 
 
-def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
+def test_status_up_and_down_report_what_is_running(script: Script) -> None:
     before = script("status")
     first, second = script("up"), script("up")
     status = script("status")
@@ -97,7 +97,7 @@ def test_status_and_up_and_down_tell_what_is(script: Script) -> None:
     assert processes(first.out) == processes(second.out) == processes(status.out) != []
     assert down.code == 0
     assert {"collector is stopped", "jaeger is stopped"} <= set(down.out.splitlines())
-    assert "does not run" in after.out
+    assert "is not running" in after.out
     assert script("down").out == ""
 
 
@@ -126,8 +126,8 @@ def test_addresses_may_be_ipv6(script: Script, stack: Stack) -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="without flock nobody waits")
-def test_two_that_start_it_at_once_have_one_stack(script: Script) -> None:
+@pytest.mark.skipif(shutil.which("flock") is None, reason="without flock a second up does not wait")
+def test_concurrent_ups_start_one_stack(script: Script) -> None:
     with ThreadPoolExecutor(4) as pool:
         ups = list(pool.map(lambda _: script("up"), range(4)))
 
@@ -135,10 +135,10 @@ def test_two_that_start_it_at_once_have_one_stack(script: Script) -> None:
     assert len({tuple(processes(up.out)) for up in ups}) == 1
 
 
-def test_what_died_is_started_again_at_the_same_addresses(script: Script) -> None:
+def test_a_killed_program_is_restarted_at_the_same_addresses(script: Script) -> None:
     collector, jaeger, *_ = processes(script("up").out)
     os.kill(int(jaeger), 9)
-    wait_for(lambda: script("status").code == 1, "it is seen")
+    wait_for(lambda: script("status").code == 1, "status reports it")
     other_address = {"TAPPS_STACK_JAEGER_HTTP": "127.0.0.1:1"}
     again = script("up", **other_address)
 
@@ -148,24 +148,24 @@ def test_what_died_is_started_again_at_the_same_addresses(script: Script) -> Non
     assert "127.0.0.1:1 " not in again.out
 
 
-def test_a_log_folder_that_is_not_there_is_told(script: Script, tmp_path: Path) -> None:
+def test_a_missing_log_folder_is_reported(script: Script, tmp_path: Path) -> None:
     missing = script("up")
     script("down")
     (tmp_path / LOGS).mkdir(parents=True)
 
-    assert f"note: there is no folder {tmp_path / LOGS} yet" in missing.out
+    assert f"note: the folder {tmp_path / LOGS} does not exist yet" in missing.out
     assert "note:" not in script("up").out
 
 
-def test_a_log_folder_that_reads_as_a_pattern_is_told(script: Script, tmp_path: Path) -> None:
+def test_a_log_folder_that_is_a_pattern_is_reported(script: Script, tmp_path: Path) -> None:
     folder = tmp_path / "logs[1]"
     folder.mkdir()
 
-    assert f"note: {folder} has one of" in script("up", TAPPS_OTEL_LOG_DIR=str(folder)).out
+    assert f"note: {folder} contains one of" in script("up", TAPPS_OTEL_LOG_DIR=str(folder)).out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
-def test_a_log_folder_that_cannot_be_read_is_told(script: Script, tmp_path: Path) -> None:
+def test_a_log_folder_that_cannot_be_read_is_reported(script: Script, tmp_path: Path) -> None:
     (tmp_path / LOGS).mkdir(parents=True, mode=0o000)
 
     assert f"the folder {tmp_path / LOGS} cannot be read" in script("up").out
@@ -175,7 +175,7 @@ def test_a_log_folder_that_cannot_be_read_is_told(script: Script, tmp_path: Path
 
 
 @pytest.mark.parametrize("taken", ["OTLP_GRPC", "JAEGER_HTTP"])
-def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_starts(
+def test_a_port_in_use_is_reported_with_its_program_and_nothing_starts(
     script: Script, stack: Stack, taken: str
 ) -> None:
     host, port = stack.addresses[taken].split(":")
@@ -183,13 +183,13 @@ def test_a_port_that_is_taken_is_named_with_its_holder_and_nothing_starts(
         up = script("up")
 
     assert up.code == 1
-    assert f"error: {host}:{port}, where " in up.err
+    assert f" cannot listen on {host}:{port}: it is in use by " in up.err
     if shutil.which("ss") or shutil.which("lsof"):
         assert f"process {os.getpid()}\n" in up.err
     assert processes(script("status").out) == []
 
 
-def test_up_before_build_says_so(stack: Stack, tmp_path: Path) -> None:
+def test_up_before_build_names_the_command(stack: Stack, tmp_path: Path) -> None:
     up = run({**stack.environment(), "TAPPS_STACK_DIR": str(tmp_path / "new")}, "up")
 
     assert up.code == 1
@@ -197,7 +197,7 @@ def test_up_before_build_says_so(stack: Stack, tmp_path: Path) -> None:
     assert up.err.endswith("stack.sh build\n")
 
 
-def test_build_has_nothing_to_do_where_the_pins_are_built(script: Script) -> None:
+def test_build_does_nothing_if_the_pins_are_built(script: Script) -> None:
     need("go")
     done = script("build")
 
@@ -214,10 +214,10 @@ def test_build_without_go_says_what_to_do(stack: Stack, tmp_path: Path) -> None:
     done = run(env, "build")
 
     assert done.code == 1
-    assert done.err.startswith("error: there is no Go here\n  Install Go ")
+    assert done.err.startswith("error: Go is not installed\n  Install Go ")
 
 
-def test_a_module_that_is_not_served_is_told(stack: Stack, tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_downloaded_is_reported(stack: Stack, tmp_path: Path) -> None:
     need("go")
     env = {
         **stack.environment(),
@@ -230,11 +230,11 @@ def test_a_module_that_is_not_served_is_told(stack: Stack, tmp_path: Path) -> No
 
     assert done.code == 1
     assert "module lookup disabled by GOPROXY=off" in done.err
-    assert "what is GOPROXY?" in done.err
+    assert "check the network and GOPROXY" in done.err
     assert str(tmp_path / "new" / "log" / "build.log") in done.err
 
 
-def test_anything_else_is_answered_by_its_usage() -> None:
+def test_an_unknown_command_prints_the_usage() -> None:
     done = run(dict(os.environ), "destroy")
 
     assert done.code == 2

@@ -61,13 +61,13 @@ NAME = "flow"  # of the service
 
 @pytest.fixture
 def run_id(tmp_path: Path) -> str:
-    """The id of a run that no other test has; the workflows are there."""
+    """A run id that no other test uses, and the file of workflows."""
     Path("flow.py").write_text(FLOW, "utf-8")
     return f"r-{uuid.uuid4().hex[:8]}"
 
 
 def started(run_id: str) -> dict[str, str]:
-    """The span that each start in the log has: by its id, how it should be called."""
+    """The expected spans, one for each start in the log: names by span id."""
     return {
         str(e.span_id): f"workflow {e.workflow['name']}" if e.workflow else f"step {e.step}"
         for e in tapps_otel.events(run_id)
@@ -80,12 +80,17 @@ def trace_id(run_id: str) -> str:
 
 
 def arrived(stack: Stack, run_id: str) -> list[Span]:
-    """The run's spans in Jaeger, as soon as there is one for each start."""
+    """Wait until Jaeger has a span for each start of the run, and return its spans."""
     return stack.spans(trace_id(run_id), started(run_id))
 
 
+def named(stack: Stack, run_id: str, name: str) -> Span | None:
+    """The run's first span of this name in Jaeger."""
+    return next((one for one in stack.spans(trace_id(run_id)) if one.name == name), None)
+
+
 def assert_whole(spans: Sequence[Span], run_id: str) -> None:
-    """Every start of the log is there once, all hang together, and Jaeger has nothing to say."""
+    """Every start of the log has one span, all are connected, and Jaeger has no warnings."""
     own = {span.span_id: span.name for span in spans if "tapps.marker" not in span.tags}
     markers = [span for span in spans if "tapps.marker" in span.tags]
 
@@ -97,12 +102,12 @@ def assert_whole(spans: Sequence[Span], run_id: str) -> None:
 
 
 def seqs(spans: Iterable[Span]) -> list[int]:
-    """The lines of the log that the spans have as events, each as often as it is there."""
+    """The ``seq`` of all span events, each as often as it occurs."""
     return sorted(
         event["tapps.seq"]
         for span in spans
         for event in span.events
-        if event["event"] != "exception"  # what the failure beside it already tells
+        if event["event"] != "exception"  # a second event for a failure
     )
 
 
@@ -177,14 +182,15 @@ def test_a_run_is_seen_while_it_is_going_on(shared_stack: Stack, run_id: str) ->
         env=environment(**shared_stack.env()),
     ) as process:
         wait_for(Path("waiting").exists, "the workflow waits")
-        (marker, *_) = shared_stack.spans(trace_id(run_id))
-        going_on = tapps_otel.history(run_id).status
+        marker = wait_for(
+            lambda: named(shared_stack, run_id, "workflow waiting started"), "the workflow's marker"
+        )
+        during = tapps_otel.history(run_id).status
         Path("go").touch()
         assert process.wait() == 0
     spans = arrived(shared_stack, run_id)
 
-    assert going_on == "running"
-    assert marker.name == "workflow waiting started"
+    assert during == "running"
     assert marker.tags["tapps.workflow.id"] == run_id
     assert_whole(spans, run_id)
 
@@ -225,7 +231,7 @@ def test_open_tells_whether_the_trace_is_there(shared_stack: Stack, run_id: str)
 
     assert (before.code, before.out) == (after.code, after.out) == (0, link)
     assert before.err.startswith("this Jaeger does not have the trace yet: ")
-    assert before.err.endswith(f"send {run_id} sends it\n")
+    assert before.err.endswith(f"send {run_id}` sends it\n")
     assert after.err == ""
 
 
@@ -240,9 +246,9 @@ def test_nothing_is_lost_when_collector_and_jaeger_die(own_stack: Stack, run_id:
 
     codes = [report(runs[0])]  # arrives
     own_stack.jaeger.kill()
-    codes.append(report(runs[1]))  # the collector has it, on its disk
+    codes.append(report(runs[1]))  # in the collector's queue on disk
     own_stack.collector.kill()
-    codes.append(report(runs[2]))  # nobody has it but the log
+    codes.append(report(runs[2]))  # only its log has it
     own_stack.collector.start()
     sent = child("send", "--all", **own_stack.env())
     codes.append(report(runs[3]))
@@ -259,7 +265,7 @@ def test_nothing_is_lost_when_collector_and_jaeger_die(own_stack: Stack, run_id:
         assert_whole(spans[name], name)
 
 
-def test_a_full_queue_is_told_to_the_sender_and_loses_nothing(
+def test_a_full_queue_refuses_spans_and_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory, run_id: str
 ) -> None:
     need("stack")
@@ -270,15 +276,16 @@ def test_a_full_queue_is_told_to_the_sender_and_loses_nothing(
         child("run", "flow.py:report", "--id", name, *long, TAPPS_OTEL_DURABILITY="os")
     # Room for one of them.
     with stack_up(folder, folder / "no-logs", TAPPS_STACK_QUEUE_BYTES="150000") as stack:
-        env = {**stack.env(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+        impatient = {**stack.env(), "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
         stack.jaeger.stop()
-        full = [child("send", name, **env) for name in runs]
+        accepted = child("send", runs[0], **stack.env())
+        refused = [child("send", name, **impatient) for name in runs[1:]]
         stack.jaeger.start()
-        stack.spans(trace_id(runs[0]), started(runs[0]))  # there is room again
+        stack.spans(trace_id(runs[0]), started(runs[0]))  # so there is room again
         again = [child("send", name, **stack.env()) for name in runs]
 
-        assert full[0].code == 0
-        assert "queue is full" in full[-1].err
+        assert accepted.code == 0
+        assert "queue is full" in refused[-1].err
         assert [done.code for done in again] == [0, 0, 0]
         for name in runs:
             assert_whole(arrived(stack, name), name)
