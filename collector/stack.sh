@@ -221,7 +221,7 @@ launch() {
     local name=$1 command
     command=$(program "$name")
     case $name in
-        collector) set -- "$command" --config "$here/config.yaml" ;;
+        collector) set -- "$command" --config "$here/config.yaml" --feature-gates=stanza.synchronousLogEmitter ;;
         jaeger) set -- "$command" --config "$here/jaeger.yaml" ;;
         prometheus)
             sed -e "s/collector:8889/$TAPPS_STACK_SPAN_METRICS/" \

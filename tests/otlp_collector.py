@@ -14,8 +14,8 @@ import subprocess
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -177,12 +178,13 @@ class Sink(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Request)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Request)
         self.came = threading.Condition()
         self.spans: list[Collected] = []
         self.bodies: list[bytes] = []  # requests with spans, as received
         self.metrics: list[Measured] = []
+        self.log_bodies: list[str] = []
 
     def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
         with self.came:
@@ -191,6 +193,13 @@ class Sink(ThreadingHTTPServer):
                 for of_scope in of_resource.scope_metrics:
                     for metric in of_scope.metrics:
                         self.metrics += measured(metric, resource, of_scope.scope.name)
+            self.came.notify_all()
+
+    def take_logs(self, request: ExportLogsServiceRequest) -> None:
+        with self.came:
+            for of_resource in request.resource_logs:
+                for of_scope in of_resource.scope_logs:
+                    self.log_bodies += [one.body.string_value for one in of_scope.log_records]
             self.came.notify_all()
 
     def take(self, request: ExportTraceServiceRequest) -> None:
@@ -212,6 +221,8 @@ class Request(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         if self.path.endswith("/v1/metrics"):
             self.server.take_metrics(ExportMetricsServiceRequest.FromString(body))
+        elif self.path.endswith("/v1/logs"):
+            self.server.take_logs(ExportLogsServiceRequest.FromString(body))
         else:
             self.server.bodies.append(body)
             self.server.take(ExportTraceServiceRequest.FromString(body))
@@ -222,6 +233,19 @@ class Request(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@contextmanager
+def serving(sink: Sink) -> Iterator[Sink]:
+    """Let it accept requests in a thread of its own."""
+    thread = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield sink
+    finally:
+        sink.shutdown()
+        sink.server_close()
+        thread.join()
 
 
 # ---------------------------------------------------------------- the collector

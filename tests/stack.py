@@ -1,7 +1,7 @@
 """The real stack: the collector and the Jaeger that ``collector/stack.sh build`` makes.
 
-They run on free loopback ports with the project's own configurations. What arrived is asked over
-Jaeger's query interface, and read from what the collector writes.
+They run on free loopback ports with the project's own configurations. What arrived is read through
+Jaeger's query interface, and from the files that the collector writes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import requests
+import yaml
 
 from capabilities import CAPABILITIES, Capability
 from otlp_collector import PATIENCE, free_ports
 
 ROOT = Path(__file__).parents[1]
 COLLECTOR = ROOT / "collector"
+COMPOSE = ROOT / "docker-compose.yml"
 DIR = Path(os.environ.get("TAPPS_STACK_DIR") or ROOT / ".stack")
 PROGRAMS = {name: DIR / "bin" / name for name in ("collector", "jaeger")}
 
@@ -52,6 +54,10 @@ CAPABILITIES.setdefault(
     Capability(stack_built, "run collector/stack.sh build (it needs Go)", installable=HAS_GO),
 )
 CAPABILITIES.setdefault(
+    "full device",
+    Capability(Path("/dev/full").is_char_device, "run on Linux", installable=False),
+)
+CAPABILITIES.setdefault(
     "go", Capability(lambda: HAS_GO, "install Go (go.dev/dl)", installable=False)
 )
 CAPABILITIES.setdefault(
@@ -65,17 +71,17 @@ CAPABILITIES.setdefault(
 
 
 def wait_for(found: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """What ``found`` gives, as soon as it is something."""
+    """Wait until ``found`` returns something true, and return it."""
     until = time.monotonic() + patience
     while not (value := found()):
         if time.monotonic() > until:
-            pytest.fail(f"this did not come within {patience} s: {what}; there is {value!r:.2000}")
+            pytest.fail(f"not within {patience} s: {what}; the last result is {value!r:.2000}")
         time.sleep(0.05)
     return value
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's, without the addresses of a stack that a person may have running."""
+    """This process's environment, without the addresses of a stack that may be running already."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith("TAPPS_STACK_")
     } | more
@@ -84,11 +90,17 @@ def clean_environment(**more: str) -> dict[str, str]:
 # ---------------------------------------------------------------- the parts
 
 
+def collector_arguments() -> list[str]:
+    """The arguments in ``docker-compose.yml``, with the configuration file of this repository."""
+    command = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]["collector"]["command"]
+    return [argument.replace("/etc/otelcol/", f"{COLLECTOR}/") for argument in command]
+
+
 @dataclass
 class Part:
     """A program of the stack.
 
-    :ivar health: a URL that answers 200 when it is ready
+    :ivar health: a URL that returns 200 when it is ready
     """
 
     command: list[str]
@@ -112,17 +124,17 @@ class Part:
         assert not self._ended(), self.output.read_text()[-4000:]
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it, and wait until it has ended."""
+        """Send it a signal, and wait until it has exited."""
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill it, as a crash would."""
         self.stop(signal.SIGKILL)
 
     def said(self) -> str:
-        """All that it wrote, in all its lives."""
+        """All its output, since it was first started."""
         return self.output.read_text("utf-8", "replace")
 
     def _ended(self) -> bool:
@@ -139,9 +151,9 @@ class Part:
 class Stack:
     """A collector, its Jaeger, and Prometheus where a test starts it; none runs at first.
 
-    :ivar folder: what it keeps
+    :ivar folder: its data and output
     :ivar logs: the folder whose audit logs are read
-    :ivar addresses: of each, by the names of the variables in the configurations
+    :ivar addresses: all addresses, by the names of the variables in the configurations
     """
 
     folder: Path
@@ -160,7 +172,7 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         env = self.environment()
         self.collector = Part(
-            [str(PROGRAMS["collector"]), "--config", str(COLLECTOR / "config.yaml")],
+            [str(PROGRAMS["collector"]), *collector_arguments()],
             env,
             f"http://{self.addresses['COLLECTOR_HEALTH']}/",
             self.folder / "collector.log",
@@ -184,7 +196,7 @@ class Stack:
         )
 
     def environment(self) -> dict[str, str]:
-        """What the configurations read."""
+        """The variables that the configurations use."""
         return clean_environment(
             TAPPS_OTEL_LOG_DIR=str(self.logs),
             TAPPS_STACK_DATA=str(self.folder / "data"),
@@ -196,13 +208,13 @@ class Stack:
         )
 
     def start(self) -> None:
-        """Jaeger and the collector."""
+        """Start Jaeger and the collector."""
         (self.folder / "data" / "jaeger").mkdir(parents=True, exist_ok=True)
         self.jaeger.start()
         self.collector.start()
 
     def start_prometheus(self) -> None:
-        """Prometheus too, with the project's configuration at this stack's addresses."""
+        """Start Prometheus, with the project's configuration and this stack's addresses."""
         text = (COLLECTOR / "prometheus.yml").read_text("utf-8")
         text = text.replace("collector:8889", self.addresses["SPAN_METRICS"])
         text = re.sub(r"(scrape_interval|scrape_timeout): \ds", r"\1: 1s", text)
@@ -210,13 +222,13 @@ class Stack:
         self.prometheus.start()
 
     def end(self) -> None:
-        """Leave nothing running."""
+        """Kill what is still running."""
         for part in (self.collector, self.jaeger, self.prometheus):
             if part.process is not None and part.process.poll() is None:
                 part.kill()
 
     def otlp(self, protocol: str = "grpc") -> str:
-        """Where programs send spans."""
+        """The endpoint to which programs send spans."""
         name = "OTLP_GRPC" if protocol == "grpc" else "OTLP_HTTP"
         return f"http://{self.addresses[name]}"
 
@@ -234,14 +246,14 @@ class Stack:
         return f"http://{self.addresses['JAEGER_HTTP']}"
 
     def ask(self, path: str, **query: str) -> Any:
-        """A JSON answer of Jaeger's query interface; ``None`` for what it does not know."""
+        """Get JSON from Jaeger's query interface; ``None`` if it does not have it."""
         answer = requests.get(self.jaeger_url + path, params=query, timeout=10)
         return None if answer.status_code == 404 else answer.json()
 
     def spans(self, trace_id: str, wanted: Collection[str] = ()) -> list[Span]:
-        """The spans of a trace, by the older interface, as soon as these are there.
+        """Wait for the spans of a trace, and read them through the older interface.
 
-        :param wanted: span ids; without any it is enough that there is one
+        :param wanted: the span ids to wait for; by default any span is enough
         """
 
         def found() -> list[Span] | None:
@@ -256,7 +268,7 @@ class Stack:
         return wait_for(found, f"{wanted} of {trace_id} in Jaeger")
 
     def raw_spans(self, trace_id: str) -> list[dict[str, Any]]:
-        """The spans of a trace by the interface of version 3: OTLP as JSON, as Jaeger keeps it."""
+        """The spans of a trace, read through interface version 3: OTLP as JSON."""
         answer = self.ask(f"/api/v3/traces/{trace_id}", rawTraces="true")
         return [
             span
@@ -266,7 +278,7 @@ class Stack:
         ]
 
     def own_metric(self, name: str) -> float:
-        """A number that the collector tells about itself, summed up."""
+        """One of the collector's own metrics, summed over its labels."""
         text = requests.get(
             f"http://{self.addresses['COLLECTOR_METRICS']}/metrics", timeout=10
         ).text
@@ -274,7 +286,7 @@ class Stack:
         return sum(map(float, values))
 
     def log_records(self, number: int, workflow_id: str | None = None) -> list[Record]:
-        """What the collector made of the audit logs, as soon as there are so many records."""
+        """Wait until the collector has written this number of log records, and return all."""
 
         def found() -> list[Record] | None:
             records = [one for one in self._records() if workflow_id in {None, one.run}]
@@ -283,18 +295,28 @@ class Stack:
         return wait_for(found, f"{number} log records of {workflow_id or 'all runs'}")
 
     def _records(self) -> Iterator[Record]:
+        for batch in self._batches():
+            for of_resource in batch["resourceLogs"]:
+                for of_scope in of_resource["scopeLogs"]:
+                    yield from map(Record, of_scope["logRecords"])
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """Read what the file exporter wrote, as ``collector/README.md`` says.
+
+        A batch is a line, but a kill while it is written leaves a part of it, and the next batch
+        follows on the same line. Only a batch starts like that: inside strings quotes are escaped.
+        """
+        start = '{"resourceLogs":'
         for path in sorted((self.folder / "data" / "logs").glob("audit*.json")):
-            for line in path.read_text("utf-8").splitlines(keepends=True):
-                if not line.endswith("\n"):  # it is being written
-                    continue
-                for of_resource in json.loads(line)["resourceLogs"]:
-                    for of_scope in of_resource["scopeLogs"]:
-                        yield from map(Record, of_scope["logRecords"])
+            _, *batches = path.read_text("utf-8", "replace").split(start)
+            for batch in batches:
+                with suppress(json.JSONDecodeError):  # incomplete: torn, or still being written
+                    yield json.loads(start + batch)
 
 
 @contextmanager
 def stack_up(folder: Path, logs: Path, **variables: str) -> Iterator[Stack]:
-    """A stack of one's own, collector and Jaeger started."""
+    """Run a collector and a Jaeger for one test or session."""
     stack = Stack(folder, logs, variables)
     try:
         stack.start()
@@ -307,7 +329,7 @@ def stack_up(folder: Path, logs: Path, **variables: str) -> Iterator[Stack]:
 
 
 class Span:
-    """A span as Jaeger's older interface tells it."""
+    """A span as Jaeger's older interface returns it."""
 
     def __init__(self, found: dict[str, Any], trace: dict[str, Any]) -> None:
         self.name: str = found["operationName"]
@@ -329,7 +351,7 @@ def _tags(found: list[dict[str, Any]]) -> dict[str, Any]:
 class Record:
     """A line of an audit log as an OpenTelemetry log record.
 
-    :ivar attributes: by name, each as its type and its value: ``("intValue", "7")``
+    :ivar attributes: by name, each with its type and value: ``("intValue", "7")``
     """
 
     def __init__(self, found: dict[str, Any]) -> None:
@@ -349,11 +371,11 @@ class Record:
 
 
 def compose_model(path: Path, *overrides: Path) -> dict[str, Any]:
-    """A compose file after the check of its schema, every variable filled in.
+    """A compose file, checked against its schema, with every variable replaced.
 
-    :param overrides: files that change it, in their order
+    :param overrides: files that override it, in order
 
-    The check is that of the reference implementation, built where the stack's programs are.
+    The checker is the reference implementation; it is built into the stack's folder.
     """
     checker = DIR / "bin" / "compose-go"
     if not checker.exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from otlp_collector import Collector, Ended, Program, Sink, start_agent
+from otlp_collector import Collector, Ended, Program, Sink, serving, start_agent
 from stack import Stack, stack_up
 
 
@@ -35,18 +35,13 @@ def collector(another: Callable[[], Collector]) -> Collector:
 @contextmanager
 def running(folder: Path) -> Iterator[Collector]:
     """A collector. Its folder is not the test's, whose files are watched."""
-    sink = Sink()
-    serving = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.05})
-    serving.start()
-    process, made = start_agent(folder, sink)
-    try:
-        yield made
-    finally:
-        process.kill()
-        process.wait()
-        sink.shutdown()
-        sink.server_close()
-        serving.join()
+    with serving(Sink()) as sink:
+        process, made = start_agent(folder, sink)
+        try:
+            yield made
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

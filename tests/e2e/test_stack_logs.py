@@ -1,10 +1,11 @@
-"""Audit logs as OpenTelemetry logs: what the collector makes of the files, whatever is in them."""
+"""Audit logs as OpenTelemetry logs: what the collector makes of them, whatever they contain."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tapps_otel
 from capabilities import need
 from commands import LOGS, child, command, environment
 from logs import forge
+from otlp_collector import Sink, free_ports, serving
 from stack import Record, Stack, wait_for
 
 pytestmark = pytest.mark.stack
@@ -52,7 +54,7 @@ def waiting() -> int:
 
 @pytest.fixture
 def tailing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A collector that reads the test's log folder; a test starts it. Jaeger is not needed."""
+    """A collector that reads the test's log folder; the test starts it. Jaeger is not needed."""
     need("stack")
     Path("flow.py").write_text(FLOW, "utf-8")
     stack = Stack(tmp_path_factory.mktemp("stack"), tmp_path / LOGS)
@@ -65,7 +67,7 @@ def lines(run: str) -> list[str]:
 
 
 def assert_all_there(records: list[Record], run: str) -> None:
-    """Each line of the log, to the byte, once."""
+    """Each line of the log arrived once, byte for byte."""
     assert sorted((one.body for one in records), key=lambda line: json.loads(line)["seq"]) == lines(
         run
     )
@@ -137,7 +139,7 @@ def test_lines_come_while_the_run_is_going_on(tailing: Stack) -> None:
     assert_all_there(after, "w1")
 
 
-def test_a_restarted_collector_goes_on_where_it_was(tailing: Stack) -> None:
+def test_a_restarted_collector_continues_where_it_was(tailing: Stack) -> None:
     tailing.collector.start()
     child("run", "flow.py:report", "--id", "r1")
     tailing.log_records(len(lines("r1")))
@@ -150,6 +152,56 @@ def test_a_restarted_collector_goes_on_where_it_was(tailing: Stack) -> None:
 
     for run in runs:
         assert_all_there([one for one in records if one.run == run], run)
+
+
+def test_a_killed_collector_loses_no_line(tailing: Stack) -> None:
+    tailing.collector.start()
+    with subprocess.Popen(
+        command("run", "flow.py:waiting", "--id", "w1", "--quiet"), env=environment()
+    ) as process:
+        wait_for(Path("waiting").exists, "the workflow waits")
+        tailing.collector.kill()
+        Path("go").touch()
+        assert process.wait() == 0
+    for run in ("r1", "r2"):
+        tailing.collector.start()
+        child("run", "flow.py:report", "--id", run)
+        tailing.collector.kill()
+    tailing.collector.start()
+    for run in ("w1", "r1", "r2"):
+        wait_for(partial(_is_there, tailing, run), f"every line of {run}")
+
+
+def test_lines_on_a_full_disk_are_read_again_after_a_kill(tailing: Stack) -> None:
+    """The offset of a line is saved after the line is written, never before."""
+    need("full device")
+    audit = tailing.folder / "data" / "logs" / "audit.json"
+    audit.parent.mkdir(parents=True)
+    audit.symlink_to("/dev/full")
+    tailing.collector.start()
+    child("run", "flow.py:report", "--id", "r1")
+    wait_for(
+        lambda: tailing.own_metric("otelcol_exporter_send_failed_log_records"), "a failed write"
+    )
+    tailing.collector.kill()
+    audit.unlink()
+    tailing.collector.start()
+
+    wait_for(partial(_is_there, tailing, "r1"), "every line of r1")
+
+
+def test_lines_for_a_backend_that_is_down_outlive_a_kill(tailing: Stack) -> None:
+    (port,) = free_ports(1)
+    tailing.collector.env["TAPPS_STACK_LOGS"] = "otlp_http/logs"
+    tailing.collector.env["TAPPS_STACK_LOGS_ENDPOINT"] = f"http://127.0.0.1:{port}"
+    tailing.collector.start()
+    child("run", "flow.py:report", "--id", "r1")
+    wait_for(lambda: tailing.own_metric("otelcol_exporter_queue_size"), "lines in the queue")
+    tailing.collector.kill()
+    tailing.collector.start()
+
+    with serving(Sink(port)) as backend:
+        wait_for(lambda: set(backend.log_bodies) == set(lines("r1")), "every line of r1")
 
 
 def _is_there(tailing: Stack, run: str) -> bool:
@@ -178,7 +230,7 @@ def test_a_line_arrives_whatever_it_says(tailing: Stack) -> None:
     records = tailing.log_records(len(ODD) + 1)
 
     assert_all_there(records, "odd")
-    assert all("." in name for one in records for name in one.attributes)  # ours, and no more
+    assert all("." in name for one in records for name in one.attributes)  # ours, and no others
 
 
 def test_a_torn_last_line_is_left_out_until_it_is_whole(tailing: Stack) -> None:
@@ -190,7 +242,7 @@ def test_a_torn_last_line_is_left_out_until_it_is_whole(tailing: Stack) -> None:
     tailing.collector.start()
     tailing.log_records(len(lines("r2")), "r2")
     before = tailing.log_records(len(lines("r1")) - 1, "r1")
-    # Meanwhile the collector comes by many times, longer than it would wait by default.
+    # Meanwhile the collector polls many times, for longer than its default flush period.
     child("run", "flow.py:failing", "--id", "r3")
     tailing.log_records(len(lines("r3")), "r3")
     with log.open("ab") as file:
@@ -201,7 +253,7 @@ def test_a_torn_last_line_is_left_out_until_it_is_whole(tailing: Stack) -> None:
     assert_all_there(after, "r1")
 
 
-def test_a_sealed_torn_line_is_told_by_its_repair_alone(tailing: Stack) -> None:
+def test_a_sealed_torn_line_is_reported_by_its_repair_only(tailing: Stack) -> None:
     child("run", "flow.py:report", "--id", "k1", KILL="1")
     log = LOGS / "k1.jsonl"
     log.write_bytes(log.read_bytes()[:-100])
@@ -253,7 +305,7 @@ def test_a_hundred_megabytes_of_old_logs_are_read_in_bounded_memory(tailing: Sta
     need("proc")
     child("run", "flow.py:report", "--id", "r1")
     begin, *_ = lines("r1")
-    # Lines as long as large results make them; only the form counts here, not the chain.
+    # Lines as long as with large results. Only their form matters here, not the chain.
     filler = "y" * 3000
     number = 0
     for run in range(20):

@@ -13,10 +13,19 @@ import pytest
 import yaml
 
 from capabilities import need
-from stack import COLLECTOR, PROGRAMS, ROOT, clean_environment, compose_model
+from stack import (
+    COLLECTOR,
+    COMPOSE,
+    PROGRAMS,
+    ROOT,
+    clean_environment,
+    collector_arguments,
+    compose_model,
+)
 
-COMPOSE = ROOT / "docker-compose.yml"
 CONFIGS = {name: (COLLECTOR / name).read_text("utf-8") for name in ("config.yaml", "jaeger.yaml")}
+
+GATES = "--feature-gates=stanza.synchronousLogEmitter"
 
 
 def read(name: str) -> Any:
@@ -125,6 +134,17 @@ def test_what_waits_for_a_backend_is_never_given_up() -> None:
         assert sender["retry_on_failure"]["max_elapsed_time"] == "0s"
     for sender in senders:
         assert sender["sending_queue"]["storage"] == "file_storage/queue"
+
+
+def test_the_collector_has_the_same_feature_gates_with_and_without_docker() -> None:
+    option, gates = GATES.split("=")
+    script = (COLLECTOR / "stack.sh").read_text("utf-8")
+    readme = (COLLECTOR / "README.md").read_text("utf-8")
+
+    assert [one for one in collector_arguments() if option in one] == [GATES]
+    assert re.findall(rf"{option}=(\S+)", script) == [gates]
+    assert GATES in CONFIGS["config.yaml"]
+    assert GATES in readme
 
 
 def test_no_label_of_a_span_metric_is_an_id() -> None:
