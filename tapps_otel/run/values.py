@@ -322,8 +322,11 @@ class Signature:
             if name in self._ignored:
                 continue
             rest = self._kinds[name] is inspect.Parameter.VAR_POSITIONAL
+            codec = self._argument(name)
             try:
-                data = self._argument(name).write(list(value) if rest else value)
+                if codec.unfit is not None:
+                    raise NotStorableError(codec.unfit)
+                data = codec.write(list(value) if rest else value)
             except NotStorableError as error:
                 path = f"$.{name}{error.path[1:]}"
                 msg = (
