@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import marshal
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from tapps_otel.run.codecs.native import from_json
 
@@ -17,27 +18,28 @@ __all__ = ["WatchedArguments", "watch"]
 _SMALL: Final = 64 * 1024  # bytes of a form that is worth a second look
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _CONTAINERS: Final = frozenset({list, dict, tuple, set, frozenset})
-_NO_REFERENCES: Final = 2  # of marshal's formats: equal values are equal bytes
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class WatchedArguments:
     """Arguments of one call, with their form before the step ran."""
 
-    __slots__ = ("_args", "_before", "_form", "_kwargs", "_signature")
+    __slots__ = ("_before", "_call", "_form")
 
     def __init__(
         self, signature: Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any], form: bytes
     ) -> None:
-        self._signature, self._args, self._kwargs, self._form = signature, args, kwargs, form
+        self._call, self._form = (signature, args, kwargs), form
         self._before = _image(args, kwargs)
 
     def changed(self) -> list[str]:
         """Names of the parameters whose values are others now."""
-        if self._before is not None and self._before == _image(self._args, self._kwargs):
+        signature, args, kwargs = self._call
+        if self._before is not None and self._before == _image(args, kwargs):
             return []
-        if self._signature.captured(self._args, self._kwargs) == self._form:
+        if signature.captured(args, kwargs) == self._form:
             return []
-        then, now = from_json(self._form), self._signature.forms(self._args, self._kwargs)
+        then, now = from_json(self._form), signature.forms(args, kwargs)
         return sorted(
             name for name in {**then, **now} if then.get(name, self) != now.get(name, self)
         )
@@ -69,10 +71,10 @@ def _image(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
     """
     values = (*args, *kwargs.values()) if kwargs else args
     try:
-        return marshal.dumps(values, _NO_REFERENCES)
-    except ValueError:  # an object inside
+        return _encode(values)
+    except Exception:  # noqa: BLE001 - an object inside, maybe of a class of the user's
         try:
-            return marshal.dumps([_state(value) for value in values], _NO_REFERENCES)
+            return _encode([_state(value) for value in values])
         except Exception:  # noqa: BLE001 - of users' classes
             return None
 

@@ -189,12 +189,10 @@ class Signature:
         """
         labels = self._labels
         if labels is not None and not kwargs and len(args) == len(labels):
-            text = _form_of_scalars(args, labels)
-            if text is not None:
-                return sha256(f"{home}{text}".encode()).hexdigest(), None, None
-            with suppress(Exception):  # of users' classes: explained below
-                form = self._form_of_parts(args, labels)
-                return sha256(home.encode() + form).hexdigest(), None, form
+            try:
+                return self._digest_of_parts(args, labels, home)
+            except Exception:  # noqa: BLE001, S110 - of users' classes; explained below
+                pass
         bound = self._identifying(args, kwargs)
         formless = self._replace_receiver(bound)
         try:
@@ -209,10 +207,20 @@ class Signature:
             )
             raise StepInputError(msg, path) from error
 
-    def _form_of_parts(self, args: tuple[Any, ...], labels: list[tuple[int, str]]) -> bytes:
-        """The canonical form of a call, from those of its arguments."""
-        write = self._canonical.canonical_text
-        return ("".join([label + write(args[at]) for at, label in labels]) + "}").encode()
+    def _digest_of_parts(
+        self, args: tuple[Any, ...], labels: list[tuple[int, str]], home: str
+    ) -> tuple[str, None, bytes | None]:
+        """What :meth:`digest` returns, with the form put together from those of the arguments."""
+        form, scalar = "", True
+        for place, label in labels:
+            value = args[place]
+            write = _SCALAR_FORMS.get(type(value))
+            if write is None:
+                write, scalar = self._canonical.canonical_text, False
+            form += label + write(value)
+        form = (form or "{") + "}"
+        digest = sha256((home + form).encode()).hexdigest()
+        return digest, None, None if scalar else form.encode()
 
     def _replace_receiver(self, bound: dict[str, Any]) -> object:
         """Put the digest of a method's object in its place; return the object if it has none."""
@@ -415,17 +423,6 @@ class Signature:
                 f"$.{name}",
             )
         raise TypeError(f"missing a required argument: {name!r}")
-
-
-def _form_of_scalars(args: tuple[Any, ...], labels: list[tuple[int, str]]) -> str | None:
-    """The canonical form of the commonest calls, put together by hand; ``None`` for others."""
-    form = ""
-    try:
-        for place, label in labels:
-            form += label + _SCALAR_FORMS[type(args[place])](args[place])
-    except (KeyError, ValueError):  # no scalar, or an integer of too many digits
-        return None
-    return (form or "{") + "}"
 
 
 def _reference(fn: Callable[..., Any]) -> Callable[[], Any]:

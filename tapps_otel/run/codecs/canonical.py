@@ -23,8 +23,6 @@ from tapps_otel.run.codecs.registry import registered
 __all__ = ["canonical", "canonical_text", "digest", "digest_of_object", "find_formless"]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
-_TEXT: Final = frozenset({str})
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _SHOWN_DEPTH: Final = 20  # parts of a path: a value may hold itself
 
 
@@ -105,12 +103,11 @@ def _has_plain_keys(value: object) -> bool:
     kind = type(value)
     items: Any = value
     if kind is dict:
-        if not _TEXT.issuperset(map(type, items)):
-            return False
+        for key in items:
+            if type(key) is not str:
+                return False
         items = items.values()
     elif kind is not list and kind is not tuple:
-        return True
-    if _SCALARS.issuperset(map(type, items)):
         return True
     for item in items:  # noqa: SIM110 - all() would take longer
         if type(item) in _CONTAINERS and not _has_plain_keys(item):

@@ -21,7 +21,6 @@ __all__ = [
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_TEXT: Final = frozenset({str})
 
 
 class NotStorableError(TypeError):
@@ -90,11 +89,10 @@ def check_native(value: Any, depth: int = MAX_DEPTH) -> None:
         raise NotStorableError(f"{class_name(kind)} is not a JSON value")
     if depth == 0:
         raise NotStorableError(f"nested deeper than {MAX_DEPTH} levels")
-    if kind is dict and not _TEXT.issuperset(map(type, value)):
-        key = next(key for key in value if type(key) is not str)
-        raise NotStorableError(f"the key {key!r:.80} is not a string")
-    if _SCALARS.issuperset(map(type, value.values() if kind is dict else value)):
-        return
+    if kind is dict:
+        for key in value:
+            if type(key) is not str:
+                raise NotStorableError(f"the key {key!r:.80} is not a string")
     for place, item in value.items() if kind is dict else enumerate(value):
         if type(item) in _SCALARS:
             continue
