@@ -246,13 +246,13 @@ class RunRecorder:
         key: str | None,
         step_id: str | None = None,
         *,
-        inputs: Callable[[], bytes | None] = lambda: None,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
         ``None``: a plain call, because the run has completed.
 
-        :param inputs: gives them as JSON, for a message
+        :param arguments: of the call, for a message
         :raises Exception: a failure that was handled before, raised again from the log
         :raises RefusalError: to run it might do something twice
         :raises RunEndedError: the scope has ended and did not complete
@@ -289,7 +289,7 @@ class RunRecorder:
                 number, step_id = record.last.number + 1, record.step_id
             else:
                 if not matcher.fresh:
-                    replay.check_new(scope, spec, digest, key, order, inputs=inputs)
+                    replay.check_new(scope, spec, digest, key, order, arguments=arguments)
                 ordinal = matcher.next_number(spec.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
             attempt = AttemptRecorder(

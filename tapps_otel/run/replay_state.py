@@ -15,8 +15,6 @@ from tapps_otel.run.matching import Matcher
 from tapps_otel.run.step_spec import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import Fold, RunHistory, StepHistory
@@ -122,11 +120,11 @@ class ReplayState:
         key: str | None,
         order: int | None,
         *,
-        inputs: Callable[[], bytes | None],
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] | None,
     ) -> None:
         """Check that a call which fits no record may run as a new step.
 
-        :param inputs: gives them as JSON, for the message
+        :param arguments: of the call, for the message
         :raises RefusalError: it takes the place of a record that has something to lose
         """
         matcher = self.matcher_of(scope)
@@ -140,7 +138,8 @@ class ReplayState:
             spec.name, order, lambda record: self._plan.loss(record, interruptible=not once)
         )
         if found is not None:
-            self._refuse(error_messages.diverged(*found, order, digest, inputs()))
+            inputs = None if arguments is None else spec.inputs_json(*arguments)
+            self._refuse(error_messages.diverged(*found, order, digest, inputs))
 
     def _refuse(self, error: RefusalError) -> NoReturn:
         failures.mark(error, self._workflow_id, error.step_id)

@@ -78,7 +78,7 @@ class Recorder(Protocol):
         key: str | None,
         step_id: str | None = None,
         *,
-        inputs: Callable[[], bytes | None] = ...,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = ...,
     ) -> Any:
         """Decide what a call does: a new attempt, an outcome from the log, or ``None``."""
 

@@ -166,14 +166,13 @@ class Step(PickledByName, Generic[P, R]):
             digest, receiver, form = self._signature.digest(args, kwargs, self._home)
             if receiver is not None:
                 self._check_receiver(scope, receiver)
-        inputs = partial(self._signature.captured, args, kwargs)
         entered: AttemptRecorder | Stored | None = run.enter(
-            scope, spec, digest, key, inputs=inputs
+            scope, spec, digest, key, arguments=(args, kwargs)
         )
         if (form is not None or key is not None) and isinstance(entered, AttemptRecorder):
             entered.watched = watch(self._signature, args, kwargs, form)
         if run.captures_inputs and isinstance(entered, AttemptRecorder):
-            entered.inputs = inputs()
+            entered.inputs = spec.inputs_json(args, kwargs)
         return entered
 
     def _check_receiver(self, scope: Scope, receiver: object) -> None:

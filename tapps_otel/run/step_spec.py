@@ -36,6 +36,7 @@ class StepSpec:
 
     :ivar definition: digest of the function's code, 16 hex digits
     :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
+    :ivar inputs_json: makes JSON of a call's arguments; ``None`` if they have no such form
     :ivar read_result: makes the function's result from stored JSON; raises the same error
     """
 
@@ -60,6 +61,9 @@ class StepSpec:
             partial(_write_untyped, name) if signature is None else signature.result_json
         )
         self.read_result = from_json if signature is None else signature.result_from_json
+        self.inputs_json: Callable[[tuple[Any, ...], dict[str, Any]], bytes | None] = (
+            _no_inputs if signature is None else signature.captured
+        )
 
     def put_result(self, run: Recorder, event: Event, value: object) -> None:
         """Put the step's result into the event that ends it, if results are stored.
@@ -97,6 +101,10 @@ def refuse_coroutine(value: object, what: str) -> None:
             "make its wrapper `async def` and await the call in it",
             "$",
         )
+
+
+def _no_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Those of a step that is begun by hand are not known."""
 
 
 def _write_untyped(name: str, value: object) -> bytes:
