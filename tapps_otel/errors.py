@@ -65,6 +65,7 @@ __all__ = [
     "StepFailedError",
     "StepInputError",
     "StepInterruptedError",
+    "StepNestingError",
     "StepResultError",
     "StepTimeoutError",
     "TappsError",
@@ -233,6 +234,10 @@ class RunEndedError(RunError):
         super().__init__(
             f"step {name!r} was called after {scope} had ended without completing: it was not run"
         )
+
+
+class StepNestingError(RunError):
+    """Steps call each other more than 64 deep, as by an endless recursion."""
 
 
 class RefusalError(RunError):

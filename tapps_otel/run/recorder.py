@@ -21,6 +21,7 @@ from tapps_otel.errors import (
     LogWriteError,
     RunEndedError,
     StepInputError,
+    StepNestingError,
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
@@ -60,7 +61,21 @@ if TYPE_CHECKING:
 __all__ = ["RunRecorder"]
 
 _log = logging.getLogger("tapps_otel")
+_MOST_NESTED: Final = 64  # each level takes frames of the stack, and makes step ids longer
 _SHOWN: Final = 100  # step ids in a report of leftovers
+
+
+def _check_depth(spec: StepSpec, outer: str) -> None:
+    """Refuse a step that is nested too deep, while the stack has room to record its ends.
+
+    :raises StepNestingError: it is
+    """
+    if outer.count("/") >= _MOST_NESTED - 1:
+        raise StepNestingError(
+            f"step {spec.name!r} was called inside {_MOST_NESTED} steps, which is the limit: "
+            f"{outer[:60]}.../{spec.escaped}. If the recursion is intended, let plain functions "
+            "recurse, and make a step of the work that is worth a record"
+        )
 
 
 class _Write(Protocol):
@@ -290,6 +305,8 @@ class RunRecorder:
             else:
                 if not matcher.fresh:
                     replay.check_new(scope, spec, digest, key, order, arguments=arguments)
+                if scope.step_id is not None:
+                    _check_depth(spec, scope.step_id)
                 ordinal = matcher.next_number(spec.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
             attempt = AttemptRecorder(
