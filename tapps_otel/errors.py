@@ -20,6 +20,7 @@ A base class exists only where a caller would catch it::
     │   ├── RunEndedError        a step was called after its run or enclosing step had ended
     │   └── RefusalError         something might be done twice
     │       ├── DivergenceError
+    │       ├── FailureDetailError
     │       └── StepInterruptedError
     │           └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlobDamagedError",
     "DivergenceError",
+    "FailureDetailError",
     "InterruptedTooOftenError",
     "InvalidIdError",
     "LedgerError",
@@ -256,6 +258,17 @@ class RefusalError(RunError):
 
 class DivergenceError(RefusalError):
     """A call has other inputs than the recorded call in the same place."""
+
+
+class FailureDetailError(RefusalError):
+    """A handler reads a part of a recorded failure that the log could not keep.
+
+    :ivar detail: name of the attribute
+    """
+
+    def __init__(self, message: str, step_id: str, detail: str) -> None:
+        self.detail = detail
+        super().__init__(message, step_id)
 
 
 class StepInterruptedError(RefusalError):

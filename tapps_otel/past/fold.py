@@ -436,6 +436,7 @@ class Fold:
         step = self.history.by_id.get(step_id) if step_id is not None else None
         if name == RESOLVED and step is not None:
             step.interruptions, step.resolved = 0, True
+            step.handled = False
         self.history.annotations.append(
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )

@@ -245,7 +245,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             wait = self.spec.policy.retry_in_ns(error, failures_so_far)
         if wait is not None:
             event.retry_in_ns = wait
-        left = failures.caused_by(error, run.workflow_id, self.step_id)
+        left = run.caused_by(error, self.step_id)
         if left:
             event.caused_by = left
         failures.mark(error, run.workflow_id, self.step_id)
@@ -329,6 +329,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         )
 
     def _status_of(self, error: BaseException) -> str:
+        if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
+            return "cancelled"
         return status_of(error, self.run.workflow_id)
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel.errors import DivergenceError, InterruptedTooOftenError, StepInterruptedError
+from tapps_otel.errors import (
+    DivergenceError,
+    FailureDetailError,
+    InterruptedTooOftenError,
+    StepInterruptedError,
+)
 
 if TYPE_CHECKING:
     from tapps_otel.past.fold import StepHistory
 
-__all__ = ["diverged", "interrupted", "interrupted_too_often"]
+__all__ = ["detail_lost", "diverged", "interrupted", "interrupted_too_often"]
 
 _SHOWN: Final = 500  # characters of inputs in a message
 
@@ -44,6 +49,22 @@ def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
         "(on_interrupted='fail'): find out what it did, then run "
         f"`tapps-otel resolve {workflow_id} {record.step_id} --result JSON`, or with --rerun",
         record.step_id,
+    )
+
+
+def detail_lost(
+    record: StepHistory, workflow_id: str, detail: str, reason: str
+) -> FailureDetailError:
+    """The refusal to read what the log could not keep of a failure that is raised again."""
+    error = (record.last.error or {}).get("type")
+    return FailureDetailError(
+        f"{detail!r} of the {error} that step {record.step_id!r} raised is not in the "
+        f"log ({reason}): the workflow could take another branch than before. "
+        f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets the step run again; "
+        "with --result JSON instead, that is its result. To keep it, let the step catch the "
+        "exception and raise one with plain values",
+        record.step_id,
+        detail,
     )
 
 

@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw
 
 from tapps_otel import clock
 from tapps_otel.errors import (
+    FailureDetailError,
     LogWriteError,
     RunEndedError,
     StepInputError,
@@ -183,6 +184,20 @@ class RunRecorder:
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
         return self.replay.refusal is not None
+
+    @property
+    def detail_lost(self) -> bool:
+        """Whether a handler was refused a part of a recorded failure."""
+        return isinstance(self.replay.refusal, FailureDetailError)
+
+    def caused_by(self, error: BaseException, scope_id: str | None) -> list[str]:
+        """The steps of a scope whose exception left it with ``error``.
+
+        None if a detail of a failure was refused: that failure stays handled.
+        """
+        if self.detail_lost:
+            return []
+        return failures.caused_by(error, self.workflow_id, scope_id)
 
     @property
     def started_ns(self) -> int:
@@ -596,11 +611,7 @@ class RunRecorder:
         status = "interrupted" if self._terminated else status_of(cause, self.workflow_id)
         event = self._end_event(status)
         event.error = failures.describe(cause)
-        blamed = {
-            step_id: None
-            for one in (error, cause)
-            for step_id in failures.caused_by(one, self.workflow_id, None)
-        }
+        blamed = {step_id: None for one in (error, cause) for step_id in self.caused_by(one, None)}
         if blamed:
             event.caused_by = list(blamed)
         self._advise(cause)

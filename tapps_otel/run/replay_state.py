@@ -89,14 +89,16 @@ class ReplayState:
         return Stored(step_id, spec.read_result(data))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
-        error = failures.rebuild(record.last.error, self._module)
+        def refuse(detail: str, reason: str) -> NoReturn:
+            # Not marked: the failure stays handled, and the step does not run again by itself.
+            self.refusal = error_messages.detail_lost(record, self._workflow_id, detail, reason)
+            raise self.refusal
+
+        error = failures.rebuild(record.last.error, refuse, self._module)
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
-        error.add_note(
-            f"raised again from the log of run {self._workflow_id}: it was handled before"
-        )
         failures.mark(error, self._workflow_id, record.step_id)
-        raise error
+        failures.raise_again(error)
 
     def check_rerun(self, spec: StepSpec, record: StepHistory) -> None:
         """Check that a step which was interrupted may run again.

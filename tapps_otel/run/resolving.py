@@ -63,13 +63,14 @@ def resolve(
     result: bytes | None = None,
     log_dir: Path | str | None = None,
 ) -> None:
-    """Resolve an interrupted step.
+    """Resolve an interrupted or failed step.
 
     :param result: its result, as compact JSON: the step has completed, and does not run again;
         ``None``: it did not do its work, and runs again on resume
     :raises RunNotFoundError: there is no such run
     :raises RunBusyError: a process executes it
-    :raises RunConflictError: the run has completed; no such step; a step that was not interrupted
+    :raises RunConflictError: the run has completed; no such step; a step that has not
+        failed and was not interrupted
     :raises LogDamagedError: the log was changed; nothing was written
     :raises LogWriteError: it cannot be written
     """
@@ -96,12 +97,10 @@ def _find(history: RunHistory, step_id: str) -> StepHistory:
             f"run {name!r} has no step {step_id!r}. Interrupted steps: "
             f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` lists all"
         )
-    if not _is_interrupted(step):
+    if not _is_interrupted(step) and step.status not in {"failed", "timeout"}:
         runs = (
             "resume takes its result from the log"
             if step.stored
-            else "resume raises its exception again, because that was handled"
-            if step.handled
             else "resume runs it again by itself"
         )
         raise RunConflictError(

@@ -67,6 +67,13 @@ class Recorder(Protocol):
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
 
+    @property
+    def detail_lost(self) -> bool:
+        """Whether a handler was refused a part of a recorded failure."""
+
+    def caused_by(self, error: BaseException, scope_id: str | None) -> list[str]:
+        """The steps of a scope whose exception left it with ``error``."""
+
     def is_detached(self) -> bool:
         """Whether steps are plain calls here, with a warning in a forked child."""
 

@@ -11,7 +11,6 @@ import pytest
 from commands import LOGS, Cli, child
 from independent_checker import check
 from tapps_otel import history
-from tapps_otel.errors import RunConflictError
 from tapps_otel.log.lease import Lease
 from tapps_otel.run.resolving import resolve
 
@@ -117,7 +116,7 @@ def test_a_step_of_a_completed_run_is_not_resolved(cli: Cli) -> None:
     )
 
 
-def test_a_failed_step_needs_no_resolving(cli: Cli, flow: Path) -> None:
+def test_a_failure_that_was_handled_can_be_resolved(cli: Cli, flow: Path) -> None:
     with flow.open("a") as file:
         file.write(
             "\n\n@step\ndef bad() -> None:\n    raise ValueError\n"
@@ -126,10 +125,11 @@ def test_a_failed_step_needs_no_resolving(cli: Cli, flow: Path) -> None:
         )
     cli("run", "flow.py:handling", "--id", "a")
 
-    with pytest.raises(RunConflictError, match="that was handled"):
-        resolve("a", "bad")
-    with pytest.raises(RunConflictError, match="runs it again by itself"):
-        resolve("a", "bad#2")
+    assert history("a").by_id["bad"].handled
+    resolve("a", "bad", result=b"null")
+    assert history("a").by_id["bad"].status == "completed"
+    resolve("a", "bad#2")
+    assert not history("a").by_id["bad#2"].handled
 
 
 @pytest.mark.parametrize(

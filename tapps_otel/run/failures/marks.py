@@ -1,0 +1,49 @@
+"""Which steps an exception left: a mark on the exception itself."""
+
+from __future__ import annotations
+
+from tapps_otel.run.failures.exception_parts import MARK, links_of, members_of
+
+__all__ = ["caused_by", "left_a_step", "mark"]
+
+
+def mark(error: BaseException, workflow_id: str, step_id: str) -> None:
+    """Mark ``error`` as the exception that left this step."""
+    try:
+        left = error.__dict__.setdefault(MARK, [])
+        left.append((workflow_id, step_id))
+    except AttributeError:  # no __dict__: it cannot be marked
+        pass
+
+
+def left_a_step(error: BaseException, workflow_id: str) -> bool:
+    """Whether ``error`` has left a step of this run."""
+    return any(run == workflow_id for run, _ in getattr(error, MARK, ()))
+
+
+def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
+    """The steps of a scope whose exception left it with ``error``.
+
+    These are of the exception itself, its cause, the members of a group; of its context only when
+    the scope's own code raised it: a step's exception is merely raised *while* another is handled.
+    """
+    prefix = "" if parent is None else f"{parent}/"
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left = [
+            step_id
+            for run, step_id in getattr(one, MARK, ())
+            if run == workflow_id
+            and step_id.startswith(prefix)
+            and "/" not in step_id[len(prefix) :]
+        ]
+        found.update(dict.fromkeys(left))
+        if not left:
+            waiting += [*links_of(one), *members_of(one)]
+    return list(found)
