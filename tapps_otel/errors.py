@@ -18,6 +18,7 @@ A base class exists only where a caller would catch it::
     │   ├── RunConflictError     the id belongs to another workflow or other inputs
     │   ├── RunPausedError       the run waits for an answer
     │   ├── RunEndedError        a step was called after its run or enclosing step had ended
+    │   ├── StepNestingError     steps call each other too deep
     │   └── RefusalError         something might be done twice
     │       ├── DivergenceError
     │       ├── FailureDetailError

@@ -260,7 +260,7 @@ def repair(
 
 
 @app.command("resolve")
-def resolve(
+def resolve(  # noqa: PLR0917 - typer passes them by name
     workflow_id: RunId,
     step_id: Annotated[
         str,
@@ -276,18 +276,22 @@ def resolve(
         ),
     ] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="The step may run again.")] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
+    ] = None,
     log_dir: LogDir = None,
 ) -> None:
     """Settle what became of an interrupted step.
 
     For steps that a resume does not run again by itself: those with on_interrupted="fail", and
-    those that were interrupted too often.
+    those that were interrupted too often. The log records who decided that, and when.
     """
     from tapps_otel.cli.resolve import resolve
 
     if (result is None) is not rerun:
         refuse_usage("give --result JSON or --rerun")
-    finish(lambda: resolve(workflow_id, step_id, result, log_dir=log_dir))
+    finish(lambda: resolve(workflow_id, step_id, result, reason=reason, log_dir=log_dir))
 
 
 class Protocol(StrEnum):

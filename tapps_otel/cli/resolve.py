@@ -13,17 +13,25 @@ from tapps_otel.report.text import plain
 __all__ = ["resolve"]
 
 
-def resolve(workflow_id: str, step_id: str, result: str | None, *, log_dir: Path | None) -> Code:
+def resolve(
+    workflow_id: str,
+    step_id: str,
+    result: str | None,
+    *,
+    reason: str | None = None,
+    log_dir: Path | None,
+) -> Code:
     """Store a result for an interrupted step, or let it run again.
 
     :param result: JSON; ``None`` to run the step again
+    :param reason: why, for the log
     """
     from tapps_otel.run.lookup import find
     from tapps_otel.run.resolving import resolve as settle
 
     _, workflow_id = find(workflow_id, log_dir)
     data = None if result is None else _canonical(result)
-    settle(workflow_id, step_id, result=data, log_dir=log_dir)
+    settle(workflow_id, step_id, result=data, reason=reason, log_dir=log_dir)
     words = "will run again" if data is None else "has this result now, and will not run again"
     out().say(Line.of((plain(step_id), "strong"), f" {words}"), resume_hint(workflow_id, log_dir))
     return Code.OK

@@ -102,17 +102,15 @@ def _write_json(look: _Look, holder: Holder | None, link: str | None) -> None:
 def _log_lines(
     look: _Look, holder: Holder | None, link: str | None, log_dir: Path | None
 ) -> Iterator[Line]:
-    """Yield where the log and the trace are, and the command to type next."""
+    """Yield where the log and the trace are, and the commands to choose from next."""
     if look.unfinished is not None:
         yield labelled("log end", look.unfinished, "warn")
     yield labelled("log", f"{plain(str(look.path))}, {counted(look.history.seq, 'event')}")
     if link is not None:
         yield labelled("jaeger", link)
-    following = None
     if look.damage is None and holder is None:
-        following = report.next_step(look.history)
-    if following is not None:
-        yield labelled("next", plain(command(following, log_dir)))
+        for number, following in enumerate(report.next_steps(look.history)):
+            yield labelled("or" if number else "next", plain(command(following, log_dir)))
 
 
 def _write_text(look: _Look, holder: Holder | None, log_lines: list[Line]) -> None:

@@ -29,7 +29,7 @@ __all__ = [
     "error_text",
     "header",
     "mark",
-    "next_step",
+    "next_steps",
     "outlook",
     "remarks",
     "step_lines",
@@ -257,20 +257,22 @@ def _is_done(step: StepHistory, history: RunHistory) -> bool:
     return step.stored or (history.foreign and step.status == "completed")
 
 
-def next_step(history: RunHistory) -> str | None:
-    """Return the command to type next, without the program; ``None`` if there is none.
+def next_steps(history: RunHistory) -> list[str]:
+    """Return the command to type next, without the program, or those to choose from.
 
     :returns: as ``resume ID``, safe to show
     """
     if history.status == "completed" or not history.executions:
-        return None
+        return []
     error = history.error or {}
     stuck = [step for step in history.steps if step.status == "interrupted" and not step.resolved]
     if stuck and str(error.get("type", "")).endswith(_RESOLVABLE):
         named = [step for step in stuck if repr(step.step_id) in str(error.get("message", ""))]
         step_id = plain((named or stuck)[0].step_id)
-        return f"resolve {plain(history.workflow_id)} '{step_id}' --rerun"
-    return f"resume {plain(history.workflow_id)}"
+        settle = f"resolve {plain(history.workflow_id)} '{step_id}'"
+        # Whoever copies the first line must not make the step do its work twice.
+        return [f"{settle} --result JSON", f"{settle} --rerun"]
+    return [f"resume {plain(history.workflow_id)}"]
 
 
 def _innermost(steps: list[StepHistory]) -> list[StepHistory]:

@@ -6,8 +6,11 @@ Their events belong to the execution that follows, like the seal of a torn end.
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Raw
 
@@ -61,12 +64,14 @@ def resolve(
     step_id: str,
     *,
     result: bytes | None = None,
+    reason: str | None = None,
     log_dir: Path | str | None = None,
 ) -> None:
-    """Resolve an interrupted or failed step.
+    """Resolve an interrupted or failed step; the log says who decided that, and when.
 
     :param result: its result, as compact JSON: the step has completed, and does not run again;
         ``None``: it did not do its work, and runs again on resume
+    :param reason: for the log
     :raises RunNotFoundError: there is no such run
     :raises RunBusyError: a process executes it
     :raises RunConflictError: the run has completed; no such step; a step that has not
@@ -83,7 +88,8 @@ def resolve(
             for event in resolution.finish(store, result):
                 writer.append(event, sync=True)
         # After the result: alone in the log, it would let the step run again.
-        writer.append(resolution.decision("rerun" if result is None else "result"), sync=True)
+        by = "rerun" if result is None else "result"
+        writer.append(resolution.decision(by, reason), sync=True)
 
 
 def _find(history: RunHistory, step_id: str) -> StepHistory:
@@ -146,7 +152,7 @@ class _Resolution:
             event.result_blob = Blobs(store.blobs_folder(history.workflow_id)).put(result)
         yield event
 
-    def decision(self, by: str) -> Event:
+    def decision(self, by: str, reason: str | None) -> Event:
         """The decision itself, at the time it was made."""
         return Event(
             event_type="annotation",
@@ -155,7 +161,7 @@ class _Resolution:
             execution=self._execution,
             step_id=self._step.step_id,
             name=RESOLVED,
-            attributes={"by": by},
+            attributes={"by": by, **_person(), **({} if reason is None else {"reason": reason})},
         )
 
     def _event(self, event_type: str, at: str, number: int, span_id: str | None) -> Event:
@@ -184,6 +190,15 @@ class _Resolution:
         number = self._step.last.execution
         executions = [one for one in self._history.executions if one.number == number]
         return executions[0].span_id if executions else None
+
+
+def _person() -> dict[str, Any]:
+    """Who decides: user, host and process."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return {"user": user, "host": socket.gethostname(), "pid": os.getpid()}
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def test_a_result_closes_the_open_attempt_and_the_step_does_not_run(cli: Cli, sh
     assert finish["span_id"] == start["span_id"]
     assert finish["parent_span_id"] == lines(shop)[0]["span_id"]
     assert (finish["execution"], remark["execution"]) == (2, 2)
-    assert (remark["name"], remark["attributes"]) == ("tapps.resolved", {"by": "result"})
+    assert (remark["name"], remark["attributes"]["by"]) == ("tapps.resolved", "result")
     assert (resumed.code, resumed.out) == (0, '"paid by hand"\n')
     assert len(check(shop)) == len(lines(shop))
 
@@ -64,6 +66,30 @@ def test_a_step_resolved_with_rerun_runs_again(cli: Cli, shop: Path) -> None:
     assert "pay will run again" in done.out
     assert resumed.out == '"paid"\n'
     assert len(history("s").by_id["pay"].attempts) == 2
+
+
+def test_the_log_says_who_resolved_a_step_and_why(cli: Cli, shop: Path) -> None:
+    cli("resolve", "s", "pay", "--rerun", "--reason", "the bank has no such payment")
+    said = lines(shop)[-1]["attributes"]
+
+    assert said == {
+        "by": "rerun",
+        "user": getpass.getuser(),
+        "host": socket.gethostname(),
+        "pid": said["pid"],
+        "reason": "the bank has no such payment",
+    }
+    assert "the bank has no such payment" in cli("show", "s").out
+
+
+def test_show_gives_both_choices_the_result_first(cli: Cli, shop: Path) -> None:
+    assert child("resume", "s").code == 5
+    _, _, choices = cli("show", "s").out.rpartition("\nnext ")
+    first, second = choices.splitlines()
+
+    assert first.endswith("resolve s 'pay' --result JSON")
+    assert second.startswith("or ")
+    assert second.endswith("resolve s 'pay' --rerun")
 
 
 def test_a_large_result_is_a_blob(cli: Cli, shop: Path) -> None:

@@ -151,7 +151,7 @@ def test_open_steps_and_where_a_resume_continues() -> None:
         "open      outer/pay",
         "now       in progress in process 7 on box",
     ]
-    assert report.next_step(log.history) == "resume r"
+    assert report.next_steps(log.history) == ["resume r"]
 
 
 def test_between_two_steps_a_resume_continues_after_the_last() -> None:
@@ -166,7 +166,7 @@ def test_a_completed_run_has_no_outlook() -> None:
     history = Log().begin().start("scan").finish("scan").end("completed").history
 
     assert outlook(history) == []
-    assert report.next_step(history) is None
+    assert report.next_steps(history) == []
 
 
 def test_an_empty_log_is_a_run_not_begun() -> None:
@@ -175,7 +175,7 @@ def test_an_empty_log_is_a_run_not_begun() -> None:
     assert [line.text for line in report.header(history)][-1] == "status    not begun"
     assert report.execution_lines(history) == report.step_lines(history) == []
     assert outlook(history) == ["resume    starts at the beginning: no step has begun"]
-    assert report.next_step(history) is None
+    assert report.next_steps(history) == []
 
 
 def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
@@ -183,10 +183,13 @@ def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
     log = Log().begin().start("scan").start("pay")
     log.begin().fail("scan", "interrupted").fail("pay", "interrupted").end("failed", error=error)
 
-    assert report.next_step(log.history) == "resolve r 'pay' --rerun"
+    assert report.next_steps(log.history) == [
+        "resolve r 'pay' --result JSON",
+        "resolve r 'pay' --rerun",
+    ]
     log.add("annotation", name=RESOLVED, step_id="pay", attributes={"by": "rerun"})
     log.add("annotation", name=RESOLVED, step_id="scan", attributes={"by": "rerun"})
-    assert report.next_step(log.history) == "resume r"
+    assert report.next_steps(log.history) == ["resume r"]
     assert "will run again, by resolve" in steps(log.history)
 
 
