@@ -83,7 +83,7 @@ def test_up_starts_a_stack_in_which_the_demos_crash_and_resume_are_seen(
     assert f"jaeger    {link}\n" in shown.out
     doctor = child("doctor", **env).out
     assert f"✓ jaeger       {stack.jaeger_url} answers\n" in doctor
-    assert f"✓ collector    {stack.addresses['OTLP_GRPC']} takes spans by grpc\n" in doctor
+    assert f"✓ collector    {stack.addresses['OTLP_GRPC']} accepts spans by grpc\n" in doctor
 
 
 def test_status_up_and_down_report_what_is_running(script: Script) -> None:
