@@ -437,6 +437,8 @@ class Fold:
         if name == RESOLVED and step is not None:
             step.interruptions, step.resolved = 0, True
             step.handled = False
+            if step.status == "completed" and _or(event.attributes, {}).get("by") == "rerun":
+                step.result = step.result_blob = None  # as if it had not been stored
         self.history.annotations.append(
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )

@@ -69,20 +69,22 @@ def resolve(
 ) -> None:
     """Resolve an interrupted or failed step; the log says who decided that, and when.
 
+    A completed step can be run again, too: its stored result is no longer used.
+
     :param result: its result, as compact JSON: the step has completed, and does not run again;
         ``None``: it did not do its work, and runs again on resume
     :param reason: for the log
     :raises RunNotFoundError: there is no such run
     :raises RunBusyError: a process executes it
-    :raises RunConflictError: the run has completed; no such step; a step that has not
-        failed and was not interrupted
+    :raises RunConflictError: the run has completed; no such step; a result for a step that has
+        not failed and was not interrupted
     :raises LogDamagedError: the log was changed; nothing was written
     :raises LogWriteError: it cannot be written
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)
     with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
-        step = _find(fold.history, step_id)
+        step = _find(fold.history, step_id, rerun=result is None)
         resolution = _Resolution(fold.history, step)
         if result is not None:
             for event in resolution.finish(store, result):
@@ -92,7 +94,7 @@ def resolve(
         writer.append(resolution.decision(by, reason), sync=True)
 
 
-def _find(history: RunHistory, step_id: str) -> StepHistory:
+def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
     name = history.workflow_id
     if history.status == "completed":
         raise RunConflictError(f"run {name!r} has completed: there is nothing to resolve")
@@ -103,6 +105,8 @@ def _find(history: RunHistory, step_id: str) -> StepHistory:
             f"run {name!r} has no step {step_id!r}. Interrupted steps: "
             f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` lists all"
         )
+    if rerun and step.status == "completed":  # its result may no longer fit the code
+        return step
     if not _is_interrupted(step) and step.status not in {"failed", "timeout"}:
         runs = (
             "resume takes its result from the log"

@@ -116,7 +116,7 @@ def test_a_torn_end_is_sealed_first(cli: Cli, shop: Path) -> None:
         (["s", "pay", "--result", "paid"], 2, "--result is not JSON"),
         (["s", "pay", "--result", "NaN"], 2, "--result is not JSON"),
         (["s", "pya", "--rerun"], 5, "no step 'pya'. Interrupted steps: 'pay'"),
-        (["s", "double", "--rerun"], 5, "was not interrupted, it is completed"),
+        (["s", "double", "--result", "7"], 5, "was not interrupted, it is completed"),
         (["nobody", "pay", "--rerun"], 3, "no run 'nobody'"),
         (["a/b", "pay", "--rerun"], 2, "cannot be a run id"),
     ],
@@ -132,6 +132,24 @@ def test_errors_of_resolve_write_nothing(
     assert said in done.err
     assert {name for name, _ in before.items()} == {path.name for path in LOGS.iterdir()}
     assert shop.read_bytes() == before["s.jsonl"]
+
+
+def test_a_completed_step_runs_again_if_its_result_no_longer_fits(
+    cli: Cli, shop: Path, flow: Path
+) -> None:
+    source = flow.read_text()
+    assert "def double(number: int) -> int:" in source
+    flow.write_text(
+        source.replace("def double(number: int) -> int:", "def double(number: int) -> str:")
+    )
+    refused = child("resume", "s")
+    resolved = cli("resolve", "s", "double", "--rerun")
+    again = child("resume", "s")
+
+    assert "tapps-otel resolve RUN STEP --rerun" in refused.err
+    assert resolved.code == 0
+    assert "result of double" in again.err  # it ran, and returned an int
+    assert [step.last.number for step in history("s").steps if step.name == "double"] == [2]
 
 
 def test_a_step_of_a_completed_run_is_not_resolved(cli: Cli) -> None:
