@@ -7,6 +7,7 @@ of Python.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from functools import cached_property
@@ -146,6 +147,8 @@ def _form_of(value: object) -> object:
 def _form_of_scalar(kind: type, value: Any) -> object:
     if isinstance(value, (set, frozenset)):
         return [json.loads(text) for text in sorted(canonical_text(one) for one in value)]
+    if isinstance(value, deque):
+        return list(value)
     if isinstance(value, Enum):
         return {CLASS: kind.__qualname__, VALUE: value.name}
     if hasattr(value, "get_secret_value"):
