@@ -1,7 +1,7 @@
 """Recording a run: every event is written to the log first, then given to its span.
 
 :class:`RunRecorder` holds the lease, the log and the state of the replay;
-:class:`~tapps_otel.run.attempt.AttemptRecorder` does the same for one try of a step.
+:class:`~tapps_otel.run.attempt.AttemptRecorder` records one attempt of a step.
 :mod:`~tapps_otel.run.opening` opens runs; what users get is :class:`tapps_otel.run.api.Run`.
 """
 
