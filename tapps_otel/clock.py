@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Clock",
     "monotonic_ns",
+    "now_ns",
     "parse_timestamp",
     "sleep",
     "sleep_async",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 _NS = 1_000_000_000
+_ONE_MOMENT: Final = 10_000  # ns; far less than the shortest step takes
+_TRIES: Final = 10
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
 
@@ -47,6 +50,20 @@ class Clock(Protocol):
 time_ns = time.time_ns
 monotonic_ns = time.monotonic_ns
 sleep: Callable[[float], None] = time.sleep
+
+
+def now_ns() -> tuple[int, int]:
+    """Read the wall clock and the monotonic clock at one moment, ns each.
+
+    A thread that loses its processor between the two readings would get an end, start + duration,
+    that is as much too early: before the ends of steps inside. Then they are read again.
+    """
+    monotonic, wall = monotonic_ns(), time_ns()
+    for _ in range(_TRIES):
+        if monotonic_ns() - monotonic < _ONE_MOMENT:
+            break
+        monotonic, wall = monotonic_ns(), time_ns()
+    return wall, monotonic
 
 
 async def sleep_async(seconds: float) -> None:

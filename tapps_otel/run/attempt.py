@@ -91,12 +91,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
     def _start_event(self) -> Event:
         run, spec, definition = self.run, self.spec, self.spec.definition
-        self._started_ns = started = clock.time_ns()
-        self._monotonic = clock.monotonic_ns()
+        self._started_ns, self._monotonic = clock.now_ns()
         return Event(
             event_type="step_start",
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(started),
+            timestamp=clock.timestamp(self._started_ns),
             execution=run.execution,
             step_id=self.step_id,
             step=spec.name,

@@ -152,8 +152,7 @@ class RunRecorder:
         self.captures_inputs, self._strict = capture_inputs, strict
         self._attach_log(lease, writer)
         self._warned: set[str] = set()
-        self._started_ns = clock.time_ns()
-        self._started_monotonic = clock.monotonic_ns()
+        self._started_ns, self._started_monotonic = clock.now_ns()
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,48 @@ class SetClock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += int(seconds * 1e9)
+
+
+class BusyMachine(SetClock):
+    """Some readings come late, as those of a thread that loses its processor just before."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._chance = random.Random(seed)
+
+    def _read(self) -> int:
+        self.now += 1_000_000 if self._chance.random() < 0.2 else 100
+        return self.now
+
+    def time_ns(self) -> int:
+        return self._read()
+
+    def monotonic_ns(self) -> int:
+        return self._read()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_step_ends_after_what_encloses_it(log: Log, seed: int) -> None:
+    @step
+    def inner() -> None: ...
+
+    @step
+    def outer() -> None:
+        inner()
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    with clock.use(BusyMachine(seed)):
+        go(flow)
+
+    def moments(event_type: str) -> list[str]:
+        return [one["timestamp"] for one in log(None) if one["event_type"].endswith(event_type)]
+
+    for found in (moments("start"), moments("finish") + moments("workflow_end")):
+        assert len(found) >= 2
+        assert found == sorted(found)
 
 
 # ---------------------------------------------------------------- retries

@@ -20,7 +20,7 @@ def ids(workflow_id: str = "r") -> set[str]:
 def test_gathered_steps_are_steps_of_the_run(did: Effects) -> None:
     @step
     async def work(number: int) -> int:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         did(f"work {number}")
         return number * 2
 
@@ -44,7 +44,7 @@ def test_gathered_steps_are_steps_of_the_run(did: Effects) -> None:
 def test_steps_of_a_task_group(did: Effects) -> None:
     @step
     async def work(number: int) -> int:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         did(f"work {number}")
         die_at(f"work {number}")
         return number
@@ -194,7 +194,7 @@ def test_steps_nest(did: Effects) -> None:
 def test_two_runs_at_once_do_not_mix() -> None:
     @step
     async def work(name: str) -> str:
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0)
         return f"{name} {current_run().workflow_id}"
 
     @workflow
@@ -228,7 +228,8 @@ def test_the_current_step_is_that_of_the_task() -> None:
     @step
     async def work(number: int) -> str:
         before = current_step().idempotency_key
-        await asyncio.sleep(0.002 * number)
+        for _ in range(number):
+            await asyncio.sleep(0)
         assert current_step().idempotency_key == before
         return before
 

@@ -231,8 +231,10 @@ def test_numbers_are_not_given_twice_although_starts_come_late(did: Effects) -> 
     assert in_child(doomed).code == CRASHED
 
     assert go(flow) == [1, 2, 3]
-    starts = [one.step_id for one in events("r") if one.event_type == "step_start"]
-    assert len(starts) == len(set(starts)) == 3
+    starts = [one for one in events("r") if one.event_type == "step_start"]
+    tries = {(one.step_id, one.attempt) for one in starts}
+    assert len(starts) == len(tries)  # the third may have been killed, too
+    assert len({one.step_id for one in starts}) == 3
     assert did.count("work 2") == 1
 
 

@@ -265,7 +265,7 @@ def test_a_task_that_does_not_want_to_be_cancelled_is_waited_for(
             did("began")
             await asyncio.sleep(30)
         except asyncio.CancelledError:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0)
             did("stubborn")
         return "done"
 
