@@ -7,6 +7,7 @@ executor itself are imported when they are needed.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from tapps_otel.instrumentation import registry
@@ -36,14 +37,13 @@ def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Rep
     """Log and trace the runs of an executor. A second call changes nothing.
 
     :param target: the name of a supported executor (``tapps_agents``); with a ``spec`` its class,
-        or ``package.module:Class``, which need not be imported yet
+        which may be any class object, or ``package.module:Class``, which need not be imported yet
     :param spec: describes an executor that is not supported by name
     :returns: the state of each hook; the report is live: a hook of a module that is not imported
         yet is ``pending``
     :raises LookupError: the name is not supported, and there is no spec
     """
-    name = _name_of(target)
-    return registry.add(name, lambda: _patches(name, spec))
+    return registry.add(_key_of(target), lambda: _patches(target, spec))
 
 
 def uninstrument(target: str | type[Any]) -> None:
@@ -51,7 +51,7 @@ def uninstrument(target: str | type[Any]) -> None:
 
     Of a run that is in progress, only the end is still logged.
     """
-    registry.remove(_name_of(target))
+    registry.remove(_key_of(target))
 
 
 def report(target: str | type[Any]) -> Report:
@@ -59,7 +59,7 @@ def report(target: str | type[Any]) -> Report:
 
     :raises LookupError: the executor is not instrumented
     """
-    return registry.report(_name_of(target))
+    return registry.report(_key_of(target))
 
 
 def _name_of(target: str | type[Any]) -> str:
@@ -68,11 +68,24 @@ def _name_of(target: str | type[Any]) -> str:
     return f"{target.__module__}:{target.__qualname__}"
 
 
-def _patches(name: str, spec: ExecutorSpec | None) -> Patches:
+def _key_of(target: str | type[Any]) -> registry.Key:
+    """The name of what is instrumented; a class itself where its name does not lead to it."""
+    name = _name_of(target)
+    if isinstance(target, str):
+        return name
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return name if found is target else target
+
+
+def _patches(target: str | type[Any], spec: ExecutorSpec | None) -> Patches:
+    name = _name_of(target)
     if spec is not None:
         from tapps_otel.instrumentation import spec_hooks
 
-        return spec_hooks.patches(name, spec)
+        return spec_hooks.patches(name, spec, None if isinstance(target, str) else target)
     if name == "tapps_agents":
         from tapps_otel.instrumentation.tapps_agents import functions
 

@@ -33,6 +33,7 @@ class Hook:
 
     :ivar module: where the function is, as ``package.module``
     :ivar name: the function in that module, as ``Class.method``
+    :ivar owner: the class that has the function, where it is known already
     :ivar load: returns the wrapper; called once the module is imported, so that heavy imports can
         wait until then
     :ivar essential: without this hook the log would be wrong, so all hooks come off
@@ -42,6 +43,12 @@ class Hook:
     name: str
     load: Callable[[], Wrapper]
     essential: bool = False
+    owner: type[Any] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The function, as reports name it."""
+        return f"{self.module}.{self.name}"
 
 
 class Report:
@@ -85,7 +92,7 @@ class Patches:
         self._target, self._hooks = target, hooks
         self._wanted = False
         self._awaited: set[str] = set()  # modules with an import hook, which cannot be removed
-        self._states: dict[str, HookState] = {f"{hook.module}.{hook.name}": OFF for hook in hooks}
+        self._states: dict[str, HookState] = dict.fromkeys((hook.full_name for hook in hooks), OFF)
         self._undo: list[Callable[[], None]] = []
 
     def states(self) -> dict[str, HookState]:
@@ -100,7 +107,10 @@ class Patches:
 
         self._wanted, self.problem = True, None
         self._states = dict.fromkeys(self._states, PENDING)
-        for module in dict.fromkeys(hook.module for hook in self._hooks):
+        for hook in self._hooks:
+            if hook.owner is not None:
+                self._put(hook, hook.owner, hook.name.rpartition(".")[2])
+        for module in dict.fromkeys(hook.module for hook in self._hooks if hook.owner is None):
             if module in self._awaited:
                 if module in sys.modules:
                     self._on_import(sys.modules[module])
@@ -116,24 +126,23 @@ class Patches:
         self._states = dict.fromkeys(self._states, OFF)
 
     def _on_import(self, module: Any) -> None:
-        if not self._wanted:
+        for hook in self._hooks:
+            if hook.module == module.__name__ and hook.owner is None:
+                self._put(hook, module, hook.name)
+
+    def _put(self, hook: Hook, target: Any, path: str) -> None:
+        if not self._wanted:  # an essential hook is missing
             return
         if not _enabled():
             self.take_off()
             return
-        for hook in self._hooks:
-            if hook.module == module.__name__:
-                self._put(hook, module)
-
-    def _put(self, hook: Hook, module: Any) -> None:
-        name = f"{hook.module}.{hook.name}"
         try:
-            self._undo.append(_wrap(module, hook))
+            self._undo.append(_wrap(hook, target, path))
         except Exception as error:  # noqa: BLE001 - the import of the module must not fail
-            self._states[name] = MISSING
+            self._states[hook.full_name] = MISSING
             self._miss(hook, error)
         else:
-            self._states[name] = ON
+            self._states[hook.full_name] = ON
 
     def _miss(self, hook: Hook, error: Exception) -> None:
         missing = isinstance(error, AttributeError)
@@ -148,19 +157,20 @@ class Patches:
         self._states |= dict.fromkeys(unfit, MISSING)
 
 
-def _wrap(module: Any, hook: Hook) -> Callable[[], None]:
+def _wrap(hook: Hook, target: Any, path: str) -> Callable[[], None]:
     """Wrap one function.
 
+    :param target: the module or class that ``path`` starts from
     :returns: what restores it
     :raises AttributeError: it does not exist
     :raises TypeError: it is a generator, or its class cannot be changed
     """
     import wrapt
 
-    parent, attribute, original = wrapt.resolve_path(module, hook.name)
+    parent, attribute, original = wrapt.resolve_path(target, path)
     _check(original)
     own = attribute in vars(parent)  # else a base class has it, and there is nothing to restore
-    guard = Guard(f"{hook.module}.{hook.name}", hook.load())
+    guard = Guard(hook.full_name, hook.load())
     wrapper = wrapt.FunctionWrapper(original, guard)
     wrapt.apply_patch(parent, attribute, wrapper)
 

@@ -35,19 +35,19 @@ _logged: set[str] = set()
 _UNFINISHED: Final = (Awaitable, Generator, AsyncGenerator, Future)
 
 
-def patches(name: str, spec: ExecutorSpec) -> Patches:
+def patches(name: str, spec: ExecutorSpec, owner: type[Any] | None) -> Patches:
     """The hooks for a class, not yet put on.
 
     :param name: of the class, as ``package.module:Class``
+    :param owner: the class; ``None``: the one of that name, once it is imported
     """
     module, _, path = name.partition(":")
-    return Patches(
-        name,
-        (
-            Hook(module, f"{path}.{spec.run}", lambda: partial(_on_run, spec), essential=True),
-            Hook(module, f"{path}.{spec.step}", lambda: partial(_on_step, spec), essential=True),
-        ),
-    )
+
+    def hook(method: str, wrapper: Callable[..., Any]) -> Hook:
+        load = partial(partial, wrapper, spec)
+        return Hook(module, f"{path}.{method}", load, essential=True, owner=owner)
+
+    return Patches(name, (hook(spec.run, _on_run), hook(spec.step, _on_step)))
 
 
 # -- a run

@@ -29,6 +29,7 @@ class Task:
 
 
 Story = Callable[..., list[str]]
+LOGS = Path(".tapps-agents/workflow-state/events")
 
 
 class Pool:
@@ -222,6 +223,51 @@ def test_uninstrument_restores_the_functions() -> None:
     uninstrument(Pool)
 
     assert dict(vars(Pool)) == before
+
+
+def make_class(base: type[Any] = object) -> type[Any]:
+    class Local(base):  # type: ignore[misc]
+        def run(self, plan: list[Task], name: str = "local") -> list[Any]:
+            return [self.work(task) for task in plan]
+
+        def work(self, task: Task) -> Any:
+            return task.does()
+
+    return Local
+
+
+def test_a_class_that_a_function_made_is_instrumented(story: Story) -> None:
+    first, second = make_class(), make_class()
+    report = instrument(first, SPEC)
+    assert report.ok
+    assert set(report.hooks.values()) == {"on"}
+
+    for kind, name in ((first, "first"), (second, "second")):
+        assert kind().run([Task("a", lambda: 1)], name) == [1]
+    assert "step_finish a 1" in story("first")
+    assert not (LOGS / "second.jsonl").exists()
+
+    instrument(second, SPEC)
+    uninstrument(first)
+    second().run([Task("a")], "second")
+    first().run([Task("a")], "first-again")
+    assert "step_finish a 1" in story("second")
+    assert not (LOGS / "first-again.jsonl").exists()
+
+
+def test_a_class_that_its_name_no_longer_leads_to_is_instrumented(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Pool
+    monkeypatch.setitem(globals(), "Pool", make_class())
+    instrument(given, SPEC)
+    given().run([Task("a")])
+
+    assert "step_finish a 1" in story("build")
+
+
+def test_a_class_and_its_name_are_the_same_target() -> None:
+    assert instrument(Pool, SPEC) is instrument(f"{__name__}:Pool", SPEC)
 
 
 def test_a_missing_method_leaves_the_class_unchanged(
