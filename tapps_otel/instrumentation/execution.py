@@ -46,6 +46,7 @@ __all__ = [
     "current_execution",
     "describe_step",
     "describe_workflow",
+    "execution_of",
     "finish_step",
     "guarded_end",
     "is_enabled",
@@ -86,11 +87,12 @@ class Execution:
     :ivar executor: the object whose method was called
     :ivar opened: whether :meth:`open` was called, even if it failed
     :ivar run: ``None`` before it is opened, and where it has no log
+    :ivar left: whether the call has ended; code that it left running may still begin steps
     """
 
     def __init__(self, executor: Any) -> None:
         self.executor = executor
-        self.opened = False
+        self.opened = self.left = False
         self.run: ExternalRun | None = None
         self._token: Any = None
 
@@ -104,6 +106,7 @@ class Execution:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.left = True
         with guarded("a run was not closed"):
             _current.reset(self._token)
             if self.run is not None:
@@ -157,23 +160,11 @@ class Execution:
             if run is not None:
                 run.end(adapter.outcome(call), adapter.error(call))
 
-    async def end_async(self, adapter: Adapter, call: MethodCall) -> None:
-        """End the run from a coroutine, with the outcome that the returned call has."""
-        with self._leaving() as run:
-            if run is not None:
-                await run.end_async(adapter.outcome(call), adapter.error(call))
-
     def end_with_error(self, error: BaseException) -> None:
         """End the run with the exception that the executor raised."""
         with self._leaving() as run:
             if run is not None:
                 run.end_by(error)
-
-    async def end_with_error_async(self, error: BaseException) -> None:
-        """End the run from a coroutine, with the exception that the executor raised."""
-        with self._leaving() as run:
-            if run is not None:
-                await run.end_by_async(error)
 
     @contextmanager
     def _leaving(self) -> Iterator[ExternalRun | None]:
@@ -204,14 +195,28 @@ class _InProgress:
                 if not self._by_executor[key]:
                     del self._by_executor[key]
 
-    def of(self, executor: object) -> Execution | None:
-        """The only execution of this executor; ``None`` if there is none, or several."""
+    def of(self, executor: object) -> list[Execution]:
+        """The executions of this executor."""
         with self._lock:
-            found = self._by_executor.get(id(executor), [])
-            return found[0] if len(found) == 1 else None
+            return list(self._by_executor.get(id(executor), ()))
 
 
 IN_PROGRESS: Final = _InProgress()
+
+
+def execution_of(executor: object) -> Execution | None:
+    """The execution that a step of this executor belongs to; ``None`` if it cannot be told.
+
+    It is that of the calling code. In a thread of a pool there is none, and what an execution left
+    running may work for a later one: there it is the only one of the executor that is in progress.
+    """
+    current = current_execution()
+    if current is not None and not current.left:
+        return current
+    found = IN_PROGRESS.of(executor)
+    if not found:
+        return current
+    return found[0] if len(found) == 1 else None
 
 
 # -- what an adapter reads
@@ -273,7 +278,7 @@ def guarded_end(attempt: ExternalAttempt) -> Iterator[None]:
 def finish_step(
     adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, result: object = None
 ) -> None:
-    """Write the outcome of a step that has returned. The steps inside it must have ended.
+    """Write the outcome of a step that has returned.
 
     :param result: what to keep of its result, JSON-native
     """

@@ -13,6 +13,7 @@ from tapps_otel.instrumentation.execution import (
     IN_PROGRESS,
     Execution,
     current_execution,
+    execution_of,
     finish_step,
     guarded_end,
     is_enabled,
@@ -94,9 +95,9 @@ async def _execute_async(
         try:
             call.result = await proceed()
         except BaseException as error:
-            await execution.end_with_error_async(error)
+            execution.end_with_error(error)
             raise
-        await execution.end_async(spec, call)
+        execution.end(spec, call)
         return call.result
 
 
@@ -104,7 +105,7 @@ async def _execute_async(
 
 
 def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwargs: Any) -> Any:
-    execution = current_execution() or IN_PROGRESS.of(executor)
+    execution = execution_of(executor)
     if execution is None or execution.run is None:
         return step(*args, **kwargs)
     call = MethodCall.bind(step.function, executor, args, kwargs)
@@ -150,11 +151,10 @@ async def _try_async(
             call.result = await proceed()
         except BaseException as error:
             with guarded_end(attempt):
-                if await attempt.settle_async():
-                    attempt.fail_drained(error)
+                attempt.fail(error)
             raise
     with guarded_end(attempt):
-        if await attempt.settle_async():
+        if attempt.settle():
             finish_step(spec, call, attempt)
     return call.result
 

@@ -108,7 +108,7 @@ class WorkflowEvent(BaseModel):
     process: dict[str, Any] | None = None
     """Process of the execution: pid, host, boot id, durability, versions."""
     late: bool | None = None
-    """True if the event was written after the moment that it describes."""
+    """True if the event was written after the moment that it describes, or after its run's end."""
     damage: list[tuple[int, int, str]] | None = None
     """Bytes that the log declares as damaged: [offset, length, SHA-256]."""
     sha: str = Field(pattern="^[0-9a-f]{64}$")

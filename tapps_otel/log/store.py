@@ -87,6 +87,10 @@ class Store:
         """Return the path of the ledger of spans that collectors have confirmed."""
         return self.folder / f"{check_workflow_id(workflow_id)}.ledger"
 
+    def numbers_path(self, workflow_id: str) -> Path:
+        """Return the path of the number of the last run whose id begins with this one."""
+        return self.folder / f"{check_workflow_id(workflow_id)}.runs"
+
     def new_side_path(self, workflow_id: str) -> Path:
         """Return a new path for a side log, of a process that does not hold the run's lease."""
         return self.folder / f"{check_workflow_id(workflow_id)}+{os.urandom(4).hex()}{_SUFFIX}"
@@ -318,7 +322,8 @@ def _decides(event: Event) -> bool:
     """Return whether this event tells that the run has ended, or that it has not.
 
     No step finishes after its run has ended, so that a long run need not be searched back to its
-    start. (Steps left behind by a run may still fail, and a late line may describe any time.)
+    start. (Steps left behind by a run may still fail. A late line may describe any time, and what a
+    third-party executor left running is late once the run has ended.)
     """
     kind = event.event_type
     return (

@@ -22,7 +22,15 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogError, LogWriteError
 from tapps_otel.log import files as _files
-from tapps_otel.log.event import EVENT_TYPES, MAX_LINE, SYNCED, Event, encode
+from tapps_otel.log.event import (
+    EVENT_TYPES,
+    MAX_LINE,
+    SYNCED,
+    TRAILER,
+    Event,
+    encode,
+    trailing_sha,
+)
 from tapps_otel.log.reader import Checker, Region, lines, may_be_log
 
 if TYPE_CHECKING:
@@ -177,6 +185,29 @@ class LogWriter:
                 self._report_dropped(lost - self._dropped)  # the dropped ones were reported
             self._failure = None
             self._release()
+
+    def reopen(self) -> bool:
+        """Open the log again after :meth:`close`, to continue it where it was left.
+
+        The caller holds the lease again. The log is not read: only holders of the lease write to
+        it, and its size and its last line show whether one did.
+
+        :returns: ``False``: it is not as this writer left it; it has to be opened anew
+        :raises OSError: the file is gone, or cannot be opened or read
+        """
+        with self._lock:
+            files, descriptor = self._files, self._files.open_append(self.path, create=False)
+            try:
+                trailer = files.read_at(descriptor, TRAILER, max(0, self._end - TRAILER))
+                same = files.size(descriptor) == self._end and trailing_sha(trailer) == self._sha
+            except BaseException:
+                files.close(descriptor)
+                raise
+            if same:
+                self._descriptor = descriptor
+            else:
+                files.close(descriptor)
+            return same
 
     def detach(self) -> None:
         """Close the file in a forked child without writing: the log belongs to the parent."""

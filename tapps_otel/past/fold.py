@@ -105,6 +105,15 @@ class StepHistory(Struct, gc=False):
         """All attempts, in order."""
         return [*(self._earlier or ()), self.last]
 
+    @property
+    def open_attempts(self) -> list[AttemptHistory]:
+        """Attempts that have not ended; a third-party executor may have several at once."""
+        return [attempt for attempt in self.attempts if not attempt.end_seq]
+
+    def attempt(self, number: int) -> AttemptHistory | None:
+        """Return the attempt of this number, the latest if there are several."""
+        return next((one for one in reversed(self.attempts) if one.number == number), None)
+
     def begin(self, attempt: AttemptHistory) -> None:
         """Add another attempt."""
         if self._earlier is None:
@@ -361,11 +370,12 @@ class Fold:
             self.history.scope(step.step_id).not_due.append((last.start_seq, event.seq))
 
     def _on_step_end(self, event: Event) -> None:
-        step = self._ended(event)
-        attempt = step.last
+        step, attempt = self._ended(event)
         if attempt.error is not None:  # a third-party executor skipped a failed step
             self.history.scope(step.parent).forget_failure(step)
         attempt.status = "completed" if event.event_type == "step_finish" else "skipped"
+        if attempt is not step.last:
+            return
         if event.result is not UNSET:
             step.result = bytes(event.result)
         elif event.result_blob is not UNSET:
@@ -387,12 +397,13 @@ class Fold:
             parent = parent_of(parent)
 
     def _on_step_fail(self, event: Event) -> None:
-        step = self._ended(event)
-        attempt = step.last
+        step, attempt = self._ended(event)
         attempt.status = status = _or(event.status, "failed")
         attempt.error = _or(event.error, None)
         attempt.retry_in_ns = _or(event.retry_in_ns, None)
         attempt.caused_by = tuple(_or(event.caused_by, ()))
+        if attempt is not step.last:
+            return
         step.interruptions = step.interruptions + 1 if status == "interrupted" else 0
         self._mark_unhandled(event)
         inner = self.history.scopes.get(step.step_id)
@@ -404,8 +415,11 @@ class Fold:
             scope = self.history.scope(step.parent)
             (scope.pending_unordered if attempt.order is None else scope.pending).append(step)
 
-    def _ended(self, event: Event) -> StepHistory:
-        """Record what all events that end an attempt have in common."""
+    def _ended(self, event: Event) -> tuple[StepHistory, AttemptHistory]:
+        """Record what all events that end an attempt have in common.
+
+        It is the last attempt of its step, unless a third-party executor began another meanwhile.
+        """
         step_id = "" if event.step_id is UNSET else event.step_id
         step = self.history.by_id.get(step_id)
         if step is None:
@@ -413,6 +427,8 @@ class Fold:
             attempt = AttemptHistory(number, event.execution, event.seq, event.timestamp)
             step = self.history.by_id[step_id] = _new_step(step_id, event, attempt)
         attempt = step.last
+        if event.attempt is not UNSET and event.attempt != attempt.number:
+            attempt = step.attempt(event.attempt) or attempt
         attempt.end_seq = event.seq
         if event.duration_ns is not UNSET:
             attempt.duration_ns = event.duration_ns
@@ -420,7 +436,7 @@ class Fold:
             attempt.reason = event.reason
         if event.artifacts is not UNSET:
             attempt.artifacts = tuple(event.artifacts)
-        return step
+        return step, attempt
 
     def _mark_unhandled(self, event: Event) -> None:
         """A failure that left its scope was not handled, whatever was called after it."""

@@ -116,7 +116,11 @@ def _highest_numbers(steps: list[StepHistory]) -> dict[str, int]:
 
 def open_steps(history: RunHistory) -> list[StepHistory]:
     """Return the steps that started and never ended, innermost first."""
-    found = [step for step in history.by_id.values() if not step.last.end_seq]
+    found = [
+        step
+        for step in history.by_id.values()
+        if not step.last.end_seq or (history.foreign and step.open_attempts)
+    ]
     return sorted(found, key=lambda step: -step.step_id.count("/"))
 
 

@@ -333,9 +333,9 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return status_of(error, self.run.workflow_id)
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        run, span = self.run, self.span
-        if span is not None:
-            span.hold(event, run.put_blob)
+        run = self.run
+        if self.span is not None:
+            self.span.hold(event, run.put_blob)
         try:
             seq = run.write(event)
         except BaseException as error:
@@ -353,8 +353,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             if release:
                 # Only now may the enclosing scope end: its end comes after this one in the log.
                 self.scope.release(self)
-        if span is not None:
-            span.end(event)
+        if self.span is not None:  # the write may have found that the run is another's now
+            self.span.end(event)
 
     def _close(self, state: str) -> None:
         with self.run.lock:

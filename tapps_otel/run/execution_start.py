@@ -21,7 +21,7 @@ from tapps_otel.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
     from tapps_otel.run.leased_log import LeasedLog
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.settings import Settings
@@ -63,20 +63,21 @@ def _resume(
     first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
     last = history.executions[-1].last_timestamp
     last_ns = clock.timestamp_ns(last)
-    interrupted = open_steps(history)
+    interrupted = [(step, one) for step in open_steps(history) for one in step.open_attempts]
     links = tuple(
-        SpanRef(run.trace_id, step.last.span_id, flags)
-        for step in interrupted
-        if step.last.span_id is not None
+        SpanRef(run.trace_id, attempt.span_id, flags)
+        for _, attempt in interrupted
+        if attempt.span_id is not None
     )
     event = _execution_event(run, "workflow_resume", config, about)
-    ends = [_interruption(run, step, last, last_ns) for step in interrupted]
+    ends = [_interruption(run, *one, last, last_ns) for one in interrupted]
     run.begin_execution(event, ends, first=first, links=links)
 
 
-def _interruption(run: RunRecorder, step: StepHistory, last: str, last_ns: int) -> Event:
-    """The end event of a step that the dead process could not write."""
-    attempt = step.last
+def _interruption(
+    run: RunRecorder, step: StepHistory, attempt: AttemptHistory, last: str, last_ns: int
+) -> Event:
+    """The end event of an attempt that the dead process could not write."""
     event = Event(
         event_type="step_fail",
         workflow_id=run.workflow_id,

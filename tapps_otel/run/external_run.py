@@ -3,25 +3,32 @@
 Such a run does not follow the rules of resume: its executor may start a step again at any time,
 and the last outcome counts. Steps of this library that are called inside one are matched as in
 any other scope.
+
+Nor does it wait for anything, or cancel it. What its executor left running when a step or the run
+ended is recorded when it begins and ends; after the run's end the log is opened again for each such
+event, under the lease, unless another execution has begun meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import clock
-from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
+from tapps_otel.errors import LogWriteError, RunBusyError, TappsError
 from tapps_otel.log.event import Event, raw_json
-from tapps_otel.names import ATTR, NO_RUN, escape, join_step_id, log_name
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.run_numbers import RunNumbers
+from tapps_otel.names import ATTR, escape, join_step_id, log_name
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
 from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.execution_start import begin_execution
 from tapps_otel.run.leased_log import LeasedLog, lease_log
-from tapps_otel.run.recorder import RunRecorder
+from tapps_otel.run.recorder import RunRecorder, make_writer
 from tapps_otel.run.scope import (
     COMPLETED,
     FAILED,
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.artifacts import Artifact
     from tapps_otel.log.store import Store
+    from tapps_otel.log.writer import LogWriter
+    from tapps_otel.past.fold import StepHistory
     from tapps_otel.settings import Settings
 
 __all__ = [
@@ -52,7 +61,8 @@ __all__ = [
 
 _log = logging.getLogger("tapps_otel")
 _STATUSES: Final = frozenset({"completed", "failed", "cancelled", "interrupted", "paused"})
-_MOST_NAMES: Final = 1000  # runs that began under one id
+_WAITS: Final = 100  # for a lease that somebody holds while it writes a few lines
+_WAIT_S: Final = 0.001
 _RESULT_LIMIT: Final = 1 << 20  # bytes of JSON
 _ABOUT_LIMIT: Final = 512 * 1024  # bytes of JSON: the first event has to fit into its line
 _ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
@@ -87,7 +97,6 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
     :ivar attributes: of the event that will end it
     """
 
-    by_hand: bool = True  # only its executor knows when it ends
     late: bool = False
     skip_reason: str | None = None
     attributes: dict[str, Any] | None = None
@@ -106,15 +115,14 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
         """End it as skipped, with the executor's reason, shortened if it is long."""
         super().skip_drained(failures.cut(reason), result)
 
+    def begin_end(self) -> bool | None:
+        """Begin the end; nothing that is open inside is waited for."""
+        return None if super().begin_end() is None else False
+
     def fail_as(self, status: str, error: BaseException) -> None:
-        """End it with a status that its executor chooses, without waiting for what is inside."""
-        inside = self.begin_end()
-        if inside is None:
-            return
-        if inside:
-            self.give_up(error)
+        """End it with a status that its executor chooses."""
         self._ending = status
-        self.fail_drained(error)
+        self.fail(error)
 
     def _start_event(self) -> Event:
         event = super()._start_event()
@@ -158,7 +166,13 @@ class ExternalRun(RunRecorder):
         self.log_name = log_name(workflow_id)
         self._store, self._config = store, leased.config
         self._numbers = {step.step_id: step.last.number for step in leased.history.by_id.values()}
-        self._head = ("", 0)
+        self._last_writer = leased.writer
+        self._started: weakref.WeakSet[Scope] = weakref.WeakSet()
+
+    @property
+    def done(self) -> bool:
+        """Never: the log does not answer for an executor."""
+        return False
 
     @property
     def stops(self) -> bool:
@@ -172,15 +186,14 @@ class ExternalRun(RunRecorder):
     ) -> ExternalAttempt:
         """Write that the executor begins a step: its next attempt, however the last one ended.
 
+        The current scope may have ended, and the run too.
+
         :param step_id: the executor's own; unique in the current scope
-        :raises RunEndedError: the scope has ended
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         scope = self.scope_here()
         place = _place(scope, step_id)
         with self.lock:
-            if scope.state is not OPEN:
-                raise RunEndedError(spec.name, self.scope_name(scope))
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
             attempt = ExternalAttempt(
                 run=self,
@@ -192,7 +205,6 @@ class ExternalRun(RunRecorder):
                 task=running_task(),
                 late=late,
             )
-            scope.enclose(attempt)
         attempt.start()
         return attempt
 
@@ -225,6 +237,23 @@ class ExternalRun(RunRecorder):
         if scope.span is not None:
             scope.span.record(event)
 
+    def _refuses(self, scope: Scope, name: str) -> bool:  # noqa: ARG002 - as the base class
+        """Never: a step of the user's code counts, whatever has ended around it."""
+        return False
+
+    @property
+    def _takes_events(self) -> bool:
+        return True
+
+    def _is_asked_for(self, record: StepHistory) -> bool:
+        """Only steps of this library are, and these have a key or a digest of their inputs."""
+        return record.key is not None or record.inputs_digest is not None
+
+    def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
+        """Start the span of a scope, and remember which scopes have started."""
+        super().start_span(scope, event, started_ns, parent)
+        self._started.add(scope)
+
     # -- the end
 
     def end(self, status: str, error: BaseException | str | None = None) -> None:
@@ -233,31 +262,13 @@ class ExternalRun(RunRecorder):
         :param status: the executor's own word; an unknown one counts as ``failed``
         :param error: the reason that it gives
         """
-        if self.root.state is not OPEN:
-            return
-        try:
+        if self.root.state is OPEN:
             self._begin_end()
-            self.root.drain()
-        finally:
-            self._write_end(status, error)
-
-    async def end_async(self, status: str, error: BaseException | str | None = None) -> None:
-        """End the run as :meth:`end` does, without blocking the event loop."""
-        if self.root.state is not OPEN:
-            return
-        try:
-            self._begin_end()
-            await self.root.drain_async()
-        finally:
             self._write_end(status, error)
 
     def end_by(self, error: BaseException) -> None:
         """End the run by an exception that leaves the executor."""
         self.end(self._status_by(error), error)
-
-    async def end_by_async(self, error: BaseException) -> None:
-        """End the run as :meth:`end_by` does, without blocking the event loop."""
-        await self.end_async(self._status_by(error), error)
 
     def _status_by(self, error: BaseException) -> str:
         return "interrupted" if self._terminated else status_of(error, self.workflow_id)
@@ -283,28 +294,106 @@ class ExternalRun(RunRecorder):
         finally:
             self.close()
 
-    # -- calls one by one, with the lease held only during each
+    # -- events that are written one by one, with the lease held only during each
 
-    def release_log(self) -> None:
-        """Close the log and release the lease of a run that has not ended."""
-        if self._writer is not None:
-            self._head = (self._writer.sha, self._writer.seq)
-        self.close()
+    def close(self) -> None:
+        """Close the log and release the lease; later events are written one by one."""
+        super().close()
         self._attach_log(None, None)
+        if not self.detached:
+            self.write = self._write_alone
 
     def reacquire_log(self) -> bool:
-        """Continue after :meth:`release_log`, as the same execution.
+        """Continue after :meth:`close`, as the same execution.
 
         :returns: ``False`` if another process has continued the run meanwhile
         :raises RunBusyError: another process executes it
-        :raises LogDamagedError: its log was changed
+        :raises LogError: its log was changed, or cannot be opened
         """
+        leased = self._lease_again()
+        if leased is not None:
+            self._attach_log(*leased)
+        return leased is not None
+
+    def _lease_again(self) -> tuple[Lease, LogWriter] | None:
+        """Take the lease again and open the log; ``None`` if another execution has begun.
+
+        :raises RunBusyError: the lease is held
+        :raises LogError: the log was changed, or cannot be opened
+        """
+        writer = self._last_writer
+        try:
+            lease = Lease(self._store.lease_path(self.log_name), self.log_name)
+            try:
+                if writer.reopen():
+                    return lease, writer
+            except BaseException:
+                lease.release()
+                raise
+        except OSError as error:
+            raise LogWriteError(writer.path, str(error)) from error
+        lease.release()  # somebody else has written to it: it must be read
         with lease_log(self._store, self.log_name, self.name, self._config) as leased:
-            if (leased.writer.sha, leased.writer.seq) != self._head:
+            if leased.execution != self.execution + 1:
                 leased.release()
-                return False
-        self._attach_log(leased.lease, leased.writer)
-        return True
+                return None
+        self._last_writer = leased.writer
+        return leased.lease, leased.writer
+
+    def _write_alone(self, event: Event, /, *, sync: bool = False) -> int | None:
+        """Write an event under a lease of its own.
+
+        :returns: ``None``, with an error in the standard log: it could not be written
+        :raises LogWriteError: the same, where ``on_log_failure`` is ``stop``
+        """
+        if self.root.state is not OPEN:
+            event.late = True  # so that nobody takes it for a sign that the run goes on
+        with self.lock:
+            if self.detached:
+                return None
+            try:
+                leased = self._lease_when_free()
+            except TappsError as error:
+                if self.stops:
+                    raise LogWriteError(self._last_writer.path, str(error)) from error
+                self.warn_once(f"events of run {self.workflow_id!r} are not logged: {error}")
+                return None
+            if leased is None:
+                self._hand_over()
+                return None
+            lease, writer = leased
+            try:
+                return make_writer(writer, self._measures)(event, sync=sync)
+            finally:
+                writer.close()
+                lease.release()
+
+    def _lease_when_free(self) -> tuple[Lease, LogWriter] | None:
+        """Take the lease as :meth:`_lease_again` does; wait for one who holds it for a moment."""
+        for _ in range(_WAITS):
+            try:
+                return self._lease_again()
+            except RunBusyError:
+                if self._store.summary(self.log_name).execution > self.execution:
+                    return None
+                clock.sleep(_WAIT_S)
+        return self._lease_again()
+
+    def _hand_over(self) -> None:
+        """Give the run up: another execution has begun, and has recorded what was in progress.
+
+        Spans of that are not ended here: they have been sent as the log has them.
+        """
+        _log.warning(
+            "run %r was resumed while steps of its execution %d were in progress: what these do "
+            "from now on is not logged",
+            self.workflow_id,
+            self.execution,
+        )
+        self.detach()
+        self._off = True  # the reason was given
+        for scope in list(self._started):
+            scope.span = None
 
 
 def _place(scope: Scope, step_id: str) -> str:
@@ -340,20 +429,18 @@ def start_run(
     :param workflow_id: the executor's own; any string
     :raises LogWriteError: the log cannot be opened
     """
-    for number in range(1, _MOST_NAMES):
-        own_id = workflow_id if number == 1 else f"{workflow_id}.{number}"
-        name = log_name(own_id)
+    numbers, number = RunNumbers(store, workflow_id), 0
+    while True:
+        number = numbers.next(after=number)
+        own_id = numbers.id_of(number)
         try:
-            if own_id == NO_RUN or store.has_log(name):
-                continue
-            with lease_log(store, name, workflow.name, config) as leased:
+            with lease_log(store, log_name(own_id), workflow.name, config) as leased:
                 if leased.history.seq == 0:
+                    numbers.note(number)
                     return begin_run(store, own_id, workflow, leased)
                 leased.release()  # another process was faster
         except RunBusyError:
             continue
-    path = store.log_path(log_name(workflow_id))
-    raise LogWriteError(path, f"{_MOST_NAMES} runs of that id exist already")
 
 
 def resume_run(

@@ -55,11 +55,11 @@ if TYPE_CHECKING:
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.seam import Measures, SpanRef, Tracing
-    from tapps_otel.past.fold import Fold
+    from tapps_otel.past.fold import Fold, StepHistory
     from tapps_otel.run.policy import OnDivergence
     from tapps_otel.run.step_spec import StepSpec, Stored
 
-__all__ = ["RunRecorder"]
+__all__ = ["RunRecorder", "make_writer"]
 
 _log = logging.getLogger("tapps_otel")
 _MOST_NESTED: Final = 64  # each level takes frames of the stack, and makes step ids longer
@@ -93,7 +93,7 @@ def _write_nothing(_: Event, /, *, sync: bool = False) -> None:
     """Write nothing: there is no log, or it belongs to another process."""
 
 
-def _make_writer(writer: LogWriter | None, measures: Measures | None) -> _Write:
+def make_writer(writer: LogWriter | None, measures: Measures | None) -> _Write:
     """The function that writes events. Made once, because every event goes through it."""
     if writer is None:
         return _write_nothing
@@ -159,7 +159,7 @@ class RunRecorder:
 
     def _attach_log(self, lease: Lease | None, writer: LogWriter | None) -> None:
         self._lease, self._writer = lease, writer
-        self.write = _make_writer(None if self.detached else writer, self._measures)
+        self.write = make_writer(None if self.detached else writer, self._measures)
 
     @property
     def done(self) -> bool:
@@ -212,6 +212,11 @@ class RunRecorder:
     def log_failure(self) -> str | None:
         """Why events are queued in memory; ``None`` while the log can be written."""
         return None if self._writer is None else self._writer.failure
+
+    @property
+    def _takes_events(self) -> bool:
+        """Whether events may still be written: the run has not ended."""
+        return self.root.state not in {COMPLETED, FAILED}
 
     # -- the current scope
 
@@ -292,8 +297,7 @@ class RunRecorder:
         with self.lock:
             if replay.refusal is not None:
                 raise replay.refusal
-            if scope.state is not OPEN:
-                self._check_late_call(scope, spec.name)
+            if scope.state is not OPEN and self._refuses(scope, spec.name):
                 return None
             order = scope.order_of_call(spec.name, thread, task)
             matcher = scope.matcher or replay.matcher_of(scope)
@@ -310,8 +314,7 @@ class RunRecorder:
                 stored = replay.answer(scope, spec, record)
                 if stored is not None:
                     return stored
-            if self._writer is None and self.done:
-                self._check_late_call(scope, spec.name)
+            if self._writer is None and self.done and self._refuses(scope, spec.name):
                 return None
             if record is not None:
                 replay.check_rerun(spec, record)
@@ -363,8 +366,8 @@ class RunRecorder:
             by_hand=True,
         )
 
-    def _check_late_call(self, scope: Scope, name: str) -> None:
-        """Let a call after its scope's end be a plain one if the scope completed.
+    def _refuses(self, scope: Scope, name: str) -> bool:
+        """Whether a call after its scope's end is a plain one: the scope completed.
 
         :raises RunEndedError: it did not
         """
@@ -373,7 +376,7 @@ class RunRecorder:
                 f"step {name!r} was called after {self.scope_name(scope)} had completed: it runs "
                 "as a plain call, without a log"
             )
-            return
+            return True
         raise RunEndedError(name, self.scope_name(scope))
 
     def scope_name(self, scope: Scope) -> str:
@@ -452,7 +455,7 @@ class RunRecorder:
         :raises TypeError: ``name`` is not a string
         """
         check_text(name, "the name of an annotation")
-        if self.root.state in {COMPLETED, FAILED}:
+        if not self._takes_events:
             self.warn_once(f"annotation {name!r} came after the end of run {self.workflow_id!r}")
             return
         at = clock.time_ns()
@@ -493,7 +496,7 @@ class RunRecorder:
         if scope.matcher is None and scope.step_id not in self.replay.children:
             return  # nothing was recorded in it before, and nothing was called in it now
         matcher = self.replay.matcher_of(scope)
-        unasked = [record.step_id for record in matcher.unasked()]
+        unasked = [one.step_id for one in matcher.unasked() if self._is_asked_for(one)]
         self._report(scope, "tapps.unasked", "completed before, and not called now", unasked)
         changed = scope.changed or ()
         self._report(
@@ -502,6 +505,10 @@ class RunRecorder:
             "taken from the log, though its code changed",
             changed,
         )
+
+    def _is_asked_for(self, _: StepHistory) -> bool:
+        """Whether the code of a run has to ask for this step."""
+        return True
 
     def _report(self, scope: Scope, name: str, text: str, step_ids: Iterable[str]) -> None:
         found = list(step_ids)

@@ -57,11 +57,10 @@ class Batch:
                 raise
             except BaseException as error:
                 with guarded_end(attempt):
-                    if await attempt.settle_async():
-                        attempt.fail_drained(error)
+                    attempt.fail(error)
                 raise
         with guarded_end(attempt):
-            if await attempt.settle_async():
+            if attempt.settle():
                 arguments["skipped"] = attempt.skip_reason
                 finish_step(ADAPTER, call, attempt, self._variables(attempt))
         return call.result

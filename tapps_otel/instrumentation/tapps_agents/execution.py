@@ -95,13 +95,13 @@ async def execute(proceed: Callable[[], Awaitable[Any]], call: MethodCall) -> An
         try:
             state = await proceed()
         except BaseException as error:
-            await execution.end_with_error_async(error)
+            execution.end_with_error(error)
             raise
         finally:
             for executor in (call.executor, execution.executor):
                 known = executor_state(executor)
                 known.execution = known.restored_state = None
-        await execution.end_async(ADAPTER, MethodCall(execution.executor, call.arguments, state))
+        execution.end(ADAPTER, MethodCall(execution.executor, call.arguments, state))
         return state
 
 
@@ -129,7 +129,7 @@ def record_manual_call(executor: Any, record: Callable[[ExternalRun], None]) -> 
                 run.end(state.status, state.error)
                 known.manual_run = known.manual_state = None
         finally:
-            run.release_log()
+            run.close()
 
 
 def end_manual_run(executor: Any) -> None:

@@ -192,7 +192,9 @@ class _Tracing(Tracing):
         links: Sequence[Link],
     ) -> None:
         """Note in the starting event what a rebuilt span needs beyond it."""
-        if scope is None:
+        if scope is not None and scope.ended:  # it is forgotten when this one is rebuilt
+            event.otel = _note(live, None, parent, links) or UNSET
+        elif scope is None:
             note = _note(live, None, parent, links)
             event.otel = {**note, "scope": self._scope, **self._limits()}
             if live.aliases:
@@ -252,6 +254,7 @@ class _Span(LiveSpan):
         "_start_ns",
         "aliases",
         "context",
+        "ended",
         "flags",
         "markers",
         "span",
@@ -272,6 +275,7 @@ class _Span(LiveSpan):
         self.aliases: Aliases = ()
         self.flags: int | None = None
         self.markers: Markers | None = None
+        self.ended = False
         self._recording = span.is_recording()
 
     def fill(
@@ -340,6 +344,7 @@ class _Span(LiveSpan):
             warn_once("hold", error)
 
     def end(self, event: Event, *, sha: str | None = None) -> None:
+        self.ended = True
         if not self._recording:
             return
         self._recording = False

@@ -462,8 +462,7 @@ BREAKABLE = [
     *("current_execution", "is_enabled", "MethodCall.bind", "finish_step", "open_run"),
     *("_execute", "_try", "_try_async", "_warn_of_unfinished"),
     *("Execution.__enter__", "Execution.open", "Execution.begin_step", "Execution.hand_over"),
-    *("Execution.end", "Execution.end_async", "Execution.end_with_error"),
-    "Execution.end_with_error_async",
+    *("Execution.end", "Execution.end_with_error"),
 ]
 
 

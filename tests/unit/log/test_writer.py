@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,49 @@ def test_a_closed_writer_raises(path: Path) -> None:
 
     with pytest.raises(LogWriteError, match=r"r\.jsonl: cannot write to the log: the log is clos"):
         writer.append(start())
+
+
+def test_a_closed_writer_continues_where_it_was_left_without_reading(path: Path) -> None:
+    unreadable = FaultyFiles("reader", nth=2)
+    with log_files.use(unreadable), writing(path) as writer:
+        writer.append(start())
+        writer.close()
+        assert writer.reopen()
+        assert writer.append(event("annotation", name="later")) == 2
+    independent_checker.check(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data + b'{"v":1,',
+        lambda data: data[:-1],
+        lambda data: data[:-67] + bytes(reversed(data[-67:-3])) + data[-3:],  # another sha
+        lambda data: b"",
+    ],
+)
+def test_a_closed_writer_notices_that_the_log_is_not_as_it_was_left(
+    path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    with writing(path) as writer:
+        for one in story():
+            writer.append(one)
+        writer.close()
+        path.write_bytes(change(path.read_bytes()))
+
+        assert not writer.reopen()
+        with pytest.raises(LogWriteError, match="the log is closed"):
+            writer.append(event("annotation", name="later"))
+
+
+def test_a_closed_writer_does_not_make_a_log_that_is_gone(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+        writer.close()
+        path.unlink()
+        with pytest.raises(FileNotFoundError):
+            writer.reopen()
+    assert not path.exists()
 
 
 UNFIT: dict[str, tuple[dict[str, Any], str]] = {

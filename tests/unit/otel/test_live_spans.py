@@ -666,3 +666,19 @@ def test_what_a_sampler_or_a_processor_adds_is_noted(exporter: InMemorySpanExpor
 
     assert [s.name for s in exporter.get_finished_spans()] == ["step draft!", "workflow article!"]
     assert_rebuilds(driver, exporter)
+
+
+def test_a_step_that_outlives_its_run_is_rebuilt(exporter: InMemorySpanExporter) -> None:
+    provider = provider_to(exporter, sampler=Adding(TraceState([("th", "8")])))
+    driver = Driver(provider)
+    run = driver.workflow()
+    early = driver.step(run)
+    driver.end(run, "workflow_end")
+    late = driver.step(early)
+    driver.end(early)
+    driver.end(driver.step(run))
+    driver.end(driver.step(early))
+    driver.end(late)
+
+    assert len(exporter.get_finished_spans()) == 5
+    assert_rebuilds(driver, exporter)

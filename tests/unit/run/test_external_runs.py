@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from crashes import Effects, die, in_child
 from tapps_otel import Attempt, Run, history, settings, step, verify
-from tapps_otel.errors import LogWriteError, RunBusyError, RunEndedError
+from tapps_otel.errors import RunBusyError
+from tapps_otel.log.files import Files, use
+from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
 from tapps_otel.run.external_run import (
@@ -120,12 +123,20 @@ def test_a_failed_end_always_has_a_reason(store: Store, log: Log) -> None:
     }  # fmt: skip
 
 
-def test_after_its_end_nothing_begins(store: Store) -> None:
+def test_a_second_end_changes_nothing(store: Store) -> None:
     run = anew(store)
     run.end("completed")
-    run.end("failed")  # a second end changes nothing
-    with pytest.raises(RunEndedError):
-        run.begin_step("draft", DRAFT)
+    run.end("failed")
+
+    assert history("r").status == "completed"
+
+
+def test_what_begins_after_the_end_is_late(store: Store, log: Log) -> None:
+    run = anew(store)
+    run.end("completed")
+    run.begin_step("draft", DRAFT).finish()
+
+    assert [one.get("late") for one in log()] == [None, None, True, True]
     assert history("r").status == "completed"
 
 
@@ -220,12 +231,68 @@ def test_a_torn_log_is_declared_under_the_runs_own_id(store: Store) -> None:
     assert (repair["event_type"], repair["workflow_id"]) == ("log_repair", "a/b")
 
 
-def test_names_of_runs_do_run_out(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tapps_otel.run.external_run._MOST_NAMES", 3)
-    for _ in range(2):
+class Counted(Files):
+    """Files that count how often one is opened.
+
+    :param runs: how many runs of the id ``r`` seem to have a log
+    """
+
+    def __init__(self, runs: int = 1) -> None:
+        self.calls, self._runs = 0, runs
+
+    def open_read(self, path: Path) -> BinaryIO:
+        self.calls += 1
+        number = re.fullmatch(r"r\.(\d+)\.jsonl", path.name)
+        if number and int(number[1]) <= self._runs:
+            path = path.with_name("r.jsonl")
+        return super().open_read(path)
+
+
+def test_the_next_of_100_000_runs_costs_as_little_as_the_second(store: Store) -> None:
+    anew(store).end("completed")
+    numbers = RunNumbers(store, "r")
+    with use(second := Counted()):
+        assert numbers.next() == 2
+    with use(lost := Counted(100_000)):
+        assert numbers.next() == 100_001
+    numbers.note(100_000)
+    with use(noted := Counted(100_000)):
+        assert numbers.next() == 100_001
+
+    assert noted.calls <= second.calls
+    assert lost.calls < 50  # the note is a hint: without it the number is found by halving
+
+
+def test_the_number_of_a_run_is_noted(store: Store) -> None:
+    for _ in range(3):
         anew(store).end("completed")
-    with pytest.raises(LogWriteError, match="runs of that id exist already"):
-        anew(store)
+    (store.folder / "r.2.jsonl").unlink()
+    with use(counted := Counted()):
+        anew(store).end("completed")
+
+    assert [one.workflow_id for one in store.runs()] == ["r.4", "r.3", "r"]
+    assert counted.calls == 2
+
+
+@pytest.mark.parametrize("noted", [b"", b"two", b"-7", b"1", b"2"])
+def test_a_note_that_is_wrong_or_too_low_does_not_matter(store: Store, noted: bytes) -> None:
+    for _ in range(5):
+        anew(store).end("completed")
+    (store.folder / "r.runs").write_bytes(noted)
+    run = anew(store)
+    run.end("completed")
+
+    assert run.workflow_id == "r.6"
+    assert (store.folder / "r.runs").read_bytes() == b"6"
+
+
+def test_a_note_that_cannot_be_written_costs_nothing(store: Store) -> None:
+    anew(store).end("completed")
+    (store.folder / "r.runs").mkdir()
+    run = anew(store)
+    run.end("completed")
+
+    assert run.workflow_id == "r.2"
 
 
 # ---------------------------------------------------------------- a crash
@@ -292,10 +359,10 @@ def test_a_step_that_was_marked_takes_no_time(store: Store, log: Log) -> None:
     assert finish["artifacts"][0]["bytes"] == 4
 
 
-def test_a_released_log_is_reacquired_as_the_same_execution(store: Store, labels: Labels) -> None:
+def test_a_closed_log_is_reacquired_as_the_same_execution(store: Store, labels: Labels) -> None:
     run = anew(store)
     run.mark_step("draft", DRAFT)
-    run.release_log()
+    run.close()
     assert run.reacquire_log()
     with pytest.raises(RunBusyError):
         on(store)
@@ -308,9 +375,9 @@ def test_a_released_log_is_reacquired_as_the_same_execution(store: Store, labels
 
 def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -> None:
     run = anew(store)
-    run.release_log()
+    run.close()
     other = on(store)
-    other.release_log()
+    other.close()
 
     assert not run.reacquire_log()
     assert other.reacquire_log()
