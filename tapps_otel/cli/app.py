@@ -113,8 +113,16 @@ def run(
 
 
 @app.command("resume")
-def resume(
+def resume(  # noqa: PLR0917 - typer passes them by name
     workflow_id: OptionalRunId = None,
+    workflow: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:FUNC",
+            help="Its workflow, where that is elsewhere now: as for run.",
+            show_default=False,
+        ),
+    ] = None,
     last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
     accept_change: Annotated[
         bool,
@@ -128,13 +136,18 @@ def resume(
 ) -> None:
     """Resume a run that was interrupted or failed.
 
-    Workflow and inputs are taken from its log. Completed steps do not run again.
+    Workflow and inputs are taken from its log. Completed steps do not run again. Where a project
+    was copied or moved, its code below the current directory is taken, and named.
     """
     from tapps_otel.cli.resume import resume
 
     if (workflow_id is None) is not last:
         refuse_usage("give the id of a run, or --last")
-    finish(lambda: resume(workflow_id, accept_change=accept_change, log_dir=log_dir, quiet=quiet))
+    finish(
+        lambda: resume(
+            workflow_id, workflow, accept_change=accept_change, log_dir=log_dir, quiet=quiet
+        )
+    )
 
 
 class Status(StrEnum):

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
 from tapps_otel.cli.codes import Code, code_of
+from tapps_otel.cli.hints import resume_hint
 from tapps_otel.cli.interrupt import run_to_end
 from tapps_otel.cli.loading import user_frames
 from tapps_otel.cli.progress import Watch
-from tapps_otel.cli.terminal import err, out, resume_hint, say_error, value_text
+from tapps_otel.cli.terminal import err, out, say_error, value_text
 from tapps_otel.errors import LogError, RefusalError, RunNotFoundError, TappsError
+from tapps_otel.past.advice import RESUME_NOTE
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import block, counted, plain
 
@@ -53,15 +55,19 @@ def execute(
         quiet=quiet,
         file=None if found is None else found.file,
     )
+
+    def hint() -> list[Line]:
+        return resume_hint(store, workflow_id, log_dir)
+
     try:
         with watch:
             result = run_to_end(call(store.folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _report_interrupted(Code.INTERRUPTED, workflow_id, log_dir)
+        return _report_interrupted(Code.INTERRUPTED, workflow_id, hint())
     except (SystemExit, Exception) as error:  # noqa: BLE001 - of the user's workflow
-        return _report_raised(error, watch, workflow_id, log_dir)
+        return _report_raised(error, watch, workflow_id, hint())
     if result_json is None and result.status != "completed":
-        return _report_ended(result, watch, workflow_id, log_dir)
+        return _report_ended(result, watch, workflow_id, hint())
     if not quiet:
         _report_completed(watch, workflow_id)
     _warn_of_incomplete_log(store, workflow_id)
@@ -82,47 +88,43 @@ def _last_seq(store: Store, workflow_id: str, found: StoredRun | None) -> int:
 # -- how it ended
 
 
-def _report_raised(
-    error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None
-) -> Code:
+def _report_raised(error: BaseException, watch: Watch, workflow_id: str, hint: list[Line]) -> Code:
     """Report an exception: the workflow's own failure, SIGTERM, or a refusal of this package."""
     if isinstance(error, SystemExit) and error.code == Code.TERMINATED:
-        return _report_interrupted(Code.TERMINATED, workflow_id, log_dir)
+        return _report_interrupted(Code.TERMINATED, workflow_id, hint)
     began = watch.began and not isinstance(error, (RefusalError, LogError))
     if isinstance(error, TappsError) and not began:
         say_error(str(error))
         return code_of(error)
-    return _report_failed(error, watch, workflow_id, log_dir)
+    return _report_failed(error, watch, workflow_id, hint)
 
 
-def _report_interrupted(code: Code, workflow_id: str, log_dir: Path | None) -> Code:
+def _report_interrupted(code: Code, workflow_id: str, hint: list[Line]) -> Code:
     word = "interrupted" if code is Code.INTERRUPTED else "terminated"
     err().say(
         Line.of(("! ", "warn"), (plain(workflow_id), "strong"), f" {word}"),
-        resume_hint(workflow_id, log_dir),
+        *hint,
     )
     return code
 
 
-def _report_failed(
-    error: BaseException, watch: Watch, workflow_id: str, log_dir: Path | None
-) -> Code:
+def _report_failed(error: BaseException, watch: Watch, workflow_id: str, hint: list[Line]) -> Code:
     terminal = err()
     terminal.say(*user_frames(error))
     _say_failure(workflow_id, f"failed after {watch.elapsed}", f"{_name(error)}: {_text(error)}")
     for note in getattr(error, "__notes__", ()):
-        # The note that the library adds names the same command as the last line.
-        if isinstance(note, str) and "tapps-otel resume " not in note:
+        # The note that the library adds says the same as the last line.
+        if isinstance(note, str) and not note.startswith(RESUME_NOTE):
             terminal.say(*block(note))
-    terminal.say(resume_hint(workflow_id, log_dir))
+    terminal.say(*hint)
     return Code.FAILED
 
 
-def _report_ended(state: Any, watch: Watch, workflow_id: str, log_dir: Path | None) -> Code:
+def _report_ended(state: Any, watch: Watch, workflow_id: str, hint: list[Line]) -> Code:
     """Report how an executor ended a run that it did not complete."""
     reason = str(state.error or "its executor names no reason")
     _say_failure(workflow_id, f"{plain(state.status)} after {watch.elapsed}", reason)
-    err().say(resume_hint(workflow_id, log_dir))
+    err().say(*hint)
     return Code.REFUSED if state.status == "paused" else Code.FAILED
 
 

@@ -15,6 +15,9 @@ from tapps_otel.report.lines import Line
 from tapps_otel.report.text import block
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tapps_otel.run.relocation import Place
     from tapps_otel.run.workflow import Workflow
 
 __all__ = ["load_workflow", "user_frames"]
@@ -25,17 +28,22 @@ _STANDARD: Final = sysconfig.get_path("stdlib")
 _MOST_FRAMES: Final = 5  # enough to see where it happened and how the workflow got there
 
 
-def load_workflow(target: str, workflow_id: str | None = None) -> Workflow[..., Any] | None:
+def load_workflow(
+    target: str, workflow_id: str | None = None, recorded: Mapping[str, Any] | None = None
+) -> Workflow[..., Any] | None:
     """Import a workflow; where that fails, write why and return ``None``.
 
     :param target: ``package.module:function`` or ``file.py:function``
     :param workflow_id: the run that it is needed for, to be named in the message
+    :param recorded: what the run's log has of its workflow, if the target is from there
     """
+    from tapps_otel.run.relocation import place_of
     from tapps_otel.run.workflow import find_workflow
 
-    _extend_path(target)
+    place = place_of(target, recorded or {})
+    _extend_path(place)
     try:
-        return find_workflow(target, workflow_id)
+        return find_workflow(place.path, workflow_id)
     except RunConflictError as error:
         say_error(str(error))
         cause = error.__cause__
@@ -44,15 +52,12 @@ def load_workflow(target: str, workflow_id: str | None = None) -> Workflow[..., 
         return None
 
 
-def _extend_path(target: str) -> None:
+def _extend_path(place: Place) -> None:
     """Let modules be found as ``python -m`` and ``python file.py`` find them."""
-    module = target.rpartition(":")[0]
-    folders = [str(Path.cwd())]
-    if module.endswith(".py"):
-        folders.insert(0, str(Path(module).parent.absolute()))
-    for folder in folders:
+    for folder in reversed(place.before):
         if folder not in sys.path:
             sys.path.insert(0, folder)
+    sys.path += [folder for folder in place.after if folder not in sys.path]
 
 
 def user_frames(error: BaseException) -> list[Line]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.terminal import out, resume_hint
+from tapps_otel.cli.hints import resume_hint
+from tapps_otel.cli.terminal import out
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import counted, plain
 
@@ -17,7 +18,7 @@ def repair(workflow_id: str, *, log_dir: Path | None) -> Code:
     from tapps_otel.run.lookup import find
     from tapps_otel.run.resolving import repair as declare
 
-    _, workflow_id = find(workflow_id, log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     declared = declare(workflow_id, log_dir=log_dir)
     terminal = out()
     if declared is None:
@@ -30,6 +31,6 @@ def repair(workflow_id: str, *, log_dir: Path | None) -> Code:
     )
     terminal.say(
         Line.of(("repaired ", "good"), (plain(workflow_id), "strong"), f": {text}"),
-        resume_hint(workflow_id, log_dir),
+        *resume_hint(store, workflow_id, log_dir),
     )
     return Code.OK

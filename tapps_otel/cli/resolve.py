@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.terminal import out, resume_hint
+from tapps_otel.cli.hints import resume_hint
+from tapps_otel.cli.terminal import out
 from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -29,11 +30,12 @@ def resolve(
     from tapps_otel.run.lookup import find
     from tapps_otel.run.resolving import resolve as settle
 
-    _, workflow_id = find(workflow_id, log_dir)
+    store, workflow_id = find(workflow_id, log_dir)
     data = None if result is None else _canonical(result)
     settle(workflow_id, step_id, result=data, reason=reason, log_dir=log_dir)
     words = "will run again" if data is None else "has this result now, and will not run again"
-    out().say(Line.of((plain(step_id), "strong"), f" {words}"), resume_hint(workflow_id, log_dir))
+    hint = resume_hint(store, workflow_id, log_dir)
+    out().say(Line.of((plain(step_id), "strong"), f" {words}"), *hint)
     return Code.OK
 
 

@@ -16,16 +16,23 @@ from tapps_otel.report.text import plain
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
+    from tapps_otel.run.workflow import Workflow
 
 __all__ = ["resume"]
 
 
 def resume(
-    workflow_id: str | None, *, accept_change: bool, log_dir: Path | None, quiet: bool
+    workflow_id: str | None,
+    target: str | None = None,
+    *,
+    accept_change: bool,
+    log_dir: Path | None,
+    quiet: bool,
 ) -> Code:
     """Resume a run.
 
     :param workflow_id: ``None`` for the run that was written to last
+    :param target: its workflow, instead of the one that the log names
     :param accept_change: resume an executor's run although the steps of its workflow changed
     """
     from tapps_otel.run.lookup import StoredRun, store_of
@@ -39,10 +46,12 @@ def resume(
         workflow_id = last.workflow_id
     with StoredRun(store, store.name_of(workflow_id)) as found:
         if found.history.foreign:
+            _refuse_target(found, target)
             return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
-        flow = load_workflow(str(found.history.workflow.get("path", "")), found.name)
+        flow = _load(found, target)
         if flow is None:
             return Code.REFUSED
+        _say_place(found, flow)
         return execute(
             lambda _: flow.resume_found(found),
             found.name,
@@ -50,6 +59,45 @@ def resume(
             found=found,
             log_dir=log_dir,
             quiet=quiet,
+        )
+
+
+def _load(found: StoredRun, target: str | None) -> Workflow[..., Any] | None:
+    """Import a run's workflow: the one given, or the one that the log names."""
+    from tapps_otel.run.queries import recorded_path
+
+    if target is not None:
+        return load_workflow(target, found.name)
+    return load_workflow(recorded_path(found), found.name, found.workflow)
+
+
+def _say_place(found: StoredRun, flow: Workflow[..., Any]) -> None:
+    """Write which code resumes a run, unless it is what anybody would expect."""
+    from tapps_otel.log import files
+    from tapps_otel.run.import_path import file_of
+    from tapps_otel.run.relocation import recorded_file
+
+    about = found.workflow
+    taken, recorded = file_of(flow), recorded_file(about)
+    if taken is None or recorded is None:
+        return
+    if taken != recorded:
+        before = (f", not by {plain(recorded)} as before", "dim")
+        err().say(Line.of(("  by ", "dim"), plain(taken), before))
+    elif about.get("cwd") not in (None, files.system().working_directory()):
+        err().say(Line.of(("  by ", "dim"), plain(taken)))
+
+
+def _refuse_target(found: StoredRun, target: str | None) -> None:
+    """Refuse to resume an executor's run by a function.
+
+    :raises RunConflictError: one was given
+    """
+    if target is not None:
+        executor = found.history.workflow.get("executor")
+        raise RunConflictError(
+            f"run {found.name!r} is a run of the executor {executor!r}, which {target} is not: "
+            "resume it without a workflow"
         )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.terminal import command, out, say_error, write_json
+from tapps_otel.cli.hints import advice_text
+from tapps_otel.cli.terminal import out, say_error, write_json
 from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
 from tapps_otel.report import history as report
 from tapps_otel.report.lines import Line, labelled
@@ -109,8 +110,8 @@ def _log_lines(
     if link is not None:
         yield labelled("jaeger", link)
     if look.damage is None and holder is None:
-        for number, following in enumerate(report.next_steps(look.history)):
-            yield labelled("or" if number else "next", plain(command(following, log_dir)))
+        for number, advice in enumerate(report.next_steps(look.history)):
+            yield labelled("or" if number else "next", advice_text(advice, log_dir))
 
 
 def _write_text(look: _Look, holder: Holder | None, log_lines: list[Line]) -> None:

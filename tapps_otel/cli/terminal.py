@@ -27,7 +27,6 @@ __all__ = [
     "make_logging_safe",
     "make_streams_tolerant",
     "out",
-    "resume_hint",
     "say_error",
     "styled",
     "value_text",
@@ -123,14 +122,6 @@ def command(arguments: str, log_dir: Path | None = None) -> str:
     """
     where = "" if log_dir is None else f" --log-dir {shlex.quote(str(log_dir))}"
     return f"{_program()} {arguments}{where}"
-
-
-def resume_hint(workflow_id: str, log_dir: Path | None) -> Line:
-    """Return the line that names the command to type next."""
-    from tapps_otel.report.lines import Line
-    from tapps_otel.report.text import plain
-
-    return Line.of(("  next: ", "dim"), plain(command(f"resume {workflow_id}", log_dir)))
 
 
 def _program() -> str:

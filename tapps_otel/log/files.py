@@ -247,6 +247,16 @@ class Files:
         """Return whether there is a folder of this name."""
         return path.is_dir()
 
+    def is_file(self, path: Path) -> bool:
+        """Return whether there is a regular file of this name; links are followed."""
+        return path.is_file()
+
+    def working_directory(self) -> str | None:
+        """Return the working directory of this process; ``None`` if it was removed."""
+        with suppress(OSError):
+            return os.getcwd()
+        return None
+
     def change_directory(self, folder: Path) -> None:
         """Change the working directory of this process. For programs, never for a library."""
         os.chdir(folder)

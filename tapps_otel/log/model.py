@@ -104,7 +104,7 @@ class WorkflowEvent(BaseModel):
     resource: dict[str, Any] | None = None
     """OpenTelemetry resource."""
     workflow: dict[str, Any] | None = None
-    """Name and import path of the workflow."""
+    """The workflow: its name, and where its code is."""
     process: dict[str, Any] | None = None
     """Process of the execution: pid, host, boot id, durability, versions."""
     late: bool | None = None

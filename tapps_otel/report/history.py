@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tapps_otel.past.advice import Advice, how_to_resume
 from tapps_otel.past.plan import open_steps, resume_points
 from tapps_otel.report.lines import (
     MARKS,
@@ -257,11 +258,8 @@ def _is_done(step: StepHistory, history: RunHistory) -> bool:
     return step.stored or (history.foreign and step.status == "completed")
 
 
-def next_steps(history: RunHistory) -> list[str]:
-    """Return the command to type next, without the program, or those to choose from.
-
-    :returns: as ``resume ID``, safe to show
-    """
+def next_steps(history: RunHistory) -> list[Advice]:
+    """Return what to do next, or what to choose from."""
     if history.status == "completed" or not history.executions:
         return []
     error = history.error or {}
@@ -271,8 +269,8 @@ def next_steps(history: RunHistory) -> list[str]:
         step_id = plain((named or stuck)[0].step_id)
         settle = f"resolve {plain(history.workflow_id)} '{step_id}'"
         # Whoever copies the first line must not make the step do its work twice.
-        return [f"{settle} --result JSON", f"{settle} --rerun"]
-    return [f"resume {plain(history.workflow_id)}"]
+        return [Advice(f"{settle} --result JSON"), Advice(f"{settle} --rerun")]
+    return [how_to_resume(history.workflow_id, history.workflow)]
 
 
 def _innermost(steps: list[StepHistory]) -> list[StepHistory]:

@@ -6,33 +6,79 @@ import importlib
 import importlib.util
 import os
 import sys
+from functools import reduce
 from hashlib import sha256
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["import_path_of", "load_object", "module_stem"]
+__all__ = ["file_of", "is_file_name", "load_object", "module_stem", "origin_of"]
 
 # On a module that was loaded from the path of a file: that path, which is its only name.
 _FROM_FILE: Final = "__tapps_otel_file__"
+_MAIN: Final = ("__main__", "__mp_main__")  # the latter in processes of a pool
 
 
-def import_path_of(fn: Callable[..., Any]) -> str | None:
-    """Where ``tapps-otel resume`` finds a function; ``None`` if it cannot be found again."""
-    module, name = fn.__module__, fn.__qualname__
-    loaded_from = getattr(sys.modules.get(module), _FROM_FILE, None)
-    if loaded_from is not None:
-        return f"{loaded_from}:{name}"
-    if module != "__main__":
-        return f"{module}:{name}"
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m package.module
-        return f"{spec.name}:{name}"
-    file = getattr(main, "__file__", None)
-    return f"{os.path.abspath(file)}:{name}" if file else None  # noqa: PTH100 - no I/O
+def origin_of(fn: Any, names: Iterable[str], is_found: Callable[[Any], bool]) -> dict[str, str]:
+    """Where the code of a function is, for a later process that has to find it.
+
+    :param names: that it may have in its module
+    :param is_found: whether an object of one of these names leads to it
+    :returns: its import ``path``, the ``file`` of its module, and the working directory ``cwd``;
+        nothing if it cannot be imported again: it is local to a function, or its module is a
+        notebook, or comes from standard input or the command line
+    """
+    from tapps_otel.log import files  # heavy: not before the first run
+
+    module = sys.modules.get(getattr(fn, "__module__", None) or "")
+    address = _address_of(module)
+    name = next((one for one in names if is_found(_inside(module, one))), None)
+    if address is None or name is None:
+        return {}
+    places = {"file": file_of(fn), "cwd": files.system().working_directory()}
+    known = {key: place for key, place in places.items() if place is not None}
+    return {"path": f"{address}:{name}", **known}
+
+
+def _address_of(module: Any) -> str | None:
+    """What an import path calls a module: its name, or its file if it has no other."""
+    loaded_from: str | None = getattr(module, _FROM_FILE, None)
+    if module is None or loaded_from is not None:
+        return loaded_from
+    spec = getattr(module, "__spec__", None)
+    if module.__name__ not in _MAIN:
+        name: str = module.__name__
+        return name
+    if spec is not None and spec.name not in _MAIN:  # python -m package.module
+        return str(spec.name)
+    return _file_of_module(module)
+
+
+def _inside(module: Any, name: str) -> Any:
+    """What has this name in a module; ``None`` if nothing has."""
+    try:
+        return reduce(getattr, name.split("."), module)
+    except Exception:  # noqa: BLE001 - of a module's or a class's own code
+        return None
+
+
+def file_of(fn: Any) -> str | None:
+    """The file of a function's module, absolute; ``None`` if there is none."""
+    return _file_of_module(sys.modules.get(getattr(fn, "__module__", None) or ""))
+
+
+def _file_of_module(module: Any) -> str | None:
+    from tapps_otel.log import files
+
+    name = getattr(module, "__file__", None)
+    if not isinstance(name, str):
+        return None
+    folder = files.system().working_directory()
+    path = Path(os.path.normpath(Path(folder or "/", name)))
+    return str(path) if files.system().is_file(path) else None  # not ``<stdin>``
 
 
 def module_stem(fn: Callable[..., Any]) -> str:
@@ -56,14 +102,16 @@ def load_object(path: str) -> Any:
     :raises Exception: whatever the import raises
     """
     module_name, _, name = path.rpartition(":")
-    found = _load_module(module_name)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
+    return reduce(getattr, name.split("."), _load_module(module_name))
+
+
+def is_file_name(module: str) -> bool:
+    """Whether an import path names a file: a script may lack the ``.py``."""
+    return module.endswith(".py") or os.sep in module
 
 
 def _load_module(name: str) -> Any:
-    if not name.endswith(".py"):
+    if not is_file_name(name):
         return importlib.import_module(name)
     path = Path(name).absolute()
     main = sys.modules.get("__main__")
@@ -76,15 +124,16 @@ def _load_module(name: str) -> Any:
     module_name = (
         path.stem if loaded is None else f"{path.stem}_{sha256(bytes(path)).hexdigest()[:8]}"
     )
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
+    loader = SourceFileLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    if spec is None:
         msg = f"{name} is not a Python file"
         raise ImportError(msg)
     module = importlib.util.module_from_spec(spec)
     setattr(module, _FROM_FILE, str(path))
     sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name]
         raise

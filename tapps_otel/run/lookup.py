@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from msgspec import UNSET
 
 from tapps_otel import settings
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.event import decode
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged, read
 from tapps_otel.log.store import RunSummary, Store
+from tapps_otel.log.tail import event_type_of, older_lines
 from tapps_otel.past.fold import Fold, collector_paused
 
 if TYPE_CHECKING:
@@ -112,6 +116,15 @@ class StoredRun:
         raise RunNotFoundError(self.name, self.store.folder)
 
     @property
+    def workflow(self) -> dict[str, Any]:
+        """What the last execution wrote of the workflow: it may have found it in another place."""
+        if self.summary.execution > 1:
+            for line in older_lines(self.file.fileno(), self.summary.size):
+                if event_type_of(line) == "workflow_resume" and (found := _workflow_of(line)):
+                    return found
+        return self.history.workflow
+
+    @property
     def blobs(self) -> Blobs:
         """Where its large values are."""
         return blobs_of(self.store, self.name)
@@ -125,6 +138,15 @@ class StoredRun:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _workflow_of(line: bytes) -> dict[str, Any] | None:
+    """The field ``workflow`` of an event; ``None`` if the line is torn or damaged."""
+    try:
+        event = decode(line)
+    except ValueError:
+        return None
+    return None if event.workflow is UNSET else event.workflow
 
 
 def look_up(workflow_id: str, log_dir: Path | str | None = None) -> StoredRun:

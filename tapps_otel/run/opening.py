@@ -8,6 +8,7 @@ from tapps_otel import clock, settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError, RunPausedError
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import new_workflow_id
+from tapps_otel.past.advice import how_to_resume
 from tapps_otel.past.fold import Fold
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
@@ -125,11 +126,12 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
     stored = inputs_of(history, blobs)
     if stored != inputs and not match(stored, inputs):
         run_id = history.workflow_id
+        advice = how_to_resume(run_id, history.workflow)
+        own = f": `tapps-otel {advice.text}`" if advice.is_command else f", {advice.text}"
         msg = (
             f"run {run_id!r} began with other inputs:\n"
             f"  then: {_shown(stored)}\n  now:  {_shown(inputs)}\n"
-            f"To resume it with its own inputs: `tapps-otel resume {run_id}`. To run with these "
-            "inputs, choose another id"
+            f"To resume it with its own inputs{own}. To run with these inputs, choose another id"
         )
         raise RunConflictError(msg)
     if history.status == "paused":

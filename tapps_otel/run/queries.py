@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
-from tapps_otel.errors import RunNotFoundError
+from tapps_otel.errors import RunConflictError, RunNotFoundError
 from tapps_otel.log import lease, reader
 from tapps_otel.log.model import WorkflowEvent, read_model
+from tapps_otel.past.advice import how_to_resume, import_path
+from tapps_otel.run.import_path import file_of
 from tapps_otel.run.lookup import find, load, look_up, store_of
+from tapps_otel.run.relocation import place_of, recorded_file
 from tapps_otel.run.workflow import find_workflow
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
 
+_log = logging.getLogger("tapps_otel")
+
 __all__ = [
     "RunStatus",
     "events",
@@ -25,6 +31,7 @@ __all__ = [
     "history",
     "last_run",
     "list_runs",
+    "recorded_path",
     "resume",
     "resume_found",
 ]
@@ -114,6 +121,9 @@ def last_run(
 def resume(workflow_id: str, *, log_dir: Path | str | None = None) -> Any:
     """Resume a run: its workflow is found by the import path in its log.
 
+    A file that was under the run's working directory, and is in the same place under the present
+    one too, is taken from there; a warning names it.
+
     :returns: its result; a coroutine of it if the workflow is async
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
@@ -124,5 +134,25 @@ def resume(workflow_id: str, *, log_dir: Path | str | None = None) -> Any:
 
 def resume_found(found: StoredRun) -> Any:
     """Resume a run that was looked up, as :func:`resume` does."""
-    path = str(found.history.workflow.get("path", ""))
-    return find_workflow(path, found.name).resume_found(found)
+    about = found.workflow
+    flow = find_workflow(place_of(recorded_path(found), about).path, found.name)
+    taken, recorded = file_of(flow), recorded_file(about)
+    if None not in {taken, recorded} and taken != recorded:
+        _log.warning("run %r is resumed by %s, not by %s as before", found.name, taken, recorded)
+    return flow.resume_found(found)
+
+
+def recorded_path(found: StoredRun) -> str:
+    """The import path of a run's workflow, as its log has it.
+
+    :raises RunConflictError: its workflow cannot be imported
+    """
+    path = import_path(found.workflow)
+    if path is not None:
+        return path
+    raise RunConflictError(
+        f"run {found.name!r}: its log names no function to import: it was opened by Run.open, or "
+        "its workflow is local to a function, or comes from a notebook, from standard input or "
+        f"from `python -c`. To resume it, {how_to_resume(found.name, found.workflow).text}; or, if "
+        f"the workflow is in a file now, `tapps-otel resume {found.name} FILE.py:FUNCTION`"
+    )

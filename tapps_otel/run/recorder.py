@@ -30,6 +30,7 @@ from tapps_otel.names import escape, join_step_id, log_name, new_span_id, new_tr
 from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
+from tapps_otel.past.advice import RESUME_NOTE, how_to_resume
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
 from tapps_otel.run.codecs.native import check_text, from_json
@@ -153,6 +154,7 @@ class RunRecorder:
         self._attach_log(lease, writer)
         self._warned: set[str] = set()
         self._started_ns, self._started_monotonic = clock.now_ns()
+        self._workflow: Mapping[str, Any] = {}  # the field of that name in the log
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
@@ -631,7 +633,9 @@ class RunRecorder:
     def _advise(self, error: BaseException) -> None:
         if self._off:
             return
-        note = f"to resume this run: tapps-otel resume {log_name(self.workflow_id)}"
+        advice = how_to_resume(self.workflow_id, self._workflow)
+        command = "tapps-otel " if advice.is_command else ""
+        note = f"{RESUME_NOTE}{command}{advice.text}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
@@ -713,6 +717,7 @@ class RunRecorder:
             root.span_id, self.trace_id = root.span.span_id, root.span.trace_id
             self._enter_trace(event)
         self.write(event)
+        self._workflow = event.workflow or {}
         if root.span is not None:
             root.span.record(event)
         for end in interrupted:

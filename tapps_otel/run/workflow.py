@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from types import MethodType
 from typing import (
     TYPE_CHECKING,
@@ -17,7 +18,7 @@ from typing import (
 )
 
 from tapps_otel.errors import RunConflictError, StepResultError
-from tapps_otel.run.import_path import import_path_of, load_object
+from tapps_otel.run.import_path import load_object, origin_of
 from tapps_otel.run.introspection import check_callable, is_async, mark_async, name_of, signature_of
 from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.scope import current_scope
@@ -25,7 +26,7 @@ from tapps_otel.run.step import Step
 from tapps_otel.run.step_spec import refuse_coroutine
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from tapps_otel.run.lookup import StoredRun
@@ -174,18 +175,30 @@ class Workflow(PickledByName, Generic[P, R]):
         from tapps_otel.run.opening import open_run  # heavy: not before the first run
 
         self.signature.check_result()
-        path = import_path_of(self._fn)
         return open_run(
             self.name,
             workflow_id=self._workflow_id,
             inputs=self.signature.inputs_json(args, kwargs) if stored is None else stored.inputs,
             log_dir=self._log_dir,
-            about={} if path is None else {"path": path},
+            about=origin_of(self, self._names(), self._is_called_by),
             module=self._fn.__module__,
             on_divergence=self.on_divergence,
             found=None if stored is None else stored.found,
             match=self.signature.inputs_match,
         )
+
+    def _names(self) -> Iterator[str]:
+        """The names that it may have in its module: its function's, and those it was given."""
+        yield str(getattr(self, "__qualname__", ""))
+        module = sys.modules.get(self.__module__)
+        for name, found in list(vars(module).items()) if module else ():
+            if isinstance(found, Workflow) and found._fn is self._fn:  # noqa: SLF001 - another self
+                yield name
+
+    def _is_called_by(self, found: object) -> bool:
+        """Whether an object is this workflow, or a decorator above it."""
+        inner = _workflow_in(found)
+        return inner is not None and inner.name == self.name
 
     def _run_sync(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
@@ -302,20 +315,13 @@ def _is_inside_a_run() -> bool:
 def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., Any]:
     """Import the workflow ``package.module:name`` or ``file.py:name``.
 
-    :param workflow_id: of the run that names it, for messages
+    :param workflow_id: of the run that needs it, for messages
     :raises RunConflictError: it cannot be imported, or is not a workflow; the message says why
     """
     of_run = "" if workflow_id is None else f"run {workflow_id!r}: "
     module_name, _, name = path.rpartition(":")
     if not module_name:
-        msg = f"{of_run}{path!r} is not MODULE:FUNCTION"
-        if workflow_id is None:
-            msg += ", as flow.py:main or package.flow:main"
-        else:
-            msg += (
-                ". A run that was opened by hand (Run.open) can only be resumed by the code that "
-                "opened it, under the same id"
-            )
+        msg = f"{of_run}{path!r} is not MODULE:FUNCTION, as flow.py:main or package.flow:main"
         raise RunConflictError(msg)
     try:
         found: Any = load_object(path)
@@ -325,11 +331,23 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
         )
         if isinstance(error, ModuleNotFoundError):
             msg += ". Is it on the path (PYTHONPATH, or the current directory)?"
+        if workflow_id is not None:
+            msg += (
+                f". If the workflow is elsewhere now: `tapps-otel resume {workflow_id} "
+                "FILE.py:FUNCTION`"
+            )
         raise RunConflictError(msg) from error
-    decorated: Any = found
-    while not isinstance(decorated, Workflow) and hasattr(decorated, "__wrapped__"):
-        decorated = decorated.__wrapped__  # of a decorator above @workflow
-    if not isinstance(decorated, Workflow):
+    flow = _workflow_in(found)
+    if flow is None:
         msg = f"{of_run}{path} is a {type(found).__name__}, not a function with @workflow"
         raise RunConflictError(msg)
-    return decorated
+    return flow
+
+
+def _workflow_in(found: Any) -> Workflow[..., Any] | None:
+    """The workflow that an object is, or that it calls, as a decorator above ``@workflow`` does."""
+    while not isinstance(found, Workflow):
+        if not hasattr(found, "__wrapped__"):
+            return None
+        found = found.__wrapped__
+    return found

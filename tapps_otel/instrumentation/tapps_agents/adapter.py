@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel.instrumentation.spec import Adapter
 from tapps_otel.instrumentation.tapps_agents.definition import fields_of, steps_of
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
+from tapps_otel.log import files
 from tapps_otel.log.artifacts import summary_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = [
     "is_cursor_executor",
     "json_variables",
     "root_of",
-    "working_directory",
 ]
 
 EXECUTOR: Final = "tapps-agents"
@@ -40,14 +40,6 @@ def is_cursor_executor(executor: Any) -> bool:
     return type(executor).__name__ == "CursorWorkflowExecutor"
 
 
-def working_directory() -> str | None:
-    """The working directory, which agents' relative paths refer to; ``None`` if it is deleted."""
-    try:
-        return str(Path.cwd())
-    except OSError:
-        return None
-
-
 def json_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of a state as JSON can hold them.
 
@@ -60,7 +52,9 @@ def json_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
 def _about(call: MethodCall) -> Mapping[str, Any]:
     executor = call.executor
     root, loaded = root_of(executor), executor_state(executor).loaded
-    about: dict[str, Any] = {"version": _version(), "root": str(root), "cwd": working_directory()}
+    # Agents' relative paths refer to the working directory.
+    cwd = files.system().working_directory()
+    about: dict[str, Any] = {"version": _version(), "root": str(root), "cwd": cwd}
     if loaded is None or loaded.workflow is not executor.workflow:
         return {**about, "steps": steps_of(executor.workflow)}
     path = loaded.path

@@ -20,7 +20,6 @@ from tapps_otel.instrumentation.tapps_agents.adapter import (
     ADAPTER,
     is_cursor_executor,
     root_of,
-    working_directory,
 )
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
 from tapps_otel.instrumentation.tapps_agents.functions import TARGET, patches
@@ -31,6 +30,7 @@ from tapps_otel.instrumentation.tapps_agents.restore import (
     load_workflow,
     state_from_log,
 )
+from tapps_otel.log import files
 from tapps_otel.names import log_name
 from tapps_otel.run.external_run import begin_run
 from tapps_otel.run.leased_log import LeasedLog, lease_log
@@ -136,7 +136,7 @@ def make_executor(history: RunHistory) -> Any:
 
 
 def _warn_of_directory(history: RunHistory) -> None:
-    then, now = history.workflow.get("cwd"), working_directory()
+    then, now = history.workflow.get("cwd"), files.system().working_directory()
     if then and now != then:
         _log.warning(
             "run %s started in %s and resumes in %s: relative paths of its steps refer to that",

@@ -6,6 +6,7 @@ import pytest
 
 from tapps_otel import clock
 from tapps_otel.log.event import Event, raw_json
+from tapps_otel.past.advice import Advice
 from tapps_otel.past.fold import RESOLVED, RunHistory, fold
 from tapps_otel.report import history as report
 from tapps_otel.report.progress import Progress
@@ -151,7 +152,7 @@ def test_open_steps_and_where_a_resume_continues() -> None:
         "open      outer/pay",
         "now       in progress in process 7 on box",
     ]
-    assert report.next_steps(log.history) == ["resume r"]
+    assert report.next_steps(log.history) == [Advice("resume r")]
 
 
 def test_between_two_steps_a_resume_continues_after_the_last() -> None:
@@ -184,12 +185,12 @@ def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
     log.begin().fail("scan", "interrupted").fail("pay", "interrupted").end("failed", error=error)
 
     assert report.next_steps(log.history) == [
-        "resolve r 'pay' --result JSON",
-        "resolve r 'pay' --rerun",
+        Advice("resolve r 'pay' --result JSON"),
+        Advice("resolve r 'pay' --rerun"),
     ]
     log.add("annotation", name=RESOLVED, step_id="pay", attributes={"by": "rerun"})
     log.add("annotation", name=RESOLVED, step_id="scan", attributes={"by": "rerun"})
-    assert report.next_steps(log.history) == ["resume r"]
+    assert report.next_steps(log.history) == [Advice("resume r")]
     assert "will run again, by resolve" in steps(log.history)
 
 

@@ -166,7 +166,9 @@ def test_a_failed_run_is_resumed(did: Effects) -> None:
 
     with pytest.raises(ValueError, match="first") as caught:
         go(flow)
-    assert any("tapps-otel resume r" in note for note in caught.value.__notes__)
+    (note,) = caught.value.__notes__
+    assert note.startswith("to resume this run: ")
+    assert "workflow_id='r'" in note
     assert history("r").status == "failed"
     assert history("r").error is not None
 
@@ -189,7 +191,7 @@ def test_the_note_is_not_repeated(did: Effects) -> None:
     for _ in range(2):
         with pytest.raises(ValueError, match="same object"):
             go(flow)
-    assert len([one for one in failure.__notes__ if "tapps-otel resume" in one]) == 1
+    assert len([one for one in failure.__notes__ if "to resume this run" in one]) == 1
 
 
 def test_an_unknown_run_cannot_be_resumed(log_dir: Path) -> None:

@@ -57,7 +57,8 @@ def test_an_exception_ends_the_run_as_failed(did: Effects) -> None:
 
     with pytest.raises(ValueError, match="mine") as caught:
         main()
-    assert any("tapps-otel resume r" in one for one in caught.value.__notes__)
+    again = "to resume this run: run the code that started it again, with workflow_id='r'"
+    assert again in caught.value.__notes__
     assert history("r").status == "failed"
 
 
