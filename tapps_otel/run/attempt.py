@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +198,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         event = self._end_event("step_finish", "completed")
         try:
             if self.watched is not None:
-                self._check_arguments(self.watched)
+                self._check_arguments()
             self.spec.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
@@ -238,6 +239,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         """End the try as :meth:`fail_or_retry` does; nothing is open inside."""
         run = self.run
         event = self._end_event("step_fail", self._status_of(error))
+        if self.watched is not None:
+            self._report_arguments(self.watched)
         event.error = failures.describe(error)
         wait = None
         if failures_so_far is not None and not run.refused:
@@ -267,7 +270,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         event.reason = reason
         try:
             if self.watched is not None:
-                self._check_arguments(self.watched)
+                self._check_arguments()
             self.spec.put_skip_result(self.run, event, result)
         except BaseException as error:
             self.fail_drained(error)
@@ -275,14 +278,22 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         self.result = result
         self._end(event, COMPLETED)
 
-    def _check_arguments(self, watched: WatchedArguments) -> None:
+    def _check_arguments(self) -> None:
         """Report what the step changed of what it was given.
 
         :raises StepInputError: there is such a change, and the setting ``strict`` is on
         """
-        changed = watched.changed()
+        watched, self.watched = self.watched, None
+        changed = watched and watched.changed()
         if changed:
             self.run.report_changed_arguments(self, self.spec.name, changed)
+
+    def _report_arguments(self, watched: WatchedArguments) -> None:
+        """Report what the failing step changed. Its own failure is what counts."""
+        with suppress(Exception):  # of users' classes; of the log, which the end event meets, too
+            changed = watched.changed()
+            if changed:
+                self.run.report_changed_arguments(self, self.spec.name, changed, failing=True)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """End it for a scope that ends, where its own code cannot end it."""

@@ -520,17 +520,20 @@ class RunRecorder:
         _log.warning("%s: %s: %s", self.scope_name(scope), text, ", ".join(shown))
         self.annotate(name, {"steps": shown, "count": len(found)}, scope)
 
-    def report_changed_arguments(self, scope: Scope, step: str, names: list[str]) -> None:
+    def report_changed_arguments(
+        self, scope: Scope, step: str, names: list[str], *, failing: bool = False
+    ) -> None:
         """Report, once a run for each step, that a step changed its arguments.
 
-        :raises StepInputError: the setting ``strict`` is on
+        :param failing: it has an error of its own
+        :raises StepInputError: it has none, and the setting ``strict`` is on
         """
         text = (
-            f"step {step!r} changed {', '.join(names)} while it ran: when its result is taken from "
+            f"step {step!r} changed {', '.join(names)} while it ran: when its outcome comes from "
             "the log it does not run, and what it was given stays as it was. Let it work on a copy "
             "and return that"
         )
-        if self._strict:
+        if self._strict and not failing:
             raise StepInputError(
                 f"{text} (the setting strict makes this an error)", f"$.{names[0]}"
             )

@@ -112,7 +112,9 @@ class Recorder(Protocol):
     def report_leftovers(self, scope: Scope) -> None:
         """Report, when a scope completes, what of its past was not used."""
 
-    def report_changed_arguments(self, scope: Scope, step: str, names: list[str]) -> None:
+    def report_changed_arguments(
+        self, scope: Scope, step: str, names: list[str], *, failing: bool = False
+    ) -> None:
         """Report that a step changed its arguments, or refuse it."""
 
     def warn_once(self, text: str) -> None:

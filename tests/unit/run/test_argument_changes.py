@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import threading
 from collections import deque
@@ -14,11 +15,13 @@ import pytest
 from pydantic import BaseModel
 
 from crashes import die_at, go, killed
-from tapps_otel import configure, history, settings, skip, step, workflow
+from tapps_otel import Backoff, configure, history, settings, skip, step, workflow
 from tapps_otel.errors import SettingsError, StepInputError
 from tapps_otel.report.history import remarks
 from tapps_otel.run.argument_changes import watch
 from tapps_otel.run.values import Signature
+
+QUICK = Backoff(0.001, 1, 0.001)
 
 
 class Model(BaseModel):
@@ -190,6 +193,80 @@ def test_strict_refuses_a_step_that_changes_its_arguments(log: Any) -> None:
     (end,) = log("step_fail")
     assert end["error"]["type"].endswith("StepInputError")
     assert history("r").status == "failed"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_failing_step_that_changed_its_arguments_keeps_its_error(
+    log: Any, caplog: Any, strict: bool
+) -> None:
+    configure(strict=strict)
+
+    @step(retries=1, backoff=QUICK)
+    def work(what: list[int]) -> None:
+        what.append(1)
+        raise OSError(f"with {len(what)}")
+
+    @workflow
+    def flow() -> None:
+        work([])
+
+    with pytest.raises(OSError, match="with 2"):
+        go(flow)
+    assert [one["event_type"] for one in log()][1:-1] == [
+        "step_start", "annotation", "step_fail", "step_start", "step_fail",
+    ]  # fmt: skip
+    assert log("annotation")[0]["attributes"] == {"step": name_of(log), "arguments": ["what"]}
+    assert [one["error"]["type"] for one in log("step_fail")] == ["OSError", "OSError"]
+    assert len([one for one in caplog.records if "changed what" in one.getMessage()]) == 1
+
+
+def test_it_is_reported_for_async_steps_that_fail(log: Any) -> None:
+    @step
+    async def work(what: dict[str, int]) -> None:
+        what["a"] = 1
+        raise OSError
+
+    @workflow
+    async def flow() -> None:
+        with contextlib.suppress(OSError):
+            await work({})
+
+    go(flow)
+    assert [one["attributes"]["arguments"] for one in log("annotation")] == [["what"]]
+
+
+def test_a_failing_step_that_changed_nothing_is_not_reported(reported: Any) -> None:
+    @step
+    def work(what: list[int]) -> None:
+        raise OSError(sorted(what))
+
+    @workflow
+    def flow() -> None:
+        with contextlib.suppress(OSError):
+            work([2, 1])
+
+    go(flow)
+    assert not reported()
+
+
+def test_strict_refuses_a_change_of_an_earlier_try(log: Any) -> None:
+    configure(strict=True)
+
+    @step(retries=1, backoff=QUICK)
+    def work(what: list[int]) -> None:
+        if not what:
+            what.append(1)
+            raise OSError
+
+    @workflow
+    def flow() -> None:
+        work([])
+
+    with pytest.raises(StepInputError, match="changed what while it ran"):
+        go(flow)
+    assert [one["error"]["type"].rpartition(".")[2] for one in log("step_fail")] == [
+        "OSError", "StepInputError",
+    ]  # fmt: skip
 
 
 def test_strict_is_a_setting_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
