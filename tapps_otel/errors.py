@@ -309,7 +309,9 @@ class StepError(TappsError):
 
 
 class StepFailedError(StepError):
-    """A recorded failure whose exception class cannot be rebuilt here.
+    """A recorded failure whose exception class is not loaded here.
+
+    What is raised inherits from those of its bases that are loaded, too.
 
     :ivar type: module-qualified name of the class that was raised
     :ivar message: its message

@@ -75,8 +75,9 @@ class WorkflowEvent(BaseModel):
     status: str | None = None
     """running, completed, failed, timeout, cancelled, interrupted, skipped or paused."""
     error: dict[str, Any] | None = None
-    """The exception: type (module-qualified), message, stack, args, attributes, notes, cause,
-    context, suppress_context, exceptions (of a group), and lost: what could not be kept."""
+    """The exception: type (module-qualified), message, bases (of its class), stack, args,
+    attributes, notes, cause, context, suppress_context, exceptions (of a group), and lost: what
+    could not be kept."""
     artifacts: list[dict[str, Any]] | None = None
     """Files that the step produced: name, path, sha256, bytes, media_type; never their content."""
     inputs: Any = None

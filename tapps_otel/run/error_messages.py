@@ -61,8 +61,9 @@ def detail_lost(
         f"{detail!r} of the {error} that step {record.step_id!r} raised is not in the "
         f"log ({reason}): the workflow could take another branch than before. "
         f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets the step run again; "
-        "with --result JSON instead, that is its result. To keep it, let the step catch the "
-        "exception and raise one with plain values",
+        "with --result JSON instead, that is its result. To keep it, let the step raise an "
+        "exception with plain values, or register a codec for the class of what is lost "
+        "(register_codec) before the run",
         record.step_id,
         detail,
     )

@@ -10,7 +10,7 @@ from tapps_otel.run.codecs.codec import CLASS, VALUE, Codec, Fit, is_tagged
 from tapps_otel.run.codecs.fields import ABSENT, Fields
 from tapps_otel.run.codecs.native import NotStorableError, check_native, class_name
 
-__all__ = ["AbstractCodec", "ClassCodec", "find_subclass"]
+__all__ = ["AbstractCodec", "ClassCodec", "find_subclass", "with_subclasses"]
 
 _MORE: Final = "$more"
 
@@ -133,7 +133,7 @@ def find_subclass(base: type, name: str) -> type:
 
     :raises ValueError: there is none
     """
-    found = list(_with_subclasses(base))
+    found = list(with_subclasses(base))
     for cls in reversed(found):  # of a name that was defined again, the newest
         if class_name(cls) == name:
             return cls
@@ -144,7 +144,8 @@ def find_subclass(base: type, name: str) -> type:
     raise ValueError(msg)
 
 
-def _with_subclasses(base: type) -> Iterator[type]:
+def with_subclasses(base: type) -> Iterator[type]:
+    """A class and all that inherit from it; of siblings, those that were made first."""
     seen: set[type] = set()
     waiting = [base]
     while waiting:

@@ -10,19 +10,24 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 __all__ = [
+    "BASES",
     "MARK",
     "args_of",
     "attributes_of",
     "cut",
+    "dict_of",
     "links_of",
     "members_of",
     "message_of",
+    "names_of_bases",
+    "names_of_fields",
     "set_args",
     "set_attribute",
     "set_link",
     "type_name",
 ]
 
+BASES: Final = "_tapps_bases"  # on a class that stands for another: the names of that one's bases
 MARK: Final = "_tapps_left"  # on an exception: the steps that it left, as (workflow_id, step_id)
 _FIELDS: Final = (MemberDescriptorType, GetSetDescriptorType)
 _TEXT_LIMIT: Final = 16 * 1024  # characters of a message or a stack
@@ -35,6 +40,21 @@ def type_name(kind: type) -> str:
     """A class's name with its module, as the ``type`` field has it; built-ins without it."""
     own = kind.__qualname__
     return own if kind.__module__ == "builtins" else f"{kind.__module__}.{own}"
+
+
+def names_of_bases(kind: type) -> list[str]:
+    """Names of the bases of a class, the nearest first; of a built-in one none."""
+    known: list[str] | None = vars(kind).get(BASES)
+    if known is not None:
+        return known
+    if kind.__module__ == "builtins":
+        return []
+    return [type_name(base) for base in kind.__mro__[1:-1]]  # without `object`
+
+
+def names_of_fields(kind: type) -> list[str]:
+    """Names of attributes that are in slots, and in fields of C."""
+    return [name for name, _ in _fields(kind)]
 
 
 def message_of(error: BaseException) -> str:
@@ -59,6 +79,12 @@ def args_of(error: BaseException) -> tuple[Any, ...]:
     return found
 
 
+def dict_of(error: BaseException) -> dict[str, Any]:
+    """Its ``__dict__``."""
+    found: dict[str, Any] = _OWN["__dict__"].__get__(error)
+    return found
+
+
 def links_of(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Its cause and its context."""
     return _OWN["__cause__"].__get__(error), _OWN["__context__"].__get__(error)
@@ -72,17 +98,23 @@ def members_of(error: BaseException) -> tuple[BaseException, ...]:
     return found
 
 
-def attributes_of(error: BaseException) -> Iterator[tuple[str, Any]]:
-    """Attributes besides its args: in its dict, in slots, in fields of C that are set."""
-    for name, value in getattr(error, "__dict__", {}).items():
+def attributes_of(error: BaseException, *, fields: bool = True) -> Iterator[tuple[str, Any]]:
+    """Attributes besides its args: in its dict, in slots, in fields of C that are set.
+
+    :param fields: ``False``: those in its dict alone
+    """
+    for name, value in dict_of(error).items():
         if name not in _ELSEWHERE:
             yield name, value
-    for name, field in _fields(type(error)):
+    for name, field in _fields(type(error)) if fields else ():
         try:
             value = field.__get__(error, type(error))
         except AttributeError:
             continue
-        if value is not None and name not in _ELSEWHERE:
+        unset = (
+            value is None and field.__objclass__.__module__ == "builtins"
+        )  # it has no other sign
+        if not unset and name not in _ELSEWHERE:
             yield name, value
 
 
@@ -111,4 +143,4 @@ def set_attribute(error: BaseException, name: str, value: Any) -> None:
         if known == name:
             field.__set__(error, value)
             return
-    error.__dict__[name] = value
+    dict_of(error)[name] = value

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from tapps_otel.run.failures.exception_parts import MARK, links_of, members_of
+from tapps_otel.run.failures.exception_parts import MARK, dict_of, links_of, members_of
 
 __all__ = ["caused_by", "left_a_step", "mark"]
 
 
 def mark(error: BaseException, workflow_id: str, step_id: str) -> None:
     """Mark ``error`` as the exception that left this step."""
-    try:
-        left = error.__dict__.setdefault(MARK, [])
-        left.append((workflow_id, step_id))
-    except AttributeError:  # no __dict__: it cannot be marked
-        pass
+    dict_of(error).setdefault(MARK, []).append((workflow_id, step_id))
 
 
 def left_a_step(error: BaseException, workflow_id: str) -> bool:
     """Whether ``error`` has left a step of this run."""
-    return any(run == workflow_id for run, _ in getattr(error, MARK, ()))
+    return any(run == workflow_id for run, _ in dict_of(error).get(MARK, ()))
 
 
 def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
@@ -38,7 +34,7 @@ def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> lis
         seen.add(id(one))
         left = [
             step_id
-            for run, step_id in getattr(one, MARK, ())
+            for run, step_id in dict_of(one).get(MARK, ())
             if run == workflow_id
             and step_id.startswith(prefix)
             and "/" not in step_id[len(prefix) :]

@@ -8,17 +8,22 @@ a kind that is safe to make: its constructor does not run, unless it is of the s
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum, Flag
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.run.codecs.codec import CLASS, VALUE, is_tagged
 from tapps_otel.run.codecs.native import NotStorableError, check_native, class_name, from_json
+from tapps_otel.run.codecs.registry import registered
+from tapps_otel.run.failures.classes import find_class
 from tapps_otel.run.failures.exception_parts import type_name
+from tapps_otel.run.failures.http import http_form
 
-__all__ = ["ERROR", "find_class", "read", "write"]
+if TYPE_CHECKING:
+    from tapps_otel.run.failures.lost import Refuse
+
+__all__ = ["ERROR", "Reader", "write"]
 
 ERROR: Final = "$error"
 _DEPTH: Final = 20
@@ -63,13 +68,16 @@ def write(value: Any, write_error: WriteError, depth: int = _DEPTH) -> Any:  # n
         return {CLASS: class_name(kind), VALUE: [part(one) for one in value]}
     if isinstance(value, BaseException):
         return {ERROR: write_error(value)}
-    return _write_object(kind, value)
+    return _write_object(kind, value, part)
 
 
-def _write_object(kind: type, value: Any) -> Any:
+def _write_object(kind: type, value: Any, part: Callable[[Any], Any]) -> Any:
     from tapps_otel.run.codecs.compiler import codec_of  # heavy: most failures carry plain values
     from tapps_otel.run.codecs.faithful import Faithful
 
+    of_http = http_form(kind)
+    if of_http is not None and registered(kind) is None:
+        return {CLASS: type_name(kind), VALUE: of_http.write(value, part)}
     if _is_known(kind) and "<locals>" not in kind.__qualname__:
         codec = codec_of(kind)
         return {CLASS: type_name(kind), VALUE: from_json(Faithful(codec).write(value))}
@@ -86,7 +94,6 @@ def _is_known(kind: type) -> bool:
     """Whether objects of a class can be made from a log without running code of a user's class."""
     from tapps_otel.run.codecs.fields import fields_of
     from tapps_otel.run.codecs.library import builtin_codec
-    from tapps_otel.run.codecs.registry import registered
 
     return (
         issubclass(kind, Enum)
@@ -97,45 +104,54 @@ def _is_known(kind: type) -> bool:
     )
 
 
-def read(form: Any, read_error: ReadError, module: str | None = None) -> Any:  # noqa: PLR0911 - as above
-    """The value of a form.
+class Reader:
+    """Makes values of their forms.
 
     :param read_error: makes an exception of what was written of it
+    :param refuse: raises the refusal of what could not be kept, when that is read
     :param module: of the workflow, which may be a script
-    :raises ValueError: its class is not loaded, or no value has this form
     """
 
-    def part(one: Any) -> Any:
-        return read(one, read_error, module)
+    def __init__(self, read_error: ReadError, refuse: Refuse, module: str | None = None) -> None:
+        self._read_error, self._refuse, self._module = read_error, refuse, module
 
-    if type(form) is list:
-        return [part(one) for one in form]
-    if type(form) is not dict:
-        return form
-    if form.keys() == {ERROR}:
-        return read_error(form[ERROR])
-    if not is_tagged(form):
-        return {key: part(one) for key, one in form.items()}
-    name, data = form[CLASS], form[VALUE]
-    if name in _BY_TEXT:
-        return _BY_TEXT[name](data)
-    if name == "dict":
-        return {part(key): part(one) for key, one in data}
-    if name in _CONTAINERS:
-        return _CONTAINERS[name](part(one) for one in data)
-    return _read_object(name, data, module)
+    def read(self, form: Any) -> Any:
+        """The value of a form.
 
+        :raises ValueError: its class is not loaded, or no value has this form
+        """
+        if type(form) is list:
+            return [self.read(one) for one in form]
+        if type(form) is not dict:
+            return form
+        if form.keys() == {ERROR}:
+            return self._read_error(form[ERROR])
+        if not is_tagged(form):
+            return {key: self.read(one) for key, one in form.items()}
+        return self._read_tagged(form[CLASS], form[VALUE])
 
-def _read_object(name: str, data: Any, module: str | None) -> Any:
-    from tapps_otel.run.codecs.compiler import codec_of
+    def _read_tagged(self, name: str, data: Any) -> Any:
+        if name in _BY_TEXT:
+            return _BY_TEXT[name](data)
+        if name == "dict":
+            return {self.read(key): self.read(one) for key, one in data}
+        if name in _CONTAINERS:
+            return _CONTAINERS[name](self.read(one) for one in data)
+        return self._read_object(name, data)
 
-    kind = find_class(name, object, module)
-    if kind is None or not _is_known(kind):
-        msg = f"no class {name} is loaded that could be read"
-        raise ValueError(msg)
-    if issubclass(kind, Enum) and not issubclass(kind, Flag) and data not in kind.__members__:
-        return _member(kind, data)
-    return codec_of(kind).decode(data)
+    def _read_object(self, name: str, data: Any) -> Any:
+        from tapps_otel.run.codecs.compiler import codec_of
+
+        kind = find_class(name, object, self._module)
+        of_http = None if kind is None else http_form(kind)
+        if of_http is not None and registered(kind) is None:
+            return of_http.make(kind, data, self.read, self._refuse)
+        if kind is None or not _is_known(kind):
+            msg = f"no class {name} is loaded that could be read"
+            raise ValueError(msg)
+        if issubclass(kind, Enum) and not issubclass(kind, Flag) and data not in kind.__members__:
+            return _member(kind, data)
+        return codec_of(kind).decode(data)
 
 
 def _member(kind: type[Enum], value: Any) -> Any:
@@ -145,36 +161,3 @@ def _member(kind: type[Enum], value: Any) -> Any:
             return member
     msg = f"{class_name(kind)} has no member {value!r:.80}"
     raise ValueError(msg)
-
-
-def find_class(name: str, base: type, module: str | None = None) -> Any:
-    """The class of this name in a loaded module, if it is a subclass of ``base``; else ``None``.
-
-    :param module: of the workflow: a script is ``__main__`` in one execution, and has a name of
-        its own in another
-    """
-    return _loaded(name, base) or _of_script(name, base, module)
-
-
-def _loaded(name: str, base: type) -> Any:
-    parts = name.split(".")
-    for split in range(len(parts) - 1, -1, -1):
-        module = sys.modules.get(".".join(parts[:split]) or "builtins")
-        if module is not None:
-            return _inside(module, parts[split:], base)
-    return None
-
-
-def _of_script(name: str, base: type, module: str | None) -> Any:
-    module_name, _, own = name.rpartition(".")
-    if module is None or "__main__" not in {module_name, module}:
-        return None
-    found = _inside(sys.modules.get(module), [own], base)
-    return found if found is not None and found.__module__ == module else None
-
-
-def _inside(found: Any, names: list[str], base: type) -> Any:
-    """What these names lead to. Not by ``getattr``: a module's own could import more."""
-    for name in names:
-        found = getattr(found, "__dict__", {}).get(name)
-    return found if isinstance(found, type) and issubclass(found, base) else None

@@ -12,9 +12,11 @@ from tapps_otel.run.failures.exception_parts import (
     args_of,
     attributes_of,
     cut,
+    dict_of,
     links_of,
     members_of,
     message_of,
+    names_of_bases,
     type_name,
 )
 from tapps_otel.run.failures.lost import lost_details
@@ -31,8 +33,9 @@ _VALUE_LIMIT: Final = 64 * 1024  # of one of them
 def describe(error: BaseException) -> dict[str, Any]:
     """An exception as the ``error`` field: type, message, stack, and what a handler may ask.
 
-    That is: ``args`` and ``attributes``, ``notes``, ``cause``, ``context``, ``suppress_context``
-    and ``exceptions`` (of a group), each only if there is any. What could not be kept is named in
+    That is: ``bases`` (of its class), ``args`` and ``attributes``, ``notes``, ``cause``,
+    ``context``, ``suppress_context`` and ``exceptions`` (of a group), each only if there is any.
+    What could not be kept is named in
     ``lost``, with the reason. An exception that occurs twice has an ``id`` the first time, and is
     ``{"same": id}`` elsewhere.
     """
@@ -47,11 +50,7 @@ class _Writer:
         self._shared = 0
 
     def write(self, error: BaseException) -> dict[str, Any]:
-        node: dict[str, Any] = {
-            "type": type_name(type(error)),
-            "message": message_of(error),
-            "stack": cut(_stack(error)),
-        }
+        node = {**_name(error), "stack": cut(_stack(error))}
         self._nodes[id(error)] = node
         self._add_tree(error, node, _DEPTH)
         # The values after the whole tree, the outermost first: what decides most gets its room.
@@ -69,7 +68,7 @@ class _Writer:
             return {"same": known["id"]}
         if depth == 0:
             raise NotStorableError(f"more than {_DEPTH} exceptions below each other")
-        node: dict[str, Any] = {"type": type_name(type(error)), "message": message_of(error)}
+        node = _name(error)
         self._tree_left = _charged(self._tree_left, node)
         self._nodes[id(error)] = node
         self._add_tree(error, node, depth)
@@ -85,7 +84,7 @@ class _Writer:
                 self._put(node, name, lambda linked=linked: self._node(linked, depth - 1))
         if error.__suppress_context__:
             node["suppress_context"] = True
-        notes = getattr(error, "__dict__", {}).get("__notes__")
+        notes = dict_of(error).get("__notes__")
         if notes:
             self._put(node, "notes", lambda: self._notes(notes))
 
@@ -101,14 +100,13 @@ class _Writer:
         if lost:  # it was raised again from a log
             node.setdefault("lost", {}).update(lost)
         state = foreign.state_of(error)
+        args = args_of(error)
         if state is not None:
             self._put(node, "state", lambda: self._value(state, depth))
-            return
-        args = args_of(error)
-        if args and "args" not in lost:
+        elif args and "args" not in lost:
             self._put(node, "args", lambda: [self._value(one, depth) for one in args])
         attributes: dict[str, Any] = {}
-        for name, value in attributes_of(error):
+        for name, value in attributes_of(error, fields=state is None):
             if name in lost or foreign.is_only_shown(error, name):
                 continue
             try:
@@ -147,6 +145,13 @@ class _Writer:
 
 # The parts of an exception by their names in the log.
 _NAMES: Final = {"cause": "__cause__", "context": "__context__", "notes": "__notes__"}
+
+
+def _name(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    bases = names_of_bases(kind)
+    named = {"type": type_name(kind), "message": message_of(error)}
+    return {**named, "bases": bases} if bases else named
 
 
 def _charged(left: int, form: object) -> int:

@@ -21,10 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pydantic
 import pytest
-import requests
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -86,6 +84,10 @@ class Told(Exception):  # noqa: N818
 
     def __str__(self) -> str:
         return f"told by {type(self.handle).__name__}"
+
+
+class Missing(KeyError, FileNotFoundError):  # noqa: N818
+    """Only the second of its bases can make it."""
 
 
 class Mine(ExceptionGroup[Exception]):
@@ -347,17 +349,6 @@ def test_except_star_around_a_task_group_takes_the_same_branch(did: Effects) -> 
     assert did.all == ["group", "values 1", "rejected 7"]
 
 
-def _http_error() -> None:
-    request = httpx.Request("GET", "http://shop.example/x")
-    httpx.Response(404, request=request).raise_for_status()
-
-
-def _requests_error() -> None:
-    response = requests.Response()
-    response.status_code = 500
-    raise requests.HTTPError("500", response=response)
-
-
 def _told() -> None:
     raise Told(object())
 
@@ -365,8 +356,6 @@ def _told() -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "name"),
     [
-        (_http_error, httpx.HTTPStatusError, "response"),
-        (_requests_error, requests.HTTPError, "response"),
         (_told, Told, "handle"),
         (_told, Told, "args"),
     ],
@@ -511,8 +500,9 @@ def test_no_class_is_imported_or_made_because_a_log_names_it() -> None:
     for name in ("subprocess.Popen", "wave.Error", "os.PathLike"):
         bad = {"$class": name, "$value": ["true"]}
         error = {"type": "ValueError", "message": "v", "args": ["v"], "attributes": {"x": bad}}
+        rebuilt: Any = failures.rebuild(error, _refuse)
         with pytest.raises(RuntimeError, match="no class"):
-            failures.rebuild(error, _refuse)
+            _ = rebuilt.x
 
 
 def _refuse(name: str, reason: str) -> Any:
@@ -611,3 +601,52 @@ def test_a_cause_that_cannot_be_made_is_refused_when_it_is_read() -> None:
     killed(lambda: go(flow, workflow_id="s"), at="after")
     with pytest.raises(FailureDetailError, match="'__cause__' of the RuntimeError"):
         go(handling(body, lambda error: error.__cause__), workflow_id="s")
+
+
+def test_what_is_added_to_a_validation_error_is_kept_or_refused() -> None:
+    def adding(value: object) -> Callable[[], None]:
+        def body() -> None:
+            try:
+                Model.model_validate({"number": "x"})
+            except pydantic.ValidationError as error:
+                error.own = value  # type: ignore[attr-defined]
+                raise
+
+        return body
+
+    uncrashed, resumed = both(adding(5), facts)
+    assert resumed == uncrashed
+
+    flow = handling(adding(object()), str)
+    killed(lambda: go(flow, workflow_id="s"), at="after")
+    with pytest.raises(FailureDetailError, match=r"'own' of the .*ValidationError"):
+        go(flow, workflow_id="s")
+
+
+def test_a_slot_that_holds_none_is_kept() -> None:
+    def body() -> None:
+        error = Slotted(3)
+        error.code = None  # type: ignore[assignment]
+        raise error
+
+    uncrashed, resumed = both(body, lambda error: error.code)  # type: ignore[attr-defined]
+    assert resumed is uncrashed is None
+
+
+def test_the_attributes_of_a_failure_are_listed_or_refused() -> None:
+    """Where one is lost, nothing says that there was none."""
+    uncrashed, resumed = both(_rejected, lambda error: sorted(vars(error)))
+    assert resumed == uncrashed
+
+    flow = handling(_told, lambda error: sorted(vars(error)))
+    killed(lambda: go(flow, workflow_id="s"), at="after")
+    with pytest.raises(FailureDetailError, match="'__dict__' of the"):
+        go(flow, workflow_id="s")
+
+
+def test_a_class_with_two_bases_in_c_is_made_again() -> None:
+    def body() -> None:
+        raise Missing(2, "none", "/x")
+
+    uncrashed, resumed = both(body, facts)
+    assert resumed == uncrashed
