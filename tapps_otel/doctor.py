@@ -88,7 +88,7 @@ def _settings() -> list[Finding]:
     given = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
     unknown = [name for name in given if name not in known]
     changed = {
-        name: getattr(current, name)
+        name: settings.shown(name, getattr(current, name))
         for name, one in settings.Settings.model_fields.items()
         if getattr(current, name) != one.default
     }

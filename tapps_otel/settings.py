@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tapps_otel.errors import SettingsError
+from tapps_otel.masking import MASK, public_url
 
 __all__ = [
     "DEFAULT_LOG_DIR",
@@ -22,6 +24,7 @@ __all__ = [
     "SettingsDict",
     "configure",
     "current",
+    "shown",
 ]
 
 DEFAULT_LOG_DIR: Final = Path(".tapps-agents/workflow-state/events")
@@ -31,6 +34,8 @@ Announce = Literal["workflow", "steps", "off"]
 Durability = Literal["commit", "always", "os"]
 OnLogFailure = Literal["continue", "stop"]
 OtlpProtocol = Literal["grpc", "http/protobuf"]
+_ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
+_HEADERS: Final = "otlp_headers"
 
 
 class Settings(BaseSettings):
@@ -90,7 +95,7 @@ class Settings(BaseSettings):
     metrics: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: OtlpProtocol | None = None
-    otlp_headers: dict[str, str] | None = None
+    otlp_headers: Annotated[dict[str, str] | None, NoDecode] = None
     service_name: str | None = None
     # It is printed as a link: only the characters of an address without user and query.
     jaeger_url: str | None = Field(
@@ -106,6 +111,19 @@ class Settings(BaseSettings):
         if not isinstance(given, str):
             return given
         return [name.strip() for name in given.split(",") if name.strip()]
+
+    @field_validator(_HEADERS, mode="before")
+    @classmethod
+    def _decode(cls, given: object) -> object:
+        try:
+            return json.loads(given) if isinstance(given, str) else given
+        except (ValueError, RecursionError):
+            return given  # is refused as no dictionary; the error of json would quote it
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what ``repr()`` shows."""
+        for name, value in super().__repr_args__():
+            yield name, shown(str(name), value)
 
 
 class SettingsDict(TypedDict, total=False):
@@ -163,24 +181,38 @@ def current() -> Settings:
     return _current
 
 
+def shown(name: str, value: object) -> object:
+    """Return a setting's value as people may see it: without passwords, tokens and keys.
+
+    :param name: of the setting; one that does not exist may be a misspelled one with a secret
+    """
+    if name == _HEADERS and isinstance(value, Mapping):
+        return dict.fromkeys(value, MASK)
+    if name in _ADDRESSES and isinstance(value, str):
+        return public_url(value)
+    is_open = name in Settings.model_fields.keys() - _ADDRESSES - {_HEADERS}
+    return value if is_open or value is None else MASK
+
+
 def _make(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+        problem = _explain(error)
+    # Outside of the handler: its error has the values, and would be the context of this one.
+    raise SettingsError(problem)
 
 
 def _explain(error: ValidationError) -> str:
-    parts = []
-    for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        parts.append(
-            f"setting {name!r} ({_variable(problem['loc'])} in the environment): {problem['msg']}, "
-            f"got {problem['input']!r:.100}"
-        )
-    return "; ".join(parts)
+    return "; ".join(_problem(one["loc"], one["msg"], one["input"]) for one in error.errors())
 
 
-def _variable(place: tuple[int | str, ...]) -> str:
-    """Return the environment variable of the setting that ``place`` is in."""
-    return f"TAPPS_OTEL_{str(place[0]).upper()}"
+def _problem(place: tuple[int | str, ...], message: str, value: object) -> str:
+    setting = str(place[0])
+    if setting == _HEADERS:  # of the rest of the place, a part may be a secret given as a name
+        place, message = place[:1], f'{message}; give {{"name": "value"}}, JSON in the environment'
+    got = shown(setting, value)
+    text = (
+        f"setting {'.'.join(map(str, place))!r} (TAPPS_OTEL_{setting.upper()} in the environment)"
+    )
+    return f"{text}: {message}" + ("" if got == MASK else f", got {got!r:.100}")

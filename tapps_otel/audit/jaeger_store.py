@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from tapps_otel import clock
 from tapps_otel.audit.span_stores import SpanStore
 from tapps_otel.errors import SpansError
+from tapps_otel.masking import public_url
 from tapps_otel.otel.transport.client import plain_reason
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ class JaegerStore(SpanStore):
     )
 
     def __init__(self, url: str, trace_id: str | None) -> None:
+        name = public_url(url).rstrip("/")
+        super().__init__(name)
         try:
             parts = urlsplit(url)
-        except ValueError as error:
-            raise SpansError("this address", str(error)) from None
-        path = parts.path.rstrip("/")
-        super().__init__(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}")
-        self._url = f"{parts.scheme}://{parts.netloc}{path}"
+        except ValueError:  # its text may have the user's name and password
+            raise SpansError(name, "this is not a valid address") from None
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._response = b"" if trace_id is None else self._fetch(trace_id)
 
     def _open(self) -> BinaryIO:

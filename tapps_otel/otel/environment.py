@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from tapps_otel.masking import public_url
 
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["address_of", "metrics_wanted", "otlp_variable", "traces_wanted", "without_user"]
+__all__ = ["address_of", "metrics_wanted", "otlp_variable", "traces_wanted"]
 
 _TRACE_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -67,9 +68,5 @@ def otlp_variable(signal: str, name: str, *, common: bool = True) -> str:
 
 def address_of(endpoint: str) -> str:
     """Return host and port of an endpoint, without the secrets that it may hold."""
-    return without_user(urlsplit(endpoint).netloc or endpoint)
-
-
-def without_user(netloc: str) -> str:
-    """Return ``host:port`` without the user name and password before it."""
-    return netloc.rpartition("@")[2]
+    url = public_url(endpoint)
+    return url.partition("://")[2].partition("/")[0] or url

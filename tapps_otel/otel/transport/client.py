@@ -87,10 +87,11 @@ class Client(ABC):
             answer = self._send(request, patience or self.destination.timeout)
         except _RetryableError as error:
             count_spans(self.destination.address, spans, "unavailable")
-            raise SendError(self.destination.name, str(error)) from None
+            raise self._refusal(str(error)) from None
         except SendError:
             count_spans(self.destination.address, spans, "refused")
             raise
+        answer = answer._replace(message=self.destination.mask(answer.message))
         rejected = min(answer.rejected, spans)
         count_spans(self.destination.address, spans - rejected)
         count_spans(self.destination.address, rejected, "rejected")
@@ -129,7 +130,8 @@ class Client(ABC):
         """
 
     def _refusal(self, text: str) -> SendError:
-        return SendError(self.destination.name, text)
+        # A collector may repeat a header, and a library an address.
+        return SendError(self.destination.name, self.destination.mask(text))
 
 
 def _answer(partial: Any) -> Answer:
@@ -175,7 +177,7 @@ class _Http(Client):
             raise self._refusal(
                 "a header has characters that HTTP does not allow: check OTEL_EXPORTER_OTLP_HEADERS"
             ) from None
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
+        except (requests.exceptions.SSLError, ValueError) as error:
             raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:
             raise _RetryableError(plain_reason(error)) from None
@@ -226,6 +228,8 @@ def plain_reason(error: Exception) -> str:
 
     if isinstance(error, requests.Timeout):
         return "it does not answer in time"
+    if isinstance(error, ValueError):  # of requests: its text has the whole address
+        return "this is not a valid address: give one as http://collector:4318"
     reason: Any = error
     while inner := [
         one

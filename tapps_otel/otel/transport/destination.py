@@ -6,15 +6,15 @@ mean what they mean to the SDK's exporters.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
-
-from opentelemetry.util.re import parse_env_headers
+from urllib.parse import unquote, urlsplit
 
 from tapps_otel.errors import SettingsError
-from tapps_otel.otel.environment import address_of, otlp_variable, without_user
+from tapps_otel.masking import mask, public_url, secrets_in
+from tapps_otel.otel.environment import address_of, otlp_variable
 
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
@@ -24,6 +24,7 @@ __all__ = ["GRPC", "HTTP", "Destination", "destination", "protocol_of"]
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 _variable = partial(otlp_variable, "TRACES")
+_log = logging.getLogger(__name__)
 _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
 
@@ -55,15 +56,20 @@ class Destination:
     @property
     def name(self) -> str:
         """Its name in ledgers and messages: protocol and address, without secrets."""
-        if self.protocol == GRPC:
-            return f"grpc://{without_user(self.endpoint)}"
-        parts = urlsplit(self.endpoint)
-        return f"{parts.scheme}://{without_user(parts.netloc)}{parts.path}"
+        url = public_url(self.endpoint)
+        return f"grpc://{url}" if self.protocol == GRPC else url
 
     @property
     def address(self) -> str:
         """Host and port."""
         return address_of(self.endpoint)
+
+    def mask(self, text: str) -> str:
+        """Return a text of a collector or a library without the secrets of this destination."""
+        secrets = secrets_in(self.endpoint)
+        for _, value in self.headers:  # as `Bearer` and a token
+            secrets.update((value, *value.split()))
+        return mask(text, secrets)
 
 
 def destination(
@@ -110,13 +116,13 @@ def protocol_of(settings: Settings, endpoint: str | None = None) -> str:
 
 
 def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:
-    parts = urlsplit(base)
-    if protocol == GRPC:
-        insecure = _variable("INSECURE").lower() == "true" or parts.scheme == "http"
-        return {"endpoint": parts.netloc or base, "secure": parts.scheme == "https" or not insecure}
-    url = base if "://" in base else f"http://{base}"
+    scheme = base.partition("://")[0].lower() if "://" in base else ""
+    if protocol == GRPC:  # which has no users
+        insecure = _variable("INSECURE").lower() == "true" or scheme == "http"
+        return {"endpoint": address_of(base), "secure": scheme == "https" or not insecure}
+    url = base if scheme else f"http://{base}"
     url = url if is_whole else f"{url.rstrip('/')}/v1/traces"
-    return {"endpoint": url, "secure": urlsplit(url).scheme == "https"}
+    return {"endpoint": url, "secure": scheme == "https"}
 
 
 def _guess(base: str) -> str:
@@ -133,7 +139,17 @@ def _guess(base: str) -> str:
 
 
 def _headers() -> dict[str, str]:
-    return dict(parse_env_headers(_variable("HEADERS"), liberal=True))
+    """Read ``name=value,name=value``; the SDK's own reader logs the value of a bad entry."""
+    found: dict[str, str] = {}
+    for number, entry in enumerate(_variable("HEADERS").split(","), 1):
+        name, equals, value = (unquote(part).strip() for part in entry.partition("="))
+        if equals and name:
+            found[name.lower()] = value
+        elif name:
+            _log.warning(
+                "entry %d of OTEL_EXPORTER_OTLP_HEADERS is not name=value, and is not sent", number
+            )
+    return found
 
 
 def _seconds(text: str) -> float:
