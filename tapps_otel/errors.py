@@ -18,6 +18,7 @@ A base class exists only where a caller would catch it::
     │   ├── RunConflictError     the id belongs to another workflow or other inputs
     │   ├── RunPausedError       the run waits for an answer
     │   ├── RunEndedError        a step was called after its run or enclosing step had ended
+    │   ├── RunRecursionError    a run is called inside itself
     │   ├── StepNestingError     steps call each other too deep
     │   └── RefusalError         something might be done twice
     │       ├── DivergenceError
@@ -37,9 +38,11 @@ A base class exists only where a caller would catch it::
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "RunError",
     "RunNotFoundError",
     "RunPausedError",
+    "RunRecursionError",
     "SendError",
     "SettingsError",
     "SpansError",
@@ -206,8 +210,10 @@ class RunBusyError(RunError):
     def __init__(self, workflow_id: str, pid: int | None, host: str | None) -> None:
         self.workflow_id, self.pid, self.host = workflow_id, pid, host
         super().__init__(
-            f"run {workflow_id!r} is in progress in process {pid or '?'} on {host or '?'}: wait "
-            "for it, or end that process; its lease is released when the process ends"
+            f"run {workflow_id!r} is in progress in this process: wait until that call has ended"
+            if pid == os.getpid()
+            else f"run {workflow_id!r} is in progress in process {pid or '?'} on {host or '?'}: "
+            "wait for it, or end that process; its lease is released when the process ends"
         )
 
 
@@ -239,8 +245,26 @@ class RunEndedError(RunError):
         )
 
 
+class RunRecursionError(RunError):
+    """A run is called inside itself, under its own id.
+
+    :ivar workflow_id: the run
+    """
+
+    def __init__(self, workflow_id: str, inside: Sequence[str]) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(
+            f"run {workflow_id!r} is called inside itself ({' > '.join(inside)}), and would wait "
+            "for itself for ever. Give the inner call another id; without one it is a step of the "
+            "run that calls it"
+        )
+
+
 class StepNestingError(RunError):
-    """Steps call each other more than 64 deep, as by an endless recursion."""
+    """Steps call each other more than 64 deep, as by an endless recursion.
+
+    The steps of a child run count with those around its call.
+    """
 
 
 class RefusalError(RunError):

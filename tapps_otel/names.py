@@ -56,6 +56,10 @@ class ATTR:
     QUESTION: Final = "tapps.question"
     NAME: Final = "tapps.annotation.name"
     RETRY_IN: Final = "tapps.retry_in"  # seconds
+    CHILD_WORKFLOW_ID: Final = "tapps.child.workflow_id"  # the run that a step calls
+    CHILD_LOG_DIR: Final = "tapps.child.log_dir"  # of that run, if it is not that of the step's run
+    PARENT_WORKFLOW_ID: Final = "tapps.parent.workflow_id"  # the run whose step calls this one
+    PARENT_STEP_ID: Final = "tapps.parent.step_id"
     EXECUTOR_STATUS: Final = "tapps.executor.status"  # a third-party executor's own word
     VARIABLES: Final = "tapps.executor.variables"  # names of the executor's variables
     LINK: Final = "tapps.link"  # on a link: its purpose

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.hints import advice_text
 from tapps_otel.cli.terminal import out, say_error, write_json
 from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.past.advice import Advice
 from tapps_otel.report import history as report
 from tapps_otel.report.lines import Line, labelled
 from tapps_otel.report.text import counted, plain
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 Holder = tuple[int | None, str | None]
+_CHILDREN: Final = 3  # child runs of which the command to show them is given
 
 
 class _Look(NamedTuple):
@@ -109,9 +112,23 @@ def _log_lines(
     yield labelled("log", f"{plain(str(look.path))}, {counted(look.history.seq, 'event')}")
     if link is not None:
         yield labelled("jaeger", link)
+    yield from _related(look.history, log_dir)
     if look.damage is None and holder is None:
         for number, advice in enumerate(report.next_steps(look.history)):
             yield labelled("or" if number else "next", advice_text(advice, log_dir))
+
+
+def _related(history: RunHistory, log_dir: Path | None) -> Iterator[Line]:
+    """Yield the commands that show the run which called this one, and those which it called."""
+    children = report.child_runs(history)
+    runs = [("child", one.workflow_id, one.log_dir) for one in children[:_CHILDREN]]
+    if history.parent is not None:
+        runs.insert(0, ("parent", history.parent.workflow_id, history.parent.log_dir))
+    for label, workflow_id, folder in runs:
+        where = log_dir if folder is None else Path(folder)
+        yield labelled(label, plain(command(f"show {shlex.quote(workflow_id)}", where)))
+    if len(children) > _CHILDREN:
+        yield labelled("", f"and {counted(len(children) - _CHILDREN, 'more child run')}")
 
 
 def _write_text(look: _Look, holder: Holder | None, log_lines: list[Line]) -> None:

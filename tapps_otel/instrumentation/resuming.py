@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import RunConflictError
 from tapps_otel.run import queries
+from tapps_otel.run.child_run import log_dir_here
 from tapps_otel.run.lookup import look_up
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["resume", "resume_foreign"]
 def resume(
     workflow_id: str, *, accept_change: bool = False, log_dir: Path | str | None = None
 ) -> Any:
-    """Resume a run by the code that its log names.
+    """Resume a run by the code that its log names; inside another run, as a child run.
 
     :param accept_change: resume a third-party executor's run even if the steps of its workflow have
         changed
@@ -29,7 +30,7 @@ def resume(
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    with look_up(workflow_id, log_dir) as found:
+    with look_up(workflow_id, log_dir_here() if log_dir is None else log_dir) as found:
         if not found.history.foreign:
             return queries.resume_found(found)
         return resume_foreign(found.history, accept_change=accept_change, log_dir=log_dir)

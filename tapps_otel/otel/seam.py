@@ -47,18 +47,26 @@ class SpanRef(NamedTuple):
     flags: int = 1
 
 
-def note_of_links(links: Sequence[SpanRef]) -> list[dict[str, Any]]:
-    """Return links to interrupted steps as the ``otel`` field has them."""
-    return [
-        {
-            "trace_id": link.trace_id,
-            "span_id": link.span_id,
-            "flags": link.flags,
-            "is_remote": True,
-            "attributes": {ATTR.LINK: "interrupted"},
-        }
-        for link in links
-    ]
+def note_of_links(
+    interrupted: Sequence[SpanRef], caller: SpanRef | None = None
+) -> list[dict[str, Any]]:
+    """Return links as the ``otel`` field has them.
+
+    :param interrupted: steps that an earlier execution left open
+    :param caller: the step that called the run, in this process
+    """
+    links = [_note_of_link(step, "interrupted", is_remote=True) for step in interrupted]
+    return links if caller is None else [*links, _note_of_link(caller, "caller")]
+
+
+def _note_of_link(link: SpanRef, purpose: str, **more: bool) -> dict[str, Any]:
+    return {
+        "trace_id": link.trace_id,
+        "span_id": link.span_id,
+        "flags": link.flags,
+        **more,
+        "attributes": {ATTR.LINK: purpose},
+    }
 
 
 class LiveSpan:

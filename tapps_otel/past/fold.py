@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from tapps_otel.clock import timestamp_ns
-from tapps_otel.names import parent_of
+from tapps_otel.names import ATTR, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +26,10 @@ __all__ = [
     "RESOLVED",
     "Annotation",
     "AttemptHistory",
+    "ChildRun",
     "ExecutionHistory",
     "Fold",
+    "ParentStep",
     "RunHistory",
     "ScopeHistory",
     "StepHistory",
@@ -72,6 +74,28 @@ class AttemptHistory(Struct, gc=False):
         return timestamp_ns(self.timestamp)
 
 
+class ChildRun(Struct, gc=False, frozen=True):
+    """The run that a step called.
+
+    :ivar log_dir: the folder of its log; ``None``: that of the step's run
+    """
+
+    workflow_id: str
+    log_dir: str | None = None
+
+
+class ParentStep(Struct, gc=False, frozen=True):
+    """The step that called a run.
+
+    :ivar workflow_id: the run that it is a step of
+    :ivar log_dir: the folder of that run's log; ``None``: that of the called run
+    """
+
+    workflow_id: str
+    step_id: str
+    log_dir: str | None = None
+
+
 class StepHistory(Struct, gc=False):
     """The recorded history of one step: a *record*, in the rules of resume.
 
@@ -81,6 +105,7 @@ class StepHistory(Struct, gc=False):
     :ivar handled: whether it finally failed and its scope continued after that
     :ivar interruptions: number of interruptions in a row, without progress inside
     :ivar resolved: whether it was resolved after an interruption, and may run again
+    :ivar child: the run that it calls, if it is the call of a run
     """
 
     step_id: str
@@ -95,6 +120,7 @@ class StepHistory(Struct, gc=False):
     result: bytes | None = None
     result_blob: str | None = None
     result_omitted: str | None = None
+    child: ChildRun | None = None
     handled: bool = False
     interruptions: int = 0
     resolved: bool = False
@@ -215,6 +241,7 @@ class RunHistory(Struct):
         ``interrupted`` or ``paused``; ``running`` if the last execution has not ended (only the
         lease tells whether it is alive)
     :ivar workflow: name and import path of the workflow, as the last execution found them
+    :ivar parent: the step that called the run; of several, the last whose call executed it
     :ivar by_id: all steps by their ids, in the order of their first start
     :ivar seq: seq of the last event
     :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
@@ -225,6 +252,7 @@ class RunHistory(Struct):
     workflow_id: str
     name: str = ""
     workflow: dict[str, Any] = {}
+    parent: ParentStep | None = None
     status: str = "running"
     inputs: bytes | None = None
     inputs_blob: str | None = None
@@ -304,6 +332,7 @@ class Fold:
         history.workflow = _or(
             event.workflow, history.workflow
         )  # a resume may accept a changed workflow
+        history.parent = _parent_of(history.workflow) or history.parent
         if event.event_type == "workflow_start":
             history.name = str(history.workflow.get("name", ""))
             history.inputs = _bytes(event.inputs)
@@ -512,7 +541,7 @@ def _mark_handled(scope: ScopeHistory, *, ordered: bool) -> None:
 
 
 def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistory:
-    return StepHistory(
+    step = StepHistory(
         step_id,
         "" if event.step is UNSET else event.step,
         None if event.agent is UNSET else event.agent,
@@ -523,6 +552,26 @@ def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistor
         None if event.definition is UNSET else event.definition,
         None if event.inputs is UNSET else bytes(event.inputs),
     )
+    if event.attributes is not UNSET:
+        step.child = _child_of(event.attributes)
+    return step
+
+
+def _child_of(attributes: dict[str, Any]) -> ChildRun | None:
+    """The run that a step calls, by the attributes of its start."""
+    match attributes.get(ATTR.CHILD_WORKFLOW_ID), attributes.get(ATTR.CHILD_LOG_DIR):
+        case str(workflow_id), str() | None as log_dir:
+            return ChildRun(workflow_id, log_dir)
+    return None
+
+
+def _parent_of(workflow: dict[str, Any]) -> ParentStep | None:
+    """The step that calls a run, by the ``workflow`` field of an execution's first event."""
+    match workflow.get("parent"):
+        case {"workflow_id": str(workflow_id), "step_id": str(step_id), **rest}:
+            log_dir = rest.get("log_dir")
+            return ParentStep(workflow_id, step_id, log_dir if isinstance(log_dir, str) else None)
+    return None
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -23,10 +23,17 @@ from tapps_otel.report.text import counted, few, json_text, plain, shorten, widt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
+    from tapps_otel.past.fold import (
+        AttemptHistory,
+        ChildRun,
+        ExecutionHistory,
+        RunHistory,
+        StepHistory,
+    )
 
 __all__ = [
     "as_json",
+    "child_runs",
     "error_text",
     "header",
     "mark",
@@ -62,6 +69,9 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
         ("workflow", (plain(history.name) or "-") + (f" ({plain(path)})" if path else ""), ""),
         ("status", _status_text(history), mark(history.status).style),
     ]
+    if history.parent is not None:
+        step_id, run = plain(history.parent.step_id), plain(history.parent.workflow_id)
+        rows.append(("called by", f"step {step_id} of run {run}", ""))
     for name, data, blob in (
         ("inputs", history.inputs, history.inputs_blob),
         ("result", history.result_json, history.result_blob),
@@ -153,6 +163,8 @@ def _step_row(step: StepHistory, depth: int) -> list[Line | Piece]:
 
 def _step_note(step: StepHistory) -> tuple[str, str]:
     last, notes = step.last, []
+    if step.child is not None:
+        notes.append(f"run {plain(step.child.workflow_id)}")
     if step.agent:
         notes.append(plain(step.agent))
     if len(step.attempts) > 1:
@@ -273,6 +285,13 @@ def next_steps(history: RunHistory) -> list[Advice]:
     return [how_to_resume(history.workflow_id, history.workflow)]
 
 
+def child_runs(history: RunHistory) -> list[ChildRun]:
+    """Return the runs that the run's steps called; those first that have not completed."""
+    called = [step for step in history.steps if step.child is not None]
+    called.sort(key=lambda step: step.status == "completed")
+    return list(dict.fromkeys(step.child for step in called if step.child is not None))
+
+
 def _innermost(steps: list[StepHistory]) -> list[StepHistory]:
     """Return the steps that enclose none of the others."""
     outer = {step.parent for step in steps}
@@ -287,6 +306,7 @@ def as_json(history: RunHistory) -> dict[str, Any]:
     return {
         "workflow_id": history.workflow_id,
         "workflow": history.workflow,
+        "parent": None if history.parent is None else msgspec.to_builtins(history.parent),
         "status": history.status,
         "trace_id": history.trace_id,
         "inputs": _loaded(history.inputs),
@@ -320,6 +340,7 @@ def _step_json(step: StepHistory) -> dict[str, Any]:
         "key": step.key,
         "inputs_digest": step.inputs_digest,
         "definition": step.definition,
+        "child": None if step.child is None else msgspec.to_builtins(step.child),
         "inputs": _loaded(step.inputs),
         "result": _loaded(step.result),
         "result_blob": step.result_blob,

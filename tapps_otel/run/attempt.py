@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from tapps_otel import clock
-from tapps_otel.errors import LogError, RunEndedError, StepTimeoutError
+from tapps_otel.errors import LogError, RefusalError, RunEndedError, StepTimeoutError
 from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.run import failures
@@ -108,6 +108,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             key=UNSET if self.key is None else self.key,
             inputs_digest=UNSET if self.digest is None else self.digest,
             definition=UNSET if definition is None else definition,
+            attributes=spec.attributes,
         )
 
     def again(self) -> AttemptRecorder:
@@ -238,6 +239,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
         """End the try as :meth:`fail_or_retry` does; nothing is open inside."""
         run = self.run
+        if isinstance(error, RefusalError):  # perhaps of another run, which this step called
+            run.refuse(error)
         event = self._end_event("step_fail", self._status_of(error))
         if self.watched is not None:
             self._report_arguments(self.watched)
@@ -341,7 +344,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def _status_of(self, error: BaseException) -> str:
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
             return "cancelled"
-        return status_of(error, self.run.workflow_id)
+        return status_of(error)
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
         run = self.run
@@ -397,12 +400,12 @@ class _Current:
         leave_scope(self._token)
 
 
-def status_of(error: BaseException, workflow_id: str) -> str:
+def status_of(error: BaseException) -> str:
     """The status that an exception gives to the step or run that it leaves.
 
     Only the step whose own ``timeout=`` ran out gets ``timeout``; what encloses it has failed.
     """
-    if isinstance(error, StepTimeoutError) and not failures.left_a_step(error, workflow_id):
+    if isinstance(error, StepTimeoutError) and not failures.left_a_step(error):
         return "timeout"
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return "interrupted"

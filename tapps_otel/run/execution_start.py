@@ -112,11 +112,16 @@ def _execution_event(
         timestamp=clock.timestamp(run.started_ns),
         execution=run.execution,
         status="running",
-        workflow={"name": run.name, **about},
+        workflow={"name": run.name, **about, **_parent(run)},
         process=_process(config.durability),
         # Written even if no spans are made now: they can be made from the log later.
         otel={"aliases": list(config.aliases)} if config.aliases else UNSET,
     )
+
+
+def _parent(run: RunRecorder) -> dict[str, Any]:
+    caller = run.caller
+    return {} if caller is None else {"parent": caller.as_field(run.log_dir)}
 
 
 def _process(durability: str) -> dict[str, Any]:

@@ -271,7 +271,7 @@ class ExternalRun(RunRecorder):
         self.end(self._status_by(error), error)
 
     def _status_by(self, error: BaseException) -> str:
-        return "interrupted" if self._terminated else status_of(error, self.workflow_id)
+        return "interrupted" if self._terminated else status_of(error)
 
     def _write_end(self, word: str, error: BaseException | str | None) -> None:
         status = word if word in _STATUSES else "failed"

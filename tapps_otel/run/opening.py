@@ -12,6 +12,7 @@ from tapps_otel.past.advice import how_to_resume
 from tapps_otel.past.fold import Fold
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
+from tapps_otel.run.current_recorder import caller_here
 from tapps_otel.run.execution_start import begin_execution
 from tapps_otel.run.leased_log import lease_log
 from tapps_otel.run.lookup import blobs_of, fold_log, inputs_of, store_of
@@ -54,6 +55,7 @@ def open_run(
     :raises RunBusyError: another process executes it
     :raises RunConflictError: the id belongs to another workflow, or to other inputs
     :raises RunPausedError: it waits for an answer
+    :raises RunRecursionError: it is called inside itself
     :raises LogDamagedError: its log was changed; nothing was written
     :raises LogWriteError: the log cannot be opened
     """
@@ -62,6 +64,9 @@ def open_run(
     if not config.enabled:
         run_id = workflow_id or name
         return RunRecorder(run_id, name, fold=Fold(run_id), blobs=Blobs(store.folder), off=True)
+    caller = caller_here()
+    if caller is not None and workflow_id is not None:
+        caller.check_recursion(workflow_id, store.folder)
     if workflow_id is None:
         workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
     elif _has_completed(store, workflow_id, found):
@@ -87,6 +92,7 @@ def open_run(
             strict=config.strict,
             on_divergence=on_divergence,
             module=module,
+            caller=caller,
         )
         begin_execution(run, leased, about or {}, inputs)
     return run

@@ -52,11 +52,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from tapps_otel.errors import RefusalError
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.seam import Measures, SpanRef, Tracing
     from tapps_otel.past.fold import Fold, StepHistory
+    from tapps_otel.run.caller import Caller
     from tapps_otel.run.policy import OnDivergence
     from tapps_otel.run.step_spec import StepSpec, Stored
 
@@ -65,19 +67,6 @@ __all__ = ["RunRecorder", "make_writer"]
 _log = logging.getLogger("tapps_otel")
 _MOST_NESTED: Final = 64  # each level takes frames of the stack, and makes step ids longer
 _SHOWN: Final = 100  # step ids in a report of leftovers
-
-
-def _check_depth(spec: StepSpec, outer: str) -> None:
-    """Refuse a step that is nested too deep, while the stack has room to record its ends.
-
-    :raises StepNestingError: it is
-    """
-    if outer.count("/") >= _MOST_NESTED - 1:
-        raise StepNestingError(
-            f"step {spec.name!r} was called inside {_MOST_NESTED} steps, which is the limit: "
-            f"{outer[:60]}.../{spec.escaped}. If the recursion is intended, let plain functions "
-            "recurse, and make a step of the work that is worth a record"
-        )
 
 
 class _Write(Protocol):
@@ -116,6 +105,7 @@ class RunRecorder:
     :param strict: whether a step that changes its arguments fails
     :param module: of the workflow's function
     :param off: the library is switched off: steps are plain calls
+    :ivar caller: the step of another run that called this one
     :ivar workflow_id: names the run and its log
     :ivar execution: 1, 2, ...: which of the run's executions this is
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
@@ -139,9 +129,11 @@ class RunRecorder:
         strict: bool = False,
         on_divergence: OnDivergence = "fail",
         module: str | None = None,
+        caller: Caller | None = None,
         off: bool = False,
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
+        self.caller = caller
         self.lock = threading.RLock()
         self.trace_id = new_trace_id()  # until the log or the SDK gives another
         # Not executed by this process: switched off, or a forked child's copy of its parent's run.
@@ -190,6 +182,11 @@ class RunRecorder:
     def detail_lost(self) -> bool:
         """Whether a handler was refused a part of a recorded failure."""
         return isinstance(self.replay.refusal, FailureDetailError)
+
+    def refuse(self, error: RefusalError) -> None:
+        """Let every later call raise a refusal, unless one was raised before."""
+        with self.lock:
+            self.replay.refusal = self.replay.refusal or error
 
     def caused_by(self, error: BaseException, scope_id: str | None) -> list[str]:
         """The steps of a scope whose exception left it with ``error``.
@@ -324,8 +321,8 @@ class RunRecorder:
             else:
                 if not matcher.fresh:
                     replay.check_new(scope, spec, digest, key, order, arguments=arguments)
-                if scope.step_id is not None:
-                    _check_depth(spec, scope.step_id)
+                if scope.step_id is not None or self.caller is not None:
+                    self._check_depth(spec, scope)
                 ordinal = matcher.next_number(spec.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
             attempt = AttemptRecorder(
@@ -342,6 +339,24 @@ class RunRecorder:
             )
             scope.enclose(attempt)
             return attempt
+
+    def _check_depth(self, spec: StepSpec, scope: Scope) -> None:
+        """Refuse a step that is nested too deep, while the stack has room to record its ends.
+
+        :raises StepNestingError: it is
+        """
+        if self.depth_of(scope) >= _MOST_NESTED:
+            outer = scope.step_id or self.workflow_id
+            raise StepNestingError(
+                f"step {spec.name!r} was called inside {_MOST_NESTED} steps, which is the limit: "
+                f"{outer[:60]}.../{spec.escaped}. If the recursion is intended, let plain "
+                "functions recurse, and make a step of the work that is worth a record"
+            )
+
+    def depth_of(self, scope: Scope) -> int:
+        """Number of steps around the calls of a scope, with those around the run itself."""
+        inside = 0 if scope.step_id is None else scope.step_id.count("/") + 1
+        return inside + (0 if self.caller is None else self.caller.depth)
 
     def begin(
         self, spec: StepSpec, digest: str | None, key: str | None, step_id: str | None
@@ -619,7 +634,7 @@ class RunRecorder:
 
     def _write_failed(self, error: BaseException) -> None:
         cause = self.replay.refusal or error
-        status = "interrupted" if self._terminated else status_of(cause, self.workflow_id)
+        status = "interrupted" if self._terminated else status_of(cause)
         event = self._end_event(status)
         event.error = failures.describe(cause)
         blamed = {step_id: None for one in (error, cause) for step_id in self.caused_by(one, None)}
@@ -636,9 +651,16 @@ class RunRecorder:
     def _advise(self, error: BaseException) -> None:
         if self._off:
             return
-        advice = how_to_resume(self.workflow_id, self._workflow)
-        command = "tapps-otel " if advice.is_command else ""
-        note = f"{RESUME_NOTE}{command}{advice.text}"
+        name = log_name(self.workflow_id)
+        if self.caller is None:
+            advice = how_to_resume(self.workflow_id, self._workflow)
+            command = "tapps-otel " if advice.is_command else ""
+            note = f"{RESUME_NOTE}{command}{advice.text}"
+        else:  # the resume of the run around it resumes it too
+            note = (
+                f"in run {self.workflow_id!r}, which step {self.caller.step_id!r} of run "
+                f"{self.caller.workflow_id!r} called: tapps-otel show {name}"
+            )
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
@@ -700,7 +722,7 @@ class RunRecorder:
         :param first: the span of execution 1, the parent of those of later executions
         :param links: the spans of the interrupted steps
         """
-        root = self.root
+        root, caller = self.root, self.caller
         if self._tracing is None:
             outer = current_scope.get()
             if first is None and outer is not None and not outer.run.detached:
@@ -710,12 +732,16 @@ class RunRecorder:
             if first is not None:
                 event.parent_span_id = first.span_id
                 note = {} if event.otel is UNSET else event.otel
-                event.otel = {"parent_is_remote": True, "links": note_of_links(links), **note}
+                noted = note_of_links(links, None if caller is None else caller.span)
+                event.otel = {"parent_is_remote": True, "links": noted, **note}
             root.span_id = event.span_id
         else:
             event.resource = self._tracing.resource or of_process()
+            parent = first
+            if caller is not None and not caller.is_current:  # spans are made only since then
+                parent = first or caller.span
             root.span = self._tracing.start(
-                event, start_ns=self._started_ns, parent=first, links=links
+                event, start_ns=self._started_ns, parent=parent, links=links
             )
             root.span_id, self.trace_id = root.span.span_id, root.span.trace_id
             self._enter_trace(event)

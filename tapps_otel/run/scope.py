@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from tapps_otel.errors import RefusalError
     from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
     from tapps_otel.run.matching import Matcher
@@ -66,6 +67,9 @@ class Recorder(Protocol):
     @property
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
+
+    def refuse(self, error: RefusalError) -> None:
+        """Let every later call raise a refusal, unless one was raised before."""
 
     @property
     def detail_lost(self) -> bool:

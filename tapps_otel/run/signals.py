@@ -1,40 +1,53 @@
-"""SIGTERM: a process that is asked to end records that in its log."""
+"""SIGTERM: a process that is asked to end records that in the logs of its runs."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["SigtermHandler"]
 
+# Those of all runs that are open. A dict can be listed while other threads change it; it must not
+# keep alive a run that its user dropped.
+_open: dict[ref[SigtermHandler], None] = {}
+
 
 class SigtermHandler:
     """Turns SIGTERM into ``SystemExit(143)`` in the main thread, until :meth:`restore`.
 
-    It does nothing in another thread, or where the program has a handler of its own.
+    Runs that are open at the same time share the handler of the first: a run that another one
+    calls, or two in one event loop. It does nothing where the program has a handler of its own, or
+    where no run was opened in the main thread.
 
     :param note: called first, because in an event loop the code only sees a cancellation
     """
 
     def __init__(self, note: Callable[[], None]) -> None:
-        self._installed = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        )
-        if self._installed:
-
-            def end(number: int, _: Any) -> NoReturn:
-                note()
-                raise SystemExit(128 + number)
-
-            signal.signal(signal.SIGTERM, end)
+        self.note = note
+        self._place = ref(self, lambda dead: _open.pop(dead, None) and None)
+        _open[self._place] = None
+        if _is_main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _end)
 
     def restore(self) -> None:
-        """Let SIGTERM end the process again."""
-        if self._installed and threading.current_thread() is threading.main_thread():
+        """Let SIGTERM end the process again, unless another run is open."""
+        _open.pop(self._place, None)
+        if not _open and _is_main_thread() and signal.getsignal(signal.SIGTERM) is _end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._installed = False
+
+
+def _end(number: int, _: Any) -> None:
+    for place in list(_open):
+        handler = place()
+        if handler is not None:
+            handler.note()
+    raise SystemExit(128 + number)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

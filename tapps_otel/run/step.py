@@ -18,6 +18,8 @@ from typing import (
     overload,
 )
 
+from msgspec import UNSET, UnsetType
+
 from tapps_otel import clock
 from tapps_otel.errors import StepInputError, StepTimeoutError
 from tapps_otel.run.argument_changes import watch
@@ -58,6 +60,9 @@ class Step(PickledByName, Generic[P, R]):
     """A function whose calls inside a workflow are steps; made by :func:`step`.
 
     Outside a workflow its calls are plain calls.
+
+    :param body: what a call runs; by default ``fn``, which in any case tells what the step is
+    :param attributes: of its start events and spans
     """
 
     def __init__(
@@ -70,9 +75,12 @@ class Step(PickledByName, Generic[P, R]):
         ignore: tuple[str, ...] = (),
         policy: Policy = Policy(),  # noqa: B008 - frozen
         key: str | None = None,
+        body: Callable[..., R] | None = None,
+        attributes: dict[str, Any] | UnsetType = UNSET,
     ) -> None:
         check_callable(fn, "@step")
         self._fn, self._ignore, self._key = fn, ignore, key
+        self._body: Callable[..., R] = fn if body is None else body
         self._async, self._prepared = is_async(fn), False
         # What it is called by its user is what it is; a function is one of a module.
         self._given_name, self._home = name, "" if name else module_stem(fn)
@@ -90,6 +98,7 @@ class Step(PickledByName, Generic[P, R]):
             action=action,
             policy=policy,
             signature=signature,
+            attributes=attributes,
         )
         functools.update_wrapper(self, fn)
         if self._async:
@@ -116,6 +125,8 @@ class Step(PickledByName, Generic[P, R]):
             ignore=self._ignore,
             policy=changed,
             key=self._key if key is None else key,
+            body=self._body,
+            attributes=self._spec.attributes,
         )
 
     def _remake(self, original: Step[P, R]) -> Callable[[], Step[P, R]]:
@@ -140,7 +151,7 @@ class Step(PickledByName, Generic[P, R]):
         scope = current_scope.get()
         if scope is None or (scope.run.detached and scope.run.is_detached()):
             warn_of_call(self._spec.name, scope)
-            return _plain(self._fn, args, kwargs)
+            return _plain(self._body, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
     def call_in(self, run: RunRecorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -149,7 +160,7 @@ class Step(PickledByName, Generic[P, R]):
         if self._async:
             return self._call_async(args, kwargs, scope)
         if run.is_detached():
-            return _plain(self._fn, args, kwargs)
+            return _plain(self._body, args, kwargs)
         return self._call_sync(scope, args, kwargs)
 
     def _enter(
@@ -202,7 +213,7 @@ class Step(PickledByName, Generic[P, R]):
         entered = self._enter(scope, args, kwargs)
         result: R
         if not isinstance(entered, AttemptRecorder):
-            result = _plain(self._fn, args, kwargs) if entered is None else entered.result
+            result = _plain(self._body, args, kwargs) if entered is None else entered.result
             return result
         attempt, failures = entered, 0
         while True:
@@ -212,7 +223,7 @@ class Step(PickledByName, Generic[P, R]):
             token, attached = current_scope.set(attempt), None if span is None else span.attach()
             try:
                 try:
-                    result = self._fn(*args, **kwargs)
+                    result = self._body(*args, **kwargs)
                 finally:
                     if span is not None:
                         span.detach(attached)
@@ -242,11 +253,11 @@ class Step(PickledByName, Generic[P, R]):
         scope = scope or current_scope.get()
         if scope is None or scope.run.is_detached():
             warn_of_call(self._spec.name, scope)
-            return await _plain_async(self._fn, args, kwargs)
+            return await _plain_async(self._body, args, kwargs)
         entered = self._enter(scope, args, kwargs)
         if not isinstance(entered, AttemptRecorder):
             if entered is None:
-                return await _plain_async(self._fn, args, kwargs)
+                return await _plain_async(self._body, args, kwargs)
             return entered.result
         attempt, failures = entered, 0
         while True:
@@ -275,7 +286,7 @@ class Step(PickledByName, Generic[P, R]):
             attempt = attempt.again()
 
     async def _await_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        fn = cast("Callable[..., Awaitable[Any]]", self._fn)
+        fn = cast("Callable[..., Awaitable[Any]]", self._body)
         limit = self._spec.policy.timeout
         if limit is None:
             return await fn(*args, **kwargs)

@@ -6,7 +6,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
@@ -38,6 +38,7 @@ class StepSpec:
     :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
     :ivar inputs_json: makes JSON of a call's arguments; ``None`` if they have no such form
     :ivar read_result: makes the function's result from stored JSON; raises the same error
+    :ivar attributes: of the events that start it, and of its spans
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class StepSpec:
         policy: Policy = Policy(),  # noqa: B008 - frozen
         signature: Signature | None = None,
         definition: str | None = None,
+        attributes: dict[str, Any] | UnsetType = UNSET,
     ) -> None:
         check_text(name, "the name of a step")
         for value, what in ((agent, "agent"), (action, "action")):
@@ -56,7 +58,7 @@ class StepSpec:
                 check_text(value, f"{what} of step {name!r}")
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
-        self.definition = definition
+        self.definition, self.attributes = definition, attributes
         self.write_result: Callable[[object], bytes] = (
             partial(_write_untyped, name) if signature is None else signature.result_json
         )

@@ -44,7 +44,7 @@ S = TypeVar("S")
 class Workflow(PickledByName, Generic[P, R]):
     """A function whose calls are runs; made by :func:`workflow`.
 
-    Called inside a run, it is a step of that run.
+    Called inside a run it is a step of that run; with an id, it is a run of its own as well.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class Workflow(PickledByName, Generic[P, R]):
         """A copy of the workflow with an id for its run, or with another folder for its log.
 
         A run of that id that does not exist starts; one that was interrupted or failed is resumed;
-        one that has completed returns its stored result.
+        one that has completed returns its stored result. So it is inside another run, too: a child
+        run, which is a step of the run that calls it, and has its log beside that one's.
         """
         return Workflow(
             self._fn,
@@ -108,6 +109,7 @@ class Workflow(PickledByName, Generic[P, R]):
         :raises RunBusyError: another process executes this run
         :raises RunConflictError: the id belongs to another workflow, or to other inputs
         :raises RunPausedError: the run waits for an answer
+        :raises RunRecursionError: the run is called inside itself
         :raises WorkflowInputError: the inputs cannot be stored
         :raises RefusalError: to continue might do something twice
         :raises LogDamagedError: the run's log was changed
@@ -124,13 +126,33 @@ class Workflow(PickledByName, Generic[P, R]):
         :raises RunConflictError: it is a run of another workflow
         :raises WorkflowInputError: an input is not in the log and has no default
         """
+        if _is_inside_a_run():
+            body = functools.partial(self._run_stored, workflow_id)
+            return self._child_run(workflow_id, body)()
+        with self._look_up(workflow_id) as found:
+            return self.resume_found(found)
+
+    def _look_up(self, workflow_id: str) -> StoredRun:
         from tapps_otel.run.lookup import look_up  # heavy: not before the first run
 
-        with look_up(workflow_id, self._log_dir) as found:
-            return self.resume_found(found)
+        return look_up(workflow_id, self._folder())
 
     def resume_found(self, found: StoredRun) -> R:
         """Resume a run that was looked up.
+
+        :raises RunConflictError: it is a run of another workflow
+        """
+        named, call = self._stored_call(found)
+        return cast("R", named._call(*call))  # noqa: SLF001 - another self
+
+    def _run_stored(self, workflow_id: str) -> Any:
+        """Resume a run as a child run; its log is looked at by the step that calls it."""
+        with self._look_up(workflow_id) as found:
+            named, call = self._stored_call(found)
+            return named._run(*call)  # noqa: SLF001 - another self
+
+    def _stored_call(self, found: StoredRun) -> tuple[Workflow[P, R], _Call]:
+        """The call that a run began with, and the workflow under the run's id.
 
         :raises RunConflictError: it is a run of another workflow
         """
@@ -141,8 +163,7 @@ class Workflow(PickledByName, Generic[P, R]):
         inputs = inputs_of(found.history, found.blobs)
         args, kwargs = self.signature.call_with(inputs)
         named = self.options(workflow_id=found.name, log_dir=found.store.folder)
-        stored = _StoredCall(inputs, found)
-        return cast("R", named._call(args, kwargs, stored))  # noqa: SLF001 - another self
+        return named, (args, kwargs, _StoredCall(inputs, found))
 
     def _call(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None = None
@@ -151,7 +172,7 @@ class Workflow(PickledByName, Generic[P, R]):
         if self._async:
             return self._call_async(args, kwargs, stored)
         if _is_inside_a_run():
-            return self._as_step(*args, **kwargs)
+            return self._step_here(stored)(*args, **kwargs)
         if not _is_enabled():
             return self._fn(*args, **kwargs)
         return self._run_sync(args, kwargs, stored)
@@ -160,14 +181,42 @@ class Workflow(PickledByName, Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
     ) -> Any:
         if _is_inside_a_run():
-            return await cast("Awaitable[Any]", self._as_step(*args, **kwargs))
+            return await cast("Awaitable[Any]", self._step_here(stored)(*args, **kwargs))
         if not _is_enabled():
             return await cast("Awaitable[Any]", self._fn(*args, **kwargs))
         return await self._run_async(args, kwargs, stored)
 
+    def _step_here(self, stored: _StoredCall | None) -> Callable[..., R]:
+        """The step that it is in the current run."""
+        if self._workflow_id is None:
+            return self._as_step
+        return self._child_run(
+            self._workflow_id, lambda *args, **kwargs: self._run(args, kwargs, stored)
+        )
+
     @functools.cached_property
     def _as_step(self) -> Step[P, R]:
         return Step(self._fn, name=self.name, ignore=self._ignore)
+
+    def _child_run(self, workflow_id: str, body: Callable[..., R]) -> Step[..., R]:
+        from tapps_otel.run.child_run import child_run  # not before the first run in another one
+
+        return child_run(
+            self._fn,
+            body,
+            name=self.name,
+            ignore=self._ignore,
+            workflow_id=workflow_id,
+            log_dir=self._log_dir,
+        )
+
+    def _folder(self) -> Path | str | None:
+        """The folder of its runs' logs; ``None``: that of the settings."""
+        if self._log_dir is not None or current_scope.get() is None:
+            return self._log_dir
+        from tapps_otel.run.child_run import log_dir_here
+
+        return log_dir_here()
 
     def _open(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
@@ -179,7 +228,7 @@ class Workflow(PickledByName, Generic[P, R]):
             self.name,
             workflow_id=self._workflow_id,
             inputs=self.signature.inputs_json(args, kwargs) if stored is None else stored.inputs,
-            log_dir=self._log_dir,
+            log_dir=self._folder(),
             about=origin_of(self, self._names(), self._is_called_by),
             module=self._fn.__module__,
             on_divergence=self.on_divergence,
@@ -199,6 +248,12 @@ class Workflow(PickledByName, Generic[P, R]):
         """Whether an object is this workflow, or a decorator above it."""
         inner = _workflow_in(found)
         return inner is not None and inner.name == self.name
+
+    def _run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
+    ) -> Any:
+        """Execute the run; a coroutine, if the function is one."""
+        return (self._run_async if self._async else self._run_sync)(args, kwargs, stored)
 
     def _run_sync(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
@@ -265,6 +320,9 @@ class _StoredCall(NamedTuple):
 
     inputs: bytes
     found: StoredRun
+
+
+_Call = tuple[tuple[Any, ...], dict[str, Any], _StoredCall]
 
 
 def _is_enabled() -> bool:

@@ -106,6 +106,7 @@ def start_attributes(event: Event, workflow: str | None, aliases: Aliases = ()) 
         _add_step(attributes, event)
     elif event.workflow is not UNSET:
         _add_code(attributes, str(event.workflow.get("path", "")))
+        _add_parent(attributes, event.workflow.get("parent"))
     if event.attributes is not UNSET:
         _add_others(attributes, event.attributes)
     if aliases:  # last: attributes of the user win over them
@@ -126,6 +127,13 @@ def _add_code(attributes: Attributes, path: str) -> None:
         attributes[ATTR.FUNCTION] = text(function)
     else:
         attributes[ATTR.FUNCTION] = text(f"{place}.{function}")
+
+
+def _add_parent(attributes: Attributes, parent: object) -> None:
+    """Add which step of which run called this one."""
+    if isinstance(parent, dict):
+        _add(attributes, ATTR.PARENT_WORKFLOW_ID, parent.get("workflow_id"))
+        _add(attributes, ATTR.PARENT_STEP_ID, parent.get("step_id"))
 
 
 def _add_step(attributes: Attributes, event: Event) -> None:

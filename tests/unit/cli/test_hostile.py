@@ -18,7 +18,11 @@ EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\ud800\r\n<b>[link=x]\x00"
 EVERYWHERE: list[dict[str, Any]] = [
     {
         "event_type": "workflow_start",
-        "workflow": {"name": EVIL, "path": EVIL},
+        "workflow": {
+            "name": EVIL,
+            "path": EVIL,
+            "parent": {"workflow_id": EVIL, "step_id": EVIL, "log_dir": EVIL},
+        },
         "process": {"pid": EVIL, "host": EVIL},
         "inputs": {EVIL: EVIL},
         "trace_id": EVIL,
@@ -36,7 +40,12 @@ EVERYWHERE: list[dict[str, Any]] = [
     },
     {"event_type": "step_finish", "step_id": EVIL, "result": EVIL, "artifacts": [{"path": EVIL}]},
     {"event_type": "step_finish", "step_id": "kept", "result_omitted": EVIL},
-    {"event_type": "step_start", "step_id": f"open{EVIL}", "step": EVIL},
+    {
+        "event_type": "step_start",
+        "step_id": f"open{EVIL}",
+        "step": EVIL,
+        "attributes": {"tapps.child.workflow_id": EVIL, "tapps.child.log_dir": EVIL},
+    },
     {"event_type": "annotation", "name": EVIL, "step_id": EVIL, "attributes": {EVIL: [EVIL]}},
     {"event_type": EVIL},
     {"event_type": "workflow_end", "status": EVIL, "error": {"type": EVIL, "message": EVIL}},

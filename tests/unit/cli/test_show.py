@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,51 @@ def test_a_damaged_log_is_shown_up_to_the_damage(cli: Cli) -> None:
     assert "next" not in done.out
     assert "damaged at byte " in done.err
     assert "damaged at byte " in json.loads(cli("show", "one", "--json").out)["log"]["problem"]
+
+
+CALLING = """
+from tapps_otel import step, workflow
+
+@step
+def work(number: int) -> int:
+    return number
+
+@workflow
+def inner(number: int) -> int:
+    return work(number)
+
+@workflow
+def outer(count: int) -> int:
+    return sum(inner.options(workflow_id=f"i{number}")(number) for number in range(count))
+"""
+
+
+def test_a_run_leads_to_its_child_runs_and_they_lead_back(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "flow_calling.py").write_text(CALLING)
+    cli("run", "flow_calling.py:outer", "-i", "[5]", "--id", "o", "--log-dir", "here")
+    around = cli("show", "o", "--log-dir", "here").out
+
+    assert "  ✓ inner#2  " in around
+    assert "  run i1\n" in around
+    command = next(line for line in around.splitlines() if line.startswith("child")).split()[1:]
+    assert command == ["tapps-otel", "show", "i0", "--log-dir", "here"]
+    assert "and 2 more child runs\n" in around
+    inside = cli(*command[1:]).out
+    assert "called by step inner of run o\n" in inside
+    assert "parent    tapps-otel show o --log-dir here\n" in inside
+    shown = json.loads(cli(*command[1:], "--json").out)
+    assert shown["parent"]["workflow_id"] == "o"
+
+
+def test_a_child_run_in_another_folder_is_shown_by_the_command_that_names_it(
+    cli: Cli, tmp_path: Path
+) -> None:
+    here = CALLING.replace('f"i{number}")', 'f"i{number}", log_dir="far away")')
+    (tmp_path / "flow_far.py").write_text(here)
+    cli("run", "flow_far.py:outer", "-i", "[1]", "--id", "o", "--log-dir", "here")
+    far = f"'{tmp_path / 'far away'}'"
+
+    around = cli("show", "o", "--log-dir", "here").out
+    assert f"child     tapps-otel show i0 --log-dir {far}\n" in around
+    inside = cli("show", "i0", "--log-dir", "far away").out
+    assert f"parent    tapps-otel show o --log-dir {tmp_path / 'here'}\n" in inside

@@ -96,6 +96,41 @@ def test_long_values_are_cut_only_for_a_terminal() -> None:
     assert wide[3].endswith('x"}')
 
 
+def test_a_run_names_the_step_that_called_it_and_the_runs_that_it_calls() -> None:
+    workflow = {"name": "order", "parent": {"workflow_id": "day", "step_id": "shop/order#2"}}
+    log = Log().begin(workflow=workflow)
+    for name, attributes in (
+        ("pay", {"tapps.child.workflow_id": "pay-1"}),
+        ("send", {"tapps.child.workflow_id": "send-1", "tapps.child.log_dir": "/far"}),
+        ("pay#2", {"tapps.child.workflow_id": "pay-1"}),
+    ):
+        log.start(name, attributes=attributes)
+        if name != "send":
+            log.finish(name)
+    history = log.history
+
+    assert "called by step shop/order#2 of run day" in [one.text for one in report.header(history)]
+    assert steps(history).splitlines()[0] == "  ✓ pay    02:13:22.000  1.50 s  run pay-1"
+    assert [one.workflow_id for one in report.child_runs(history)] == ["send-1", "pay-1"]
+    shown = report.as_json(history)
+    assert shown["parent"] == {"workflow_id": "day", "step_id": "shop/order#2", "log_dir": None}
+    assert [one["child"] for one in shown["steps"]] == [
+        {"workflow_id": "pay-1", "log_dir": None},
+        {"workflow_id": "send-1", "log_dir": "/far"},
+        {"workflow_id": "pay-1", "log_dir": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    "parent", [None, "x", {}, {"workflow_id": 1, "step_id": "s"}, {"workflow_id": "r"}]
+)
+def test_a_parent_that_is_none_is_not_shown(parent: object) -> None:
+    history = Log().begin(workflow={"name": "order", "parent": parent}).history
+
+    assert history.parent is None
+    assert report.as_json(history)["parent"] is None
+
+
 def test_nested_steps_are_under_their_parent() -> None:
     log = Log().begin().start("outer", agent="boss").start("outer/inner").finish("outer/inner")
     log.start("other").finish("outer").add("step_skip", step_id="other", reason="no need")
