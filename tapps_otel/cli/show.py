@@ -126,7 +126,7 @@ def _related(history: RunHistory, log_dir: Path | None) -> Iterator[Line]:
         runs.insert(0, ("parent", history.parent.workflow_id, history.parent.log_dir))
     for label, workflow_id, folder in runs:
         where = log_dir if folder is None else Path(folder)
-        yield labelled(label, plain(command(f"show {shlex.quote(workflow_id)}", where)))
+        yield labelled(label, advice_text(Advice(f"show {shlex.quote(workflow_id)}"), where))
     if len(children) > _CHILDREN:
         yield labelled("", f"and {counted(len(children) - _CHILDREN, 'more child run')}")
 

@@ -105,7 +105,7 @@ class WorkflowEvent(BaseModel):
     resource: dict[str, Any] | None = None
     """OpenTelemetry resource."""
     workflow: dict[str, Any] | None = None
-    """The workflow: its name, where its code is, and the step that called it, if one did."""
+    """The workflow: name, definition, where its code is, and the step that called it, if any."""
     process: dict[str, Any] | None = None
     """Process of the execution: pid, host, boot id, durability, versions."""
     late: bool | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import clock, settings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_name", "open_run"]
 
+_log = logging.getLogger("tapps_otel")
+
 
 def open_run(
     name: str,
@@ -59,7 +62,7 @@ def open_run(
     :raises LogDamagedError: its log was changed; nothing was written
     :raises LogWriteError: the log cannot be opened
     """
-    config = settings.current()
+    config, about = settings.current(), about or {}
     store, match = store_of(log_dir), match or _are_equal
     if not config.enabled:
         run_id = workflow_id or name
@@ -70,12 +73,16 @@ def open_run(
     if workflow_id is None:
         workflow_id = new_workflow_id(name, clock.timestamp(clock.time_ns()))
     elif _has_completed(store, workflow_id, found):
-        return _open_completed(store, name, workflow_id, inputs, match)
+        return _open_completed(
+            store, workflow_id, name=name, inputs=inputs, about=about, match=match
+        )
     with lease_log(store, workflow_id, name, config) as leased:
         history = leased.history
         if history.status == "completed":  # it ended after it was looked up
             leased.release()
-            return _open_completed(store, name, workflow_id, inputs, match)
+            return _open_completed(
+                store, workflow_id, name=name, inputs=inputs, about=about, match=match
+            )
         if history.executions:
             _check_same(history, name, inputs, leased.blobs, match)
         run = RunRecorder(
@@ -94,7 +101,7 @@ def open_run(
             module=module,
             caller=caller,
         )
-        begin_execution(run, leased, about or {}, inputs)
+        begin_execution(run, leased, about, inputs)
     return run
 
 
@@ -109,12 +116,19 @@ def _has_completed(store: Store, workflow_id: str, found: StoredRun | None) -> b
 
 
 def _open_completed(
-    store: Store, name: str, workflow_id: str, inputs: bytes, match: _Match
+    store: Store,
+    workflow_id: str,
+    *,
+    name: str,
+    inputs: bytes,
+    about: Mapping[str, Any],
+    match: _Match,
 ) -> RunRecorder:
     """A run that is ``done``: its log gives its results, and no lease is taken."""
     fold = fold_log(store, workflow_id)
     blobs = blobs_of(store, workflow_id)
     _check_same(fold.history, name, inputs, blobs, match)
+    _warn_of_other_code(fold.history, about.get("definition"))
     return RunRecorder(workflow_id, name, fold=fold, blobs=blobs)
 
 
@@ -142,6 +156,21 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
         raise RunConflictError(msg)
     if history.status == "paused":
         raise RunPausedError(history.workflow_id, None)
+
+
+def _warn_of_other_code(history: RunHistory, definition: object) -> None:
+    """Log a warning if a run completed with other code than that which is called.
+
+    :param definition: digest of the workflow's function, ``None`` if it is not known
+    """
+    then = history.workflow.get("definition")
+    if None not in {then, definition} and then != definition:
+        _log.warning(
+            "run %r completed before the code of workflow %r was changed: its stored result is "
+            "returned, and the new code does not run. To run it, choose another id",
+            history.workflow_id,
+            history.name,
+        )
 
 
 def check_name(history: RunHistory, name: str) -> None:

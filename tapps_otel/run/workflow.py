@@ -19,7 +19,14 @@ from typing import (
 
 from tapps_otel.errors import RunConflictError, StepResultError
 from tapps_otel.run.import_path import load_object, origin_of
-from tapps_otel.run.introspection import check_callable, is_async, mark_async, name_of, signature_of
+from tapps_otel.run.introspection import (
+    check_callable,
+    definition_of,
+    is_async,
+    mark_async,
+    name_of,
+    signature_of,
+)
 from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
@@ -224,12 +231,14 @@ class Workflow(PickledByName, Generic[P, R]):
         from tapps_otel.run.opening import open_run  # heavy: not before the first run
 
         self.signature.check_result()
+        definition = definition_of(self._fn)
+        known = {} if definition is None else {"definition": definition}
         return open_run(
             self.name,
             workflow_id=self._workflow_id,
             inputs=self.signature.inputs_json(args, kwargs) if stored is None else stored.inputs,
             log_dir=self._folder(),
-            about=origin_of(self, self._names(), self._is_called_by),
+            about=origin_of(self, self._names(), self._is_called_by) | known,
             module=self._fn.__module__,
             on_divergence=self.on_divergence,
             found=None if stored is None else stored.found,
