@@ -9,11 +9,12 @@ from tapps_otel.cli.codes import Code
 from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
 from tapps_otel.cli.terminal import err, say_error
-from tapps_otel.errors import RunConflictError
+from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
+    from tapps_otel.log.store import RunSummary, Store
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.workflow import Workflow
@@ -43,7 +44,7 @@ def resume(
         if last is None:
             say_error(f"no runs in {store.folder}: start one with `tapps-otel run`")
             return Code.NOT_FOUND
-        workflow_id = last.workflow_id
+        workflow_id = _around(store, last).workflow_id
     with StoredRun(store, store.name_of(workflow_id)) as found:
         if found.history.foreign:
             _refuse_target(found, target)
@@ -60,6 +61,21 @@ def resume(
             log_dir=log_dir,
             quiet=quiet,
         )
+
+
+def _around(store: Store, run: RunSummary) -> RunSummary:
+    """The run to resume for one that was called by a step: that step's, unless it has completed."""
+    seen = {run.workflow_id}
+    while run.parent is not None and run.parent not in seen:
+        seen.add(run.parent)
+        try:
+            parent = store.summary(run.parent)
+        except (RunNotFoundError, InvalidIdError):  # in another folder, deleted, made up
+            break
+        if parent.status == "completed":
+            break
+        run = parent
+    return run
 
 
 def _load(found: StoredRun, target: str | None) -> Workflow[..., Any] | None:

@@ -46,6 +46,7 @@ class RunSummary(Struct, frozen=True):
     :ivar size: size of the log in bytes
     :ivar execution: number of the last execution, 0 if there is none
     :ivar problem: what is wrong with a damaged log
+    :ivar parent: the run whose step called it first: its resume resumes this one
     """
 
     workflow_id: str
@@ -59,6 +60,7 @@ class RunSummary(Struct, frozen=True):
     size: int
     execution: int
     problem: str | None = None
+    parent: str | None = None
 
 
 class Store:
@@ -248,7 +250,7 @@ class Store:
         last = tail.events[-1] if tail.events else None
         return RunSummary(
             workflow_id=workflow_id,
-            workflow=_workflow_name(start),
+            workflow=_text(_of_workflow(start, "name")),
             status=self._status(ending, workflow_id),
             started_ns=_time_ns(start),
             last_ns=_time_ns(last),
@@ -257,6 +259,7 @@ class Store:
             seq=tail.checker.seq,
             size=size,
             execution=last.execution if last else 0,
+            parent=_parent(start),
         )
 
     def _status(self, ending: Event | None, workflow_id: str) -> str:
@@ -333,11 +336,13 @@ def _decides(event: Event) -> bool:
     )
 
 
-def _workflow_name(start: Event | None) -> str | None:
-    if start is None or start.workflow is UNSET:
-        return None
-    name = start.workflow.get("name")
-    return name if isinstance(name, str) else None
+def _of_workflow(start: Event | None, field: str) -> object:
+    return None if start is None or start.workflow is UNSET else start.workflow.get(field)
+
+
+def _parent(start: Event | None) -> str | None:
+    parent = _of_workflow(start, "parent")
+    return _text(parent.get("workflow_id")) if isinstance(parent, dict) else None
 
 
 def _time_ns(event: Event | None) -> int | None:

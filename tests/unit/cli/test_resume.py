@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands import LOGS, Cli, child, environment
+from tapps_otel import list_runs
 
 SCRIPT = """
 import os
@@ -150,3 +152,42 @@ def test_a_run_of_a_script_is_resumed_down_the_same_branch() -> None:
     resumed = child("resume", "r")
     assert resumed.code == 0, resumed.err
     assert "refused: no" in resumed.out
+
+
+CALLING = """
+import os, signal
+from pathlib import Path
+from tapps_otel import step, workflow
+
+@step
+def work() -> int:
+    if not Path("again").exists():
+        Path("again").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+@workflow
+def inner() -> int:
+    return work()
+
+@workflow
+def outer() -> int:
+    return 1 + inner.options(workflow_id="i")()
+"""
+
+
+def test_the_last_run_is_resumed_by_the_run_that_called_it(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "flow_calling.py").write_text(CALLING)
+    assert child("run", "flow_calling.py:outer", "--id", "o", "-q").code == -signal.SIGKILL
+    assert [(run.workflow_id, run.parent) for run in list_runs()] == [("i", "o"), ("o", None)]
+
+    assert cli("resume", "--last", "-q").out == "2\n"
+    assert {run.status for run in list_runs()} == {"completed"}
+
+
+def test_a_last_run_whose_caller_is_not_here_is_resumed_itself(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "flow_calling.py").write_text(CALLING)
+    child("run", "flow_calling.py:outer", "--id", "o", "-q")
+    (LOGS / "o.jsonl").unlink()
+
+    assert cli("resume", "--last", "-q").out == "1\n"
