@@ -365,6 +365,15 @@ def write(toy: Path, module: str, source: str) -> None:
         ("otel/replay", "from tapps_otel.otel import capture", "not allowed to import"),
         ("otel/stray", "", "not listed as layers"),
         ("otel/seam", "from opentelemetry import trace", "not allowed to import opentelemetry"),
+        ("run/policy", "from tapps_otel.run import step", "not allowed to import"),
+        ("run/stray", "", "not listed as layers"),
+        ("run/codecs/native", "from tapps_otel.run.codecs import union", "not allowed to import"),
+        ("instrumentation/spec", "from tapps_otel.instrumentation import registry", "not allowed"),
+        (
+            "instrumentation/tapps_agents/states",
+            "from tapps_otel.instrumentation.tapps_agents import hooks",
+            "not allowed to import",
+        ),
     ],
 )
 def test_a_broken_contract_is_seen(toy: Path, module: str, statement: str, said: str) -> None:
