@@ -30,6 +30,11 @@ hypothesis.settings.load_profile(
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: many tests wait for a process or a disk most of their time."""
+    return len(os.sched_getaffinity(0)) + 1 if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker run all tests of the collector and Jaeger, which take seconds to start."""
     for item in items:
