@@ -13,6 +13,7 @@ from enum import Enum
 from functools import cached_property
 from hashlib import sha256
 from json import encoder as json_encoder
+from pathlib import PurePath
 from typing import Any, Final
 
 from tapps_otel.run.codecs.codec import CLASS, VALUE
@@ -138,6 +139,8 @@ def _form_of(value: object) -> object:
         found = form(kind, value)
         if found is not None:
             return found
+    if isinstance(value, PurePath):
+        return str(value)
     try:
         return adapter(Any).dump_python(value, mode="json")
     except Exception as error:
