@@ -15,7 +15,6 @@ import json
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from tapps_otel import clock
 from tapps_otel.audit.span_stores import SpanStore
 from tapps_otel.errors import SpansError
 from tapps_otel.masking import public_url
@@ -91,13 +90,14 @@ class JaegerStore(SpanStore):
         """Return the response for a trace; empty if Jaeger does not have it."""
         import requests
 
+        from tapps_otel.otel.transport.timed_http import TimedSession
+
+        url = f"{self._url}/api/v3/traces/{trace_id}?rawTraces=true"
         try:
-            with requests.get(
-                f"{self._url}/api/v3/traces/{trace_id}?rawTraces=true",
-                timeout=_READ_TIMEOUT,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
+            with (
+                TimedSession() as session,
+                session.fetch("GET", url, seconds=_TOTAL_TIMEOUT, idle=_READ_TIMEOUT) as response,
+            ):
                 return self._check(response, self._read(response))
         except requests.Timeout:
             raise self._error("it does not answer in time") from None
@@ -105,14 +105,11 @@ class JaegerStore(SpanStore):
             raise self._error(plain_reason(error)) from None
 
     def _read(self, response: Any) -> bytes:
-        deadline = clock.monotonic_ns() + int(_TOTAL_TIMEOUT * 1e9)
         taken = bytearray()
         for block in response.iter_content(_BLOCK):
             taken += block
             if len(taken) > _MOST_BYTES:
                 raise self._error(f"its response has more than {_MOST_BYTES >> 20} MiB")
-            if clock.monotonic_ns() > deadline:
-                raise self._error(f"its response takes more than {_TOTAL_TIMEOUT:.0f} s")
         return bytes(taken)
 
     def _check(self, response: Any, body: bytes) -> bytes:

@@ -11,6 +11,7 @@ retried, how long to wait, and that spans which were rejected are not sent again
 from __future__ import annotations
 
 import gzip
+import math
 import random
 import re
 import threading
@@ -54,7 +55,7 @@ class _RetryableError(Exception):
     :ivar after: how long the collector asks to wait, seconds
     """
 
-    def __init__(self, text: str, after: float | None = None) -> None:
+    def __init__(self, text: str, after: float = 0.0) -> None:
         super().__init__(text)
         self.after = after
 
@@ -107,7 +108,8 @@ class Client(ABC):
                 return self._send_once(request, max(left, 0.05))
             except _RetryableError as error:
                 jitter = random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-                pause = wait * jitter if error.after is None else error.after
+                # Never less than without a request to wait: it may be for 0 s, again and again.
+                pause = max(wait * jitter, error.after)
                 left = (deadline - clock.monotonic_ns()) / 1e9
                 if pause > left or self._given_up.wait(pause):
                     raise
@@ -142,10 +144,10 @@ class _Http(Client):
     """OTLP/HTTP with protobuf bodies."""
 
     def __init__(self, destination: Destination) -> None:
-        import requests
+        from tapps_otel.otel.transport.timed_http import TimedSession
 
         super().__init__(destination)
-        self._session = session = requests.Session()
+        self._session = session = TimedSession()
         for file in (destination.certificate, destination.client_key):
             _content(file)  # raises an error that names the file
         if destination.certificate:
@@ -164,12 +166,11 @@ class _Http(Client):
         import requests
 
         try:
-            response = self._session.post(
+            response = self._session.fetch(
+                "POST",
                 self.destination.endpoint,
                 data=_compressed(request, self.destination.compression),
-                timeout=seconds,
-                stream=True,
-                allow_redirects=False,
+                seconds=seconds,
             )
             with response:
                 body = next(response.iter_content(_BODY), b"")
@@ -224,9 +225,9 @@ def _compressed(request: bytes, how: str) -> bytes:
 
 def plain_reason(error: Exception) -> str:
     """Return the innermost reason of a chain of wrapped errors, as a sentence."""
-    import requests
+    from tapps_otel.otel.transport.timed_http import is_late
 
-    if isinstance(error, requests.Timeout):
+    if is_late(error):
         return "it does not answer in time"
     if isinstance(error, ValueError):  # of requests: its text has the whole address
         return "this is not a valid address: give one as http://collector:4318"
@@ -256,11 +257,13 @@ def _text_of(body: bytes, headers: Any) -> str:
     return f": {text[:_TEXT]}" if text and not kind.startswith("text/html") else ""
 
 
-def _seconds_in(text: str | None) -> float | None:
+def _seconds_in(text: str | None) -> float:
+    """Read a ``Retry-After``; 0 if it has no number of seconds (it may have a date)."""
     try:
-        return max(0.0, float(text or ""))
+        seconds = float(text or 0)
     except ValueError:
-        return None
+        return 0.0
+    return 0.0 if math.isnan(seconds) else seconds
 
 
 class _Grpc(Client):
@@ -320,7 +323,7 @@ class _Grpc(Client):
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DATA_LOSS,
         }:
-            return _RetryableError(text, _requested_wait(error))
+            return _RetryableError(text, _requested_wait(error) or 0.0)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return _RetryableError("it does not answer in time")
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -19,16 +19,19 @@ __all__ = ["STACK_URL", "has_trace", "problem", "trace_url", "url_of"]
 STACK_URL: Final = "http://localhost:16686"
 """The Jaeger that ``docker compose up`` or ``collector/stack.sh up`` starts."""
 
-_WAIT: Final = 1.0  # seconds for an answer
+_WAIT: Final = 1.0  # seconds for a whole answer
+_CONNECT: Final = 0.05  # seconds for this machine to accept a connection, at each of two addresses
+_PROBE: Final = 0.2  # seconds for an answer from this machine to who asked for none
 _FIRST_BYTES: Final = 64  # of an answer: enough to tell Jaeger's JSON from a web page
 
 
 def url_of(settings: Settings) -> str | None:
-    """Return the Jaeger of the settings; else the stack's, if it answers."""
+    """Return the Jaeger of the settings; else the stack's, if it answers within 0.3 s."""
     if settings.jaeger_url is not None:
         return settings.jaeger_url.rstrip("/")
     # A connection is tried first: where nothing listens, nothing heavy is imported.
-    return STACK_URL if _listens(STACK_URL) and problem(STACK_URL) is None else None
+    found = _listens(STACK_URL) and problem(STACK_URL, _PROBE) is None
+    return STACK_URL if found else None
 
 
 def trace_url(url: str, trace_id: str | None) -> str | None:
@@ -38,38 +41,40 @@ def trace_url(url: str, trace_id: str | None) -> str | None:
     return f"{url}/trace/{trace_id}"
 
 
-def problem(url: str) -> str | None:
+def problem(url: str, seconds: float = _WAIT) -> str | None:
     """Return why traces cannot be seen there; ``None``: a Jaeger answers."""
-    code, text = _ask(url, "/api/services")
+    code, text = _ask(url, "/api/services", seconds)
     return None if code == 200 else text
 
 
 def has_trace(url: str, trace_id: str) -> bool:
     """Whether that Jaeger has this trace; ``False`` also without an answer."""
-    return _ask(url, f"/api/traces/{trace_id}")[0] == 200
+    return _ask(url, f"/api/traces/{trace_id}", _WAIT)[0] == 200
 
 
 def _listens(url: str) -> bool:
     parts = urlsplit(url)
     try:
-        socket.create_connection((parts.hostname, parts.port), _WAIT).close()
+        socket.create_connection((parts.hostname, parts.port), _CONNECT).close()
     except OSError:
         return False
     return True
 
 
-def _ask(url: str, path: str) -> tuple[int, str]:
+def _ask(url: str, path: str, seconds: float) -> tuple[int, str]:
     """Return the status of Jaeger's answer, 0 if none of its came, and what is wrong."""
     import requests
 
+    from tapps_otel.otel.transport.timed_http import TimedSession, is_late
+
     try:
-        with requests.get(url + path, timeout=_WAIT, stream=True) as answer:
+        with TimedSession() as session, session.fetch("GET", url + path, seconds=seconds) as answer:
             begin = next(answer.iter_content(_FIRST_BYTES), b"")
-    except requests.Timeout:
-        return 0, "it does not answer in time"
-    except requests.ConnectionError:
-        return 0, "nothing answers there"
     except requests.RequestException as error:
+        if is_late(error):
+            return 0, "it does not answer in time"
+        if isinstance(error, requests.ConnectionError):
+            return 0, "nothing answers there"
         return 0, f"the request fails: {type(error).__name__}"
     if answer.status_code in {401, 403}:
         return 0, f"it answered {answer.status_code}: it requires credentials"

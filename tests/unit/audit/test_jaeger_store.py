@@ -136,16 +136,6 @@ def test_a_response_that_is_too_long_is_refused(
     assert refusal(address).endswith("its response has more than 1 MiB")
 
 
-def test_a_response_that_takes_too_long_is_refused(
-    answering: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jaeger_store, "_TOTAL_TIMEOUT", 0)
-    address, answer = answering
-    answer.body = b"{}"
-
-    assert refusal(address).endswith("its response takes more than 0 s")
-
-
 def test_a_hanging_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaeger_store, "_READ_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # it never accepts
