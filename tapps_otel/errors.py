@@ -23,6 +23,7 @@ A base class exists only where a caller would catch it::
     │   └── RefusalError         something might be done twice
     │       ├── DivergenceError
     │       ├── FailureDetailError
+    │       ├── StoredResultError
     │       └── StepInterruptedError
     │           └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
@@ -75,6 +76,7 @@ __all__ = [
     "StepNestingError",
     "StepResultError",
     "StepTimeoutError",
+    "StoredResultError",
     "TappsError",
     "ValueNotStoredError",
     "WorkflowInputError",
@@ -294,6 +296,10 @@ class FailureDetailError(RefusalError):
     def __init__(self, message: str, step_id: str, detail: str) -> None:
         self.detail = detail
         super().__init__(message, step_id)
+
+
+class StoredResultError(RefusalError):
+    """A stored result can no longer be read: the step's annotation, or a class, has changed."""
 
 
 class StepInterruptedError(RefusalError):

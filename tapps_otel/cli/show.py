@@ -13,6 +13,7 @@ from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
 from tapps_otel.past.advice import Advice
 from tapps_otel.report import history as report
 from tapps_otel.report.lines import Line, labelled
+from tapps_otel.report.lost_parts import lost_lines
 from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def _write_text(look: _Look, holder: Holder | None, log_lines: list[Line]) -> No
         report.header(history, columns_wide=terminal.width),
         report.execution_lines(history),
         report.step_lines(history),
+        lost_lines(history),
         [*report.remarks(history), *report.outlook(history, holder), *log_lines],
     )
     for number, section in enumerate(one for one in sections if one):

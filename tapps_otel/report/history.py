@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tapps_otel.names import log_name
 from tapps_otel.past.advice import Advice, how_to_resume
 from tapps_otel.past.plan import open_steps, resume_points
 from tapps_otel.report.lines import (
@@ -18,6 +20,7 @@ from tapps_otel.report.lines import (
     labelled,
     took,
 )
+from tapps_otel.report.lost_parts import lost_parts
 from tapps_otel.report.text import counted, few, json_text, plain, shorten, width
 
 if TYPE_CHECKING:
@@ -43,7 +46,14 @@ __all__ = [
     "step_lines",
 ]
 
-_RESOLVABLE: Final = ("StepInterruptedError", "InterruptedTooOftenError")
+# Refusals that a resume would meet again, and what `resolve` can settle them with.
+_RESOLVABLE: Final = {
+    # The result first: whoever copies the first line must not make the step do its work twice.
+    "StepInterruptedError": ("--result JSON", "--rerun"),
+    "InterruptedTooOftenError": ("--result JSON", "--rerun"),
+    "FailureDetailError": ("--result JSON", "--rerun"),
+    "StoredResultError": ("--rerun",),
+}
 
 
 def mark(status: str) -> Piece:
@@ -259,6 +269,9 @@ def outlook(history: RunHistory, holder: tuple[int | None, str | None] | None) -
         return [*lines, labelled("now", text)]
     if not history.executions:
         return [*lines, labelled("resume", "starts at the beginning: no step has begun")]
+    refused = _unresolved(history)
+    if refused is not None:
+        return [*lines, labelled("resume", f"refused until {plain(refused.step_id)} is resolved")]
     done = sum(_is_done(step, history) for step in history.steps)
     again = [plain(step.step_id) for step in _innermost(resume_points(history))]
     text = f"continues at {few(again)}" if again else "continues after the last step"
@@ -274,15 +287,25 @@ def next_steps(history: RunHistory) -> list[Advice]:
     """Return what to do next, or what to choose from."""
     if history.status == "completed" or not history.executions:
         return []
-    error = history.error or {}
-    stuck = [step for step in history.steps if step.status == "interrupted" and not step.resolved]
-    if stuck and str(error.get("type", "")).endswith(_RESOLVABLE):
-        named = [step for step in stuck if repr(step.step_id) in str(error.get("message", ""))]
-        step_id = plain((named or stuck)[0].step_id)
-        settle = f"resolve {plain(history.workflow_id)} '{step_id}'"
-        # Whoever copies the first line must not make the step do its work twice.
-        return [Advice(f"{settle} --result JSON"), Advice(f"{settle} --rerun")]
-    return [how_to_resume(history.workflow_id, history.workflow)]
+    step = _unresolved(history)
+    if step is None:
+        return [how_to_resume(history.workflow_id, history.workflow)]
+    settle = f"resolve {log_name(history.workflow_id)} {shlex.quote(step.step_id)}"
+    return [Advice(f"{settle} {how}") for how in _RESOLVABLE[_refusal(history)]]
+
+
+def _unresolved(history: RunHistory) -> StepHistory | None:
+    """Return the step that must be resolved before the run can continue."""
+    attributes = (history.error or {}).get("attributes")
+    if _refusal(history) not in _RESOLVABLE or not isinstance(attributes, dict):
+        return None
+    step = history.by_id.get(str(attributes.get("step_id")))
+    return None if step is None or step.resolved else step
+
+
+def _refusal(history: RunHistory) -> str:
+    """Return the class of the error that ended the run; of this package, without the module."""
+    return str((history.error or {}).get("type", "")).removeprefix("tapps_otel.errors.")
 
 
 def child_runs(history: RunHistory) -> list[ChildRun]:
@@ -346,6 +369,7 @@ def _step_json(step: StepHistory) -> dict[str, Any]:
         "result_blob": step.result_blob,
         "result_omitted": step.result_omitted,
         "handled": step.handled,
+        "lost": lost_parts(step),
         "resolved": step.resolved,
         "attempts": [msgspec.to_builtins(one) for one in step.attempts],
     }

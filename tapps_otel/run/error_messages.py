@@ -9,12 +9,14 @@ from tapps_otel.errors import (
     FailureDetailError,
     InterruptedTooOftenError,
     StepInterruptedError,
+    StoredResultError,
 )
 
 if TYPE_CHECKING:
+    from tapps_otel.errors import StepResultError
     from tapps_otel.past.fold import StepHistory
 
-__all__ = ["detail_lost", "diverged", "interrupted", "interrupted_too_often"]
+__all__ = ["detail_lost", "diverged", "interrupted", "interrupted_too_often", "unreadable"]
 
 _SHOWN: Final = 500  # characters of inputs in a message
 
@@ -78,6 +80,17 @@ def interrupted_too_often(
         f"max_interruptions={most}: does it kill its process? "
         f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets it run again; with "
         "--result JSON instead, that is its result",
+        record.step_id,
+    )
+
+
+def unreadable(
+    record: StepHistory, workflow_id: str, problem: StepResultError
+) -> StoredResultError:
+    """The refusal to continue without a result that can no longer be read."""
+    return StoredResultError(
+        f"{problem}. Nothing was run: undo the change, give the step a new name, or let it run "
+        f"again: `tapps-otel resolve {workflow_id} {record.step_id} --rerun`",
         record.step_id,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tapps_otel.errors import RefusalError, StepTimeoutError
+from tapps_otel.errors import RefusalError, StepResultError, StepTimeoutError
 from tapps_otel.past.plan import Plan
 from tapps_otel.run import error_messages, failures
 from tapps_otel.run.matching import Matcher
@@ -69,6 +69,7 @@ class ReplayState:
         """The outcome of a record that a call took; ``None``: the step must run again.
 
         :raises Exception: a failure that was handled before, raised again
+        :raises StoredResultError: the stored result can no longer be read
         """
         if not (record.stored or record.handled):
             return None
@@ -86,7 +87,10 @@ class ReplayState:
             self._plan.forget(step_id)
         if data is None or (data == b"null" and record.status == "skipped"):
             return Stored(step_id, None)  # the result of a skip, whatever the annotation says
-        return Stored(step_id, spec.read_result(data))
+        try:
+            return Stored(step_id, spec.read_result(data))
+        except StepResultError as problem:
+            self._refuse(error_messages.unreadable(record, self._workflow_id, problem))
 
     def _raise_again(self, record: StepHistory) -> NoReturn:
         def refuse(detail: str, reason: str) -> NoReturn:

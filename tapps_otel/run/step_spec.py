@@ -113,7 +113,10 @@ def _write_untyped(name: str, value: object) -> bytes:
     try:
         return to_json(value)
     except TypeError as error:
-        msg = f"result of step {name!r} cannot be stored: {error}"
+        msg = (
+            f"result of step {name!r} cannot be stored: {error}. Its code has run, and what that "
+            "did is done"
+        )
         raise StepResultError(msg, str(error).partition(":")[0]) from None
 
 

@@ -313,9 +313,7 @@ class Signature:
         except ValueError as error:
             msg = (
                 f"the stored result of {self._name} does not fit its annotation (has it changed?): "
-                f"{error}. Undo "
-                "the change, give the step a new name, or let it run again: "
-                "`tapps-otel resolve RUN STEP --rerun`"
+                f"{error}"
             )
             raise StepResultError(msg, "$") from error
 

@@ -87,9 +87,9 @@ def test_show_gives_both_choices_the_result_first(cli: Cli, shop: Path) -> None:
     _, _, choices = cli("show", "s").out.rpartition("\nnext ")
     first, second = choices.splitlines()
 
-    assert first.endswith("resolve s 'pay' --result JSON")
+    assert first.endswith("resolve s pay --result JSON")
     assert second.startswith("or ")
-    assert second.endswith("resolve s 'pay' --rerun")
+    assert second.endswith("resolve s pay --rerun")
 
 
 def test_a_large_result_is_a_blob(cli: Cli, shop: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_completed_step_runs_again_if_its_result_no_longer_fits(
     resolved = cli("resolve", "s", "double", "--rerun")
     again = child("resume", "s")
 
-    assert "tapps-otel resolve RUN STEP --rerun" in refused.err
+    assert "tapps-otel resolve s double --rerun" in refused.err
     assert resolved.code == 0
     assert "result of double" in again.err  # it ran, and returned an int
     assert [step.last.number for step in history("s").steps if step.name == "double"] == [2]

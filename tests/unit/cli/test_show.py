@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import LOGS, Cli
+from commands import LOGS, Cli, child
 from tapps_otel.log.lease import Lease
 
 
@@ -134,3 +134,89 @@ def test_a_child_run_in_another_folder_is_shown_by_the_command_that_names_it(
     assert f"child     tapps-otel show i0 --log-dir {far}\n" in around
     inside = cli("show", "i0", "--log-dir", "far away").out
     assert f"parent    tapps-otel show o --log-dir {tmp_path / 'here'}\n" in inside
+
+
+LOSING = """
+from tapps_otel import step, workflow
+
+
+@step
+def read() -> str:
+    error = OSError("unreadable")
+    error.file = open(__file__)
+    error.file.close()
+    raise error
+
+
+@step
+def note(text: str) -> str:
+    return text
+
+
+@workflow
+def main() -> str:
+    try:
+        return read()
+    except OSError as error:
+        note(str(error))
+        raise RuntimeError("no") from None
+"""
+
+
+def test_what_a_failure_has_lost_is_shown(cli: Cli) -> None:
+    Path("flow_losing.py").write_text(LOSING, "utf-8")
+    cli("run", "flow_losing.py:main", "--id", "a", "-q")
+    shown = cli("show", "a").out
+    (read, _) = json.loads(cli("show", "a", "--json").out)["steps"]
+
+    assert read["lost"] == {"file": "an object of class _io.TextIOWrapper"}
+    assert "\nlost  file  of read  an object of class _io.TextIOWrapper\nnot in the log: " in shown
+
+
+STORED = """
+import os
+
+from tapps_otel import step, workflow
+
+
+@step
+def price() -> int:
+    return 3
+
+
+@step
+def guess() -> str:
+    open("guessed.txt", "w").close()
+    return "about 3"
+
+
+@workflow
+def main() -> str:
+    try:
+        found = str(price())
+    except Exception:
+        found = guess()
+    if not os.path.exists("ready.txt"):
+        raise RuntimeError("not yet")
+    return found
+"""
+
+
+def test_a_result_that_no_longer_fits_stops_a_resume_and_show_says_so(cli: Cli) -> None:
+    """No handler of the workflow hides that: it would take another way than before."""
+    flow = Path("flow_stored.py")
+    flow.write_text(STORED, "utf-8")
+    cli("run", "flow_stored.py:main", "--id", "a", "-q")
+    flow.write_text(STORED.replace("int:\n    return 3", 'str:\n    return "4"'), "utf-8")
+    Path("ready.txt").touch()
+    refused = child("resume", "a")
+
+    assert refused.code == 5
+    assert "`tapps-otel resolve a price --rerun`" in refused.err
+    assert not Path("guessed.txt").exists()
+    assert cli("show", "a").out.endswith("next      tapps-otel resolve a price --rerun\n")
+    assert "resume    refused until price is resolved\n" in cli("show", "a").out
+
+    assert cli("resolve", "a", "price", "--rerun").code == 0
+    assert cli("show", "a").out.endswith("next      tapps-otel resume a\n")
+    assert child("resume", "a").out == '"4"\n'

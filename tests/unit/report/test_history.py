@@ -215,14 +215,16 @@ def test_an_empty_log_is_a_run_not_begun() -> None:
 
 
 def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
-    error = {"type": "tapps_otel.errors.StepInterruptedError", "message": "step 'pay' was ..."}
+    kind = "tapps_otel.errors.StepInterruptedError"
+    error = {"type": kind, "message": "step 'pay' was ...", "attributes": {"step_id": "pay"}}
     log = Log().begin().start("scan").start("pay")
     log.begin().fail("scan", "interrupted").fail("pay", "interrupted").end("failed", error=error)
 
     assert report.next_steps(log.history) == [
-        Advice("resolve r 'pay' --result JSON"),
-        Advice("resolve r 'pay' --rerun"),
+        Advice("resolve r pay --result JSON"),
+        Advice("resolve r pay --rerun"),
     ]
+    assert outlook(log.history)[-1] == "resume    refused until pay is resolved"
     log.add("annotation", name=RESOLVED, step_id="pay", attributes={"by": "rerun"})
     log.add("annotation", name=RESOLVED, step_id="scan", attributes={"by": "rerun"})
     assert report.next_steps(log.history) == [Advice("resume r")]

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from crashes import Effects, die_at, go, killed
-from tapps_otel import configure, history, skip, step, workflow
+from tapps_otel import Run, configure, history, skip, step, workflow
 from tapps_otel.errors import (
     StepInputError,
     StepResultError,
@@ -453,3 +453,50 @@ def test_capturing_inputs_changes_nothing_for_a_call_with_a_key() -> None:
         return work(threading.Lock())
 
     assert go(flow) == "done"
+
+
+def test_a_result_that_is_refused_after_the_body_ran_says_what_was_done(did: Effects) -> None:
+    @step
+    def pay(amount: int) -> Any:
+        did("paid")
+        return object()
+
+    @workflow
+    def flow() -> None:
+        pay(3)
+
+    with pytest.raises(StepResultError, match="Its code has run, and what that did is done"):
+        go(flow)
+    assert did.all == ["paid"]
+    failure = history("r").by_id["pay"].last.error
+    assert failure is not None
+    assert "what that did is done" in failure["message"]  # the log says it, too
+
+
+def test_a_step_that_was_begun_by_hand_says_so_too() -> None:
+    with (
+        pytest.raises(StepResultError, match="what that did is done"),
+        Run.open("made", workflow_id="r") as run,
+        run.begin("pay") as attempt,
+    ):
+        attempt.finish(object())
+
+
+def test_an_annotation_under_type_checking_is_named_before_the_body_runs(did: Effects) -> None:
+    """It is there, but not when the program runs."""
+
+    def result() -> Unknown:  # type: ignore[name-defined] # noqa: F821
+        did("body")
+
+    def argument(given: Unknown) -> None:  # type: ignore[name-defined] # noqa: F821
+        did("body")
+
+    @workflow
+    def flow() -> None:
+        step(result)()
+
+    with pytest.raises(StepResultError, match=r"'Unknown' cannot be resolved .* TYPE_CHECKING"):
+        go(flow)
+    with pytest.raises(WorkflowInputError, match=r"given: .*'Unknown' cannot be resolved"):
+        go(workflow(argument), 1, workflow_id="s")
+    assert did.all == []
