@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
     from tapps_otel.otel.replay.send import SendReport
     from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
+    from tapps_otel.past.timeline import (
+        Cost,
+        Downtime,
+        Timeline,
+        TimelineAttempt,
+        TimelineExecution,
+        TimelineStep,
+    )
     from tapps_otel.run.api import Attempt, Run
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
+    from tapps_otel.run.timelines import timeline
     from tapps_otel.run.workflow import Workflow, workflow
     from tapps_otel.settings import Settings, configure
     from tapps_otel.version import __version__
@@ -41,8 +50,10 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "bind",
     "child_env",
     "configure",
+    "Cost",
     "current_run",
     "current_step",
+    "Downtime",
     "errors",
     "events",
     "ExecutionHistory",
@@ -65,6 +76,11 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "Step",
     "step",
     "StepHistory",
+    "Timeline",
+    "timeline",
+    "TimelineAttempt",
+    "TimelineExecution",
+    "TimelineStep",
     "uninstrument",
     "verify",
     "VerifyReport",
@@ -83,6 +99,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "otel.capture.exporter": "JsonlSpanExporter",
         "otel.replay.send": "SendReport",
         "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
+        "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
         "run.api": "Attempt Run",
         "run.children": "child_env",
         "run.codecs.registration": "register_codec",
@@ -92,6 +109,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.scope": "bind",
         "run.sending": "send",
         "run.step": "Step step",
+        "run.timelines": "timeline",
         "run.workflow": "Workflow workflow",
         "settings": "Settings configure",
         "version": "__version__",

@@ -208,6 +208,27 @@ def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) ->
     finish(lambda: show(workflow_id, as_json=as_json, log_dir=log_dir))
 
 
+@app.command("timeline")
+def timeline(
+    workflow_id: RunId,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="A row for every step.")] = False,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Show a run by time.
+
+    Executions, the time between them, and every attempt of every step as bars; which step was
+    killed, what was not run again, and which steps the run waited for. Times are UTC.
+    """
+    from tapps_otel.cli.timeline import Form, timeline
+
+    if markdown and as_json:
+        refuse_usage("give --markdown or --json, not both")
+    form: Form = "json" if as_json else "markdown" if markdown else "terminal"
+    finish(lambda: timeline(workflow_id, form, everything=everything, log_dir=log_dir))
+
+
 @app.command("open")
 def open_(workflow_id: RunId, log_dir: LogDir = None) -> None:
     """Print the link to a run's trace in Jaeger; on a desktop, open it.

@@ -35,7 +35,16 @@ __all__ = [
 
 _STYLES: Final = {"good": "green", "bad": "red", "warn": "yellow", "dim": "dim", "strong": "bold"}
 # Shown where an encoding lacks the character; one column each, so that columns stay aligned.
-_ASCII: Final = {"✓": "+", "✗": "x", "…": "~", "·": "-"}
+_ASCII: Final = {
+    "✓": "+",
+    "✗": "x",
+    "…": "~",
+    "·": "-",
+    "█": "#",
+    "▒": ":",
+    "░": ".",
+    "━": "=",
+}
 _ON_MISSING: Final = "tapps_otel_ascii"
 
 

@@ -8,16 +8,18 @@ screen or set its title, marks that turn the direction of writing, halves of cha
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["block", "counted", "few", "json_text", "plain", "shorten", "width"]
+__all__ = ["block", "counted", "few", "json_text", "markdown", "plain", "shorten", "width", "wrap"]
 
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _WIDE: Final = frozenset("WF")
+_MARKDOWN: Final = re.compile(r"([\\`*_\[\]<>|&~#!$])")
 
 
 def plain(text: object) -> str:
@@ -61,6 +63,29 @@ def shorten(text: str, columns: int) -> str:
             break
         taken.append(char)
     return "".join(taken) + "…" if columns > 0 else ""
+
+
+def wrap(text: str, columns: int) -> list[str]:
+    """Break ``text``, made safe before, into lines of this many columns: at spaces if it can."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        rest = word
+        if line and width(line) + 1 + width(rest) <= columns:
+            line += f" {rest}"
+            continue
+        if line:
+            lines.append(line.rstrip())
+        while width(rest) > columns:
+            taken = max(1, len(shorten(rest, columns + 1)) - 1)
+            lines.append(rest[:taken])
+            rest = rest[taken:]
+        line = rest
+    return [*lines, line.rstrip()]
+
+
+def markdown(text: object) -> str:
+    """Make ``text`` safe on one line of Markdown: also in a table, and without any markup."""
+    return _MARKDOWN.sub(r"\\\1", plain(text))
 
 
 def counted(number: int, noun: str) -> str:

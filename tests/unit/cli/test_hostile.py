@@ -50,7 +50,8 @@ EVERYWHERE: list[dict[str, Any]] = [
     {"event_type": EVIL},
     {"event_type": "workflow_end", "status": EVIL, "error": {"type": EVIL, "message": EVIL}},
 ]
-COMMANDS = ["show r", "show r --json", "verify r", "verify r --json", "verify --all", "list",
+COMMANDS = ["timeline r", "timeline r --json", "timeline r --markdown",
+            "show r", "show r --json", "verify r", "verify r --json", "verify --all", "list",
             "list --json", "resume r -q", "resume --last", f"resolve r open{EVIL} --rerun",
             f"resolve r {EVIL} --rerun", "repair r --accept-damage", f"show {EVIL}",
             "export r -f otlp-json", "export r -f chrome-trace", f"export {EVIL} -f csv",
@@ -108,6 +109,8 @@ def test_events_in_an_impossible_order_are_shown(cli: Cli, events: list[dict[str
     for command in (
         "show r",
         "show r --json",
+        "timeline r",
+        "timeline r --markdown",
         "verify r",
         "list",
         "resume r",
@@ -155,5 +158,5 @@ FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st
 )
 def test_any_events_are_shown_as_a_history(cli: Cli, events: list[dict[str, Any]]) -> None:
     forge(Path("hostile"), "r", events)
-    for command in ("show r", "show r --json", "list", "resolve r a --rerun"):
+    for command in ("show r", "show r --json", "timeline r", "list", "resolve r a --rerun"):
         safe(cli, command)

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapps_otel.report.text import block, counted, few, json_text, plain, shorten, width
+from tapps_otel.report.text import (
+    block,
+    counted,
+    few,
+    json_text,
+    markdown,
+    plain,
+    shorten,
+    width,
+    wrap,
+)
 
 ANY_TEXT = st.text(st.characters())  # surrogates too
 
@@ -88,3 +98,27 @@ def test_few_names_the_first_and_counts_the_rest() -> None:
 
 def test_one_is_counted_without_a_plural() -> None:
     assert [counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "lines"),
+    [
+        ("one two three", 8, ["one two", "three"]),
+        ("one", 8, ["one"]),
+        ("", 8, [""]),
+        ("abcdefghij kl", 4, ["abcd", "efgh", "ij", "kl"]),
+        ("東京東京 x", 5, ["東京", "東京", "x"]),
+        ("a   b", 9, ["a   b"]),
+    ],
+)
+def test_text_is_wrapped_at_spaces_where_it_can(text: str, columns: int, lines: list[str]) -> None:
+    assert wrap(text, columns) == lines
+
+
+@given(ANY_TEXT, st.integers(2, 30))
+def test_wrapped_lines_fit(text: str, columns: int) -> None:
+    assert all(width(line) <= columns for line in wrap(plain(text), columns))
+
+
+def test_markdown_gets_no_markup_from_text() -> None:
+    assert markdown("a|b <b> `c` *d* [e](f)\n&lt;") == (r"a\|b \<b\> \`c\` \*d\* \[e\](f)\\n\&lt;")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyte
+import pytest
+
+from commands import LOGS, Cli, child, on_terminal
+from tapps_otel import timeline
+from tapps_otel.errors import RunNotFoundError
+from tapps_otel.log.lease import Lease
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.fixture
+def killed(cli: Cli, shop: Path) -> str:
+    """A run that was killed in its payment, which was settled, and resumed."""
+    Path("paid.txt").touch()
+    cli("resolve", "s", "pay", "--rerun")
+    assert child("resume", "s", "-q").code == 0
+    return "s"
+
+
+def test_the_timeline_of_a_killed_and_resumed_run(cli: Cli, killed: str) -> None:
+    done = cli("timeline", killed)
+
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"^status +completed at .*, after 2 executions$", done.out, re.MULTILINE)
+    assert re.search(r"^killed +pay after .* \(execution 1 at ", done.out, re.MULTILINE)
+    assert re.search(r"^down +.* after execution 1", done.out, re.MULTILINE)
+    assert re.search(r"^kept +\d steps? not run again: ", done.out, re.MULTILINE)
+    assert re.search(r"^costs +\w+ ", done.out, re.MULTILINE)
+    assert re.search(r"^✓ pay .*!░+.*█", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("columns", [60, 100, 200])
+def test_it_fits_the_terminal(killed: str, columns: int) -> None:
+    screen = pyte.Screen(columns, 60)
+    pyte.Stream(screen).feed(on_terminal("timeline", killed, columns=columns))
+    lines = [line.rstrip() for line in screen.display]
+
+    axis = 1 + lines.index("")
+    rows = lines[axis + 1 : lines.index("", axis)]
+    assert lines[axis].lstrip().startswith("0")
+    assert [line[:13] for line in rows[:2]] == ["! execution 1", "✓ execution 2"]
+    assert [line.split()[1] for line in rows[2:]] == ["double", "pay"]  # none was wrapped
+    assert max(map(len, rows)) > columns * 0.8
+
+
+def test_it_is_readable_in_the_c_locale(killed: str) -> None:
+    screen = pyte.Screen(100, 60)
+    pyte.Stream(screen).feed(on_terminal("timeline", killed, columns=100, **C_LOCALE))
+    shown = "\n".join(screen.display)
+
+    assert shown.isascii()
+    assert re.search(r"^\+ pay .*!\.+.*#", shown, re.MULTILINE)
+    assert "# the run waited for it" in shown
+
+
+@pytest.mark.usefixtures("runs")
+def test_markdown_and_json(cli: Cli) -> None:
+    page = cli("timeline", "two", "--markdown").out
+    data = json.loads(cli("timeline", "two", "--json").out)
+
+    assert page.startswith("# failing: two\n")
+    assert "| double |" in page
+    assert data["status"] == "failed"
+    assert data["steps"][0]["attempts"][0]["status"] == "completed"
+    assert cli("timeline", "two", "--markdown", "--json").code == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_damaged_log_is_shown_up_to_the_damage(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    path.write_bytes(path.read_bytes() + b"junk\njunk\n")
+    done = cli("timeline", "one")
+
+    assert done.code == 1
+    assert "✓ double" in done.out
+    assert "damaged   shown up to seq" in done.out
+    assert "damaged at byte " in done.err
+
+
+def test_a_missing_run_is_an_error(cli: Cli) -> None:
+    assert cli("timeline", "nobody").code == 3
+    with pytest.raises(RunNotFoundError):
+        timeline("nobody")
+
+
+def test_a_run_in_progress_has_no_end(cli: Cli, shop: Path) -> None:
+    lease = Lease(LOGS / "s.lease", "s")
+    try:
+        made = timeline("s")
+    finally:
+        lease.release()
+
+    assert made.status == "running"
+    assert made.steps[-1].status == "running"
+    assert made.end_ns > timeline("s").end_ns
+    assert timeline("s").status == "interrupted"
+    assert made.log is not None
+    assert made.log.seq == len(shop.read_bytes().splitlines())
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_unfinished_end_is_marked(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    assert "an unfinished line (no damage)" in cli("timeline", "one").out
