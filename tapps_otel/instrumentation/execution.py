@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -25,10 +26,9 @@ from tapps_otel.run.external_run import (
     ExternalAttempt,
     ExternalRun,
     ExternalStep,
-    ExternalWorkflow,
-    resume_run,
-    start_run,
+    checked_attributes,
 )
+from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run, start_turn
 from tapps_otel.run.scope import current_scope
 from tapps_otel.settings import DEFAULT_LOG_DIR
 
@@ -47,6 +47,7 @@ __all__ = [
     "describe_step",
     "describe_workflow",
     "execution_of",
+    "fail_step",
     "finish_step",
     "guarded_end",
     "is_enabled",
@@ -87,7 +88,7 @@ class Execution:
     :ivar executor: the object whose method was called
     :ivar opened: whether :meth:`open` was called, even if it failed
     :ivar run: ``None`` before it is opened, and where it has no log
-    :ivar left: whether the call has ended; code that it left running may still begin steps
+    :ivar left: whether it has ended; code that it left running may still begin steps
     """
 
     def __init__(self, executor: Any) -> None:
@@ -95,6 +96,7 @@ class Execution:
         self.opened = self.left = False
         self.run: ExternalRun | None = None
         self._token: Any = None
+        self._passed_on = False
 
     @property
     def is_innermost(self) -> bool:
@@ -102,18 +104,47 @@ class Execution:
         return not self.opened or (self.run is not None and current_scope.get() is self.run.root)
 
     def __enter__(self) -> Self:
+        self._passed_on = self.left = False
         self._token = _current.set(self)
+        if self.run is not None:
+            self.run.enter_root()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        with guarded("a run was not left"):
+            if self.run is not None:
+                self.run.leave()
+            # A generator that nobody closed ends in a context of its own: nothing to undo there.
+            with suppress(ValueError, RuntimeError):
+                _current.reset(self._token)
+        if not self._passed_on:
+            self.close()
+
+    def pass_on(self) -> None:
+        """Keep the run open after this block: it is entered again for the rest of the work."""
+        self._passed_on = True
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Enter it for a part of the work, and keep the run open after that."""
+        with self:
+            self.pass_on()
+            yield
+
+    def close(self) -> None:
+        """End the execution; a run that has not ended can be resumed."""
         self.left = True
         with guarded("a run was not closed"):
-            _current.reset(self._token)
             if self.run is not None:
                 self.run.close()
 
     def open(self, opening: Callable[[], ExternalRun]) -> None:
-        """Open the run and make it current; if that fails, log an error and continue without."""
+        """Open the run and make it current; if that fails, log an error and continue without.
+
+        It is opened once.
+        """
+        if self.opened:
+            return
         self.opened = True
         with guarded("this run continues without a log"):
             self.adopt(opening())
@@ -123,12 +154,6 @@ class Execution:
         self.opened = True
         self.run = run
         run.enter_root()
-
-    def hand_over(self) -> None:
-        """Leave the run open, for another execution to :meth:`adopt`."""
-        if self.run is not None:
-            self.run.leave()
-            self.run = None
 
     # -- steps
 
@@ -143,7 +168,8 @@ class Execution:
         refused: LogWriteError | None = None
         with guarded("a step continues without a log"):
             try:
-                return run.begin_step(*describe_step(adapter, call))
+                step_id, step = describe_step(adapter, call)
+                return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
             except LogWriteError as error:
                 if not run.stops:
                     raise
@@ -158,13 +184,29 @@ class Execution:
         """End the run with the outcome that the returned call has."""
         with self._leaving() as run:
             if run is not None:
-                run.end(adapter.outcome(call), adapter.error(call))
+                outcome = adapter.outcome(call)
+                question = adapter.question(call) if outcome == "paused" else None
+                run.end(outcome, adapter.error(call), question=_text(question))
 
-    def end_with_error(self, error: BaseException) -> None:
-        """End the run with the exception that the executor raised."""
+    def end_with_error(
+        self, error: BaseException, adapter: Adapter | None = None, call: MethodCall | None = None
+    ) -> None:
+        """End the run with the exception that the executor raised.
+
+        :param adapter: knows exceptions that mean something else, with ``call``
+        """
         with self._leaving() as run:
-            if run is not None:
+            if run is None:
+                return
+            word = question = None
+            if adapter is not None and call is not None:
+                with guarded("how a run ended is told by its exception"), _failed(call, error):
+                    word = adapter.raised(call)
+                    question = adapter.question(call) if word == "paused" else None
+            if word is None:
                 run.end_by(error)
+            else:
+                run.end(str(word), error, question=_text(question))
 
     @contextmanager
     def _leaving(self) -> Iterator[ExternalRun | None]:
@@ -180,6 +222,9 @@ class _InProgress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_executor: dict[int, list[Execution]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_executor)
 
     @contextmanager
     def track(self, execution: Execution) -> Iterator[None]:
@@ -204,16 +249,18 @@ class _InProgress:
 IN_PROGRESS: Final = _InProgress()
 
 
-def execution_of(executor: object) -> Execution | None:
-    """The execution that a step of this executor belongs to; ``None`` if it cannot be told.
+def execution_of(runner: Callable[[], object]) -> Execution | None:
+    """The execution that a step belongs to; ``None`` if it cannot be told.
 
     It is that of the calling code. In a thread of a pool there is none, and what an execution left
     running may work for a later one: there it is the only one of the executor that is in progress.
+
+    :param runner: returns the executor
     """
     current = current_execution()
-    if current is not None and not current.left:
+    if (current is not None and not current.left) or not IN_PROGRESS:
         return current
-    found = IN_PROGRESS.of(executor)
+    found = IN_PROGRESS.of(runner())
     if not found:
         return current
     return found[0] if len(found) == 1 else None
@@ -230,6 +277,9 @@ def open_run(adapter: Adapter, call: MethodCall) -> ExternalRun:
     """
     workflow = describe_workflow(adapter, call)
     store, config = store_under(adapter.root(call)), settings.current()
+    thread = adapter.thread(call)
+    if thread is not None:
+        return start_turn(store, str(thread), workflow, config, partial(adapter.continues, call))
     workflow_id = adapter.run_id(call)
     if workflow_id is None:
         workflow_id = new_workflow_id(workflow.name, clock.timestamp(clock.time_ns()))
@@ -255,13 +305,33 @@ def describe_workflow(adapter: Adapter, call: MethodCall) -> ExternalWorkflow:
 def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep]:
     """The id and the description of the step that this call executes."""
     step_id, fields = str(adapter.step_id(call)), adapter.fields(call)
-    agent, action = adapter.agent(call), adapter.action(call)
     return step_id, ExternalStep(
-        step_id,
-        agent=None if agent is None else str(agent),
-        action=None if action is None else str(action),
+        _text(adapter.step_name(call)) or step_id,
+        agent=_text(adapter.agent(call)),
+        action=_text(adapter.action(call)),
         definition=None if fields is None else sha256(to_json(fields)).hexdigest()[:16],
     )
+
+
+def _attributes(adapter: Adapter, call: MethodCall) -> dict[str, Any] | None:
+    """What a step begins with; nothing, if that is no JSON or too much of it."""
+    with guarded("the attributes of a step are not logged"):
+        return checked_attributes(adapter.attributes(call))
+    return None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+@contextmanager
+def _failed(call: MethodCall, error: BaseException) -> Iterator[None]:
+    """Let readers see what a call raised. It is not kept: it may refer to the call."""
+    call.error = error
+    try:
+        yield
+    finally:
+        call.error = None
 
 
 @contextmanager
@@ -278,17 +348,34 @@ def guarded_end(attempt: ExternalAttempt) -> Iterator[None]:
 def finish_step(
     adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, result: object = None
 ) -> None:
-    """Write the outcome of a step that has returned.
+    """Write the outcome of a step that has returned, and whose end has begun.
 
     :param result: what to keep of its result, JSON-native
     """
-    skipped: str | None = None
+    word: str | None = None
+    reason: str | None = None
+    question: str | None = None
     artifacts: list[dict[str, Any]] = []
+    with guarded("the outcome of a step is not read"):
+        reason, word = _text(adapter.skipped(call)), _text(adapter.status(call))
+        question = _text(adapter.question(call)) if word == "paused" else None
     with guarded("the artifacts of a step are not logged"):
-        skipped = adapter.skipped(call)
         artifacts = summarize(adapter.artifacts(call))
     with guarded_end(attempt):
-        if skipped is not None:
-            attempt.skip_drained(str(skipped), None)
+        word = word or ("completed" if reason is None else "skipped")
+        attempt.end_drained_as(word, reason, question=question, result=result, artifacts=artifacts)
+
+
+def fail_step(
+    adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, error: BaseException
+) -> None:
+    """Write the outcome of a step that has raised."""
+    word = question = None
+    with guarded("the outcome of a step is told by its exception"), _failed(call, error):
+        word = _text(adapter.status(call))
+        question = _text(adapter.question(call)) if word == "paused" else None
+    with guarded_end(attempt):
+        if word is None:
+            attempt.fail(error)
         else:
-            attempt.finish_drained(result, artifacts)
+            attempt.end_as(word, error, question=question)

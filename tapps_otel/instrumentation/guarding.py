@@ -17,8 +17,9 @@ from tapps_otel.errors import LogWriteError, TappsError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
+    from contextlib import AbstractContextManager
 
-__all__ = ["Guard", "Original", "Wrapper", "guarded"]
+__all__ = ["Guard", "GuardedContext", "Original", "Wrapper", "guarded"]
 
 _log = logging.getLogger("tapps_otel")
 _logged: set[str] = set()
@@ -40,6 +41,30 @@ def guarded(what: str) -> Iterator[None]:
         _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not expected)
 
 
+class GuardedContext:
+    """A context that is left as it is entered, and neither of which can fail for its block.
+
+    :param make: makes the context
+    """
+
+    __slots__ = ("_entered", "_make")
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._entered: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        with guarded("library spans are not under their run or step"):
+            context = self._make()
+            context.__enter__()
+            self._entered = context
+
+    def __exit__(self, *exc: object) -> None:
+        if self._entered is not None:
+            with guarded("a run or step stays current"):
+                self._entered.__exit__(None, None, None)
+
+
 class Original:
     """The wrapped function, for a wrapper to call at most once; it remembers the outcome.
 
@@ -58,6 +83,12 @@ class Original:
     def is_async(self) -> bool:
         """Whether it is a coroutine function; a plain function may return a coroutine, too."""
         return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether a call of it only makes a generator, sync or async."""
+        function = self.function
+        return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; a coroutine that it returns is still to be awaited."""

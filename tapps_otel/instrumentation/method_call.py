@@ -19,12 +19,15 @@ class MethodCall:
 
     :ivar executor: the object whose method was called
     :ivar arguments: by parameter name, defaults included
-    :ivar result: what the method returned; ``None`` before it has
+    :ivar result: what the method returned; ``None`` before it has. Of a generator, what it yielded
+        last
+    :ivar error: what the method raised, while a reader is asked about that
     """
 
     executor: Any
     arguments: Mapping[str, Any]
     result: Any = None
+    error: BaseException | None = None
 
     @classmethod
     def bind(

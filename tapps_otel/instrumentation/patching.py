@@ -34,6 +34,7 @@ class Hook:
     :ivar module: where the function is, as ``package.module``
     :ivar name: the function in that module, as ``Class.method``
     :ivar owner: the class that has the function, where it is known already
+    :ivar streams: whether the function may be a generator
     :ivar load: returns the wrapper; called once the module is imported, so that heavy imports can
         wait until then
     :ivar essential: without this hook the log would be wrong, so all hooks come off
@@ -44,6 +45,7 @@ class Hook:
     load: Callable[[], Wrapper]
     essential: bool = False
     owner: type[Any] | None = None
+    streams: bool = False
 
     @property
     def full_name(self) -> str:
@@ -168,7 +170,8 @@ def _wrap(hook: Hook, target: Any, path: str) -> Callable[[], None]:
     import wrapt
 
     parent, attribute, original = wrapt.resolve_path(target, path)
-    _check(original)
+    if not hook.streams:
+        _check(original)
     own = attribute in vars(parent)  # else a base class has it, and there is nothing to restore
     guard = Guard(hook.full_name, hook.load())
     wrapper = wrapt.FunctionWrapper(original, guard)
@@ -190,7 +193,7 @@ def _check(function: Any) -> None:
     """:raises TypeError: its work is not done when its call returns"""
     function = getattr(function, "__func__", function)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        msg = "it is a generator, which does its work after its call has returned"
+        msg = "it is a generator, which does its work after its call: the spec needs streams=True"
         raise TypeError(msg)
 
 

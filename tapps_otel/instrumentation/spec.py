@@ -23,9 +23,9 @@ sync or async, and steps may run in the threads of a pool::
     )
 
 A plain method that returns a coroutine (many decorated ones do) ends when the coroutine does. A
-generator cannot be instrumented, because its work is done after its call has returned: the report
-and the standard log say which method it is. A method that returns another awaitable, or a future,
-ends with its call; that is logged as a warning.
+generator does its work after its call has returned: it needs ``streams=True``, else it is refused,
+and the report and the standard log say which method it is. A method that returns another awaitable,
+or a future, ends with its call; that is logged as a warning.
 
 The fields of a spec that are functions read a :class:`MethodCall`. If one raises, that is logged as
 an error, and the step (or the run) continues without a log.
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.artifacts import Artifact
+    from tapps_otel.log.store import RunSummary
 
 __all__ = ["Adapter", "ExecutorSpec"]
 
@@ -70,6 +71,14 @@ def _completed(_: MethodCall) -> str:
     return "completed"
 
 
+def _new(_: MethodCall, __: RunSummary) -> str:
+    return "new"
+
+
+def _executor(call: MethodCall) -> object:
+    return call.executor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
     """How to read ids, names and outcomes from the calls of an executor.
@@ -82,10 +91,24 @@ class Adapter:
     :ivar inputs: the inputs of a run, JSON-native
     :ivar root: the folder under which logs are kept, unless a setting names another
     :ivar resumes: whether this call resumes the run of that id, instead of starting one
+    :ivar thread: the id of what a run is a turn of, as a conversation: its runs are ``<thread>``,
+        ``<thread>.2`` and so on. It takes the place of ``run_id`` and ``resumes``
+    :ivar continues: asked with the call and the summary of the thread's last run, if there is one:
+        ``resume`` continues that run, ``new`` starts another, ``fork`` too, and notes where it
+        comes from, ``abandon_and_new`` ends the last one as cancelled before
     :ivar outcome: how a run ended whose method returned: ``completed``, ``failed``, ``cancelled``
         or ``paused``; any other word counts as ``failed`` and is kept as an attribute
+    :ivar raised: how a run ended whose method raised ``call.error``, in the same words; ``None``:
+        as the exception says
     :ivar error: why a run failed, in words
+    :ivar question: what a paused run, or a paused step, asks
     :ivar step_id: the id of a step, equal in each of its attempts
+    :ivar step_name: its name, for spans and metrics: few different words. By default, its id
+    :ivar attributes: of a step, when it starts: JSON scalars, or lists of them
+    :ivar runner: the object whose method executes the run that a step belongs to, for steps in
+        threads that do not know; by default, the object whose method executes the step
+    :ivar status: how an attempt of a step ended that returned, or raised ``call.error``: as
+        ``outcome``, or ``skipped`` or ``timeout``; ``None``: as that says
     :ivar agent: who executes a step
     :ivar action: what a step does
     :ivar fields: everything that defines a step, JSON-native: the history shows when it changes
@@ -100,9 +123,17 @@ class Adapter:
     inputs: Reader[Mapping[str, Any]] = _no_values
     root: Reader[Path | None] = _none
     resumes: Reader[bool] = _false
+    thread: Reader[str | None] = _none
+    continues: Callable[[MethodCall, RunSummary], str] = _new
     outcome: Reader[str] = _completed
+    raised: Reader[str | None] = _none
     error: Reader[str | None] = _none
+    question: Reader[str | None] = _none
     step_id: Reader[str]
+    step_name: Reader[str | None] = _none
+    attributes: Reader[Mapping[str, Any]] = _no_values
+    runner: Reader[object] = _executor
+    status: Reader[str | None] = _none
     agent: Reader[str | None] = _none
     action: Reader[str | None] = _none
     fields: Reader[Any] = _none
@@ -116,7 +147,13 @@ class ExecutorSpec(Adapter):
 
     :ivar run: name of the method that executes a run
     :ivar step: name of the method that executes a step
+    :ivar step_class: the class that has this method, or ``package.module:Class``; by default, the
+        one that has the method which executes a run
+    :ivar streams: whether these methods may be generators, or return one, sync or async. What each
+        ``next`` does is inside the run, or step; the code that consumes the items is outside
     """
 
     run: str
     step: str
+    step_class: type[Any] | str | None = None
+    streams: bool = False

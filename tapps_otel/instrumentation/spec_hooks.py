@@ -6,28 +6,35 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import finalize
 
 from tapps_otel.instrumentation.execution import (
     IN_PROGRESS,
     Execution,
     current_execution,
     execution_of,
+    fail_step,
     finish_step,
     guarded_end,
     is_enabled,
     open_run,
 )
+from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.patching import Hook, Patches
+from tapps_otel.instrumentation.streams import stream, stream_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from tapps_otel.instrumentation.guarding import Original
+    from tapps_otel.instrumentation.guarding import Original, Wrapper
     from tapps_otel.instrumentation.spec import ExecutorSpec
-    from tapps_otel.run.external_run import ExternalAttempt, ExternalRun
+    from tapps_otel.instrumentation.streams import Stage
+    from tapps_otel.run.external_run import ExternalAttempt
 
 __all__ = ["patches"]
 
@@ -42,13 +49,39 @@ def patches(name: str, spec: ExecutorSpec, owner: type[Any] | None) -> Patches:
     :param name: of the class, as ``package.module:Class``
     :param owner: the class; ``None``: the one of that name, once it is imported
     """
+    step_class = spec.step_class
+    if step_class is None:
+        step_name, step_owner = name, owner
+    elif isinstance(step_class, str):
+        step_name, step_owner = step_class, None
+    else:
+        step_name, step_owner = name_of(step_class), step_class
+    return Patches(
+        name,
+        (
+            _hook(name, owner, spec.run, partial(_on_run, spec), spec),
+            _hook(step_name, step_owner, spec.step, partial(_on_step, spec), spec),
+        ),
+    )
+
+
+def name_of(kind: type[Any]) -> str:
+    """A class as ``package.module:Class``."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _hook(
+    name: str, owner: type[Any] | None, method: str, wrapper: Wrapper, spec: ExecutorSpec
+) -> Hook:
     module, _, path = name.partition(":")
-
-    def hook(method: str, wrapper: Callable[..., Any]) -> Hook:
-        load = partial(partial, wrapper, spec)
-        return Hook(module, f"{path}.{method}", load, essential=True, owner=owner)
-
-    return Patches(name, (hook(spec.run, _on_run), hook(spec.step, _on_step)))
+    return Hook(
+        module,
+        f"{path}.{method}",
+        lambda: wrapper,
+        essential=True,
+        owner=owner,
+        streams=spec.streams,
+    )
 
 
 # -- a run
@@ -62,56 +95,113 @@ def _on_run(spec: ExecutorSpec, run: Original, executor: Any, args: Any, kwargs:
         return run(*args, **kwargs)
     call = MethodCall.bind(run.function, executor, args, kwargs)
     proceed = partial(run, *args, **kwargs)
+    execution = Execution(executor)
     if run.is_async:
-        return _execute_async(spec, partial(open_run, spec, call), proceed, call)
-    return _execute(spec, proceed, call)
+        return _execute_async(spec, execution, proceed, call)
+    if run.is_generator:
+        return _streamed(proceed(), _RunStage(spec, execution, call))
+    return _execute(spec, execution, proceed, call)
 
 
-def _execute(spec: ExecutorSpec, proceed: Callable[[], Any], call: MethodCall) -> Any:
-    with Execution(call.executor) as execution, IN_PROGRESS.track(execution):
+def _execute(
+    spec: ExecutorSpec, execution: Execution, proceed: Callable[[], Any], call: MethodCall
+) -> Any:
+    with execution, IN_PROGRESS.track(execution):
         execution.open(partial(open_run, spec, call))
         try:
-            call.result = proceed()
+            result = proceed()
         except BaseException as error:
-            execution.end_with_error(error)
+            execution.end_with_error(error, spec, call)
             raise
-        result, run = call.result, execution.run
-        if run is not None and inspect.iscoroutine(result):
-            execution.hand_over()  # to whoever awaits the coroutine
-            return _execute_async(spec, lambda: run, lambda: result, call)
-        _warn_of_unfinished(spec.run, call)
-        execution.end(spec, call)
-        return result
+        if inspect.iscoroutine(result):
+            execution.pass_on()
+            return _execute_async(spec, execution, lambda: result, call)
+        return _run_returned(spec, execution, call, result)
 
 
 async def _execute_async(
-    spec: ExecutorSpec,
-    opening: Callable[[], ExternalRun],
-    proceed: Callable[[], Any],
-    call: MethodCall,
+    spec: ExecutorSpec, execution: Execution, proceed: Callable[[], Any], call: MethodCall
 ) -> Any:
-    with Execution(call.executor) as execution, IN_PROGRESS.track(execution):
-        execution.open(opening)
+    with execution, IN_PROGRESS.track(execution):
+        execution.open(partial(open_run, spec, call))
         try:
-            call.result = await proceed()
+            result = await proceed()
         except BaseException as error:
-            execution.end_with_error(error)
+            execution.end_with_error(error, spec, call)
             raise
-        execution.end(spec, call)
-        return call.result
+        return _run_returned(spec, execution, call, result)
+
+
+def _run_returned(spec: ExecutorSpec, execution: Execution, call: MethodCall, result: Any) -> Any:
+    if spec.streams and _is_generator(result):
+        stage = _RunStage(spec, execution, call)
+        made = _streamed(result, stage)
+        finalize(made, stage.abandon).atexit = False  # nobody may ever ask for an item
+        execution.pass_on()
+        return made
+    call.result = result
+    _warn_of_unfinished(spec.run, call)
+    execution.end(spec, call)
+    return result
+
+
+class _RunStage:
+    """A run whose work a generator does."""
+
+    def __init__(self, spec: ExecutorSpec, execution: Execution, call: MethodCall) -> None:
+        self._spec, self._execution, self._call = spec, execution, call
+        self._tracked = IN_PROGRESS.track(execution)
+        self._begun = False
+
+    def begin(self) -> None:
+        self._tracked.__enter__()
+        self._begun = True
+        with self._execution.current():
+            self._execution.open(partial(open_run, self._spec, self._call))
+
+    def current(self) -> AbstractContextManager[None]:
+        return self._execution.current()
+
+    def end(self, item: Any) -> None:
+        self._call.result = item
+        try:
+            self._execution.end(self._spec, self._call)
+        finally:
+            self._close()
+
+    def fail(self, error: BaseException) -> None:
+        try:
+            self._execution.end_with_error(error, self._spec, self._call)
+        finally:
+            self._close()
+
+    def abandon(self) -> None:
+        """End it if its generator was dropped before the first item."""
+        if not self._begun:
+            with guarded("a run that nobody consumed is not ended"):
+                self.fail(GeneratorExit())
+
+    def _close(self) -> None:
+        if self._begun:
+            self._tracked.__exit__(None, None, None)
+        self._execution.close()
 
 
 # -- a step
 
 
 def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwargs: Any) -> Any:
-    execution = execution_of(executor)
+    execution = execution_of(
+        lambda: spec.runner(MethodCall.bind(step.function, executor, args, kwargs))
+    )
     if execution is None or execution.run is None:
         return step(*args, **kwargs)
     call = MethodCall.bind(step.function, executor, args, kwargs)
     proceed = partial(step, *args, **kwargs)
     if step.is_async:
         return _begin_async(spec, proceed, call, execution)
+    if step.is_generator:
+        return _streamed(proceed(), _StepStage(spec, call, execution))
     attempt = execution.begin_step(spec, call)
     return proceed() if attempt is None else _try(spec, proceed, call, attempt)
 
@@ -121,19 +211,13 @@ def _try(
 ) -> Any:
     with attempt.current():
         try:
-            call.result = proceed()
+            result = proceed()
         except BaseException as error:
-            with guarded_end(attempt):
-                attempt.fail(error)
+            fail_step(spec, call, attempt, error)
             raise
-    result = call.result
     if inspect.iscoroutine(result):
         return _try_async(spec, lambda: result, call, attempt)
-    _warn_of_unfinished(spec.step, call)
-    with guarded_end(attempt):
-        if attempt.settle():
-            finish_step(spec, call, attempt)
-    return result
+    return _step_returned(spec, call, attempt, result)
 
 
 async def _begin_async(
@@ -148,15 +232,83 @@ async def _try_async(
 ) -> Any:
     with attempt.current():
         try:
-            call.result = await proceed()
+            result = await proceed()
         except BaseException as error:
-            with guarded_end(attempt):
-                attempt.fail(error)
+            fail_step(spec, call, attempt, error)
             raise
+    return _step_returned(spec, call, attempt, result)
+
+
+def _step_returned(
+    spec: ExecutorSpec, call: MethodCall, attempt: ExternalAttempt, result: Any
+) -> Any:
+    if spec.streams and _is_generator(result):
+        stage = _StepStage(spec, call, None, attempt)
+        made = _streamed(result, stage)
+        finalize(made, stage.abandon).atexit = False  # nobody may ever ask for an item
+        return made
+    call.result = result
+    _warn_of_unfinished(spec.step, call)
     with guarded_end(attempt):
         if attempt.settle():
             finish_step(spec, call, attempt)
-    return call.result
+    return result
+
+
+class _StepStage:
+    """A step whose work a generator does.
+
+    :param execution: that it belongs to, where it has not begun
+    """
+
+    def __init__(
+        self,
+        spec: ExecutorSpec,
+        call: MethodCall,
+        execution: Execution | None,
+        attempt: ExternalAttempt | None = None,
+    ) -> None:
+        self._spec, self._call, self._execution = spec, call, execution
+        self._attempt = attempt
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+        if self._execution is not None:
+            self._attempt = self._execution.begin_step(self._spec, self._call)
+
+    def current(self) -> AbstractContextManager[None]:
+        attempt = self._attempt
+        return nullcontext() if attempt is None else attempt.current()
+
+    def end(self, item: Any) -> None:
+        attempt = self._attempt
+        if attempt is not None:
+            self._call.result = item
+            with guarded_end(attempt):
+                if attempt.settle():
+                    finish_step(self._spec, self._call, attempt)
+
+    def fail(self, error: BaseException) -> None:
+        if self._attempt is not None:
+            fail_step(self._spec, self._call, self._attempt, error)
+
+    def abandon(self) -> None:
+        """End it if its generator was dropped before the first item."""
+        if not self._begun:
+            with guarded("a step that nobody consumed is not ended"):
+                self.fail(GeneratorExit())
+
+
+# -- both
+
+
+def _is_generator(result: Any) -> bool:
+    return inspect.isgenerator(result) or inspect.isasyncgen(result)
+
+
+def _streamed(work: Any, stage: Stage) -> Any:
+    return stream_async(work, stage) if inspect.isasyncgen(work) else stream(work, stage)
 
 
 def _warn_of_unfinished(method: str, call: MethodCall) -> None:

@@ -71,7 +71,7 @@ class WorkflowEvent(BaseModel):
     reason: str | None = None
     """Reason that the user gave for skipping a step."""
     question: str | None = None
-    """Question that a paused run asks."""
+    """Question that a paused run or step asks."""
     status: str | None = None
     """running, completed, failed, timeout, cancelled, interrupted, skipped or paused."""
     error: dict[str, Any] | None = None

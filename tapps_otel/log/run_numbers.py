@@ -40,11 +40,15 @@ class RunNumbers:
         :param after: a number that is known to be taken; later ones are returned
         :raises OSError: a log cannot be looked for
         """
-        return self._last(max(after, self._noted())) + 1
+        return self.last(after=after) + 1
 
-    def _last(self, taken: int) -> int:
-        """Return the last number in use, from ``taken`` on."""
-        distance = 1
+    def last(self, *, after: int = 0) -> int:
+        """Return the number of the last run; 0 if there is none.
+
+        :param after: a number that is known to be taken; no lower one is returned
+        :raises OSError: a log cannot be looked for
+        """
+        taken, distance = max(after, self._noted()), 1
         while self._is_taken(taken + distance):
             taken += distance
             distance *= 2

@@ -51,6 +51,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar retry_in_ns: delay after which a retry was to follow, ``None`` if none was
     :ivar caused_by: ids of the inner steps whose exception left it
     :ivar order: n for its scope's n-th ordered call of that name; ``None`` in a task or thread
+    :ivar question: what it asks, if a third-party executor paused it
     """
 
     number: int
@@ -67,6 +68,7 @@ class AttemptHistory(Struct, gc=False):
     caused_by: tuple[str, ...] = ()
     reason: str | None = None
     artifacts: tuple[dict[str, Any], ...] = ()
+    question: str | None = None
 
     @property
     def started_ns(self) -> int:
@@ -244,6 +246,7 @@ class RunHistory(Struct):
     :ivar parent: the step that called the run; of several, the last whose call executed it
     :ivar by_id: all steps by their ids, in the order of their first start
     :ivar seq: seq of the last event
+    :ivar question: what it asks, if it is paused
     :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
     :ivar repairs: number of repairs of the log
     :ivar dropped: number of events that could not be written
@@ -259,6 +262,7 @@ class RunHistory(Struct):
     result_json: bytes | None = None
     result_blob: str | None = None
     error: dict[str, Any] | None = None
+    question: str | None = None
     executions: list[ExecutionHistory] = []
     by_id: dict[str, StepHistory] = {}
     scopes: dict[str | None, ScopeHistory] = {}
@@ -338,7 +342,7 @@ class Fold:
             history.inputs = _bytes(event.inputs)
             history.inputs_blob = _or(event.inputs_blob, None)
         history.status = "running"
-        history.error = None
+        history.error = history.question = None
         self._execution = ExecutionHistory(
             number=event.execution,
             timestamp=event.timestamp,
@@ -354,6 +358,7 @@ class Fold:
         history = self.history
         history.status = _or(event.status, "failed")
         history.error = _or(event.error, None)
+        history.question = _or(event.question, None)
         history.result_json = _bytes(event.result)
         history.result_blob = _or(event.result_blob, None)
         if history.executions:
@@ -431,6 +436,7 @@ class Fold:
         attempt.error = _or(event.error, None)
         attempt.retry_in_ns = _or(event.retry_in_ns, None)
         attempt.caused_by = tuple(_or(event.caused_by, ()))
+        attempt.question = _or(event.question, None)
         if attempt is not step.last:
             return
         step.interruptions = step.interruptions + 1 if status == "interrupted" else 0

@@ -89,6 +89,8 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
         shown = _json(data, blob)
         if shown is not None:
             rows.append((name, shown, ""))
+    if history.question is not None:
+        rows.append(("asks", plain(history.question), "warn"))
     if history.error is not None:
         rows.append(("error", error_text(history.error), "bad"))
     if history.trace_id:
@@ -187,6 +189,8 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
         notes.append("handled")
     if last.reason:
         notes.append(plain(last.reason))
+    if last.question:
+        notes.append(f"asks {plain(last.question)}")
     if step.result_omitted:  # it is empty if there was no result
         notes.append(f"result not stored: {plain(step.result_omitted)}")
     notes += [f"made {plain(one.get('path') or one.get('name'))}" for one in last.artifacts]
@@ -337,6 +341,7 @@ def as_json(history: RunHistory) -> dict[str, Any]:
         "result": _loaded(history.result_json),
         "result_blob": history.result_blob,
         "error": history.error,
+        "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],
         "steps": [_step_json(step) for step in history.steps],
         "open": [step.step_id for step in open_steps(history)],

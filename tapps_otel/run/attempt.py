@@ -244,7 +244,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         event = self._end_event("step_fail", self._status_of(error))
         if self.watched is not None:
             self._report_arguments(self.watched)
-        event.error = failures.describe(error)
+        self._put_error(event, error)
         wait = None
         if failures_so_far is not None and not run.refused:
             wait = self.spec.policy.retry_in_ns(error, failures_so_far)
@@ -256,6 +256,9 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         failures.mark(error, run.workflow_id, self.step_id)
         self._end(event, FAILED, release=wait is None)
         return wait
+
+    def _put_error(self, event: Event, error: BaseException) -> None:
+        event.error = failures.describe(error)
 
     def skip(self, reason: str, result: Any = None) -> None:
         """End the step as skipped, once what is open inside has ended.

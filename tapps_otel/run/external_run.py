@@ -14,19 +14,18 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import UNSET
 
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError, RunBusyError, TappsError
 from tapps_otel.log.event import Event, raw_json
 from tapps_otel.log.lease import Lease
-from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
-from tapps_otel.run.current_recorder import recorder_of
-from tapps_otel.run.execution_start import begin_execution
+from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.leased_log import LeasedLog, lease_log
 from tapps_otel.run.recorder import RunRecorder, make_writer
 from tapps_otel.run.scope import (
@@ -35,7 +34,6 @@ from tapps_otel.run.scope import (
     OPEN,
     Recorder,
     Scope,
-    current_scope,
     running_task,
 )
 from tapps_otel.run.step_spec import StepSpec
@@ -47,25 +45,25 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
-    from tapps_otel.settings import Settings
 
 __all__ = [
+    "ID_LIMIT",
     "ExternalAttempt",
     "ExternalRun",
     "ExternalStep",
-    "ExternalWorkflow",
-    "begin_run",
-    "resume_run",
-    "start_run",
+    "checked_attributes",
 ]
 
 _log = logging.getLogger("tapps_otel")
-_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "interrupted", "paused"})
+_NO_ERRORS: Final = frozenset({"completed", "paused"})
+_MAY_LACK_ERRORS: Final = frozenset({"cancelled", "interrupted"})
+_STATUSES: Final = _NO_ERRORS | _MAY_LACK_ERRORS | {"failed"}
+_STEP_STATUSES: Final = _STATUSES | {"timeout", "skipped"}
 _WAITS: Final = 100  # for a lease that somebody holds while it writes a few lines
 _WAIT_S: Final = 0.001
 _RESULT_LIMIT: Final = 1 << 20  # bytes of JSON
-_ABOUT_LIMIT: Final = 512 * 1024  # bytes of JSON: the first event has to fit into its line
-_ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
+_ATTRIBUTES_LIMIT: Final = 64 * 1024  # bytes of JSON
+ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
 
 
 class ExternalStep(StepSpec):
@@ -94,13 +92,16 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
 
     :ivar late: it is recorded after it was done, without a duration
     :ivar skip_reason: why its executor began it and then did nothing
+    :ivar begun_with: attributes of the event that starts it
     :ivar attributes: of the event that will end it
     """
 
     late: bool = False
     skip_reason: str | None = None
+    begun_with: dict[str, Any] | None = None
     attributes: dict[str, Any] | None = None
     _ending: str | None = None
+    _question: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -124,8 +125,59 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
         self._ending = status
         self.fail(error)
 
+    def end_as(
+        self,
+        word: str,
+        error: BaseException | str | None = None,
+        *,
+        question: str | None = None,
+        result: Any = None,
+        artifacts: Iterable[Artifact] = (),
+    ) -> None:
+        """End it with the status that its executor gives it.
+
+        :param word: the executor's own; an unknown one counts as ``failed``
+        :param error: the reason that it gives, also for a skip
+        :param question: what a paused step asks
+        """
+        if self.settle():
+            self.end_drained_as(word, error, question=question, result=result, artifacts=artifacts)
+
+    def end_drained_as(
+        self,
+        word: str,
+        error: BaseException | str | None = None,
+        *,
+        question: str | None = None,
+        result: Any = None,
+        artifacts: Iterable[Artifact] = (),
+    ) -> None:
+        """End it as :meth:`end_as` does; its end has begun."""
+        status = word if word in _STEP_STATUSES else "failed"
+        if status != word:
+            self.attributes = {**(self.attributes or {}), ATTR.EXECUTOR_STATUS: word}
+        if status == "completed":
+            self.finish_drained(result, artifacts)
+        elif status == "skipped":
+            self.skip_drained(str(error or _no_reason(word)), result)
+        else:
+            self._ending, self._question = status, question
+            if not isinstance(error, BaseException):
+                error = _Said(_described("StepFailed", word, error))
+            self.fail_drained(error)
+
+    def _put_error(self, event: Event, error: BaseException) -> None:
+        if self._question is not None:
+            event.question = failures.cut(self._question)
+        if isinstance(error, _Said):
+            event.error = error.described or UNSET
+        elif event.status != "paused":
+            super()._put_error(event, error)
+
     def _start_event(self) -> Event:
         event = super()._start_event()
+        if self.begun_with:
+            event.attributes = self.begun_with
         if self.late:
             event.late = True
             self._stopped_ns = self._monotonic
@@ -141,6 +193,49 @@ class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
 
     def _status_of(self, error: BaseException) -> str:
         return self._ending or super()._status_of(error)
+
+
+class _Said(Exception):  # noqa: N818 - what it says need not be an error
+    """What an executor says in place of an exception.
+
+    :ivar described: as the log has it; ``None`` for nothing
+    """
+
+    def __init__(self, described: dict[str, Any] | None) -> None:
+        self.described = described
+        super().__init__()
+
+
+def checked_attributes(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Attributes of an event; ``None`` for none.
+
+    :raises TypeError: a value that JSON does not have
+    :raises ValueError: they are too large for an event
+    """
+    held = dict(attributes)
+    if not held:
+        return None
+    size = len(to_json(held))
+    if size > _ATTRIBUTES_LIMIT:
+        raise ValueError(f"attributes of {size} bytes, of at most {_ATTRIBUTES_LIMIT}")
+    return held
+
+
+def _described(kind: str, word: str, error: BaseException | str | None) -> dict[str, Any] | None:
+    """The error of an end: an exception, or what the executor says; a failure always has one.
+
+    :param kind: type of an error that is no exception
+    :param word: the status, in the executor's own word
+    """
+    if word in _NO_ERRORS or (not error and word in _MAY_LACK_ERRORS):
+        return None
+    if isinstance(error, BaseException):
+        return failures.describe(error)
+    return {"type": kind, "message": failures.cut(str(error or _no_reason(word))), "stack": None}
+
+
+def _no_reason(word: str) -> str:
+    return f"its executor ended it as {word!r} and gave no reason"
 
 
 class ExternalRun(RunRecorder):
@@ -182,16 +277,24 @@ class ExternalRun(RunRecorder):
     # -- steps
 
     def begin_step(
-        self, step_id: str, spec: ExternalStep, *, late: bool = False
+        self,
+        step_id: str,
+        spec: ExternalStep,
+        *,
+        scope: Scope | None = None,
+        attributes: dict[str, Any] | None = None,
+        late: bool = False,
     ) -> ExternalAttempt:
         """Write that the executor begins a step: its next attempt, however the last one ended.
 
-        The current scope may have ended, and the run too.
+        The scope may have ended, and the run too.
 
-        :param step_id: the executor's own; unique in the current scope
+        :param step_id: the executor's own; unique in its scope
+        :param scope: what encloses it; by default, the current scope
+        :param attributes: JSON scalars, or lists of them
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        scope = self.scope_here()
+        scope = scope or self.scope_here()
         place = _place(scope, step_id)
         with self.lock:
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
@@ -204,6 +307,7 @@ class ExternalRun(RunRecorder):
                 thread=threading.get_ident(),
                 task=running_task(),
                 late=late,
+                begun_with=attributes,
             )
         attempt.start()
         return attempt
@@ -256,15 +360,22 @@ class ExternalRun(RunRecorder):
 
     # -- the end
 
-    def end(self, status: str, error: BaseException | str | None = None) -> None:
+    def end(
+        self,
+        status: str,
+        error: BaseException | str | None = None,
+        *,
+        question: str | None = None,
+    ) -> None:
         """End the run with the status that its executor gives it.
 
         :param status: the executor's own word; an unknown one counts as ``failed``
         :param error: the reason that it gives
+        :param question: what a paused run asks
         """
         if self.root.state is OPEN:
             self._begin_end()
-            self._write_end(status, error)
+            self._write_end(status, error, question)
 
     def end_by(self, error: BaseException) -> None:
         """End the run by an exception that leaves the executor."""
@@ -273,20 +384,16 @@ class ExternalRun(RunRecorder):
     def _status_by(self, error: BaseException) -> str:
         return "interrupted" if self._terminated else status_of(error)
 
-    def _write_end(self, word: str, error: BaseException | str | None) -> None:
+    def _write_end(
+        self, word: str, error: BaseException | str | None, question: str | None
+    ) -> None:
         status = word if word in _STATUSES else "failed"
         event = self._end_event(status)
         if status != word:
             event.attributes = {ATTR.EXECUTOR_STATUS: word}
-        if isinstance(error, BaseException):
-            event.error = failures.describe(error)
-        elif status == "failed":
-            message = str(error or f"its executor ended it as {word!r} and gave no reason")
-            event.error = {
-                "type": "WorkflowFailed",
-                "message": failures.cut(message),
-                "stack": None,
-            }
+        if question is not None and status == "paused":
+            event.question = failures.cut(question)
+        event.error = _described("WorkflowFailed", word, error) or UNSET
         try:
             self._end(event, COMPLETED if status == "completed" else FAILED)
         except LogWriteError as failure:
@@ -401,78 +508,7 @@ def _place(scope: Scope, step_id: str) -> str:
 
     :raises ValueError: its id is too long for an event
     """
-    if len(step_id) > _ID_LIMIT:
+    if len(step_id) > ID_LIMIT:
         msg = f"step {step_id[:40]!r}...: an id of {len(step_id)} characters is too long"
         raise ValueError(msg)
     return join_step_id(scope.step_id, escape(step_id), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class ExternalWorkflow:
-    """The workflow of a third-party executor, as the log describes it.
-
-    :ivar name: for people
-    :ivar about: fields of ``workflow`` in the log, besides the name; ``executor`` at least
-    :ivar inputs: of this run, as JSON, an object
-    """
-
-    name: str
-    about: Mapping[str, Any]
-    inputs: bytes = b"{}"
-
-
-def start_run(
-    store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
-) -> ExternalRun:
-    """Start a run under this id or, if that has a log, under ``<id>.2`` and so on.
-
-    :param workflow_id: the executor's own; any string
-    :raises LogWriteError: the log cannot be opened
-    """
-    numbers, number = RunNumbers(store, workflow_id), 0
-    while True:
-        number = numbers.next(after=number)
-        own_id = numbers.id_of(number)
-        try:
-            with lease_log(store, log_name(own_id), workflow.name, config) as leased:
-                if leased.history.seq == 0:
-                    numbers.note(number)
-                    return begin_run(store, own_id, workflow, leased)
-                leased.release()  # another process was faster
-        except RunBusyError:
-            continue
-
-
-def resume_run(
-    store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
-) -> ExternalRun:
-    """Resume the run of this id, as its next execution; start it if it has no log.
-
-    :raises RunBusyError: another process executes it
-    :raises LogDamagedError: its log was changed; nothing was written
-    :raises LogWriteError: the log cannot be opened
-    """
-    with lease_log(store, log_name(workflow_id), workflow.name, config) as leased:
-        return begin_run(store, workflow_id, workflow, leased)
-
-
-def begin_run(
-    store: Store, workflow_id: str, workflow: ExternalWorkflow, leased: LeasedLog
-) -> ExternalRun:
-    """Begin an execution of the run whose log is leased; the current run gets an annotation.
-
-    :raises ValueError: its id or its description is too large for an event
-    """
-    size = len(raw_json(dict(workflow.about)))
-    if len(workflow_id) > _ID_LIMIT or size > _ABOUT_LIMIT:
-        msg = (
-            f"an id of {len(workflow_id)} characters and a description of {size} bytes are too "
-            f"large: at most {_ID_LIMIT} and {_ABOUT_LIMIT}"
-        )
-        raise ValueError(msg)
-    run = ExternalRun(workflow_id, workflow.name, leased, store)
-    begin_execution(run, leased, workflow.about, workflow.inputs)
-    outer = current_scope.get()
-    if outer is not None and outer.state is OPEN and not outer.run.detached:
-        recorder_of(outer).annotate("tapps.run", {"workflow_id": workflow_id}, outer)
-    return run

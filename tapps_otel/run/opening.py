@@ -155,7 +155,7 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
         )
         raise RunConflictError(msg)
     if history.status == "paused":
-        raise RunPausedError(history.workflow_id, None)
+        raise RunPausedError(history.workflow_id, history.question)
 
 
 def _warn_of_other_code(history: RunHistory, definition: object) -> None:

@@ -32,7 +32,7 @@ from tapps_otel.instrumentation.tapps_agents.restore import (
 )
 from tapps_otel.log import files
 from tapps_otel.names import log_name
-from tapps_otel.run.external_run import begin_run
+from tapps_otel.run.external_start import begin_run
 from tapps_otel.run.leased_log import LeasedLog, lease_log
 from tapps_otel.run.lookup import StoredRun, load, store_of
 

@@ -460,8 +460,8 @@ def test_a_reader_with_a_wrong_type_does_not_block_the_run(events: Any) -> None:
 
 BREAKABLE = [
     *("current_execution", "is_enabled", "MethodCall.bind", "finish_step", "open_run"),
-    *("_execute", "_try", "_try_async", "_warn_of_unfinished"),
-    *("Execution.__enter__", "Execution.open", "Execution.begin_step", "Execution.hand_over"),
+    *("_execute", "_try", "_try_async", "_warn_of_unfinished", "fail_step", "execution_of"),
+    *("Execution.__enter__", "Execution.open", "Execution.begin_step", "Execution.pass_on"),
     *("Execution.end", "Execution.end_with_error"),
 ]
 

@@ -17,13 +17,8 @@ from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
-from tapps_otel.run.external_run import (
-    ExternalRun,
-    ExternalStep,
-    ExternalWorkflow,
-    resume_run,
-    start_run,
-)
+from tapps_otel.run.external_run import ExternalRun, ExternalStep
+from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run
 
 Log = Callable[..., list[dict[str, Any]]]
 Labels = Callable[..., list[str]]
