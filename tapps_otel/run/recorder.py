@@ -233,7 +233,7 @@ class RunRecorder:
         if self.root.span is not None:
             self.root.span.detach(self._span_token)
         leave_scope(self._token)
-        self._token = None
+        self._token = self.root.task = None  # a task keeps its exception, and that the run: a cycle
 
     def exit(self, error: BaseException | None) -> None:
         """End the run as the block of its context manager ended.

@@ -203,6 +203,8 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
 
     def release(self, attempt: OpenAttempt) -> None:
         """Note that ``attempt`` has ended. The caller holds the run's lock."""
+        # A task keeps its exception, whose traceback may refer to the attempt: a cycle.
+        attempt.task = None
         if self.open is not None:
             self.open.discard(attempt)
             if not self.open and self._waiter is not None:

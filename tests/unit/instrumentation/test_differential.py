@@ -6,6 +6,7 @@ What tasks do that outlive their steps, or the run, is compared too, and found i
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import threading
 from collections import Counter
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from independent_checker import check
@@ -81,7 +82,11 @@ class Program:
     threads: list[tuple[threading.Thread, threading.Event]] = field(default_factory=list)
 
     def carry_out(self, tree: Node) -> list[Any]:
-        asyncio.run(self._main(tree))
+        gc.disable()  # what it collects is seen at the end, and not at any time
+        try:
+            asyncio.run(self._main(tree))
+        finally:
+            gc.enable()
         return self.seen
 
     async def _main(self, tree: Node) -> None:
@@ -98,6 +103,7 @@ class Program:
             gate.set()
             thread.join()
             await self._settle()
+        gc.collect()
 
     async def _settle(self) -> None:
         """Await the tasks of this event loop that were left running."""
@@ -218,6 +224,7 @@ def described(value: Any) -> Any:
     )
 
 
+@settings(max_examples=60)
 @given(nodes(3))
 def test_a_program_does_the_same_watched_and_not_watched(tree: Node) -> None:
     alone = Program(make_engine()())

@@ -495,6 +495,38 @@ async def test_a_failing_hook_costs_only_the_log(
 class Thing: ...
 
 
+@pytest.mark.parametrize("failing", ["step", "run"])
+async def test_no_task_that_failed_is_kept_alive(failing: str) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    class Engine:
+        async def run(self, work: Callable[[], Any], name: str = "r") -> Any:
+            return await work()
+
+        async def work(self, task: Task) -> Any:
+            return await task.does()
+
+    instrument(Engine, SPEC)
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine()
+
+        async def leave() -> weakref.ref[Any]:
+            made = engine.work(Task("a", fail)) if failing == "step" else engine.run(fail, "x")
+            task = asyncio.create_task(made)
+            await asyncio.wait([task])
+            assert task.exception()
+            return weakref.ref(task)
+
+        kept = await (engine.run(leave) if failing == "step" else leave())
+    finally:
+        gc.enable()
+
+    assert kept() is None
+
+
 @pytest.mark.parametrize("kind", [Pool, Loop, Lazy])
 async def test_no_exception_is_kept_alive(kind: type[Any]) -> None:
     made: list[weakref.ref[Thing]] = []
