@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tapps_otel.errors import WorkflowInputError
+from tapps_otel.run.carried import carried_by
 from tapps_otel.run.codecs.canonical import digest
 from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.scope import OPEN
@@ -126,7 +127,7 @@ class Run:
 
         :raises StepResultError: the result cannot be stored
         """
-        step = Step(fn, name=name, agent=agent, action=action, key=key)
+        step = _step(fn, name, agent, action, key)
         return cast("R", step.call_in(self._recorder, args, kwargs))
 
     async def acall(
@@ -144,7 +145,7 @@ class Run:
 
         :raises StepResultError: the result cannot be stored
         """
-        step = Step(fn, name=name, agent=agent, action=action, key=key)
+        step = _step(fn, name, agent, action, key)
         return cast("R", await step.call_in(self._recorder, args, kwargs))
 
     def begin(
@@ -296,6 +297,14 @@ class Attempt:
 
     def __repr__(self) -> str:
         return f"<Attempt {self.number} of {self.step_id!r}: {self._recorder.state}>"
+
+
+def _step(
+    fn: Callable[..., Any], name: str, agent: str | None, action: str | None, key: str | None
+) -> Step[..., Any]:
+    # An executor's own object changes from run to run, and is no argument of its step.
+    ignore = ("self",) if "self" in carried_by(fn) else ()
+    return Step(fn, name=name, agent=agent, action=action, key=key, ignore=ignore)
 
 
 # A run and an attempt have one public object each, so that `is` tells them apart.

@@ -24,6 +24,7 @@ from tapps_otel import clock
 from tapps_otel.errors import StepInputError, StepTimeoutError
 from tapps_otel.run.argument_changes import watch
 from tapps_otel.run.attempt import AttemptRecorder
+from tapps_otel.run.carried import carried_by, digest_of_carried
 from tapps_otel.run.import_path import module_stem
 from tapps_otel.run.introspection import (
     check_callable,
@@ -91,7 +92,10 @@ class Step(PickledByName, Generic[P, R]):
                 "subprocess, a request)"
             )
             raise TypeError(msg)
-        self._signature = signature = signature_of(fn, ignore)
+        self._carried = carried_by(fn, ignore)
+        known = carried_by(fn)
+        own = tuple(name for name in ignore if name not in known) if known else ignore
+        self._signature = signature = signature_of(fn, own)
         self._spec = StepSpec(
             name or name_of(fn),
             agent=agent,
@@ -174,7 +178,8 @@ class Step(PickledByName, Generic[P, R]):
             key = made if isinstance(made, str) else made(*args, **kwargs)
         digest = form = None
         if key is None:
-            digest, receiver, form = self._signature.digest(args, kwargs, self._home)
+            home = self._home if not self._carried else self._home_with_carried(scope)
+            digest, receiver, form = self._signature.digest(args, kwargs, home)
             if receiver is not None:
                 self._check_receiver(scope, receiver)
         entered: AttemptRecorder | Stored | None = run.enter(
@@ -186,7 +191,14 @@ class Step(PickledByName, Generic[P, R]):
             entered.inputs = spec.inputs_json(args, kwargs)
         return entered
 
-    def _check_receiver(self, scope: Scope, receiver: object) -> None:
+    def _home_with_carried(self, scope: Scope) -> str:
+        """What tells its function from others, and what it brings along from what others do."""
+        digest, formless = digest_of_carried(self._carried)
+        if formless:
+            self._check_receiver(scope, self._carried[formless], formless)
+        return self._home + digest
+
+    def _check_receiver(self, scope: Scope, receiver: object, name: str = "self") -> None:
         """Refuse the same method of a second object that nothing tells from the first.
 
         :raises StepInputError: on resume one would get the other's results
@@ -194,12 +206,14 @@ class Step(PickledByName, Generic[P, R]):
         if scope.receivers is None:
             scope.receivers = {}
         if scope.receivers.setdefault(self._spec.name, receiver) is not receiver:
+            what = "on" if name == "self" else "with"
             raise StepInputError(
-                f"step {self._spec.name!r} is called on a second {type(receiver).__qualname__}, "
+                f"step {self._spec.name!r} is called {what} a second "
+                f"{type(receiver).__qualname__}, "
                 "which has attributes that cannot be compared with an earlier execution's: on "
                 "resume one could get the results of the other. Give the class a __tapps_key__() "
-                'method, give the calls a key, or, if they may be mixed up, ignore=("self",)',
-                "$.self",
+                f'method, give the calls a key, or, if they may be mixed up, ignore=("{name}",)',
+                f"$.{name}",
             )
 
     def _prepare(self) -> None:

@@ -225,7 +225,7 @@ class Signature:
     def _replace_receiver(self, bound: dict[str, Any]) -> object:
         """Put the digest of a method's object in its place; return the object if it has none."""
         found = bound.pop(self._receiver, None) if self._receiver is not None else None
-        if found is None or isinstance(found, type):  # of a class method: its name has the class
+        if found is None:
             return None
         digest = self._canonical.digest_of_object(found)
         if digest is None:

@@ -22,7 +22,14 @@ from tapps_otel.run.codecs.library import adapter, builtin_codec
 from tapps_otel.run.codecs.native import class_name
 from tapps_otel.run.codecs.registry import registered
 
-__all__ = ["canonical", "canonical_text", "digest", "digest_of_object", "find_formless"]
+__all__ = [
+    "canonical",
+    "canonical_text",
+    "digest",
+    "digest_of_carried",
+    "digest_of_object",
+    "find_formless",
+]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 _SHOWN_DEPTH: Final = 20  # parts of a path: a value may hold itself
@@ -57,8 +64,10 @@ def digest_of_object(value: Any) -> str | None:
     """Digest of what tells the object of a method from others of its class; ``None``: nothing.
 
     Its ``__tapps_key__()`` if it has one, else its value, else its attributes, where all of them
-    have a form (a connection has none).
+    have a form (a connection has none). Of a class, which a class method gets, the name.
     """
+    if isinstance(value, type):
+        return digest({CLASS: value.__qualname__})
     kind = type(value)
     if hasattr(value, "__tapps_key__"):
         return digest({CLASS: kind.__qualname__, "$key": value.__tapps_key__()})
@@ -69,6 +78,14 @@ def digest_of_object(value: Any) -> str | None:
         return digest(value)
     except Exception:  # noqa: BLE001 - of users' classes
         return None
+
+
+def digest_of_carried(value: object) -> str | None:
+    """Digest of an argument, or of an object by what tells it from others; ``None``: nothing."""
+    try:
+        return digest(value)
+    except Exception:  # noqa: BLE001 - it has no form as a value
+        return digest_of_object(value)
 
 
 def _is_computed(kind: type, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from crashes import Effects, die_at, go, killed
-from tapps_otel import history, step, workflow
+from tapps_otel import Run, history, step, workflow
 from tapps_otel.errors import DivergenceError, StepInputError
 
 
@@ -252,6 +252,88 @@ def test_objects_can_be_ignored_or_told_apart_by_keys() -> None:
         return got
 
     assert resumed(flow) == [5, 5, "test.users", "prod.users"]
+
+
+def size_in(database: Any, table: str) -> str:
+    return f"{database.name}.{table}"
+
+
+def size_of(table: str, database: Any) -> str:
+    return f"{database.name}.{table}"
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda database: functools.partial(size_in, database), "database"),
+        (lambda database: functools.partial(size_of, database=database), "database"),
+        (lambda database: database.find, "self"),
+        (lambda database: database, "self"),
+    ],
+    ids=["partial", "partial by name", "bound method", "callable object"],
+)
+def test_what_a_callable_brings_along_counts_as_an_argument(make: Any, name: str) -> None:
+    """One object without a form is taken as the one of before, a second is refused."""
+
+    class Finder:
+        def __init__(self, name: str, lock: Any = None) -> None:
+            self.name, self.lock = name, lock
+
+        def find(self, table: str) -> str:
+            return f"{self.name}.{table}"
+
+    class Called(Finder):
+        def __call__(self, table: str) -> str:
+            return self.find(table)
+
+    one, other = Called("test"), Called("prod")
+    locked, second = Called("a", threading.Lock()), Called("b", threading.Lock())
+    turned = False
+
+    @workflow
+    def known() -> list[str]:
+        both = [step(make(other)), step(make(one))] if turned else [step(make(one))]
+        got = [found("users") for found in both]
+        last()
+        return got
+
+    @workflow
+    def unknown() -> list[str]:
+        return [step(make(locked))("x"), step(make(locked))("y"), step(make(second))("x")]
+
+    @workflow
+    def ignored() -> list[str]:
+        return [step(ignore=(name,))(make(found))("x") for found in (locked, second)]
+
+    killed(lambda: go(known), at="last")
+    turned = True
+    with pytest.raises(DivergenceError):
+        go(known)
+    with pytest.raises(StepInputError, match=rf'ignore=\("{name}",\)'):
+        go(unknown, workflow_id="s")
+    assert go(ignored, workflow_id="t") == ["a.x", "b.x"]
+
+
+def test_the_object_of_an_executor_is_no_argument_of_its_steps(did: Effects) -> None:
+    """It changes from run to run."""
+
+    class Executor:
+        def __init__(self) -> None:
+            self.calls = did.count("work")
+
+        def work(self, number: int) -> int:
+            did("work")
+            return number
+
+        def run(self) -> int:
+            with Run.open("made", workflow_id="r") as run:
+                found = run.call("work", self.work, 3)
+                run.call("last", last)
+                return found
+
+    killed(lambda: Executor().run(), at="last")
+    assert Executor().run() == 3
+    assert did.all == ["work"]
 
 
 async def test_options_of_an_async_method() -> None:
