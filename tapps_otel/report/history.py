@@ -273,9 +273,9 @@ def outlook(history: RunHistory, holder: tuple[int | None, str | None] | None) -
         return [*lines, labelled("now", text)]
     if not history.executions:
         return [*lines, labelled("resume", "starts at the beginning: no step has begun")]
-    refused = _unresolved(history)
-    if refused is not None:
-        return [*lines, labelled("resume", f"refused until {plain(refused.step_id)} is resolved")]
+    unresolved = _unresolved_place(history)
+    if unresolved is not None:
+        return [*lines, labelled("resume", f"refused until {plain(unresolved)} is resolved")]
     done = sum(_is_done(step, history) for step in history.steps)
     again = [plain(step.step_id) for step in _innermost(resume_points(history))]
     text = f"continues at {few(again)}" if again else "continues after the last step"
@@ -291,11 +291,38 @@ def next_steps(history: RunHistory) -> list[Advice]:
     """Return what to do next, or what to choose from."""
     if history.status == "completed" or not history.executions:
         return []
+    child = _refusing(history)
+    if child is not None:
+        return [_to_show(child)]
     step = _unresolved(history)
     if step is None:
         return [how_to_resume(history.workflow_id, history.workflow)]
     settle = f"resolve {log_name(history.workflow_id)} {shlex.quote(step.step_id)}"
     return [Advice(f"{settle} {how}") for how in _RESOLVABLE[_refusal(history)]]
+
+
+def _refusing(history: RunHistory) -> ChildRun | None:
+    """Return the child run in which a step must be resolved before the run can continue."""
+    if _refusal(history) not in _RESOLVABLE:
+        return None
+    message = (history.error or {}).get("message")  # which names the run, too
+    failed = (step for step in history.steps if (step.last.error or {}).get("message") == message)
+    return next((step.child for step in failed if step.child is not None), None)
+
+
+def _to_show(child: ChildRun) -> Advice:
+    text = f"show {shlex.quote(child.workflow_id)}"
+    if child.log_dir is None:
+        return Advice(text)
+    return Advice(f"tapps-otel {text} --log-dir {shlex.quote(child.log_dir)}", is_command=False)
+
+
+def _unresolved_place(history: RunHistory) -> str | None:
+    """Return in words what must be resolved before the run can continue."""
+    child, step = _refusing(history), _unresolved(history)
+    if child is not None:
+        return f"a step of run {child.workflow_id}"
+    return None if step is None else step.step_id
 
 
 def _unresolved(history: RunHistory) -> StepHistory | None:

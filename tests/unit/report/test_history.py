@@ -231,6 +231,25 @@ def test_an_interrupted_step_that_must_be_resolved_names_that_command() -> None:
     assert "will run again, by resolve" in steps(log.history)
 
 
+@pytest.mark.parametrize("log_dir", [None, "/far away"])
+def test_a_step_of_a_child_run_that_must_be_resolved_is_shown_in_that_run(
+    log_dir: str | None,
+) -> None:
+    kind = "tapps_otel.errors.StepInterruptedError"
+    error = {"type": kind, "message": "resolve i pay", "attributes": {"step_id": "pay"}}
+    attributes = {"tapps.child.workflow_id": "i", "tapps.child.log_dir": log_dir}
+    log = Log().begin().start("pay").fail("pay", "interrupted")  # a namesake, of this run
+    log.start("outer").start("outer/inner", attributes=attributes)
+    log.fail("outer/inner", error={**error, "stack": "1"}).fail("outer", error=error)
+    log.end("failed", error={**error, "stack": "2"})
+
+    expected = Advice("show i")
+    if log_dir is not None:
+        expected = Advice("tapps-otel show i --log-dir '/far away'", is_command=False)
+    assert report.next_steps(log.history) == [expected]
+    assert outlook(log.history)[-1] == "resume    refused until a step of run i is resolved"
+
+
 def test_remarks_are_annotations_repairs_and_gaps() -> None:
     log = Log().begin().add("annotation", name="note", attributes={"page": "x", "n": [1, None]})
     log.add("log_repair", damage=[(1, 2, "0")]).add("log_gap", attributes={"dropped": 3})
