@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tapps_otel.errors import RefusalError, StepResultError, StepTimeoutError
+from tapps_otel.errors import (
+    RefusalError,
+    StepFailedError,
+    StepResultError,
+    StepTimeoutError,
+)
 from tapps_otel.past.plan import Plan
 from tapps_otel.run import error_messages, failures
+from tapps_otel.run.attempt import status_of
 from tapps_otel.run.matching import Matcher
 from tapps_otel.run.step_spec import Stored
 
@@ -101,6 +107,11 @@ class ReplayState:
         error = failures.rebuild(record.last.error, refuse, self._module)
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
+        if status_of(error) in {"interrupted", "cancelled"}:
+            # Such a step runs again and is never handled: this log was not written by a run, and
+            # would end the program or its task.
+            given = record.last.error or {}
+            error = StepFailedError(str(given.get("type", "?")), str(given.get("message", "")))
         failures.mark(error, self._workflow_id, record.step_id)
         failures.raise_again(error)
 
