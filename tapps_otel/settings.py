@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
@@ -45,6 +46,8 @@ class Settings(BaseSettings):
 
     :ivar enabled: if false, decorated functions are plain functions and nothing is written
     :ivar log_dir: folder of the logs; a relative path is resolved from the working directory
+    :ivar trust: folders whose logs may be resumed and written although another user owns them, can
+        write to them or has linked them; separated by colons in the environment, ``*`` for all
     :ivar durability: when the log is synced to disk: ``commit`` with every event that ends a step
         or the run, ``always`` with every event, ``os`` never (survives a killed process, not a
         power cut)
@@ -82,6 +85,7 @@ class Settings(BaseSettings):
 
     enabled: bool = True
     log_dir: Path = DEFAULT_LOG_DIR
+    trust: Annotated[tuple[str, ...], NoDecode] = ()
     durability: Durability = "commit"
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
@@ -112,6 +116,11 @@ class Settings(BaseSettings):
             return given
         return [name.strip() for name in given.split(",") if name.strip()]
 
+    @field_validator("trust", mode="before")
+    @classmethod
+    def _split_paths(cls, given: object) -> object:
+        return list(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
+
     @field_validator(_HEADERS, mode="before")
     @classmethod
     def _decode(cls, given: object) -> object:
@@ -131,6 +140,7 @@ class SettingsDict(TypedDict, total=False):
 
     enabled: bool
     log_dir: Path | str
+    trust: str | Sequence[str]
     durability: Durability
     on_log_failure: OnLogFailure
     buffer_events: int

@@ -61,6 +61,7 @@ CAPABILITIES = {
     "proc": Capability(
         lambda: Path("/proc/self/fd").is_dir(), "run on Linux with /proc", installable=False
     ),
+    "root": Capability(lambda: os.geteuid() == 0, "run as root", installable=False),
     "small disk": Capability(
         _small_disk, "run as root, or allow user namespaces", installable=False
     ),

@@ -220,7 +220,7 @@ class _Check:
         stored = Blobs(self._store.blobs_folder(self._id))
         for name, place in self._blobs.items():
             try:
-                stored.get(name)
+                stored.check(name)
             except LogError as error:
                 self.problems.append(f"{place}: {error}")
 

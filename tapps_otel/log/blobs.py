@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from tapps_otel.errors import BlobDamagedError
 from tapps_otel.log import files as _files
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["INLINE_LIMIT", "Blobs"]
 
 INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; larger values become blobs
+_BLOCK: Final = 1 << 20
+_CHANGED: Final = "a stored value was changed"
 
 
 class Blobs:
@@ -29,31 +33,73 @@ class Blobs:
         """
         name = sha256(data).hexdigest()
         files, path = _files.system(), self._folder / name
+        files.make_folder(self._folder)
+        folder = files.open_folder(self._folder)
         try:
-            with files.open_read(path) as file:
-                if sha256(file.read()).hexdigest() == name:
-                    if self._sync:  # its writer may have been killed, or may not sync
-                        files.sync(file.fileno())
-                        files.sync_folder(self._folder)
-                    return name
-        except FileNotFoundError:
-            pass
-        files.write_file(path, data, sync=self._sync)
+            files.check_own(folder, self._folder)
+            if not self._is_there(path, folder):
+                files.write_file(path, data, sync=self._sync, folder=folder)
+        finally:
+            files.close(folder)
         return name
+
+    def _is_there(self, path: Path, folder: int) -> bool:
+        """Return whether a blob is stored already."""
+        files = _files.system()
+        try:
+            with files.open_inside(folder, path) as file:
+                if not _has_digest(file, path.name):
+                    return False
+                if self._sync:  # its writer may have been killed, or may not sync
+                    files.sync(file.fileno())
+                    files.sync_folder(self._folder)
+                return True
+        except FileNotFoundError:
+            return False
 
     def get(self, name: str) -> bytes:
         """Read a blob and verify its content.
 
         :raises BlobDamagedError: it is missing, or its content was changed
         """
+        with self._verified(name) as file:
+            data = file.read()
+        if sha256(data).hexdigest() != name:  # changed since
+            raise BlobDamagedError(self._folder / name, _CHANGED)
+        return data
+
+    def check(self, name: str) -> None:
+        """Verify a blob's content, in bounded memory.
+
+        :raises BlobDamagedError: it is missing, or its content was changed
+        """
+        with self._verified(name):
+            pass
+
+    @contextmanager
+    def _verified(self, name: str) -> Iterator[BinaryIO]:
+        """Open a blob, and read it in pieces first: a file of any size may have its name."""
         if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
             raise BlobDamagedError(self._folder, f"{name[:80]!r} is not the name of a blob")
-        path = self._folder / name
+        path, files = self._folder / name, _files.system()
         try:
-            with _files.system().open_read(path) as file:
-                data = file.read()
+            folder = files.open_folder(self._folder)
+            try:
+                file = files.open_inside(folder, path)
+            finally:
+                files.close(folder)
+            with file:
+                if not _has_digest(file, name):
+                    raise BlobDamagedError(path, _CHANGED)
+                file.seek(0)
+                yield file
         except OSError as error:
             raise BlobDamagedError(path, f"a stored value cannot be read: {error}") from None
-        if sha256(data).hexdigest() != name:
-            raise BlobDamagedError(path, "a stored value was changed")
-        return data
+
+
+def _has_digest(file: BinaryIO, digest: str) -> bool:
+    """Return whether this is the SHA-256 of a file, which is read in pieces."""
+    found = sha256()
+    while block := file.read(_BLOCK):
+        found.update(block)
+    return found.hexdigest() == digest

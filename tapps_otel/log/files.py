@@ -12,20 +12,28 @@ import stat
 import struct
 import sys
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from tapps_otel import settings
 from tapps_otel.errors import PlatformError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 try:
     import fcntl
 except ImportError:  # Windows: importing works, opening a log does not
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FaultyFiles", "Files", "NotRegularFileError", "system", "use"]
+__all__ = [
+    "FaultyFiles",
+    "Files",
+    "NotRegularFileError",
+    "UntrustedFileError",
+    "system",
+    "use",
+]
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -36,6 +44,8 @@ _SAFE: Final = (
     getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 )
 _APPEND: Final = os.O_RDWR | os.O_APPEND | _SAFE
+_FOLDER: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _SAFE
+_OF_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 # struct flock of Linux: type, whence, start, length, pid (0, as open file description locks need).
 _FLOCK: Final = "hhqqi4x"
 _UNLOCKED: Final = getattr(fcntl, "F_UNLCK", 2)
@@ -45,24 +55,29 @@ class NotRegularFileError(OSError):
     """There is a folder, FIFO, device or link in the place of a file."""
 
 
+class UntrustedFileError(PermissionError):
+    """A file or folder of ours that another user owns, can write to, or has given another name."""
+
+
 class Files:
     """File system calls. Every method may raise :class:`OSError`."""
 
     def open_append(self, path: Path, *, create: bool) -> int:
         """Open for reading and appending; links and special files are rejected.
 
-        A new file is private (0600) and survives a power cut: its folder is synced.
+        So is a file that another user may have made or can change. A new file is private (0600),
+        whatever the umask, and survives a power cut: its folder is synced.
         """
         if fcntl is None:
             msg = "tapps_otel keeps logs on Linux and macOS only: this system has no file locks"
             raise PlatformError(msg)
         try:
-            descriptor = self._check_regular(os.open(path, _APPEND), path)
+            descriptor = self._open_own(path)
         except FileNotFoundError:
             if not create:
                 raise
             self.make_folder(path.parent)
-            descriptor = self._check_regular(os.open(path, _APPEND | os.O_CREAT, FILE_MODE), path)
+            descriptor = self._create(path)
         try:
             if not self.size(descriptor):  # new, or its creator was killed before this line
                 self.sync_folder(path.parent)
@@ -71,10 +86,64 @@ class Files:
             raise
         return descriptor
 
+    def _open_own(self, path: Path) -> int:
+        descriptor = self._check_regular(os.open(path, _APPEND), path)
+        try:
+            self.check_own(descriptor, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _create(self, path: Path) -> int:
+        try:
+            descriptor = os.open(path, _APPEND | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        except FileExistsError:  # another process was faster
+            return self._open_own(path)
+        os.fchmod(descriptor, FILE_MODE)  # the umask may have taken rights that we need
+        return descriptor
+
+    def check_own(self, descriptor: int, path: Path) -> None:
+        """Check that nobody else has made this file or folder, or can write to it.
+
+        :raises UntrustedFileError: somebody may have, and the setting ``trust`` does not name it
+        """
+        problem = _foreign(os.fstat(descriptor))
+        if problem is not None and not self._is_trusted(path):
+            raise UntrustedFileError(
+                errno.EPERM,
+                f"{problem}. If you trust it, name its folder in TAPPS_OTEL_TRUST",
+                str(path),
+            )
+
+    def _is_trusted(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        return any(
+            folder == "*" or real.startswith(os.path.join(os.path.realpath(folder), ""))
+            for folder in settings.current().trust
+        )
+
     def open_read(self, path: Path) -> BinaryIO:
         """Open for reading, with a large buffer; links and special files are rejected."""
         descriptor = self._check_regular(os.open(path, os.O_RDONLY | _SAFE), path)
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
+
+    def open_inside(self, folder: int, path: Path) -> BinaryIO:
+        """Open for reading like :meth:`open_read`, in a folder of :meth:`open_folder`."""
+        opened = os.open(path.name, os.O_RDONLY | _SAFE, dir_fd=folder)
+        return os.fdopen(self._check_regular(opened, path), "rb", buffering=1 << 18)
+
+    def open_folder(self, path: Path) -> int:
+        """Open a folder of ours, to open files in it; a link to a folder is rejected.
+
+        Files in it are opened by this descriptor, so that a link which replaces the folder
+        meanwhile changes nothing.
+        """
+        try:
+            return os.open(path, _FOLDER)
+        except NotADirectoryError:  # also for a link
+            text = "not a folder, or a link to one"
+            raise NotRegularFileError(errno.ENOTDIR, text, str(path)) from None
 
     def open_user_file(self, path: Path) -> BinaryIO:
         """Open a user's file for reading; links are followed, special files are rejected."""
@@ -137,6 +206,8 @@ class Files:
         self.make_folder(path.parent)
         with suppress(FileExistsError):
             path.mkdir(mode=FOLDER_MODE)
+            if stat.S_IMODE(os.lstat(path).st_mode) != FOLDER_MODE:
+                path.chmod(FOLDER_MODE)  # the umask took rights that we need
         self.sync_folder(path.parent)
 
     def sync_folder(self, path: Path) -> None:
@@ -147,35 +218,45 @@ class Files:
         finally:
             os.close(descriptor)
 
-    def write_file(self, path: Path, data: bytes, *, sync: bool) -> None:
-        """Write a file atomically: after a crash it is complete, or not there."""
+    def write_file(self, path: Path, data: bytes, *, sync: bool, folder: int | None = None) -> None:
+        """Write a file atomically: after a crash it is complete, or not there.
+
+        :param folder: a descriptor of :meth:`open_folder` for its folder
+        """
         self.make_folder(path.parent)
-        with self.new_file(path, replace=True, sync=sync) as descriptor:
+        with self.new_file(path, replace=True, sync=sync, folder=folder) as descriptor:
             self.write(descriptor, data)
 
     @contextmanager
-    def new_file(self, path: Path, *, replace: bool, sync: bool) -> Iterator[int]:
+    def new_file(
+        self, path: Path, *, replace: bool, sync: bool, folder: int | None = None
+    ) -> Iterator[int]:
         """Yield a descriptor for a private file that appears once it is complete.
 
         A crash leaves a partial file under another name in the same folder. An existing folder,
         FIFO, device or link of that name is rejected; so is an existing file, without ``replace``.
         A file that another process creates at the last moment is replaced.
+
+        :param folder: a descriptor of :meth:`open_folder` for its folder
         """
-        self._check_free(path, replace=replace)
-        part = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        self._check_free(path, replace=replace, folder=folder)
+        name = path if folder is None else Path(path.name)
+        part = name.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+        new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE
         try:
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, FILE_MODE)
+            descriptor = os.open(part, new, FILE_MODE, dir_fd=folder)
         except OSError as error:  # name the file that the caller asked for
             raise OSError(error.errno, error.strerror, str(path)) from None
         try:
+            os.fchmod(descriptor, FILE_MODE)  # the umask may have taken rights that we need
             yield descriptor
             if sync:
                 self.sync(descriptor)
-            self._check_free(path, replace=replace)
-            os.rename(part, path)
+            self._check_free(path, replace=replace, folder=folder)
+            os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(OSError):
-                os.unlink(part)
+                os.unlink(part, dir_fd=folder)
             raise
         finally:
             os.close(descriptor)
@@ -276,9 +357,10 @@ class Files:
             return os.path.samefile(path, other)
         return False
 
-    def _check_free(self, path: Path, *, replace: bool) -> None:
+    def _check_free(self, path: Path, *, replace: bool, folder: int | None) -> None:
+        name = path if folder is None else path.name
         with suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.lstat(path).st_mode):
+            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
                 raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
             if not replace:
                 raise FileExistsError(errno.EEXIST, "a file of that name exists", str(path))
@@ -288,6 +370,19 @@ class Files:
             return descriptor
         os.close(descriptor)
         raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _foreign(found: os.stat_result) -> str | None:
+    """Say why a file or folder may hold what another user wants; ``None``: it does not."""
+    user = os.geteuid()
+    if found.st_uid != user:
+        return f"it belongs to user {found.st_uid}, and this process runs as user {user}"
+    if found.st_mode & _OF_OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"other users can write to it (mode {mode:o}); `chmod go-w` takes that right away"
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        return f"the same file has {found.st_nlink} names (hard links); a copy has one"
+    return None
 
 
 class FaultyFiles(Files):
