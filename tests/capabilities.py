@@ -56,7 +56,22 @@ def _small_disk() -> bool:
     )
 
 
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@cache
+def chromium() -> str | None:
+    """Return the path of a Chromium that starts."""
+    for name in CHROMIUM_NAMES:
+        if _runs(name, "--version"):
+            return shutil.which(name)
+    return None
+
+
 CAPABILITIES = {
+    "chromium": Capability(
+        lambda: chromium() is not None, "install Chromium (apt-get install chromium)"
+    ),
     "fork": Capability(lambda: hasattr(os, "fork"), "run on Linux or macOS", installable=False),
     "proc": Capability(
         lambda: Path("/proc/self/fd").is_dir(), "run on Linux with /proc", installable=False

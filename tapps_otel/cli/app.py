@@ -209,9 +209,19 @@ def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) ->
 
 
 @app.command("timeline")
-def timeline(
+def timeline(  # noqa: PLR0917 - typer passes them by name
     workflow_id: RunId,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write an HTML page that needs no network: a new file, readable only by you.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="A row for every step.")] = False,
     as_json: AsJson = False,
     log_dir: LogDir = None,
@@ -221,10 +231,15 @@ def timeline(
     Executions, the time between them, and every attempt of every step as bars; which step was
     killed, what was not run again, and which steps the run waited for. Times are UTC.
     """
-    from tapps_otel.cli.timeline import Form, timeline
+    from tapps_otel.cli.timeline import Form, timeline, write_page
 
-    if markdown and as_json:
-        refuse_usage("give --markdown or --json, not both")
+    if [markdown, html is not None, as_json].count(True) > 1:
+        refuse_usage("give one of --markdown, --html FILE and --json")
+    if html is not None:
+        page = html
+        finish(lambda: write_page(workflow_id, page, force=force, log_dir=log_dir))
+    if force:
+        refuse_usage("--force needs --html FILE")
     form: Form = "json" if as_json else "markdown" if markdown else "terminal"
     finish(lambda: timeline(workflow_id, form, everything=everything, log_dir=log_dir))
 

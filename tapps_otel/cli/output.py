@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tapps_otel.cli.usage import refuse_usage
 
-__all__ = ["naming"]
+__all__ = ["naming", "write_file"]
 
 
 @contextmanager
@@ -27,3 +27,22 @@ def naming(output: Path, on_existing: str) -> Iterator[None]:
             raise
         hint = f": {on_existing}" if isinstance(error, FileExistsError) else ""
         refuse_usage(f"{output}: {reason}{hint}")
+
+
+def write_file(output: Path, text: str, *, logs: Path, force: bool) -> None:
+    """Write a private file (0600), which has its name only once it is complete.
+
+    :param logs: the folder of logs, in which no file is replaced
+    :param force: replace an existing file
+    """
+    from tapps_otel.log.files import system
+
+    files = system()
+    other = "as it is in the folder of logs" if force else "or pass --force to replace it"
+    with naming(output, f"name another, {other}"):
+        replace = force and not files.is_same_file(output.parent, logs)
+        with (
+            files.new_file(output, replace=replace, sync=True) as descriptor,
+            files.writer(descriptor) as file,
+        ):
+            file.write(text.encode())

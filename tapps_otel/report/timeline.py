@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TimelineStep,
     )
 
-__all__ = ["as_markdown", "chart", "facts"]
+__all__ = ["as_markdown", "chart", "facts", "summary"]
 
 _MOST_ROWS: Final = 60
 _WAITED_FOR, _PARALLEL, _WAIT, _DOWN = "█", "▒", "·", "░"
@@ -45,7 +45,7 @@ def facts(timeline: Timeline, *, columns: int | None = None) -> list[Line]:
     :param columns: columns to wrap at; ``None``: not at all
     """
     lines = []
-    for label, text, style in _facts(timeline):
+    for label, text, style in summary(timeline):
         # A message may be a megabyte long: a terminal gets the first lines of it.
         first, *more = (
             wrap(shorten(text, 6 * columns), max(12, columns - _LABEL)) if columns else [text]
@@ -55,7 +55,8 @@ def facts(timeline: Timeline, *, columns: int | None = None) -> list[Line]:
     return lines
 
 
-def _facts(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
+def summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
+    """Yield what is worth knowing first: each a label, a text that is safe to show, and a style."""
     yield "run", plain(timeline.workflow_id), "strong"
     yield "workflow", plain(timeline.name) or "-", ""
     yield "status", _ended(timeline), mark(timeline.status).style
@@ -344,7 +345,7 @@ def _legend(lines: list[Line], scale: Scale, columns: int) -> list[str]:
 def as_markdown(timeline: Timeline, *, everything: bool = False) -> list[str]:
     """Describe the run as GitHub-flavoured Markdown: facts, chart, and a table of the steps."""
     lines = [f"# {markdown(timeline.name or 'run')}: {markdown(timeline.workflow_id)}", ""]
-    lines += [f"- **{label}**: {markdown(text)}" for label, text, _ in _facts(timeline)]
+    lines += [f"- **{label}**: {markdown(text)}" for label, text, _ in summary(timeline)]
     drawn = [line.text for line in chart(timeline, columns=96, everything=everything)]
     if drawn:
         fence = "`" * max(3, 1 + max(map(_longest_backticks, drawn)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tapps_otel import clock
-from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.past.fold import Fold, collector_paused
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.past.timeline import Timeline
 
-__all__ = ["read_timeline", "timeline"]
+__all__ = ["read_side_logs", "read_timeline", "timeline"]
 
 
 def timeline(workflow_id: str, *, log_dir: Path | str | None = None) -> Timeline:
@@ -63,6 +64,17 @@ def read_timeline(
     log = _state(path, checker, damage)
     now_ns = clock.time_ns() if held and damage is None else None
     return make_timeline(history, now_ns=now_ns, log=log), history
+
+
+def read_side_logs(store: Store, workflow_id: str, *, see: Callable[[Event], None]) -> None:
+    """Read the logs that other processes wrote beside a run's own, as far as they can be read.
+
+    :param see: called with every event
+    """
+    for path in store.side_paths().get(workflow_id, []):
+        with suppress(LogError, OSError):  # verify tells what is wrong with it
+            for event in read(path, workflow_id):
+                see(event)
 
 
 def _state(path: Path, checker: Checker, damage: str | None) -> LogState:

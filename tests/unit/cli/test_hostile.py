@@ -50,7 +50,7 @@ EVERYWHERE: list[dict[str, Any]] = [
     {"event_type": EVIL},
     {"event_type": "workflow_end", "status": EVIL, "error": {"type": EVIL, "message": EVIL}},
 ]
-COMMANDS = ["timeline r", "timeline r --json", "timeline r --markdown",
+COMMANDS = ["timeline r", "timeline r --json", "timeline r --markdown", "timeline r --html x.html",
             "show r", "show r --json", "verify r", "verify r --json", "verify --all", "list",
             "list --json", "resume r -q", "resume --last", f"resolve r open{EVIL} --rerun",
             f"resolve r {EVIL} --rerun", "repair r --accept-damage", f"show {EVIL}",

@@ -8,6 +8,7 @@ import pyte
 import pytest
 
 from commands import LOGS, Cli, child, on_terminal
+from logs import forge
 from tapps_otel import timeline
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log.lease import Lease
@@ -69,7 +70,63 @@ def test_markdown_and_json(cli: Cli) -> None:
     assert "| double |" in page
     assert data["status"] == "failed"
     assert data["steps"][0]["attempts"][0]["status"] == "completed"
-    assert cli("timeline", "two", "--markdown", "--json").code == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_page_is_a_private_file_that_is_replaced_only_with_force(cli: Cli) -> None:
+    done = cli("timeline", "one", "--html", "one.html")
+
+    assert (done.code, done.out, done.err) == (0, "", "wrote    one.html  1 step\n")
+    assert Path("one.html").stat().st_mode & 0o777 == 0o600
+    assert "<title>small: one</title>" in Path("one.html").read_text("utf-8")
+    assert cli("timeline", "two", "--html", "one.html").code == 2
+    assert cli("timeline", "two", "--html", "one.html", "--force").code == 0
+    assert "<title>failing: two</title>" in Path("one.html").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_page_replaces_no_log(cli: Cli) -> None:
+    before = (LOGS / "two.jsonl").read_bytes()
+
+    assert cli("timeline", "one", "--html", str(LOGS / "two.jsonl"), "--force").code == 2
+    assert (LOGS / "two.jsonl").read_bytes() == before
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_page_links_to_the_jaeger_of_the_settings() -> None:
+    jaeger = {"TAPPS_OTEL_JAEGER_URL": "https://jaeger.example/"}
+    assert child("timeline", "one", "--html", "one.html", **jaeger).code == 0
+    trace_id = timeline("one").trace_id
+
+    assert f'"jaeger":"https://jaeger.example/trace/{trace_id}"' in Path("one.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--markdown", "--json"], "give one of --markdown, --html FILE and --json"),
+        (["--markdown", "--html", "x"], "give one of --markdown, --html FILE and --json"),
+        (["--force"], "--force needs --html FILE"),
+        (["--html", "no/x"], "no/x: No such file or directory"),
+    ],
+)
+@pytest.mark.usefixtures("runs")
+def test_wrong_usage(cli: Cli, arguments: list[str], said: str) -> None:
+    done = cli("timeline", "one", *arguments)
+
+    assert done.code == 2
+    assert said in done.err
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_page_of_a_damaged_log_is_written_and_the_damage_reported(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    path.write_bytes(path.read_bytes() + b"junk\njunk\n")
+    done = cli("timeline", "one", "--html", "one.html")
+
+    assert done.code == 1
+    assert "damaged at byte " in done.err
+    assert "damaged at byte " in Path("one.html").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("runs")
@@ -111,3 +168,15 @@ def test_an_unfinished_end_is_marked(cli: Cli) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
     assert "an unfinished line (no damage)" in cli("timeline", "one").out
+
+
+def test_the_page_has_captured_spans_of_side_logs_too(cli: Cli) -> None:
+    span = {"event_type": "span", "span_id": "0b" * 8, "parent_span_id": "0a" * 8}
+    start = {"event_type": "step_start", "step_id": "draft", "step": "draft", "span_id": "0a" * 8}
+    forge(LOGS, "r", [{**span, "name": "of another process"}]).rename(LOGS / "r+0123abcd.jsonl")
+    forge(LOGS, "r", [{"event_type": "workflow_start"}, start, {**span, "name": "of this one"}])
+    assert cli("timeline", "r", "--html", "r.html").code == 0
+    page = Path("r.html").read_text("utf-8")
+
+    assert '[0,"of this one",' in page
+    assert '[0,"of another process",' in page
