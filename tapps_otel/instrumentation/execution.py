@@ -139,12 +139,7 @@ class Execution:
                 self.run.close()
 
     def open(self, opening: Callable[[], ExternalRun]) -> None:
-        """Open the run and make it current; if that fails, log an error and continue without.
-
-        It is opened once.
-        """
-        if self.opened:
-            return
+        """Open the run and make it current; if that fails, log an error and continue without."""
         self.opened = True
         with guarded("this run continues without a log"):
             self.adopt(opening())

@@ -123,7 +123,8 @@ async def _execute_async(
     spec: ExecutorSpec, execution: Execution, proceed: Callable[[], Any], call: MethodCall
 ) -> Any:
     with execution, IN_PROGRESS.track(execution):
-        execution.open(partial(open_run, spec, call))
+        if not execution.opened:
+            execution.open(partial(open_run, spec, call))
         try:
             result = await proceed()
         except BaseException as error:
@@ -156,8 +157,9 @@ class _RunStage:
     def begin(self) -> None:
         self._tracked.__enter__()
         self._begun = True
-        with self._execution.current():
-            self._execution.open(partial(open_run, self._spec, self._call))
+        if not self._execution.opened:
+            with self._execution.current():
+                self._execution.open(partial(open_run, self._spec, self._call))
 
     def current(self) -> AbstractContextManager[None]:
         return self._execution.current()
