@@ -15,6 +15,7 @@ from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.current_recorder import caller_here
 from tapps_otel.run.execution_start import begin_execution
+from tapps_otel.run.failures import WorkflowModule
 from tapps_otel.run.leased_log import lease_log
 from tapps_otel.run.lookup import blobs_of, fold_log, inputs_of, store_of
 from tapps_otel.run.recorder import RunRecorder
@@ -85,6 +86,8 @@ def open_run(
             )
         if history.executions:
             _check_same(history, name, inputs, leased.blobs, match)
+        renamed = _renamed(history, about)
+        before = next(iter(renamed.values()), None)
         run = RunRecorder(
             workflow_id,
             name,
@@ -98,11 +101,23 @@ def open_run(
             capture_inputs=config.capture_inputs,
             strict=config.strict,
             on_divergence=on_divergence,
-            module=module,
+            module=None if module is None else WorkflowModule(module, before or None),
+            renamed=renamed or None,
             caller=caller,
         )
+        if before is not None:
+            about = {**about, "module": before}
         begin_execution(run, leased, about, inputs)
     return run
+
+
+def _renamed(history: RunHistory, about: Mapping[str, Any]) -> dict[str, str]:
+    """The workflow's module, if it was renamed since the run began, with the name it had then.
+
+    The log knows the steps of that module by it.
+    """
+    then, now = history.workflow.get("module"), about.get("module")
+    return {now: then} if now and isinstance(then, str) and then != now else {}
 
 
 def _has_completed(store: Store, workflow_id: str, found: StoredRun | None) -> bool:

@@ -109,6 +109,7 @@ class RunRecorder:
     :ivar workflow_id: names the run and its log
     :ivar execution: 1, 2, ...: which of the run's executions this is
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
+    :ivar renamed: by the name of a module, the one by which the log knows its steps
     :ivar write: writes an event
     :ivar root: the scope of the workflow itself
     """
@@ -128,12 +129,13 @@ class RunRecorder:
         capture_inputs: bool = False,
         strict: bool = False,
         on_divergence: OnDivergence = "fail",
-        module: str | None = None,
+        module: failures.WorkflowModule | None = None,
+        renamed: Mapping[str, str] | None = None,
         caller: Caller | None = None,
         off: bool = False,
     ) -> None:
         self.workflow_id, self.name, self.execution = workflow_id, name, execution
-        self.caller = caller
+        self.caller, self.renamed = caller, renamed
         self.lock = threading.RLock()
         self.trace_id = new_trace_id()  # until the log or the SDK gives another
         # Not executed by this process: switched off, or a forked child's copy of its parent's run.

@@ -47,7 +47,7 @@ class ReplayState:
         fold: Fold,
         blobs: Blobs,
         on_divergence: OnDivergence,
-        module: str | None = None,
+        module: failures.WorkflowModule | None = None,
     ) -> None:
         self._module = module
         self._workflow_id, self._blobs = workflow_id, blobs

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token, copy_context
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
@@ -55,6 +55,7 @@ class Recorder(Protocol):
     :ivar lock: guards the state of every scope of the run
     :ivar detached: this process does not execute the run: steps are plain calls
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
+    :ivar renamed: by the name of a module, the one by which the log knows its steps
     """
 
     workflow_id: str
@@ -63,6 +64,7 @@ class Recorder(Protocol):
     lock: threading.RLock
     detached: bool
     captures_inputs: bool
+    renamed: Mapping[str, str] | None
 
     @property
     def refused(self) -> bool:

@@ -178,7 +178,9 @@ class Step(PickledByName, Generic[P, R]):
             key = made if isinstance(made, str) else made(*args, **kwargs)
         digest = form = None
         if key is None:
-            home = self._home if not self._carried else self._home_with_carried(scope)
+            home = self._home if run.renamed is None else run.renamed.get(self._home, self._home)
+            if self._carried:
+                home += self._digest_of_carried(scope)
             digest, receiver, form = self._signature.digest(args, kwargs, home)
             if receiver is not None:
                 self._check_receiver(scope, receiver)
@@ -191,12 +193,12 @@ class Step(PickledByName, Generic[P, R]):
             entered.inputs = spec.inputs_json(args, kwargs)
         return entered
 
-    def _home_with_carried(self, scope: Scope) -> str:
-        """What tells its function from others, and what it brings along from what others do."""
+    def _digest_of_carried(self, scope: Scope) -> str:
+        """What tells its function from others that bring something else along."""
         digest, formless = digest_of_carried(self._carried)
         if formless:
             self._check_receiver(scope, self._carried[formless], formless)
-        return self._home + digest
+        return digest
 
     def _check_receiver(self, scope: Scope, receiver: object, name: str = "self") -> None:
         """Refuse the same method of a second object that nothing tells from the first.

@@ -18,7 +18,7 @@ from typing import (
 )
 
 from tapps_otel.errors import RunConflictError, StepResultError
-from tapps_otel.run.import_path import load_object, origin_of
+from tapps_otel.run.import_path import load_object, module_stem, origin_of
 from tapps_otel.run.introspection import (
     check_callable,
     definition_of,
@@ -232,7 +232,9 @@ class Workflow(PickledByName, Generic[P, R]):
 
         self.signature.check_result()
         definition = definition_of(self._fn)
-        known = {} if definition is None else {"definition": definition}
+        known = {"module": module_stem(self._fn)}
+        if definition is not None:
+            known["definition"] = definition
         return open_run(
             self.name,
             workflow_id=self._workflow_id,

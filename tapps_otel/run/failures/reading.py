@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from tapps_otel.errors import RefusalError, StepFailedError
 from tapps_otel.run.failures import foreign
-from tapps_otel.run.failures.classes import exception_classes, loaded_bases
+from tapps_otel.run.failures.classes import WorkflowModule, exception_classes, loaded_bases
 from tapps_otel.run.failures.exception_parts import (
     dict_of,
     links_of,
@@ -30,7 +30,7 @@ _MakeClass = Callable[[dict[str, str]], Any]  # gets what is lost, with the reas
 
 
 def rebuild(
-    error: dict[str, Any] | None, refuse: Refuse, module: str | None = None
+    error: dict[str, Any] | None, refuse: Refuse, module: WorkflowModule | None = None
 ) -> BaseException:
     """The exception of a recorded failure.
 
@@ -39,8 +39,7 @@ def rebuild(
 
     :param refuse: raises the refusal of what could not be kept, when that is read; at once if the
         exception could not even be made
-    :param module: of the workflow: a script is ``__main__`` in one execution, and has a name of
-        its own in another
+    :param module: of the workflow
     """
     return _Reader(error or {}, refuse, module).read()
 
@@ -57,7 +56,9 @@ def raise_again(error: BaseException) -> NoReturn:
 
 
 class _Reader:
-    def __init__(self, error: dict[str, Any], refuse: Refuse, module: str | None) -> None:
+    def __init__(
+        self, error: dict[str, Any], refuse: Refuse, module: WorkflowModule | None
+    ) -> None:
         self._error, self._refuse, self._module = error, refuse, module
         self._values = Reader(self._make, refuse, module)
         self._nodes = {node["id"]: node for node in _walk(error) if "id" in node}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel.run.codecs.codec import CLASS, VALUE, is_tagged
 from tapps_otel.run.codecs.native import NotStorableError, check_native, class_name, from_json
 from tapps_otel.run.codecs.registry import registered
-from tapps_otel.run.failures.classes import find_class
+from tapps_otel.run.failures.classes import WorkflowModule, find_class
 from tapps_otel.run.failures.exception_parts import type_name
 from tapps_otel.run.failures.http import http_form
 
@@ -112,7 +112,9 @@ class Reader:
     :param module: of the workflow, which may be a script
     """
 
-    def __init__(self, read_error: ReadError, refuse: Refuse, module: str | None = None) -> None:
+    def __init__(
+        self, read_error: ReadError, refuse: Refuse, module: WorkflowModule | None = None
+    ) -> None:
         self._read_error, self._refuse, self._module = read_error, refuse, module
 
     def read(self, form: Any) -> Any:

@@ -213,6 +213,48 @@ def test_the_workflow_can_be_named(original: Path) -> None:
     assert child("resume", "r").out == '"the original"\n'  # where it was found is in the log
 
 
+HANDLED = """
+
+class Refused(Exception):
+    pass
+
+
+@step
+def refuse() -> str:
+    raise Refused("no")
+
+
+@workflow
+def handle() -> str:
+    try:
+        return refuse()
+    except Refused as error:
+        return f"{error} by {second()}"
+"""
+
+
+@pytest.mark.parametrize(
+    "begin", [["-m", "tapps_otel", "run", "shop/flow.py:handle", "--id", "r"], ["shop/flow.py"]]
+)
+def test_a_renamed_module_keeps_its_steps_and_classes(begin: list[str], original: Path) -> None:
+    call = "\n\nif __name__ == '__main__':\n    handle.options(workflow_id='r')()\n"
+    write(original / "shop/flow.py", FLOW + HANDLED + call)
+    die(*begin)
+    (original / "shop/flow.py").rename("nightly.py")
+
+    assert child("resume", "r", "nightly.py:handle", FAIL="1").code == 1
+    assert child("resume", "r").out == '"no by the original"\n'
+    assert len(history("r").by_id["refuse"].attempts) == 1
+
+
+def test_code_of_a_notebook_can_be_put_into_a_file(original: Path) -> None:
+    die("-m", "IPython", "--quick", "--no-banner", "-c", FLOW + CALL)
+    write(original / "flow.py", FLOW)
+
+    assert child("resume", "r", "flow.py:flow").out == '"the original"\n'
+    assert len(history("r").by_id["first"].attempts) == 1
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
