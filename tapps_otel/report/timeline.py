@@ -27,7 +27,7 @@ _MOST_ROWS: Final = 60
 _WAITED_FOR, _PARALLEL, _WAIT, _DOWN = "█", "▒", "·", "░"
 _LEGEND: Final = (
     f"{_WAITED_FOR} the run waited for it",
-    f"{_PARALLEL} at the same time as that",
+    f"{_PARALLEL} beside or around that",
     f"{_WAIT} wait before a retry",
     "! killed or interrupted",
     "✗ failed",
@@ -130,11 +130,15 @@ def _costs(timeline: Timeline) -> str:
 
 
 class _Row(NamedTuple):
-    """What is in one row: a step, or several of one name."""
+    """What is in one row: a step, or several of one name.
+
+    :ivar marked: attempts whose ends are marked unless they completed
+    """
 
     label: str
     status: str
     attempts: list[TimelineAttempt]
+    marked: list[TimelineAttempt]
     duration_ns: int
     note: str
     cost: int
@@ -200,6 +204,7 @@ def _row(steps: list[TimelineStep]) -> _Row:
         "  " * first.depth + f"{mark((bad or steps)[-1].status).text} {name}",
         (bad or steps)[-1].status,
         attempts,
+        attempts if len(steps) == 1 else [step.attempts[-1] for step in steps],
         sum(step.duration_ns for step in steps),
         _note(steps, bad, attempts),
         sum(step.critical_ns for step in steps),
@@ -273,7 +278,7 @@ def _step_line(row: _Row, timeline: Timeline, scale: Scale, layout: _Layout) -> 
             if 2 * (end - start) >= min(attempt.duration_ns, scale.column_ns):
                 for cell in scale.cells(start, end):
                     cells[cell] = Piece(_WAITED_FOR, style)
-    for attempt in row.attempts:
+    for attempt in row.marked:
         _finish(cells, scale.cells(attempt.start_ns, attempt.end_ns), attempt.status)
     label = Piece(row.label, mark(row.status).style)
     return _line(label, cells, took(row.duration_ns), row.note, layout)

@@ -10,7 +10,7 @@ import pytest
 
 from commands import LOGS, Cli, child
 from independent_checker import check
-from tapps_otel import history, verify
+from tapps_otel import history, timeline, verify
 from tapps_otel.demo import SOURCES, Demo, DemoError, survey
 
 
@@ -63,6 +63,25 @@ def test_its_result_is_a_file_that_the_log_names(run: str) -> None:
     assert artifact["bytes"] == len(report.encode())
     assert report.startswith("# A survey of Python sources\n")
     assert "## Most alike" in report
+
+
+def test_its_timeline_tells_what_happened(cli: Cli, run: str) -> None:
+    made = timeline(run)
+    first, second = made.executions
+    killed = [step.step_id for step, _ in made.interrupted]
+    kept = [step.step_id for step in made.not_run_again]
+
+    assert (first.killed, second.status, made.status) == (True, "completed", "completed")
+    assert killed
+    assert not set(killed) & set(kept)
+    assert made.costs[0].name == "compare"
+
+    shown = cli("timeline", run).out
+    assert re.search(r"^status +completed at ", shown, re.MULTILINE)
+    assert re.search(rf"^killed +{killed[0]} after .*execution 1 at ", shown, re.MULTILINE)
+    assert re.search(r"^down +[\d.]+ m?s after execution 1", shown, re.MULTILINE)
+    assert re.search(rf"^kept +{len(kept)} steps not run again: scan, ", shown, re.MULTILINE)
+    assert re.search(r"^costs +compare ", shown, re.MULTILINE)
 
 
 def test_the_summary_fits_on_one_screen(shown: tuple[str, Path], run: str) -> None:

@@ -224,7 +224,7 @@
     }
     const wide = row.execution ? row.end - row.start : row.took;
     if (lastEnd >= 0 && lastEnd < 0.9) made.push(make("div", { class: "took", style: { left: percent(lastEnd) }, text: took(wide) }));
-    else if (lastEnd >= 0 && inView(row.start) > 0.12) made.push(make("div", { class: "took before", style: { left: percent(Math.min(inView(row.start), 1)) }, text: took(wide) }));
+    else if (lastEnd >= 0 && inView(row.start) > 0.12 && inView(row.start) < 1) made.push(make("div", { class: "took before", style: { left: percent(inView(row.start)) }, text: took(wide) }));
     return made;
   }
 
@@ -447,8 +447,9 @@
   const scrolling = (text) => make("pre", { text, tabindex: "0" });
   function statusText(status) {
     const [char, style] = sign(status);
-    return make("span", { class: `${style}-text`, text: `${char} ${status}` });
+    return make("span", { class: `${style}-text`, text: `${char}\u00a0${status}` });
   }
+  const together = (text) => text.replaceAll(" ", "\u00a0");
   const LISTED = 200;
   function listed(heads, all, line) {
     const made = [table(heads, all.slice(0, LISTED).map(line))];
@@ -477,8 +478,8 @@
     made.push(pairs([["status", statusText(row.status)], ["agent", step.agent], ["action", step.action],
       ["began", `${clock(row.start)} (+${took(row.start)})`], ["took", took(row.took)], ["waited for", row.critical ? `${took(row.critical)} (critical path)` : "no: something else took longer"],
       ["not run again", step.kept ? "its result came from the log" : null], ["failure", step.handled ? "handled: the workflow continued" : null], ["key", step.key], ["inputs digest", step.digest]]));
-    made.push(make("h3", { text: "Attempts" }), ...listed(["#", "execution", "start", "took", "status"], attempts,
-      (one) => [one.number, one.execution, `+${took(one.start)}`, took(one.end - one.start) + (one.wait ? `, then waited ${took(one.wait)}` : ""), statusText(one.status)]));
+    made.push(make("h3", { text: "Attempts" }), ...listed(["#", "exec.", "start", "took", "status"], attempts,
+      (one) => [one.number, one.execution, together(`+${took(one.start)}`), together(took(one.end - one.start)) + (one.wait ? `, then ${together(took(one.wait))} wait` : ""), statusText(one.status)]));
     for (const one of attempts) {
       if (one.reason) made.push(make("h3", { text: `Reason, attempt ${one.number}` }), scrolling(one.reason));
       if (one.error && made.length < 60) made.push(make("h3", { text: `Error, attempt ${one.number}` }), scrolling([one.error.text, one.error.stack].filter(Boolean).join("\n\n")));
@@ -643,15 +644,15 @@
 
   function logView() {
     const { log } = run, made = [make("h2", { text: "Run" }), pairs([["id", run.id], ["workflow", run.name], ["trace", run.trace], ["started", `${run.start.slice(0, 23).replace("T", " ")} UTC`]])];
-    if (run.error) made.push(make("h3", { text: "Error" }), scrolling([run.error.text, run.error.stack].filter(Boolean).join("\n\n")));
-    if (run.inputs) made.push(make("h3", { text: "Inputs" }), scrolling(indented(run.inputs)));
-    if (run.result) made.push(make("h3", { text: "Result" }), scrolling(indented(run.result)));
     const state = log.damage ? statusText("damaged") : make("span", { class: "good-text", text: "✓ every line up to the head is verified by the hash chain" });
     if (log.damage) state.className = "bad-text";
     made.push(make("h3", { text: "Log, when this page was made" }), pairs([["check", state], ["head", `seq ${log.seq}`], ["sha", log.sha], ["file", log.path],
       ["repairs", log.repairs && log.repairs.length ? log.repairs.map(([at, length]) => `${length} bytes at byte ${at}`).join(", ") : "none"],
       ["unfinished end", log.unfinished], ["dropped events", log.dropped || null]]));
     if (log.damage) made.push(make("h3", { text: "Damage" }), scrolling(log.damage));
+    if (run.error) made.push(make("h3", { text: "Error" }), scrolling([run.error.text, run.error.stack].filter(Boolean).join("\n\n")));
+    if (run.inputs) made.push(make("h3", { text: "Inputs" }), scrolling(indented(run.inputs)));
+    if (run.result) made.push(make("h3", { text: "Result" }), scrolling(indented(run.result)));
     const loose = run.spans.filter((span) => span[0] === null);
     if (loose.length) made.push(make("h3", { text: "Spans of libraries, outside any step" }), ...listed(["name", "start", "took"], loose, ([, name, start, end]) => [name, `+${took(start)}`, took(end - start)]));
     $("log").append(...made);

@@ -84,7 +84,7 @@ def test_bars_show_crash_downtime_and_what_the_run_waited_for() -> None:
     assert re.search(r"^✓ draft +█+!░+█+ +6\.00 s 2 attempts, writer$", row(timeline, "draft"))
     assert re.search(r"^✓ check +▒+ +░+ +1\.00 s not run again$", row(timeline, "check"))
     assert chart(timeline, columns=120)[-1] == (
-        "█ the run waited for it   ▒ at the same time as that   ! killed or interrupted   "
+        "█ the run waited for it   ▒ beside or around that   ! killed or interrupted   "
         "░ down, not to scale"
     )
 
@@ -157,6 +157,19 @@ def test_many_steps_are_summed_up_by_name() -> None:
     assert len(summed) < 10
     assert any("fetch x200" in line for line in summed)
     assert sum("fetch" in line for line in whole) == 200
+
+
+def test_a_sum_of_steps_marks_only_those_that_did_not_complete() -> None:
+    story = fan_out(70)
+    story.at(20).start("fetch#100")
+    story.at(21).fail("fetch#100", retry_in_ns=SECOND)
+    story.at(22).start("fetch#100")
+    story.at(23).finish("fetch#100")
+    assert "✗" not in row(story.timeline(), "fetch x71")
+
+    story.at(30).start("fetch#101")
+    story.at(31).fail("fetch#101")
+    assert row(story.timeline(), "fetch x72").count("✗") == 2  # the step and the end of its bar
 
 
 def test_of_many_names_those_that_failed_or_cost_most_are_kept() -> None:
