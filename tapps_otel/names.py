@@ -62,6 +62,7 @@ class ATTR:
     PARENT_STEP_ID: Final = "tapps.parent.step_id"
     EXECUTOR_STATUS: Final = "tapps.executor.status"  # a third-party executor's own word
     VARIABLES: Final = "tapps.executor.variables"  # names of the executor's variables
+    VARIABLES_OMITTED: Final = "tapps.executor.variables_omitted"  # names: values not in the log
     LINK: Final = "tapps.link"  # on a link: its purpose
     MARKER: Final = "tapps.marker"  # on a span that announces that another one has begun
     ERROR_TYPE: Final = "error.type"

@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     :ivar capture_inputs: log the inputs of steps, not only their digest
     :ivar strict: fail a step that changes its arguments or its ``self``: on resume they would stay
         as they were; otherwise that is logged as a warning
-    :ivar executor_variables: log the variables of an instrumented executor with every finished
-        step, so that it can resume without its own snapshots
+    :ivar executor_variables: log the variables that each finished step of an instrumented executor
+        has changed, so that it can resume without its own snapshots
     :ivar executor_state_from_log: let an instrumented executor that loads its last state take
         completed steps from the log, and the whole state if its snapshots cannot be read
     :ivar executor_bridge: replace an instrumented executor's own event log by this one
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     strict: bool = False
-    executor_variables: bool = False
+    executor_variables: bool = True
     executor_state_from_log: bool = False
     executor_bridge: bool = False
     spans: bool = True

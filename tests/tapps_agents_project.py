@@ -10,16 +10,19 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from capabilities import CAPABILITIES, Capability
+from capabilities import CAPABILITIES, Capability, need
 from crashes import Effects, in_child
 
 HOW = "pip install tapps-agents==3.7.1 tomli, on Python 3.12 or newer (3.5.39 needs requests, too)"
@@ -125,8 +128,8 @@ class Project:
         self.does.clear()
         return only_run()
 
-    async def run_agent(self, name: str) -> Any:
-        """Run instead of ``XAgent.run``."""
+    async def run_agent(self, name: str, given: dict[str, Any]) -> Any:
+        """Run instead of ``XAgent.run``, with the arguments that the engine gives it."""
         self.did(name)
         for agent, _, creates in FIVE.values():
             if agent == name and creates:
@@ -142,6 +145,9 @@ class Project:
             (path / "one.md").write_text("one")
         else:
             path.write_text(f"the {creates}")
+
+
+Kind = TypeVar("Kind", bound=Project)
 
 
 async def fail() -> None:
@@ -160,19 +166,47 @@ def only_run() -> str:
     return path.stem
 
 
-def replace_agents(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def replace_agents(
+    project: Project, monkeypatch: pytest.MonkeyPatch, agents: Iterable[str] = AGENTS
+) -> None:
     """Replace the agents' ``run`` by that of the project."""
 
     def stand_in(name: str) -> Callable[..., Awaitable[Any]]:
-        async def run(self: Any, command: str, **_: Any) -> Any:
-            return await project.run_agent(name)
+        async def run(self: Any, command: str, **given: Any) -> Any:
+            return await project.run_agent(name, given)
 
         return run
 
     async def activate(self: Any, *_: Any, **__: Any) -> None: ...
 
-    for name in AGENTS:
+    for name in agents:
         module = importlib.import_module(f"tapps_agents.agents.{name}.agent")
         agent = getattr(module, f"{name.title()}Agent")
         monkeypatch.setattr(agent, "run", stand_in(name))
         monkeypatch.setattr(agent, "activate", activate)
+
+
+@contextmanager
+def headless(
+    project: Callable[[], Kind], monkeypatch: pytest.MonkeyPatch, agents: Iterable[str] = AGENTS
+) -> Iterator[Kind]:
+    """Make a project, headless and with its own agents; skip the test without tapps-agents."""
+    need("tapps-agents")
+    for name in ("CURSOR_TRACE_ID", "TAPPS_AGENTS_PRESERVE_WORKFLOW_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TAPPS_AGENTS_MODE", "headless")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of modules of tapps-agents
+        made = project()
+        replace_agents(made, monkeypatch, agents)
+        yield made
+    _close_logs(made.root)
+
+
+def _close_logs(folder: Path) -> None:
+    """Close the files that loggers of tapps-agents keep open."""
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", [])[:]:
+            if getattr(handler, "baseFilename", "").startswith(str(folder)):
+                logger.removeHandler(handler)  # type: ignore[union-attr]
+                handler.close()

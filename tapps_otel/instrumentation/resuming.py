@@ -23,8 +23,8 @@ def resume(
 ) -> Any:
     """Resume a run by the code that its log names; inside another run, as a child run.
 
-    :param accept_change: resume a third-party executor's run even if the steps of its workflow have
-        changed
+    :param accept_change: resume a third-party executor's run even if its workflow has changed, or
+        in another mode of the executor
     :returns: the run's result; for an async workflow a coroutine of it. For a run of tapps-agents,
         a coroutine of its ``WorkflowState``
     :raises RunNotFoundError: there is no such run

@@ -41,8 +41,8 @@ def summarize(artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
 def summary_of(path: Path, *, name: str | None = None, root: Path | None = None) -> dict[str, Any]:
     """Return ``{"name", "path", "sha256", "bytes", "media_type"}`` of a file.
 
-    The file is read once, in blocks. A folder has the media type ``inode/directory`` and no hash;
-    a file that cannot be read has an ``error`` instead of its hash.
+    The file is read once, in blocks. A folder has the media type ``inode/directory``, the number
+    of its ``entries`` and no hash; a file that cannot be read has an ``error`` instead of its hash.
 
     :param name: name of the artifact, by default that of the file
     :param root: make the path relative to this folder, if it is below
@@ -52,7 +52,8 @@ def summary_of(path: Path, *, name: str | None = None, root: Path | None = None)
     files = _files.system()
     try:
         if files.is_folder(path):
-            return {**summary, "media_type": "inode/directory"}
+            entries = files.count_entries(path)
+            return {**summary, "entries": entries, "media_type": "inode/directory"}
         with files.open_read(path) as file:
             digest, size = sha256(), 0
             while block := file.read(1 << 18):

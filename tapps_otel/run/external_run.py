@@ -61,7 +61,7 @@ _STATUSES: Final = _NO_ERRORS | _MAY_LACK_ERRORS | {"failed"}
 _STEP_STATUSES: Final = _STATUSES | {"timeout", "skipped"}
 _WAITS: Final = 100  # for a lease that somebody holds while it writes a few lines
 _WAIT_S: Final = 0.001
-_RESULT_LIMIT: Final = 1 << 20  # bytes of JSON
+_RESULT_LIMIT: Final = 8 << 20  # bytes of JSON
 _ATTRIBUTES_LIMIT: Final = 64 * 1024  # bytes of JSON
 ID_LIMIT: Final = 32 * 1024  # characters, of a run's id or a step's: each event has both
 

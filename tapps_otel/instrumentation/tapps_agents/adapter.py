@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel import settings
 from tapps_otel.instrumentation.spec import Adapter
-from tapps_otel.instrumentation.tapps_agents.definition import fields_of, steps_of
+from tapps_otel.instrumentation.tapps_agents.definition import describe, fields_of
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
+from tapps_otel.instrumentation.tapps_agents.variables import encoded
 from tapps_otel.log import files
 from tapps_otel.log.artifacts import summary_of
+from tapps_otel.run.codecs.native import from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTER",
     "EXECUTOR",
+    "engine_version",
     "is_cursor_executor",
-    "json_variables",
+    "mode_of",
     "root_of",
 ]
 
@@ -40,31 +43,38 @@ def is_cursor_executor(executor: Any) -> bool:
     return type(executor).__name__ == "CursorWorkflowExecutor"
 
 
-def json_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables of a state as JSON can hold them.
-
-    :raises ValueError: they contain themselves
-    """
-    found: dict[str, Any] = json.loads(json.dumps(variables, default=str, skipkeys=True))
-    return found
+def mode_of(executor: Any) -> str:
+    """The mode in which this executor executes steps: ``cursor`` or ``headless``."""
+    return "cursor" if is_cursor_executor(executor) else "headless"
 
 
 def _about(call: MethodCall) -> Mapping[str, Any]:
     executor = call.executor
     root, loaded = root_of(executor), executor_state(executor).loaded
-    # Agents' relative paths refer to the working directory.
-    cwd = files.system().working_directory()
-    about: dict[str, Any] = {"version": _version(), "root": str(root), "cwd": cwd}
+    about: dict[str, Any] = {
+        "version": engine_version(),
+        "root": str(root),
+        # Agents' relative paths refer to the working directory.
+        "cwd": files.system().working_directory(),
+        "mode": mode_of(executor),
+        "state": _state_of(executor.state),
+    }
     if loaded is None or loaded.workflow is not executor.workflow:
-        return {**about, "steps": steps_of(executor.workflow)}
+        return {**about, **describe(executor.workflow)}
     path = loaded.path
     source = path.relative_to(root) if path.is_relative_to(root) else path
-    about |= {"source": str(source), "steps": loaded.steps}
+    about |= {"source": str(source), **loaded.definition}
     return about if loaded.sha256 is None else {**about, "sha256": loaded.sha256}
 
 
+def _state_of(state: Any) -> dict[str, str]:
+    """What tells the snapshots of this run: two runs may have the same id in tapps-agents."""
+    return {"workflow_id": str(state.workflow_id), "started_at": str(state.started_at.isoformat())}
+
+
 @cache
-def _version() -> str:
+def engine_version() -> str:
+    """The installed version of tapps-agents."""
     try:
         return metadata.version("tapps-agents")
     except metadata.PackageNotFoundError:  # run from its source
@@ -73,14 +83,40 @@ def _version() -> str:
 
 def _inputs(call: MethodCall) -> Mapping[str, Any]:
     """The inputs of the run, which a resume needs even if no snapshot is left."""
-    state = call.executor.state
-    prompt = (getattr(state, "variables", None) or {}).get("user_prompt")
-    inputs = {
+    variables = getattr(call.executor.state, "variables", None) or {}
+    inputs: dict[str, Any] = {
         "target_file": call.arguments.get("target_file"),
         "max_steps": call.arguments.get("max_steps"),
-        "user_prompt": prompt or getattr(call.executor, "user_prompt", None),
+        "user_prompt": variables.get("user_prompt") or getattr(call.executor, "user_prompt", None),
     }
-    return {name: value for name, value in inputs.items() if isinstance(value, str | int)}
+    inputs = {name: value for name, value in inputs.items() if isinstance(value, str | int)}
+    if settings.current().executor_variables:
+        rest = {name: variables[name] for name in variables.keys() - {"user_prompt"}}
+        given = {str(name): from_json(bytes(value)) for name, value in encoded(rest).items()}
+        # Those with an underscore are tapps-agents' own, and made anew.
+        inputs["variables"] = {name: one for name, one in given.items() if name[0:1] != "_"}
+    return {name: value for name, value in inputs.items() if value != {}}
+
+
+def _error(call: MethodCall) -> Any:
+    """The error that tapps-agents gives; where it names no cause, with that."""
+    error, state = call.result.error, call.executor.state
+    if not str(error).startswith("Workflow blocked"):
+        return error
+    ended = {one.step_id for one in state.step_executions if one.status == "completed"}
+    ended |= {*state.completed_steps, *state.skipped_steps}
+    open_steps = [step for step in call.executor.workflow.steps if step.id not in ended]
+    return f"{error}. {'; '.join(_why_blocked(step, state.artifacts) for step in open_steps)}"
+
+
+def _why_blocked(step: Any, artifacts: Mapping[str, Any]) -> str:
+    missing = [name for name in step.requires or () if name not in artifacts]
+    if missing:
+        return f"step {step.id} requires {', '.join(missing)}, which no step has made"
+    return (
+        f"step {step.id} is not the `next` of a completed step, and tapps-agents "
+        f"{engine_version()} starts no other (up to 3.5.39 it did)"
+    )
 
 
 def _artifacts(call: MethodCall) -> Iterator[Mapping[str, Any]]:
@@ -112,7 +148,7 @@ ADAPTER: Final = Adapter(
     root=lambda call: root_of(call.executor),
     resumes=lambda call: executor_state(call.executor).new_state is not call.executor.state,
     outcome=lambda call: str(call.result.status),
-    error=lambda call: call.result.error,
+    error=_error,
     step_id=lambda call: _step(call).id,
     agent=lambda call: _step(call).agent,
     action=lambda call: _step(call).action,

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel import settings
 from tapps_otel.instrumentation.execution import finish_step, guarded_end
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.method_call import MethodCall
-from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER, json_variables
+from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER
 from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
@@ -66,18 +65,20 @@ class Batch:
         return call.result
 
     def _variables(self, attempt: ExternalAttempt) -> dict[str, Any] | None:
-        """Put the names of the variables into the end of the attempt, if they are new.
+        """Note in the end of the attempt which variables it has changed.
 
-        :returns: the variables, if a setting asks for them
+        :returns: their values, if there are any and a setting does not forbid it
         """
         with guarded("an executor's variables are not logged"):
             variables = getattr(self._execution.executor.state, "variables", None) or {}
-            names = frozenset(map(str, variables))
-            if names != self._execution.variable_names:
-                attempt.attributes = {ATTR.VARIABLES: sorted(names)}
-                self._execution.variable_names = names
-            if settings.current().executor_variables:
-                return json_variables(variables)
+            changes = self._execution.variables.changes(variables)
+            attributes: dict[str, Any] = {}
+            if changes.names is not None:
+                attributes[ATTR.VARIABLES] = changes.names
+            if changes.omitted:
+                attributes[ATTR.VARIABLES_OMITTED] = changes.omitted
+            attempt.attributes = attributes or None
+            return changes.values or None
         return None
 
     # -- attempts that were cancelled or timed out

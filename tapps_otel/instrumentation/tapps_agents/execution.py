@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tapps_otel import settings
 from tapps_otel.instrumentation.execution import (
     Execution,
     current_execution,
@@ -20,6 +21,7 @@ from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER, is_cursor_executor
 from tapps_otel.instrumentation.tapps_agents.executor_state import ExecutorState, executor_state
+from tapps_otel.instrumentation.tapps_agents.variables import VariableTracker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,13 +42,13 @@ class TappsExecution(Execution):
 
     :ivar call: that call
     :ivar executor: the one whose state the run is in: in Cursor mode, not the one that was called
-    :ivar variable_names: the names of variables that the log knows of
+    :ivar variables: tells which variables a step has changed
     """
 
     def __init__(self, call: MethodCall) -> None:
         super().__init__(call.executor)
         self.call = call
-        self.variable_names: frozenset[str] = frozenset()
+        self.variables = VariableTracker({}, logs_values=False)  # until the run is open: no steps
 
     @property
     def in_cursor_mode(self) -> bool:
@@ -58,7 +60,6 @@ class TappsExecution(Execution):
 
         :param failed: a run is opened even then, if there is a new state: it failed at its start
         """
-        self.opened = True  # even if that fails: what a step executes is another run
         with guarded("this run continues without a log"):
             called, self.executor, state = self.executor, executor, executor.state
             known = executor_state(executor)
@@ -69,8 +70,12 @@ class TappsExecution(Execution):
                 known.restored_run = None
             elif state is not None and (not failed or state is known.new_state):
                 self._open(known, state)
+            if self.run is not None:
+                logs_values = settings.current().executor_variables
+                self.variables = VariableTracker(state.variables, logs_values=logs_values)
             known.new_state = None
             known.execution = executor_state(called).execution = self
+        self.opened = True  # even if that failed: what a step executes is another run
 
     def _open(self, known: ExecutorState, state: Any) -> None:
         manual_run = known.manual_run if known.manual_state is state else None

@@ -19,7 +19,8 @@ class ExecutorState:
     """What is known of one executor. States are its ``WorkflowState`` objects.
 
     :ivar loaded: the workflow that it loaded last
-    :ivar new_state: the state that its ``start()`` made, until a run is opened for it
+    :ivar own_state: the last state that its ``start()`` made; any other was loaded
+    :ivar new_state: that state, until a run is opened for it
     :ivar restored_state: a state that was made from a log: ``start()`` must keep it
     :ivar restored_run: the run of ``restored_state``, opened already
     :ivar execution: its execution in progress
@@ -28,6 +29,7 @@ class ExecutorState:
     """
 
     loaded: LoadedWorkflow | None = None
+    own_state: Any = None
     new_state: Any = None
     restored_state: Any = None
     restored_run: ExternalRun | None = None

@@ -61,12 +61,34 @@ def _opening(executor: Any) -> Iterator[None]:
     if execution is None or execution.opened:
         yield
         return
+    with guarded("a loaded state could not be corrected from its log"):
+        _correct_loaded_state(executor)
     failed = True
     try:
-        yield
+        with _target_kept(executor):
+            yield
         failed = False
     finally:
         execution.open_on(executor, failed=failed)
+
+
+def _correct_loaded_state(executor: Any) -> None:
+    """Correct a state that was given to the executor, if a setting asks for that."""
+    known, state = executor_state(executor), executor.state
+    is_loaded = state is not None and state is not known.own_state
+    is_corrected = state is known.restored_state
+    if is_loaded and not is_corrected and settings.current().executor_state_from_log:
+        correct_state(executor, state)
+
+
+@contextmanager
+def _target_kept(executor: Any) -> Iterator[None]:
+    """Keep the target file that a step of a restored run chose: beginning again resets it."""
+    state = _restored_state(executor)
+    target = None if state is None else state.variables.get("target_file")
+    yield
+    if target is not None:
+        state.variables["target_file"] = target
 
 
 def _start(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
@@ -97,7 +119,8 @@ def _starting(executor: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        executor_state(executor).new_state = executor.state
+        known = executor_state(executor)
+        known.own_state = known.new_state = executor.state
 
 
 def _load_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:

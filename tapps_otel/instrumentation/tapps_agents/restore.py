@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation.execution import store_under
 from tapps_otel.instrumentation.tapps_agents import definition, states
-from tapps_otel.instrumentation.tapps_agents.adapter import EXECUTOR, root_of
+from tapps_otel.instrumentation.tapps_agents.adapter import EXECUTOR, mode_of, root_of
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
 from tapps_otel.instrumentation.tapps_agents.log_state import LogState, done_steps, variables_of
+from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import log_name
-from tapps_otel.run.lookup import blobs_of, load
+from tapps_otel.run.lookup import StoredRun, blobs_of, load
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_executor",
+    "check_mode",
     "check_steps",
     "correct_state",
     "load_workflow",
@@ -49,18 +51,32 @@ def restore_last_run(executor: Any) -> Any:
 
 
 def correct_state(executor: Any, state: Any) -> None:
-    """Correct a state that the executor has loaded by what the log knows to be completed.
+    """Correct a state that was loaded by what the log knows: what is completed, and with what.
 
     :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
     """
     store = store_under(root_of(executor))
-    name = log_name(state.workflow_id)
-    restored = _restored(executor, store, name) if store.has_log(name) else None
+    name = _log_of(store, state)
+    restored = None if name is None else _restored(executor, store, name)
     if restored is not None:
-        for field in ("current_step", "completed_steps", "skipped_steps", "status", "error"):
-            setattr(state, field, getattr(restored, field))
-        state.artifacts |= restored.artifacts
+        restored.artifacts = {**state.artifacts, **restored.artifacts}
+        vars(state).update(vars(restored))
         executor_state(executor).restored_state = state
+
+
+def _log_of(store: Store, state: Any) -> str | None:
+    """The name of the log of a state's run; ``None`` if it has none.
+
+    Two runs may have the same id in tapps-agents; their start times tell them apart.
+    """
+    numbers = RunNumbers(store, state.workflow_id)
+    for number in range(numbers.next() - 1, 0, -1):
+        name = log_name(numbers.id_of(number))
+        with StoredRun(store, name) as found:
+            logged = found.history.workflow.get("state") or {}
+        if logged.get("started_at") == state.started_at.isoformat():
+            return name
+    return None
 
 
 def _restored(executor: Any, store: Store, name: str) -> Any:
@@ -70,14 +86,15 @@ def _restored(executor: Any, store: Store, name: str) -> Any:
         return None
     root = root_of(executor)
     load_workflow(executor, history, root)
+    check_mode(executor, history)
     check_steps(executor, history)
     return state_from_log(executor, store, history, root)
 
 
 def state_from_log(executor: Any, store: Store, history: RunHistory, root: Path) -> Any:
     """Make the ``WorkflowState`` of a run from its log."""
-    logged = LogState.read(store, history)
-    variables = variables_of(logged, root, blobs_of(store, history.workflow_id))
+    logged = LogState.read(store, history, blobs_of(store, history.workflow_id))
+    variables, lost = variables_of(logged, root)
     path = getattr(executor, "_workflow_path", None)
     if path is not None:
         variables["_workflow_path"] = str(path)
@@ -85,7 +102,8 @@ def state_from_log(executor: Any, store: Store, history: RunHistory, root: Path)
         executor.workflow,
         history,
         workflow_id=logged.workflow_id,
-        done=done_steps(executor, history, root),
+        started_at=logged.started_at,
+        done=done_steps(executor, history, root, lost),
         variables=variables,
         root=root,
     )
@@ -97,6 +115,8 @@ def state_from_log(executor: Any, store: Store, history: RunHistory, root: Path)
 def load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
     """Load the workflow that the log names into an executor that has none.
 
+    A preset, or a workflow that was made in code, has no file: it is made from the log.
+
     :raises RunConflictError: it cannot be loaded, or the run is not one of tapps-agents
     """
     check_executor(history)
@@ -104,10 +124,13 @@ def load_workflow(executor: Any, history: RunHistory, root: Path) -> None:
         return
     name, source = history.workflow_id, history.workflow.get("source")
     if not source:
-        raise RunConflictError(
-            f"run {name!r}: its workflow was not loaded from a file: load it into the executor, "
-            "then resume"
-        )
+        executor.workflow = definition.rebuild(history.workflow)
+        if executor.workflow is None:
+            raise RunConflictError(
+                f"run {name!r}: its workflow was not loaded from a file, and is too large to be in "
+                "the log: load it into an executor, then call resume(executor, ...)"
+            )
+        return
     path = root / str(source)
     try:
         loaded = _parse(path)
@@ -137,18 +160,33 @@ def check_executor(history: RunHistory) -> None:
         )
 
 
+def check_mode(executor: Any, history: RunHistory) -> None:
+    """:raises RunConflictError: the run's executor worked in another mode than this one"""
+    then, now = history.workflow.get("mode"), mode_of(executor)
+    if then is None or then == now:
+        return
+    name = history.workflow_id
+    raise RunConflictError(
+        f"run {name!r} was executed in {then} mode, and this process is in {now} mode: its steps "
+        "would be executed in another way, and what an interrupted step left in a worktree of its "
+        f"own would stay there. To resume it as it was: TAPPS_AGENTS_MODE={then} tapps-otel "
+        f"resume {name}. To resume it in this mode: `tapps-otel resume {name} --accept-change`, or "
+        "resume(..., accept_change=True)"
+    )
+
+
 def check_steps(executor: Any, history: RunHistory) -> None:
-    """:raises RunConflictError: the workflow's steps differ from those in the log"""
+    """:raises RunConflictError: the workflow's steps or its type differ from those in the log"""
     loaded = executor_state(executor).loaded
     if loaded is not None and loaded.workflow is executor.workflow:
-        steps = loaded.steps
+        described = loaded.definition
     else:
-        steps = definition.steps_of(executor.workflow)
-    changed = definition.differences(history.workflow.get("steps") or (), steps)
+        described = definition.describe(executor.workflow)
+    changed = definition.differences(history.workflow, described)
     if changed:
         name = history.workflow_id
         raise RunConflictError(
-            f"run {name!r}: the steps of its workflow have changed since it started:\n{changed}\n"
-            f"To resume it with the changed steps: `tapps-otel resume {name} --accept-change`, "
+            f"run {name!r}: its workflow has changed since it started:\n{changed}\n"
+            f"To resume it with the changed workflow: `tapps-otel resume {name} --accept-change`, "
             "or resume(..., accept_change=True)"
         )

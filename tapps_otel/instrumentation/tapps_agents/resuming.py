@@ -18,6 +18,7 @@ from tapps_otel.instrumentation.execution import describe_workflow, store_under
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.tapps_agents.adapter import (
     ADAPTER,
+    engine_version,
     is_cursor_executor,
     root_of,
 )
@@ -26,6 +27,7 @@ from tapps_otel.instrumentation.tapps_agents.functions import TARGET, patches
 from tapps_otel.instrumentation.tapps_agents.log_state import inputs_of
 from tapps_otel.instrumentation.tapps_agents.restore import (
     check_executor,
+    check_mode,
     check_steps,
     load_workflow,
     state_from_log,
@@ -56,19 +58,21 @@ async def resume(
     """Resume a run. Steps that are done do not run again.
 
     A step whose files are missing is not done: it runs again, and so does what depends on it.
-    Variables come from the newest readable snapshot, or from the log if ``executor_variables`` was
-    set; everything else comes from the log. Agents' relative paths refer to the working directory:
-    if that is not the one where the run started, a warning is logged.
+    So does a step whose variables are neither in the log (the setting ``executor_variables`` was
+    off, or they are too large, or JSON cannot express them) nor in a snapshot. Agents' relative
+    paths refer to the working directory: if that is not the one where the run started, a warning
+    is logged.
 
     :param executor: a ``WorkflowExecutor`` or a ``CursorWorkflowExecutor``. If it has no workflow,
         it loads the file that the log names
     :param workflow_id: the run's id, or the name of its log
-    :param accept_change: resume even if the workflow's steps have changed
+    :param accept_change: resume even if the workflow's steps or its type have changed, or in
+        another mode than before (``cursor`` or ``headless``)
     :returns: its ``WorkflowState``; of a completed run it is made from the log, and nothing runs
     :raises RunNotFoundError: there is no such run
     :raises RunBusyError: the run is in progress in another process
-    :raises RunConflictError: the steps have changed (the message is a diff), the workflow cannot be
-        loaded, or the run is not one of tapps-agents
+    :raises RunConflictError: the workflow has changed (the message is a diff) or cannot be loaded,
+        the mode is another one, or the run is not one of tapps-agents
     :raises LogDamagedError: the log was changed
     """
     if not settings.current().enabled:
@@ -96,9 +100,11 @@ def _restore(
     history, known = leased.history, executor_state(executor)
     load_workflow(executor, history, root)
     if not accept_change:
+        check_mode(executor, history)
         check_steps(executor, history)
+    _warn_of_version(history)
     executor.state = state = state_from_log(executor, store, history, root)
-    inputs = inputs_of(history)
+    inputs = inputs_of(history, leased.blobs)
     workflow = describe_workflow(ADAPTER, MethodCall(executor, inputs))
     known.restored_run = begin_run(store, state.workflow_id, workflow, leased)
     known.restored_state = state
@@ -140,6 +146,18 @@ def _warn_of_directory(history: RunHistory) -> None:
     if then and now != then:
         _log.warning(
             "run %s started in %s and resumes in %s: relative paths of its steps refer to that",
+            history.workflow_id,
+            then,
+            now,
+        )
+
+
+def _warn_of_version(history: RunHistory) -> None:
+    then, now = history.workflow.get("version"), engine_version()
+    if then != now:
+        _log.warning(
+            "run %s was executed by tapps-agents %s and resumes under tapps-agents %s, which may "
+            "start its steps in another order, or in another way",
             history.workflow_id,
             then,
             now,

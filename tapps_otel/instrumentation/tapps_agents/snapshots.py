@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tapps_otel.log import files as _files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Snapshot", "newest"]
@@ -34,25 +34,29 @@ class Snapshot(NamedTuple):
     variables: dict[str, Any]
 
 
-def newest(root: Path, workflow_id: str) -> Snapshot | None:
+def newest(root: Path, workflow_ids: Collection[str], started_at: str) -> Snapshot | None:
     """The newest readable snapshot of a run, if there is one.
 
     :param root: the project's folder
-    :param workflow_id: the run's id in tapps-agents; no file outside its folders is read
+    :param workflow_ids: ids that the run has had in tapps-agents; no file outside its folders is
+        read
+    :param started_at: when the run started, as the snapshot has it: two runs of one workflow that
+        start in the same second have the same id
     """
-    for saved_ns, path in _candidates(root, workflow_id):
+    for saved_ns, path in _candidates(root, workflow_ids):
         try:
-            variables = _read(path, workflow_id)
+            state = _read(path)
         except (OSError, ValueError, RecursionError) as error:
             _log.warning("%s: this snapshot cannot be read: %s", path, error)
             continue
-        if variables is not None:
-            return Snapshot(saved_ns, variables)
+        if state["workflow_id"] in workflow_ids and state.get("started_at") == started_at:
+            return Snapshot(saved_ns, state["variables"])
     return None
 
 
-def _candidates(root: Path, workflow_id: str) -> Iterator[tuple[int, Path]]:
-    name = re.compile(re.escape(workflow_id) + r"(-\d{8}-\d{6})?\.json")
+def _candidates(root: Path, workflow_ids: Iterable[str]) -> Iterator[tuple[int, Path]]:
+    any_id = "|".join(map(re.escape, workflow_ids))
+    name = re.compile(rf"(?:{any_id})(-\d{{8}}-\d{{6}})?\.json")
     found = [
         (saved_ns, root / folder / file)
         for folder in _FOLDERS
@@ -62,8 +66,8 @@ def _candidates(root: Path, workflow_id: str) -> Iterator[tuple[int, Path]]:
     yield from sorted(found, reverse=True)[:_MOST_TRIED]
 
 
-def _read(path: Path, workflow_id: str) -> dict[str, Any] | None:
-    """Read the variables; ``None`` if the snapshot is of another run.
+def _read(path: Path) -> dict[str, Any]:
+    """Read the state in a snapshot.
 
     :raises ValueError: it is torn, too large, or no snapshot
     """
@@ -74,5 +78,4 @@ def _read(path: Path, workflow_id: str) -> dict[str, Any] | None:
     state = json.loads(data)
     if not isinstance(state, dict) or not isinstance(state.get("variables"), dict):
         raise ValueError("it has no variables")  # noqa: TRY004 - the file is bad, not its type
-    variables: dict[str, Any] = state["variables"]
-    return variables if state.get("workflow_id") == workflow_id else None
+    return {"workflow_id": None, **state}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from tapps_otel.instrumentation.tapps_agents.definition import make_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ def make_state(
     history: RunHistory,
     *,
     workflow_id: str,
+    started_at: str | None,
     done: Mapping[str, StepHistory],
     variables: Mapping[str, Any],
     root: Path,
@@ -27,6 +29,7 @@ def make_state(
     """Make the ``WorkflowState`` with which tapps-agents resumes where the log ends.
 
     :param workflow: the workflow object; not used if the run is completed
+    :param started_at: as the state had it, ISO 8601, so that later snapshots belong to the run too
     :param done: the steps that must not run again
     :param root: the paths of artifacts are made absolute under it, as tapps-agents does
     """
@@ -36,10 +39,10 @@ def make_state(
     first_open = None
     if not completed:
         first_open = next((step.id for step in workflow.steps if step.id not in done), None)
-    return _make(
+    return make_object(
         WorkflowState,
         workflow_id=workflow_id,
-        started_at=local_time(history.executions[0].started_ns),
+        started_at=_started_at(started_at, history),
         current_step=first_open,
         completed_steps=list(done),
         skipped_steps=[step_id for step_id, step in done.items() if step.status == "skipped"],
@@ -51,13 +54,20 @@ def make_state(
     )
 
 
+def _started_at(logged: str | None, history: RunHistory) -> datetime:
+    try:
+        return datetime.fromisoformat(logged or "")
+    except ValueError:
+        return local_time(history.executions[0].started_ns)
+
+
 def _artifacts(done: Mapping[str, StepHistory], root: Path) -> Iterator[Any]:
     from tapps_agents.workflow.models import Artifact
 
     for step_id, step in done.items():
         for artifact in step.last.artifacts:
             path = artifact.get("path")
-            yield _make(
+            yield make_object(
                 Artifact,
                 name=str(artifact.get("name")),
                 path=str(root / str(path)) if path else "",
@@ -74,7 +84,7 @@ def _executions(history: RunHistory) -> Iterator[Any]:
         if step.parent is not None:
             continue
         for attempt in step.attempts:
-            yield _make(
+            yield make_object(
                 StepExecution,
                 step_id=step.name,
                 agent=step.agent or "",
@@ -109,9 +119,3 @@ def error_message(attempt: AttemptHistory) -> str | None:
 def local_time(ns: int) -> datetime:
     """A time without a zone: tapps-agents compares it with its own ``datetime.now()``."""
     return datetime.fromtimestamp(ns / 1e9)  # noqa: DTZ006 - on purpose, as the docstring says
-
-
-def _make(kind: type[Any], **fields: Any) -> Any:
-    """Make an object of tapps-agents from the fields that its installed version has."""
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in fields.items() if name in known})

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tapps_agents_project import (
     is_parallel,
     kill_process,
     only_run,
+    version,
 )
 from tapps_otel import configure, history
 from tapps_otel.errors import (
@@ -34,7 +36,8 @@ from tapps_otel.errors import (
     SettingsError,
 )
 from tapps_otel.instrumentation import instrument
-from tapps_otel.instrumentation.tapps_agents import resume
+from tapps_otel.instrumentation.tapps_agents import adapter, resume
+from tapps_otel.instrumentation.tapps_agents.definition import rebuild
 
 Story = Callable[..., list[str]]
 Events = Callable[..., list[dict[str, Any]]]
@@ -116,6 +119,41 @@ def test_a_changed_artifact_is_logged_as_a_warning(
 
     assert project.did.all == [*FIRST, *REST]
     assert "artifact requirements.md of step s1 has changed since" in caplog.text
+
+
+def test_a_step_whose_folder_was_emptied_runs_again(project: Project, story: Story) -> None:
+    project.kill_in()
+    shutil.rmtree("stories")
+    Path("stories").mkdir()
+    resumed(project)
+
+    assert project.did.all == [*FIRST, "planner", *REST]
+
+
+def test_a_folder_that_was_empty_from_the_start_is_as_it_was(project: Project) -> None:
+    async def leave_it_empty() -> Any:
+        shutil.rmtree("stories")
+        return {}
+
+    project.does["planner"] = leave_it_empty
+    project.kill_in()
+    resumed(project)
+
+    assert project.did.all == [*FIRST, *REST]
+
+
+def test_what_a_later_step_changed_has_not_changed_since(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def edit() -> None:
+        Path("requirements.md").write_text("edited by the planner")
+
+    project.does["planner"] = edit
+    project.kill_in()
+    resumed(project)
+
+    assert project.did.all == [*FIRST, *REST]
+    assert "changed since" not in caplog.text
 
 
 def test_finished_siblings_do_not_run_again(project: Project, story: Story, events: Events) -> None:
@@ -345,31 +383,147 @@ def test_a_missing_workflow_is_loaded_from_the_logged_file(project: Project) -> 
 # ---------------------------------------------------------------- variables
 
 
-def test_variables_come_from_a_snapshot(project: Project) -> None:
+def test_variables_come_from_the_log(project: Project) -> None:
+    name = project.kill_in()
+    delete(name)
+    state = resumed(project)
+
+    assert state.variables["planner_result"] == {"by": "planner"}
+    assert project.did.all == [*FIRST, *REST]
+
+
+def test_variables_of_a_step_whose_end_was_not_saved_come_from_the_log(project: Project) -> None:
+    """tapps-agents saves its state some time after a step has ended."""
+    project.write()
+    killed(project.run, after="step_finish s2")
+    state = resumed(project)
+
+    assert state.variables["planner_result"] == {"by": "planner"}
+    assert project.did.all == ["analyst", "planner", *REST]
+
+
+def test_each_step_logs_the_variables_that_it_changed(project: Project, events: Events) -> None:
+    project.write()
+    project.run()
+    results = [one.get("result", {}) for one in events() if one["event_type"] == "step_finish"]
+
+    assert [{*one} & {"analyst_result", "planner_result"} for one in results] == [
+        {"analyst_result"}, {"planner_result"}, set(), set(), set()
+    ]  # fmt: skip
+
+
+def test_without_the_setting_variables_come_from_a_snapshot(project: Project) -> None:
+    configure(executor_variables=False)
     project.kill_in()
     state = resumed(project)
 
     assert state.variables["planner_result"] == {"by": "planner"}
+    assert project.did.all == [*FIRST, *REST]
 
 
-def test_variables_come_from_the_log_with_the_setting(project: Project) -> None:
-    configure(executor_variables=True)
+def test_a_step_whose_variables_are_lost_runs_again(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(executor_variables=False)
     name = project.kill_in()
     delete(name)
     state = resumed(project)
 
     assert state.variables["planner_result"] == {"by": "planner"}
+    assert project.did.all == [*FIRST, "analyst", "planner", *REST]
+    assert "step s1 runs again: neither the log nor a snapshot has" in caplog.text
+    assert "analyst_result" in caplog.text
 
 
-def test_lost_variables_are_logged_as_a_warning(
+@pytest.mark.parametrize("value", [object(), float("nan"), "x" * (5 << 20)])
+def test_a_variable_that_the_log_does_not_hold_is_named(
+    project: Project, events: Events, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer() -> Any:
+        return {"by": "ops", "value": value}
+
+    project.write([*chain()[:3], chain()[3] | {"next": "s5"}, chain()[4]])
+    project.does |= {"ops": answer, "documenter": kill_process}
+    assert in_child(project.run).code == -signal.SIGKILL
+    project.does.clear()
+    ended = next(one for one in events() if one.get("step_id") == "s4" and "attributes" in one)
+    assert ended["attributes"]["tapps.executor.variables_omitted"] == ["ops_result"]
+    delete("")
+    state = resumed(project)
+
+    assert state.variables["ops_result"] == {"by": "ops"}
+    assert project.did.all == [*FIRST, "ops", "documenter", "ops", "documenter"]
+    assert "step s4 runs again: neither the log nor a snapshot has" in caplog.text
+
+
+def test_a_step_whose_large_variables_were_damaged_runs_again(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
+    async def answer() -> Any:
+        return {"by": "planner", "plan": "x" * 100_000}
+
+    project.does["planner"] = answer
     name = project.kill_in()
-    delete(name)
+    (blob,) = (LOGS / f"{name}.blobs").iterdir()
+    blob.unlink()
     resumed(project)
 
-    assert "analyst_result, planner_result" in caplog.text
-    assert "TAPPS_OTEL_EXECUTOR_VARIABLES=1" in caplog.text
+    assert project.did.all == [*FIRST, "planner", *REST]
+    assert "the variables that step s2 left cannot be read" in caplog.text
+
+
+def test_the_target_that_a_step_chose_is_kept(project: Project, tmp_path: Path) -> None:
+    """tapps-agents sets it to the one it was started with whenever it begins."""
+    project.write()
+    Path("target.py").touch()
+    executor = project.executor()
+
+    async def choose() -> None:
+        executor.state.variables["target_file"] = "chosen.py"
+
+    project.does |= {"planner": choose, "architect": kill_process}
+    outcome = in_child(lambda: asyncio.run(executor.execute(target_file="target.py")))
+    assert outcome.code == -signal.SIGKILL
+    project.does.clear()
+
+    assert resumed(project).variables["target_file"] == "chosen.py"
+
+
+def test_runs_of_one_second_keep_their_prompts(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the same id in tapps-agents, and so the same snapshots."""
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    project.write()
+    project.does["architect"] = kill_process
+    for prompt in ("first", "second"):
+
+        def ask(prompt: str = prompt) -> None:
+            executor = project.executor()
+            executor.user_prompt = prompt
+            asyncio.run(executor.execute())
+
+        assert in_child(ask).code == -signal.SIGKILL
+    project.does.clear()
+    first, second = resumed(project, "demo"), resumed(project, "demo.2")
+
+    assert first.variables["user_prompt"] == "first"
+    assert second.variables["user_prompt"] == "second"
+    assert project.did.all == [*FIRST, *FIRST, *REST, *REST]
+
+
+def test_a_snapshot_of_another_start_is_not_used(project: Project) -> None:
+    configure(executor_variables=False)
+    name = project.kill_in()
+    for path in STATES.rglob(f"{name}-*.json"):
+        state = json.loads(path.read_text())
+        state["started_at"] = "2026-01-01T00:00:00.000001"
+        state["variables"]["analyst_result"] = "of another run"
+        path.write_text(json.dumps(state))
+    state = resumed(project)
+
+    assert state.variables["analyst_result"] == {"by": "analyst"}
+    assert project.did.all == [*FIRST, "analyst", "planner", *REST]
 
 
 def test_inputs_need_no_snapshot(project: Project) -> None:
@@ -403,7 +557,7 @@ def test_a_second_run_of_an_id_ignores_the_snapshots_of_the_first(
     state = resumed(project, "demo.2")
 
     assert state.workflow_id == "demo.2"
-    assert "planner_result" not in state.variables
+    assert state.started_at.isoformat() == history("demo.2").workflow["state"]["started_at"]
     assert (history("demo").status, history("demo.2").status) == ("completed", "completed")
 
 
@@ -450,6 +604,133 @@ def test_a_loaded_state_of_a_preserved_id_continues_its_log(
     )
 
 
+@pytest.mark.parametrize("by_id", [True, False])
+def test_the_resume_command_of_tapps_agents_resumes_with_the_setting(
+    project: Project, by_id: bool
+) -> None:
+    from tapps_agents.cli.commands.top_level import handle_workflow_resume_command
+
+    name = project.kill_in()
+    configure(executor_state_from_log=True)
+    arguments = Namespace(workflow_id=name if by_id else None, validate=True, max_steps=50)
+    handle_workflow_resume_command(arguments)
+
+    assert project.did.all == [*FIRST, *REST]
+    assert history(name).status == "completed"
+
+
+# ---------------------------------------------------------------- workflows without a file
+
+
+def test_a_workflow_that_another_object_parsed_is_made_from_the_log(project: Project) -> None:
+    """So does tapps-agents' command line, of its presets too."""
+    from tapps_agents.workflow.executor import WorkflowExecutor
+    from tapps_agents.workflow.parser import WorkflowParser
+
+    path = project.write([one | {"metadata": {"timeout": 5}} for one in chain()])
+    parsed = WorkflowParser.parse_file(path)
+    path.unlink()
+    project.does["architect"] = kill_process
+    executor = WorkflowExecutor(project_root=project.root)
+    outcome = in_child(lambda: asyncio.run(executor.execute(workflow=parsed)))
+    assert outcome.code == -signal.SIGKILL
+    project.does.clear()
+    state = asyncio.run(tapps_otel.resume(only_run()))
+
+    assert state.status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+    assert rebuild(history(only_run()).workflow) == parsed
+
+
+def test_a_workflow_made_in_code_is_made_from_the_log(project: Project) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+    from tapps_agents.workflow.models import Workflow, WorkflowSettings, WorkflowStep, WorkflowType
+
+    made = Workflow(
+        id="made", name="Made", description="", version="7", type=WorkflowType.BROWNFIELD,
+        settings=WorkflowSettings(quality_gates=False),
+        steps=[WorkflowStep(**{"requires": [], **one}) for one in chain()],
+    )  # fmt: skip
+    project.does["architect"] = kill_process
+    executor = WorkflowExecutor(project_root=project.root)
+    outcome = in_child(lambda: asyncio.run(executor.execute(workflow=made)))
+    assert outcome.code == -signal.SIGKILL
+    project.does.clear()
+    assert asyncio.run(tapps_otel.resume(only_run())).status == "completed"
+
+    found = history(only_run()).workflow
+    assert (found["definition"]["version"], found["definition"]["type"]) == ("7", "brownfield")
+    assert rebuild(found) == made
+
+
+def test_a_workflow_too_large_for_the_log_must_be_given(project: Project) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+    from tapps_agents.workflow.parser import WorkflowParser
+
+    path = project.write([one | {"notes": "x" * 50_000} for one in chain()])
+    parsed = WorkflowParser.parse_file(path)
+    project.does["architect"] = kill_process
+    executor = WorkflowExecutor(project_root=project.root)
+    outcome = in_child(lambda: asyncio.run(executor.execute(workflow=parsed)))
+    assert outcome.code == -signal.SIGKILL
+    project.does.clear()
+    with pytest.raises(RunConflictError, match="too large to be in the log"):
+        asyncio.run(tapps_otel.resume(only_run()))
+    executor = WorkflowExecutor(project_root=project.root)
+    executor.workflow = parsed
+
+    assert asyncio.run(resume(executor, only_run())).status == "completed"
+
+
+def test_a_changed_type_is_refused(project: Project) -> None:
+    project.kill_in()
+    path = project.root / "flow.yaml"
+    path.write_text(path.read_text().replace("greenfield", "brownfield"))
+    with pytest.raises(RunConflictError, match=r"-type: greenfield\n\+type: brownfield"):
+        resumed(project)
+
+    assert resumed(project, accept_change=True).status == "completed"
+    assert history(only_run()).workflow["definition"]["type"] == "brownfield"
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_another_version_of_tapps_agents_is_logged_as_a_warning(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr(adapter, "engine_version", lambda: "3.5.38")
+        name = project.kill_in()
+    resumed(project)
+
+    now = ".".join(map(str, version()))
+    assert f"run {name} was executed by tapps-agents 3.5.38 and resumes under" in caplog.text
+    assert f"tapps-agents {now}" in caplog.text
+
+
+def test_the_error_of_a_blocked_run_says_which_steps_cannot_start(project: Project) -> None:
+    first, second = chain({name: FIVE[name] for name in ("s1", "s2")})
+    project.write([first, second | {"requires": ["nothing.md"]}])
+    project.run()
+    error = history(only_run()).error or {}
+
+    assert "Workflow blocked" in error["message"]
+    assert "step s2 requires nothing.md, which no step has made" in error["message"]
+
+
+def test_the_error_of_a_blocked_run_says_that_next_is_missing(project: Project) -> None:
+    if is_parallel():
+        pytest.skip("this version needs no next")
+    first, second = chain({name: FIVE[name] for name in ("s1", "s2")})
+    del first["next"]
+    project.write([first, second])
+    project.run()
+    error = history(only_run()).error or {}
+
+    assert "step s2 is not the `next` of a completed step" in error["message"]
+
+
 # ---------------------------------------------------------------- hostile ids and Cursor mode
 
 
@@ -473,9 +754,9 @@ def test_a_run_with_a_hostile_id_resumes(project: Project) -> None:
     assert resumed(project, state.workflow_id).status == "completed"
 
 
-def test_a_run_in_cursor_mode_resumes(
-    project: Project, monkeypatch: pytest.MonkeyPatch, story: Story
-) -> None:
+@pytest.fixture
+def cursor_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The log of a run in Cursor mode that was killed in its third step."""
     if is_parallel():
         pytest.skip("its Cursor mode calls skills, not agents")
     monkeypatch.setenv("TAPPS_AGENTS_MODE", "cursor")
@@ -483,13 +764,29 @@ def test_a_run_in_cursor_mode_resumes(
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     project.write([one | {"requires": []} for one in chain()])
-    project.kill_in("architect")
-    name = only_run()
+    return project.kill_in("architect")
+
+
+def test_a_run_in_cursor_mode_resumes(project: Project, cursor_run: str, story: Story) -> None:
     state = resumed(project)
 
-    assert (state.status, state.workflow_id) == ("completed", name)
+    assert (state.status, state.workflow_id) == ("completed", cursor_run)
     assert project.did.all == [*FIRST, *REST]
     assert story()[-1] == "workflow_end completed"
+
+
+def test_a_run_in_cursor_mode_resumes_headless_only_if_told(
+    project: Project, cursor_run: str, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_MODE", "headless")
+    before = story()
+    with pytest.raises(RunConflictError, match="executed in cursor mode, and this process is in"):
+        resumed(project)
+    assert story() == before
+
+    assert resumed(project, accept_change=True).status == "completed"
+    assert project.did.all == [*FIRST, *REST]
+    assert history(cursor_run).workflow["mode"] == "headless"
 
 
 # ---------------------------------------------------------------- killed at every event

@@ -74,12 +74,14 @@ async def test_a_good_run(project: Project, story: Story, events: Events) -> Non
         "tapps-agents",
         path.name,
     )
-    assert about["root"] == str(project.root)
+    assert (about["root"], about["mode"]) == (str(project.root), "headless")
+    assert (about["definition"]["version"], about["definition"]["type"]) == ("1", "greenfield")
     assert [one["id"] for one in about["steps"]] == list(FIVE)
     started, finished = all_events[1], all_events[2]
     assert (started["agent"], started["action"]) == ("analyst", "gather_requirements")
     assert len(started["definition"]) == 16
-    assert not {"result", "inputs_digest", "order"} & {*started, *finished}
+    assert not {"inputs_digest", "order"} & {*started, *finished}
+    assert finished["result"]["analyst_result"] == {"by": "analyst"}
     (made,) = finished["artifacts"]
     assert (made["name"], made["path"], made["bytes"]) == ("requirements.md",) * 2 + (19,)
     (folder,) = all_events[4]["artifacts"]
