@@ -59,10 +59,10 @@ def now_ns() -> tuple[int, int]:
     that is as much too early: before the ends of steps inside. Then they are read again.
     """
     monotonic, wall = monotonic_ns(), time_ns()
-    for _ in range(_TRIES):
-        if monotonic_ns() - monotonic < _ONE_MOMENT:
-            break
+    tries = _TRIES
+    while tries and monotonic_ns() - monotonic >= _ONE_MOMENT:
         monotonic, wall = monotonic_ns(), time_ns()
+        tries -= 1
     return wall, monotonic
 
 

@@ -13,7 +13,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LogError, RefusalError, RunEndedError, StepTimeoutError
 from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
-from tapps_otel.run import failures
+from tapps_otel.run import argument_changes, failures
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
-    from tapps_otel.run.argument_changes import WatchedArguments
     from tapps_otel.run.step_spec import StepSpec
+    from tapps_otel.run.values import Part
 
 __all__ = ["AttemptRecorder", "status_of"]
 
@@ -48,7 +48,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     key: str | None = None
     digest: str | None = None
     inputs: bytes | None = None
-    watched: WatchedArguments | None = None
+    watched: list[Part] | None = None
     by_hand: bool = False
     result: Any = None
     start_event: Event = None  # type: ignore[assignment]  # until it starts
@@ -203,7 +203,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             self.spec.put_result(run, event, result)
             if artifacts:
                 event.artifacts = summarize(artifacts)
-            run.report_leftovers(self)
+            if self.matcher is not None or self.number > 1:  # else nothing was recorded in it
+                run.report_leftovers(self)
         except BaseException as error:
             self.fail_drained(error)
             raise
@@ -290,16 +291,16 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         :raises StepInputError: there is such a change, and the setting ``strict`` is on
         """
         watched, self.watched = self.watched, None
-        changed = watched and watched.changed()
-        if changed:
-            self.run.report_changed_arguments(self, self.spec.name, changed)
+        names = watched and argument_changes.changed(watched)
+        if names:
+            self.run.report_changed_arguments(self, self.spec.name, names)
 
-    def _report_arguments(self, watched: WatchedArguments) -> None:
+    def _report_arguments(self, watched: list[Part]) -> None:
         """Report what the failing step changed. Its own failure is what counts."""
         with suppress(Exception):  # of users' classes; of the log, which the end event meets, too
-            changed = watched.changed()
-            if changed:
-                self.run.report_changed_arguments(self, self.spec.name, changed, failing=True)
+            names = argument_changes.changed(watched)
+            if names:
+                self.run.report_changed_arguments(self, self.spec.name, names, failing=True)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """End it for a scope that ends, where its own code cannot end it."""

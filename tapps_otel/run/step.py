@@ -176,19 +176,21 @@ class Step(PickledByName, Generic[P, R]):
         if key is None and spec.policy.key is not None:
             made = spec.policy.key
             key = made if isinstance(made, str) else made(*args, **kwargs)
-        digest = form = None
+        digest = None
         if key is None:
             home = self._home if run.renamed is None else run.renamed.get(self._home, self._home)
             if self._carried:
                 home += self._digest_of_carried(scope)
-            digest, receiver, form = self._signature.digest(args, kwargs, home)
+            digest, receiver, parts = self._signature.digest(args, kwargs, home)
             if receiver is not None:
                 self._check_receiver(scope, receiver)
+        else:
+            parts = self._signature.parts(args, kwargs)
         entered: AttemptRecorder | Stored | None = run.enter(
             scope, spec, digest, key, arguments=(args, kwargs)
         )
-        if (form is not None or key is not None) and isinstance(entered, AttemptRecorder):
-            entered.watched = watch(self._signature, args, kwargs, form)
+        if parts and isinstance(entered, AttemptRecorder):
+            entered.watched = watch(parts)
         if run.captures_inputs and isinstance(entered, AttemptRecorder):
             entered.inputs = spec.inputs_json(args, kwargs)
         return entered

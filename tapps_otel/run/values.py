@@ -14,8 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
+from math import isfinite
 from types import FunctionType, GenericAlias, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
+
+from msgspec import Struct
 
 from tapps_otel.errors import StepInputError, StepResultError, WorkflowInputError
 from tapps_otel.run.codecs.native import NotStorableError, from_json, to_json
@@ -25,13 +28,23 @@ if TYPE_CHECKING:
 
     from tapps_otel.run.codecs.faithful import Faithful
 
-__all__ = ["Signature"]
+__all__ = ["Part", "Signature"]
 
 _quoted = json.encoder.encode_basestring_ascii
+
+
+def _float_form(value: float) -> str:
+    if not isfinite(value):
+        msg = f"{value} does not exist in JSON"
+        raise ValueError(msg)
+    return float.__repr__(value)
+
+
 # The canonical form of scalars, which most calls are made with: no encoder is asked for those.
 _SCALAR_FORMS: Final[dict[type, Callable[[Any], str]]] = {
     str: _quoted,
     int: int.__repr__,
+    float: _float_form,
     bool: {True: "true", False: "false"}.__getitem__,
     type(None): lambda _: "null",
 }
@@ -40,6 +53,24 @@ _REMEDY: Final = (
     "annotate it with a type that can be written as JSON, return JSON values, or register a codec "
     "(register_codec)"
 )
+
+
+_Place = tuple[Any, str, str]  # index or name of an argument, its name, what precedes its form
+
+
+class Part(Struct):
+    """An input of a call that the function could change.
+
+    :ivar form: what the digest was made of
+    :ivar write: makes that
+    :ivar image: of the value; ``None`` until somebody needs it
+    """
+
+    name: str
+    value: Any
+    form: str
+    write: Callable[[Any], str | None]
+    image: bytes | None = None
 
 
 class _Hints:
@@ -111,9 +142,14 @@ class Signature:
             if parameter.default is not inspect.Parameter.empty
         }
         self._ignored = frozenset(ignore)
-        self._may_leave_out = bool(
-            ignore or self._defaults or self._outer or not kinds.isdisjoint(_REST)
-        )
+        self._orders: dict[tuple[str, ...], list[_Place]] = {}  # by what a call says
+        self._required = self._parameters.keys() - self._defaults.keys()
+        # What a call may say without being another one.
+        self._optional = [
+            name
+            for name, kind in self._kinds.items()
+            if name in ignore or name in self._defaults or kind in _REST
+        ]
         self._receiver = next((name for name in self._names[:1] if name in {"self", "cls"}), None)
         if self._receiver in self._ignored:
             self._receiver = None
@@ -123,18 +159,14 @@ class Signature:
         return _Hints(self._fn())
 
     @cached_property
-    def _labels(self) -> list[tuple[int, str]] | None:
-        """Places of the arguments in the canonical form's order, each with what precedes it.
+    def _places(self) -> list[_Place] | None:
+        """The places of a call's arguments in the canonical form's order.
 
-        ``None`` where the form is not that simple.
+        ``None`` if they depend on the call.
         """
-        if not self._simple or self._ignored or self._defaults or self._receiver:
+        if not self._simple or self._outer or self._optional or self._receiver:
             return None
-        places = [self._names.index(name) for name in sorted(self._names)]
-        return [
-            (place, f"{',' if at else '{'}{_quoted(self._names[place])}:")
-            for at, place in enumerate(places)
-        ]
+        return _in_order({name: place for place, name in enumerate(self._names)})
 
     @cached_property
     def _result(self) -> Faithful:
@@ -178,91 +210,104 @@ class Signature:
 
     def digest(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], home: str = ""
-    ) -> tuple[str, object, bytes | None]:
+    ) -> tuple[str, object, list[Part]]:
         """Digest of a call's inputs, without what is ignored and what is left at its default.
 
         :param home: tells functions of the same name apart: of which module it is
         :returns: with it the object whose method is called, where nothing tells that from others
-            of its class, else ``None``; and the form of the inputs, ``None`` if all are scalars
+            of its class, else ``None``; and those inputs that the function could change
         :raises StepInputError: a value without a canonical form
         :raises TypeError: the arguments do not fit
         """
-        labels = self._labels
-        if labels is not None and not kwargs and len(args) == len(labels):
-            try:
-                return self._digest_of_parts(args, labels, home)
-            except Exception:  # noqa: BLE001, S110 - of users' classes; explained below
-                pass
-        bound = self._identifying(args, kwargs)
-        formless = self._replace_receiver(bound)
+        given: Any = args
+        places, formless = self._places, None
+        parts: list[Part] = []
+        if places is None or kwargs or len(args) != len(places):
+            given = bound = self._identifying(args, kwargs)
+            formless = self._replace_receiver(bound, parts)
+            names = tuple(bound)
+            places = self._orders.get(names)
+            if places is None:
+                places = self._orders[names] = _in_order({name: name for name in names})
+        form = home
         try:
-            form = self._canonical.canonical(bound)
-            return sha256(home.encode() + form).hexdigest(), formless, form
+            for place, name, label in places:
+                value = given[place]
+                write = _SCALAR_FORMS.get(type(value))
+                if write is not None:
+                    form += label + write(value)
+                else:
+                    text, image = self._canonical.form_and_image(value)
+                    form += label + text
+                    parts.append(Part(name, value, text, self._canonical.canonical_text, image))
         except Exception as error:
-            path, problem = self._canonical.find_formless(bound) or ("$", str(error))
-            msg = (
-                f"input of step {self._name}: {path}: {problem}: it cannot be compared with an "
-                "earlier execution's. Leave it out with @step(ignore=...), give the call a key, or "
-                f"{_REMEDY}"
-            )
-            raise StepInputError(msg, path) from error
+            raise self._formless_input(args, kwargs, error) from error
+        form += "}" if places else "{}"
+        return sha256(form.encode()).hexdigest(), formless, parts
 
-    def _digest_of_parts(
-        self, args: tuple[Any, ...], labels: list[tuple[int, str]], home: str
-    ) -> tuple[str, None, bytes | None]:
-        """What :meth:`digest` returns, with the form put together from those of the arguments."""
-        form, scalar = "", True
-        for place, label in labels:
-            value = args[place]
-            write = _SCALAR_FORMS.get(type(value))
-            if write is None:
-                write, scalar = self._canonical.canonical_text, False
-            form += label + write(value)
-        form = (form or "{") + "}"
-        digest = sha256((home + form).encode()).hexdigest()
-        return digest, None, None if scalar else form.encode()
+    def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Part]:
+        """The inputs of a call with a key that the function could change."""
+        kinds = {*map(type, args), *map(type, kwargs.values())}
+        if kinds <= _SCALAR_FORMS.keys():
+            return []
+        try:
+            return self.digest(args, kwargs)[2]
+        except Exception:  # noqa: BLE001 - of users' classes; a call with a key may have any inputs
+            return []
 
-    def _replace_receiver(self, bound: dict[str, Any]) -> object:
-        """Put the digest of a method's object in its place; return the object if it has none."""
+    def _formless_input(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+    ) -> StepInputError:
+        bound = self._identifying(args, kwargs)
+        self._replace_receiver(bound, [])
+        path, problem = self._canonical.find_formless(bound) or ("$", str(error))
+        msg = (
+            f"input of step {self._name}: {path}: {problem}: it cannot be compared with an earlier "
+            "execution's. Leave it out with @step(ignore=...), give the call a key, or "
+            f"{_REMEDY}"
+        )
+        return StepInputError(msg, path)
+
+    def _replace_receiver(self, bound: dict[str, Any], parts: list[Part]) -> object:
+        """Put the digest of a method's object in its place; return the object if it has none.
+
+        :param parts: gets the object, if it has one
+        """
         found = bound.pop(self._receiver, None) if self._receiver is not None else None
         if found is None:
             return None
-        digest = self._canonical.digest_of_object(found)
+        write = self._canonical.digest_of_object
+        digest, name = write(found), str(self._receiver)
         if digest is None:
             return found
-        bound[str(self._receiver)] = digest
+        bound[name] = digest
+        parts.append(Part(name, found, digest, write))
         return None
 
     def captured(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | None:
         """A call's inputs as JSON, for the log; ``None`` if they have no such form."""
         try:
             bound = self._identifying(args, kwargs)
-            self._replace_receiver(bound)
+            self._replace_receiver(bound, [])
             form: bytes = self._canonical.canonical(bound)
         except Exception:  # noqa: BLE001 - of users' classes; a call with a key may have any inputs
             return None
         return form
 
-    def forms(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """A call's inputs as JSON values by name; what has no such form equals nothing."""
-        bound = self._identifying(args, kwargs)
-        self._replace_receiver(bound)
-        for name, value in bound.items():
-            try:
-                bound[name] = from_json(self._canonical.canonical(value))
-            except Exception:  # noqa: BLE001 - of users' classes
-                bound[name] = object()
-        return bound
-
     def _identifying(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments that tell one call from another."""
-        if not self._may_leave_out:
-            return self.bind(args, kwargs)
-        return {
-            name: value
-            for name, value in self.bind(args, kwargs).items()
-            if name not in self._ignored and not self._is_default(name, value)
-        }
+        """Arguments that tell one call from another.
+
+        :raises TypeError: they do not fit, as the call itself would say
+        """
+        # What is not given is at its default, and is left out, too.
+        given = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        fits = len(given) == len(args) + len(kwargs) and self._required <= given.keys()
+        if not self._simple or not fits or not given.keys() <= self._parameters.keys():
+            given = self.bind(args, kwargs)
+        for name in self._optional:
+            if name in given and (name in self._ignored or self._is_default(name, given[name])):
+                del given[name]
+        return given
 
     def _is_default(self, name: str, value: object) -> bool:
         """Whether a parameter is at its default: one that is new then matches old records."""
@@ -421,6 +466,14 @@ class Signature:
                 f"$.{name}",
             )
         raise TypeError(f"missing a required argument: {name!r}")
+
+
+def _in_order(places: Mapping[str, Any]) -> list[_Place]:
+    """Places of arguments in the canonical form's order, each with what precedes it there."""
+    return [
+        (places[name], name, f"{',' if at else '{'}{_quoted(name)}:")
+        for at, name in enumerate(sorted(places))
+    ]
 
 
 def _reference(fn: Callable[..., Any]) -> Callable[[], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from enum import IntEnum
 from typing import Any, Final
 
@@ -39,11 +40,13 @@ class Codec(ABC):
     :ivar kinds: kinds of JSON values that it writes
     :ivar label: names it among the members of a union, as ``shop.Order`` or ``tuple``
     :ivar native: what it writes is what it was given: nothing has to be read back and compared
+    :ivar scalars: classes whose objects are written as they are, whatever they say
     """
 
     kinds: frozenset[str] = ALL_KINDS
     label: str = ""
     native: bool = False
+    scalars: frozenset[type] = frozenset()
 
     @abstractmethod
     def encode(self, value: Any) -> Any:
@@ -51,6 +54,10 @@ class Codec(ABC):
 
         :raises NotStorableError: it has none, or the value is not what the annotation says
         """
+
+    def takes_as_they_are(self, values: Collection[Any]) -> bool:
+        """Whether all values are of classes that are written as they are: a quick look."""
+        return self.scalars.issuperset(map(type, values))
 
     @abstractmethod
     def decode(self, data: Any) -> Any:

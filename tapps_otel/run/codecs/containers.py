@@ -42,7 +42,10 @@ class ItemsCodec(_Container):
 
     def encode(self, value: Any) -> Any:
         self.check(value)
-        data = _encode_items(value, self._item)
+        if self._item.takes_as_they_are(value):
+            data = value if self.native else list(value)
+        else:
+            data = _encode_items(value, self._item)
         return sorted(data, key=to_json) if self._unordered else data
 
     def decode(self, data: Any) -> Any:
@@ -120,6 +123,8 @@ class DictCodec(_Container):
 
     def encode(self, value: Any) -> Any:
         self.check(value)
+        if self.native and self._takes_as_it_is(value):
+            return value
         pairs = []
         for key, item in value.items():
             try:
@@ -138,6 +143,9 @@ class DictCodec(_Container):
             key, item = _array(pair, "a pair")
             made[self._key.decode(key)] = self._value.decode(item)
         return made
+
+    def _takes_as_it_is(self, value: dict[Any, Any]) -> bool:
+        return self._key.takes_as_they_are(value) and self._value.takes_as_they_are(value.values())
 
     def _make(self) -> Any:
         return defaultdict(self._default) if self.kind is defaultdict else self.kind()

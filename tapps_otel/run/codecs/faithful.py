@@ -38,6 +38,8 @@ class Faithful:
         """
         codec = self._codec
         try:
+            if type(value) in codec.scalars:
+                return encode_native(value)
             form = codec.encode(value)
             if codec.native:
                 return encode_native(form)

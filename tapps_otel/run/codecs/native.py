@@ -16,11 +16,17 @@ __all__ = [
     "class_name",
     "encode_native",
     "from_json",
+    "image",
     "to_json",
 ]
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+# A value as JSON with sorted keys, very fast, to be compared with another: of some that JSON does
+# not have, too. Raises many exceptions, for keys that are not strings among others.
+image: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class NotStorableError(TypeError):
@@ -57,7 +63,7 @@ def to_json(value: object) -> bytes:
 def encode_native(value: object) -> bytes:
     """Write what is known to be JSON-native, as a codec's form."""
     try:
-        return msgspec.json.encode(value)
+        return _encode(value)
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
 
@@ -68,7 +74,7 @@ def from_json(data: bytes) -> Any:
     :raises ValueError: it is not JSON
     """
     try:
-        return msgspec.json.decode(data)
+        return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return json.loads(data)
 
@@ -89,17 +95,26 @@ def check_native(value: Any, depth: int = MAX_DEPTH) -> None:
         raise NotStorableError(f"{class_name(kind)} is not a JSON value")
     if depth == 0:
         raise NotStorableError(f"nested deeper than {MAX_DEPTH} levels")
+    items = value
     if kind is dict:
         for key in value:
             if type(key) is not str:
                 raise NotStorableError(f"the key {key!r:.80} is not a string")
-    for place, item in value.items() if kind is dict else enumerate(value):
+        items = value.values()
+    for item in items:
         if type(item) in _SCALARS:
             continue
         try:
             check_native(item, depth - 1)
         except NotStorableError as error:
-            raise error.inside(f".{place}" if kind is dict else f"[{place}]") from None
+            raise error.inside(_place(value, item)) from None
+
+
+def _place(value: Any, part: object) -> str:
+    """Where a part is in its list or dict."""
+    if type(value) is list:
+        return next(f"[{index}]" for index, item in enumerate(value) if item is part)
+    return next(f".{key}" for key, item in value.items() if item is part)
 
 
 def check_text(value: object, what: str) -> None:

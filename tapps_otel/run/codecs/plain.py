@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Collection
 from enum import Enum
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ _ADMITS: Final[dict[type, frozenset[type]]] = {
 }
 
 
+_AS_IT_IS: Final[frozenset[type]] = frozenset({str, int, bool, type(None)})  # a float may be a NaN
+
+
 class FreeCodec(Codec):
     """For ``Any``, ``object`` and no annotation: JSON-native values, which speak for themselves.
 
@@ -41,7 +45,9 @@ class FreeCodec(Codec):
     def __init__(self, kind: type | None = None) -> None:
         self._kind, self.any = kind, kind is None
         self.label = "object" if kind is None else class_name(kind)
-        if kind is not None:
+        if kind is None:
+            self.scalars = _AS_IT_IS
+        else:
             self.kinds = frozenset({"array" if kind is list else "object"})
 
     def encode(self, value: Any) -> Any:
@@ -78,6 +84,7 @@ class ScalarCodec(Codec):
     def __init__(self, classes: frozenset[type]) -> None:
         self._classes = classes
         self._admits = frozenset().union(*(_ADMITS[kind] for kind in classes))
+        self.scalars = self._admits & _AS_IT_IS
         self.kinds = frozenset(_KIND_OF[kind] for kind in self._admits)
         self.label = "|".join(sorted(class_name(kind) for kind in classes))
 
@@ -93,6 +100,12 @@ class ScalarCodec(Codec):
         if kind is float and not math.isfinite(value):
             raise NotStorableError(f"{value} does not exist in JSON")
         return value
+
+    def takes_as_they_are(self, values: Collection[Any]) -> bool:
+        kinds = set(map(type, values))
+        if kinds == {float}:
+            return float in self._admits and all(map(math.isfinite, values))
+        return kinds <= self.scalars
 
     def _as_scalar(self, value: Any) -> Any:
         for kind in (bool, int, float, str):

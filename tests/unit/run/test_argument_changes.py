@@ -302,14 +302,18 @@ def test_a_run_that_was_told_of_a_change_is_another_after_a_crash(reported: Any)
 
 
 def test_scalars_are_not_watched() -> None:
-    def work(*args: Any, **kwargs: Any) -> None: ...
+    def work(a: object, b: object, c: object, d: object, e: object) -> None: ...
 
     signature = Signature(work)
-    assert watch(signature, (1, "a", None, True, 1.5), {"b": 2}) is None
-    assert watch(signature, ([1],), {}) is not None
+    assert not signature.digest((1, "a", None, True, 1.5), {})[2]
+    assert not signature.digest((1, "a", None, True), {"e": 1.5})[2]
+    assert not signature.parts((1, "a", None, True), {"e": 1.5})
+    assert signature.digest((1, "a", None, True, [1]), {})[2]
+    assert signature.parts((1, "a", None, True, [1]), {})
 
 
 def test_large_arguments_are_not_watched() -> None:
     def work(what: list[int]) -> None: ...
 
-    assert watch(Signature(work), (list(range(100_000)),), {}) is None
+    assert watch(Signature(work).parts(([1],), {})) is not None
+    assert watch(Signature(work).parts((list(range(100_000)),), {})) is None

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import json
 import pathlib
 import re
 import uuid
@@ -14,6 +15,8 @@ from collections import deque
 import numpy as np
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tapps_otel.run.codecs.canonical import canonical
 
@@ -75,6 +78,46 @@ FORMS: list[tuple[object, str]] = [
     (np.float64(1.5), "1.5"),
     (np.bool_(True), "true"),
 ]
+
+
+class Text(enum.StrEnum):
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+# JSON's own values, and others that look like them.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4) | st.sampled_from([Text.A, Number.ONE, Colour.RED, "\x7f", 1e16, 1e-5])
+    | st.dates() | st.uuids() | st.binary(max_size=2) | st.decimals(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.tuples(inner, inner)
+    | st.sets(st.integers() | st.text(max_size=2), max_size=3)
+    | st.dictionaries(st.text(max_size=2) | st.sampled_from([Text.A, 1, None]), inner, max_size=4)
+    | st.builds(Point, st.integers()),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(JSON)
+def test_the_form_is_the_same_by_the_quick_way_and_by_the_slow_one(value: object) -> None:
+    """A tuple goes the slow way, and has the form of a list."""
+    assert canonical([value]) == canonical((value,))
+
+
+def test_each_character_has_the_form_that_json_gives_it() -> None:
+    characters = [chr(number) for number in range(0x180)]
+    assert canonical(characters).decode() == json.dumps(characters, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_what_json_has_not_has_no_form(odd: float) -> None:
+    for value in (odd, [odd], {"a": odd}, [1, {"a": [odd, None]}]):
+        with pytest.raises(ValueError):
+            canonical(value)
 
 
 @pytest.mark.parametrize(

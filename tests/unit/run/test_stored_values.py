@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import math
 import socket
 import threading
@@ -21,6 +22,7 @@ from tapps_otel.errors import (
     StepResultError,
     WorkflowInputError,
 )
+from tapps_otel.run.codecs.faithful import faithful
 
 Log = Callable[..., list[dict[str, Any]]]
 
@@ -150,6 +152,53 @@ def test_nan_and_infinity_are_refused(annotation: Any, number: float) -> None:
     deep = annotation in (NOTHING_HERE, dict[str, float])
     error = _refused(annotation, {"a": number} if deep else number)
     assert error.path == ("$.a" if deep else "$")
+
+
+class Weekday(enum.StrEnum):
+    MONDAY = "mon"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "path"),
+    [
+        (list[float], [1.5, math.nan], "$[1]"),
+        (list[float | None], [None, 1.5, math.inf], "$[2]"),
+        (dict[str, float], {"a": 1.5, "b": math.nan}, "$.b"),
+        (list[int], [1, 1.5], "$[1]"),
+        (list[bool], [True, 1], "$[1]"),
+        (list[str], ["a", None], "$[1]"),
+        (tuple[int, ...], (1, "a"), "$[1]"),
+        (dict[str, int], {"a": 1, "b": "c"}, "$.b"),
+        (dict[str, int], {"a": 1, 2: 3}, "$.2"),
+        (list, [1, Weekday.MONDAY], "$[1]"),
+        (dict, {"a": {"b": Weekday.MONDAY}}, "$.a.b"),
+    ],
+    ids=str,
+)
+def test_one_wrong_value_among_many_is_refused_by_its_path(
+    annotation: Any, value: object, path: str
+) -> None:
+    assert _refused(annotation, value).path == path
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "back"),
+    [
+        (list[float], [1, 2.5], None),
+        (list[float], [0.5, -0.0, 1e300], None),
+        (list[int], [True, 10**30], None),
+        (dict[str, float], {"a": 1, "b": 0.5}, None),
+        (set[int], {2, 1}, None),
+        (tuple[str, ...], ("b", "a"), None),
+        (list[str], [Weekday.MONDAY, "b"], ["mon", "b"]),
+        (dict[str, str], {Weekday.MONDAY: Weekday.MONDAY}, {"mon": "mon"}),
+    ],
+    ids=str,
+)
+def test_scalars_in_containers_come_back(annotation: Any, value: Any, back: Any) -> None:
+    codec = faithful(annotation)
+    found = codec.read(codec.write(value))
+    assert repr(found) == repr(value if back is None else back)
 
 
 def test_a_value_that_cannot_be_stored_is_refused_by_its_path() -> None:
