@@ -37,7 +37,7 @@ from pydantic import (
 
 from crashes import CRASHED, Outcome, die, in_child, on_append
 from tapps_otel import configure, step, workflow
-from tapps_otel.errors import ValueNotStoredError, WorkflowInputError
+from tapps_otel.errors import FailureDetailError, ValueNotStoredError, WorkflowInputError
 from tapps_otel.log.event import Event
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -142,6 +142,37 @@ class Named(t.NamedTuple):
     b: Base | None = None
 
 
+class Freer(Named):
+    """Has room for attributes, which a tuple has not."""
+
+
+class Slots:
+    __slots__ = ("_seen",)
+
+
+@dataclass
+class WithSlot(Slots):
+    """Its base has a slot that is no field."""
+
+    x: int
+
+
+@attrs.define(unsafe_hash=True, cache_hash=True)
+class Hashed:
+    x: str
+
+
+def with_attribute(value: t.Any, name: str) -> t.Any:
+    setattr(value, name, 5)
+    return value
+
+
+def hashed(x: str) -> Hashed:
+    made = Hashed(x)
+    hash(made)
+    return made
+
+
 def validated() -> Validated:
     made = Validated(when=dt.datetime(2026, 1, 1, tzinfo=BERLIN))
     made._secret = 7
@@ -190,11 +221,40 @@ class Call:
     """A step of a plan: it gives a value, and another step is given that.
 
     :ivar shown: whether the second step has the value's annotation too
+    :ivar raised: instead, the step raises an exception with the value, and the other step is given
+        what a handler finds in that
+    :ivar key: the calls have one
     """
 
     annotation: t.Any
     value: t.Any
     shown: bool = True
+    raised: bool = False
+    key: str | None = None
+
+
+class Failed(Exception):  # noqa: N818 - it is what it is
+    def __init__(self, value: t.Any) -> None:
+        super().__init__("failed")
+        self.value = value
+
+
+def raise_with(value: t.Any) -> None:
+    """Raise a group whose members have causes that hold the value."""
+    first, second = Failed(value), KeyError(value)
+    first.__cause__ = ValueError(value)
+    second.__context__ = Failed([value])
+    raise ExceptionGroup("two", [first, second])
+
+
+def found_in(error: BaseException | None) -> str:
+    """What a handler finds: the classes, the values, and where they are."""
+    if error is None:
+        return "nothing"
+    parts = [type(error).__name__, *map(describe, error.args), describe(vars(error).get("value"))]
+    parts += [found_in(one) for one in (error.__cause__, error.__context__)]
+    parts += [found_in(one) for one in getattr(error, "exceptions", ())]
+    return "/".join(parts)
 
 
 def annotated(fn: Callable[..., t.Any], **hints: t.Any) -> Callable[..., t.Any]:
@@ -208,7 +268,14 @@ def make_flow(calls: list[Call], inputs: list[Call]) -> t.Any:
     def flow(*given: t.Any) -> list[str]:
         told = [describe(one) for one in given]
         for number, call in enumerate(calls):
-            value = make(number, call)()
+            value: t.Any = None
+            if call.raised:
+                try:
+                    fail(number, call)()
+                except* Exception as group:  # noqa: BLE001 - any
+                    value = found_in(group)
+            else:
+                value = make(number, call)()
             told += [describe(value), use(call)(number, value)]
         return told
 
@@ -221,15 +288,22 @@ def make_flow(calls: list[Call], inputs: list[Call]) -> t.Any:
 
 
 def make(number: int, call: Call) -> t.Any:
-    return step(name=f"make{number}")(annotated(lambda: call.value, **{"return": call.annotation}))
+    named = step(name=f"make{number}", key=call.key)
+    return named(annotated(lambda: call.value, **{"return": call.annotation}))
+
+
+def fail(number: int, call: Call) -> t.Any:
+    return step(name=f"fail{number}", key=call.key)(lambda: raise_with(call.value))
 
 
 def use(call: Call) -> t.Any:
     def fn(number: int, value: t.Any) -> str:
         return describe(value)
 
-    hints = {"value": call.annotation} if call.shown else {}
-    return step(name="use")(annotated(fn, number=int, **hints, **{"return": str}))
+    hints = {"value": call.annotation} if call.shown and not call.raised else {}
+    return step(name="use", key=call.key and f"use {call.key}")(
+        annotated(fn, number=int, **hints, **{"return": str})
+    )
 
 
 def run(flow: t.Any, values: list[t.Any], workflow_id: str) -> Outcome:
@@ -238,7 +312,7 @@ def run(flow: t.Any, values: list[t.Any], workflow_id: str) -> Outcome:
     def call() -> tuple[str, t.Any]:
         try:
             return "told", flow.options(workflow_id=workflow_id)(*values)
-        except ValueNotStoredError as error:
+        except (ValueNotStoredError, FailureDetailError) as error:
             return type(error).__name__, str(error)
 
     return in_child(call)
@@ -262,8 +336,25 @@ def kill_after(flow: t.Any, values: list[t.Any], workflow_id: str, end: int) -> 
     assert outcome.code == CRASHED, outcome
 
 
-def compare(flow: t.Any, values: list[t.Any], ends: t.Iterable[int]) -> t.Any:
-    """What the uncrashed run told, which resumed runs must tell too; or its refusal."""
+def resume(flow: t.Any, workflow_id: str) -> Outcome:
+    """Resume it in a child process by its id alone."""
+
+    def call() -> tuple[str, t.Any]:
+        try:
+            return "told", flow.resume(workflow_id)
+        except FailureDetailError as error:
+            return type(error).__name__, str(error)
+
+    return in_child(call)
+
+
+def compare(
+    flow: t.Any, values: list[t.Any], ends: t.Iterable[int], *, lossy: bool = False
+) -> t.Any:
+    """What the uncrashed run told, which resumed runs must tell too; or its refusal.
+
+    :param lossy: failures hold what cannot be kept: a resumed run may be refused
+    """
     whole = run(flow, values, "whole")
     assert whole.code == 0, whole.error
     kind, told = whole.value
@@ -272,9 +363,12 @@ def compare(flow: t.Any, values: list[t.Any], ends: t.Iterable[int]) -> t.Any:
     for end in ends:
         name = f"killed{end}"
         kill_after(flow, values, name, end)
-        resumed = in_child(lambda name=name: flow.resume(name))  # type: ignore[misc]
+        resumed = resume(flow, name)
         assert resumed.code == 0, resumed.error
-        assert resumed.value == told, f"killed after step {end}"
+        if resumed.value[0] == FailureDetailError.__name__:
+            assert lossy, resumed.value[1]  # what a handler reads again was not kept
+            continue
+        assert resumed.value == ("told", told), f"killed after step {end}"
         # Under its id, with its inputs, the log answers.
         assert run(flow, values, name).value == ("told", told)
     return whole.value
@@ -301,6 +395,10 @@ STORED: list[tuple[t.Any, t.Any]] = [
     (Frozen, Frozen(1, (2, 3))),
     (Box[Aliased | Twin], Box(Twin(ex=3))),
     (Named, Named(1, Derived(2))),
+    (WithSlot, with_attribute(WithSlot(1), "_seen")),
+    (set[Hashed], {hashed("a")}),
+    (dt.datetime, dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET"))),
+    (dt.time, dt.time(1, tzinfo=dt.timezone(dt.timedelta(hours=-3), "home"))),
     (dict[Color, int], {Color.BLUE: 1, Color.RED: 2}),
     (dict[tuple[int, str], int], {(1, "a"): 1}),
     (dict[dt.date, int], {dt.date(2026, 1, 1): 1}),
@@ -339,6 +437,8 @@ REFUSED: list[tuple[t.Any, t.Any, str]] = [
     (t.Any, Aliased(ex=1), r"Aliased is not a JSON value"),
     (list[t.Any], [Color.RED], r"\[0\]: .*Color is not a JSON value"),
     (list[int], [1, "a"], r"\[1\]: str does not match its annotation"),
+    (Freer, with_attribute(Freer(1), "more"), "Freer with attributes of its own: more"),
+    (OrderedDict[str, int], with_attribute(OrderedDict(a=1), "more"), "attributes of its own"),
 ]
 IDS = [str(one)[:40] for one, _, _ in REFUSED]
 
@@ -422,7 +522,9 @@ def pairs(draw: st.DrawFn, depth: int = 2) -> Pair:  # noqa: PLR0911 - one for e
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     annotation, values = draw(pairs())
-    return Call(annotation, draw(values), shown=draw(st.booleans()))
+    key = draw(st.none() | st.uuids().map(str))
+    raised = draw(st.integers(0, 2)) == 0
+    return Call(annotation, draw(values), shown=draw(st.booleans()), raised=raised, key=key)
 
 
 @pytest.mark.slow
@@ -433,7 +535,9 @@ def test_a_random_workflow_killed_after_every_step(steps: list[Call], inputs: li
     values = [call.value for call in inputs]
     with tempfile.TemporaryDirectory() as folder:
         configure(log_dir=Path(folder), durability="os", spans=False)
-        compare(make_flow(steps, inputs), values, range(1, 2 * len(steps) + 1))
+        raised = any(call.raised for call in steps)
+        ends = sum(1 if call.raised else 2 for call in steps)
+        compare(make_flow(steps, inputs), values, range(1, ends + 1), lossy=raised)
 
 
 def test_what_describes_values_tells_them_apart() -> None:

@@ -82,9 +82,10 @@ def _state(was: _State, back: _State, path: str) -> _Difference:
 
 
 def _is_same_zone(was: tzinfo | None, back: tzinfo | None) -> bool:
-    """Whether all times would be the same: fixed offsets are alike, whatever their class."""
-    fixed = isinstance(was, timezone) and isinstance(back, timezone)
-    return fixed or was == back
+    """Whether all times would be the same, and have the same zone's name."""
+    if isinstance(was, timezone) and isinstance(back, timezone):
+        return was.tzname(None) == back.tzname(None)
+    return was == back
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -12,6 +12,7 @@ __all__ = ["DequeCodec", "DictCodec", "FixedTupleCodec", "ItemsCodec"]
 
 _MAXLEN: Final = "$maxlen"
 _ITEMS: Final = "$items"
+_WITHOUT_ATTRIBUTES: Final = frozenset({list, dict, tuple, set, frozenset})
 
 
 class _Container(Codec):
@@ -23,6 +24,10 @@ class _Container(Codec):
         if type(value) is not self.kind:
             raise NotStorableError(
                 f"{class_name(type(value))} does not match its annotation ({class_name(self.kind)})"
+            )
+        if self.kind not in _WITHOUT_ATTRIBUTES and (more := getattr(value, "__dict__", None)):
+            raise NotStorableError(
+                f"{class_name(self.kind)} with attributes of its own: {', '.join(more)}"
             )
 
     def fit(self, value: Any) -> Fit:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property, lru_cache
+from types import MemberDescriptorType
 from typing import Any, Final, get_type_hints
 
 __all__ = ["ABSENT", "Field", "Fields", "fields_of"]
 
 ABSENT: Final = object()
+_HASH: Final = "_attrs_cached_hash"  # of classes of attrs with cache_hash
 _UNSET: Final = "$unset"  # no attribute can have this name in code
 
 
@@ -69,7 +71,22 @@ class Fields:
             for name, found in getattr(value, "__dict__", {}).items()
             if name not in declared and not self._derived(name)
         }
+        for name in self._slots:
+            if name not in declared and (found := getattr(value, name, ABSENT)) is not ABSENT:
+                more[name] = found
+        if _HASH in more:
+            more[_HASH] = None  # it is another one in another process
         return fields, more
+
+    @cached_property
+    def _slots(self) -> list[str]:
+        """Names of the class's slots."""
+        return [
+            name
+            for base in self._class.__mro__
+            for name, member in vars(base).items()
+            if isinstance(member, MemberDescriptorType) and not name.startswith("__")
+        ]
 
     def _derived(self, name: str) -> bool:
         """Whether an attribute is a ``cached_property``: it can be computed again."""

@@ -9,7 +9,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime, time, tzinfo
+from datetime import datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.run.codecs.codec import Codec, Fit
@@ -39,7 +39,8 @@ class DatetimeCodec(Codec):
             raise NotStorableError(f"{class_name(type(value))} does not match its annotation")
         zone: Any = value.tzinfo
         named = class_name(type(zone)) == "zoneinfo.ZoneInfo"
-        if not named and not value.fold:
+        label = _label(zone) if type(zone) is timezone else None
+        if not named and not value.fold and label is None:
             return value.isoformat()
         data: dict[str, Any] = {"at": value.replace(tzinfo=None, fold=0).isoformat()}
         if named:
@@ -47,7 +48,9 @@ class DatetimeCodec(Codec):
                 raise NotStorableError("a time zone without a name does not exist in JSON")
             data["zone"] = zone.key
         elif zone is not None:
-            data["at"] = value.isoformat()
+            data["at"] = value.replace(fold=0).isoformat()
+        if label is not None:
+            data["label"] = label
         if value.fold:
             data["fold"] = 1
         return data
@@ -58,10 +61,19 @@ class DatetimeCodec(Codec):
         value = self._class.fromisoformat(data["at"])
         if "zone" in data:
             value = value.replace(tzinfo=_zone(data["zone"]))
+        if "label" in data:
+            offset = value.utcoffset() or timedelta()
+            value = value.replace(tzinfo=timezone(offset, data["label"]))
         return value.replace(fold=data.get("fold", 0))
 
     def fit(self, value: Any) -> Fit:
         return Fit.EXACT if type(value) is self._class else Fit.NONE
+
+
+def _label(zone: timezone) -> str | None:
+    """The name that was given to a fixed offset, if it is not the one that all have."""
+    label = zone.tzname(None)
+    return None if label == timezone(zone.utcoffset(None)).tzname(None) else label
 
 
 def _zone(key: str) -> tzinfo:
