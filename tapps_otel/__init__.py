@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.audit.verify import VerifyReport, verify
     from tapps_otel.instrumentation import ExecutorSpec, instrument, uninstrument
+    from tapps_otel.instrumentation.external_log import ExternalLog
     from tapps_otel.instrumentation.resuming import resume
     from tapps_otel.log.model import WorkflowEvent
     from tapps_otel.log.store import RunSummary
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
     from tapps_otel.run.current import annotate, current_run, current_step, skip
+    from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.queries import events, follow, history, last_run, list_runs
     from tapps_otel.run.scope import bind
@@ -58,6 +60,9 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "events",
     "ExecutionHistory",
     "ExecutorSpec",
+    "ExternalAttempt",
+    "ExternalLog",
+    "ExternalRun",
     "follow",
     "history",
     "instrument",
@@ -93,6 +98,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
     _MODULES = {
         "audit.verify": "VerifyReport verify",
         "instrumentation": "ExecutorSpec instrument uninstrument",
+        "instrumentation.external_log": "ExternalLog",
         "instrumentation.resuming": "resume",
         "log.model": "WorkflowEvent",
         "log.store": "RunSummary",
@@ -104,6 +110,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.children": "child_env",
         "run.codecs.registration": "register_codec",
         "run.current": "annotate current_run current_step skip",
+        "run.external_api": "ExternalAttempt ExternalRun",
         "run.policy": "Backoff",
         "run.queries": "events follow history last_run list_runs",
         "run.scope": "bind",

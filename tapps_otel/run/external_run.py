@@ -261,6 +261,7 @@ class ExternalRun(RunRecorder):
         self.log_name = log_name(workflow_id)
         self._store, self._config = store, leased.config
         self._numbers = {step.step_id: step.last.number for step in leased.history.by_id.values()}
+        self._ordinals: dict[str, int] = {}
         self._last_writer = leased.writer
         self._started: weakref.WeakSet[Scope] = weakref.WeakSet()
 
@@ -278,7 +279,7 @@ class ExternalRun(RunRecorder):
 
     def begin_step(
         self,
-        step_id: str,
+        step_id: str | None,
         spec: ExternalStep,
         *,
         scope: Scope | None = None,
@@ -289,14 +290,16 @@ class ExternalRun(RunRecorder):
 
         The scope may have ended, and the run too.
 
-        :param step_id: the executor's own; unique in its scope
+        :param step_id: the executor's own; unique in its scope. ``None``: a step that is new
         :param scope: what encloses it; by default, the current scope
         :param attributes: JSON scalars, or lists of them
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         scope = scope or self.scope_here()
-        place = _place(scope, step_id)
+        place = _place(scope, spec.name if step_id is None else step_id)
         with self.lock:
+            if step_id is None:
+                place = self._new_place(place)
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
             attempt = ExternalAttempt(
                 run=self,
@@ -311,6 +314,14 @@ class ExternalRun(RunRecorder):
             )
         attempt.start()
         return attempt
+
+    def _new_place(self, first: str) -> str:
+        """The next place of a name that no step has had, from its first on."""
+        ordinal = self._ordinals.get(first, 0) + 1
+        while (place := first if ordinal == 1 else f"{first}#{ordinal}") in self._numbers:
+            ordinal += 1
+        self._ordinals[first] = ordinal
+        return place
 
     def mark_step(
         self, step_id: str, spec: ExternalStep, artifacts: Iterable[Artifact] = ()

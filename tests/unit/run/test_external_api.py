@@ -1,0 +1,102 @@
+"""Runs of other executors, as authors of adapters record them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tapps_otel import ExternalRun, current_step, history, verify
+from tapps_otel.errors import RunBusyError
+
+Log = Callable[..., list[dict[str, Any]]]
+Labels = Callable[..., list[str]]
+
+
+def test_blocks_end_runs_and_steps(log: Log) -> None:
+    with ExternalRun.start(
+        "nightly", executor="engine", run_id="r", about={"root": "/p"}, inputs={"day": 1}
+    ) as run:
+        with run.begin_step("load", agent="reader", attributes={"rows": 3}) as outer:
+            assert current_step().step_id == "load"
+            with run.begin_step("parse", name="parsing"):
+                pass
+        with pytest.raises(ValueError, match="no"), run.begin_step("bad"):
+            raise ValueError("no")
+
+    assert (outer.step_id, outer.number) == ("load", 1)
+    assert (run.workflow_id, run.execution, run.log_failure) == ("r", 1, None)
+    start, load, parse, *_, end = log()
+    assert start["workflow"] == {"name": "nightly", "executor": "engine", "root": "/p"}
+    assert (load["attributes"], parse["step_id"], parse["step"]) == (
+        {"rows": 3}, "load/parse", "parsing",
+    )  # fmt: skip
+    assert {one.step_id: one.status for one in history("r").steps} == {
+        "load": "completed", "load/parse": "completed", "bad": "failed",
+    }  # fmt: skip
+    assert end["status"] == "completed"
+    verify("r").raise_if_bad()
+
+
+def test_an_exception_ends_the_run(log: Log) -> None:
+    with (
+        pytest.raises(asyncio.CancelledError),
+        ExternalRun.start("nightly", executor="engine", run_id="r"),
+    ):
+        raise asyncio.CancelledError
+
+    assert log()[-1]["status"] == "cancelled"
+
+
+def test_a_run_pauses_with_a_question_and_is_resumed(log: Log, labels: Labels) -> None:
+    run = ExternalRun.start("nightly", executor="engine", run_id="r")
+    attempt = run.begin_step("ask")
+    attempt.end("paused", question="publish?")
+    run.end("paused", question="publish?")
+    assert history("r").question == "publish?"
+
+    run = ExternalRun.resume("nightly", executor="engine", run_id="r")
+    run.begin_step("ask").end(result="yes", artifacts=[], attributes={"by": "me"})
+    run.skip_step("mail", "nobody to tell")
+    run.annotate("note", {"a": 1})
+    run.end()
+    run.end("failed")
+
+    assert (run.execution, history("r").question, history("r").status) == (2, None, "completed")
+    assert labels()[-5:] == [
+        "step_start ask", "step_finish ask", "step_skip mail", "annotation", "workflow_end",
+    ]  # fmt: skip
+    assert log("step_finish")[0]["attributes"] == {"by": "me"}
+
+
+def test_steps_without_an_id_are_new_ones_and_have_a_parent(labels: Labels) -> None:
+    run = ExternalRun.start("nightly", executor="engine", run_id="r")
+    outer = run.begin_step("outer")
+    for _ in range(2):
+        run.begin_step(name="tool", parent=outer).end()
+    run.end()
+    outer.end("blocked", error="no key")
+
+    assert labels()[2:] == [
+        "step_start outer/tool", "step_finish outer/tool", "step_start outer/tool#2",
+        "step_finish outer/tool#2", "workflow_end", "step_fail outer",
+    ]  # fmt: skip
+    assert history("r").by_id["outer"].status == "failed"
+
+
+def test_mistakes_are_refused(tmp_path: Path) -> None:
+    run = ExternalRun.start("nightly", executor="engine", log_dir=tmp_path / "other")
+    with pytest.raises(TypeError, match="needs a step_id or a name"):
+        run.begin_step()
+    with pytest.raises(TypeError):
+        run.begin_step("a", attributes={"it": object()})
+    with pytest.raises(RunBusyError):
+        ExternalRun.resume(
+            "nightly", executor="engine", run_id=run.workflow_id, log_dir=tmp_path / "other"
+        )
+    run.close()
+    assert history(run.workflow_id, log_dir=tmp_path / "other").status == "interrupted"
+    assert str(run).startswith("<ExternalRun 'nightly-")
