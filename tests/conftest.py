@@ -12,7 +12,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from commands import Cli, Done
 from tapps_otel import settings
+from tapps_otel.cli import main
 
 # HYPOTHESIS_PROFILE=thorough is for a person with time. CI tries the same examples in every run, so
 # that a change cannot fail for what it did not touch. No profile measures time: machines are busy.
@@ -55,6 +57,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _reason(report: pytest.TestReport) -> str:
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
     return text.removeprefix("Skipped: ")
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run the command line in this process."""
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        said = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Done(code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -12,13 +12,14 @@ from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import err, out, write_json
 from tapps_otel.report.history import mark
 from tapps_otel.report.lines import Line, Piece, columns, day_time
-from tapps_otel.report.text import counted, plain
+from tapps_otel.report.text import counted, plain, shorten
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import RunSummary
 
 __all__ = ["list_runs"]
 
+_NAME, _PROBLEM = 100, 500  # columns: a log may hold a name of any length
 _TITLES = ("  RUN", "STATUS", "LAST WRITTEN (UTC)", "WORKFLOW", "LAST STEP")
 
 
@@ -50,11 +51,15 @@ def list_runs(filters: dict[str, Any], last: int, *, as_json: bool, log_dir: Pat
 def _rows(found: list[RunSummary]) -> Iterator[list[Line | Piece]]:
     yield [Piece(title, "dim") for title in _TITLES]
     for one in found:
-        sign = mark(one.status)
+        sign, last_step = mark(one.status), one.last_step or "-"
         yield [
             Line([sign, Piece(f" {plain(one.workflow_id)}", "strong")]),
-            Piece(plain(one.status), sign.style),
+            Piece(_cut(one.status, _NAME), sign.style),
             Piece(day_time(one.last_ns) if one.last_ns is not None else "-"),
-            Piece(plain(one.workflow or "-")),
-            Piece(plain(one.problem or one.last_step or "-"), "dim"),
+            Piece(_cut(one.workflow or "-", _NAME)),
+            Piece(_cut(one.problem, _PROBLEM) if one.problem else _cut(last_step, _NAME), "dim"),
         ]
+
+
+def _cut(text: str, columns: int) -> str:
+    return shorten(plain(text[: columns + 1]), columns)

@@ -181,6 +181,27 @@ def loads(line: bytes) -> dict[str, Any]:
     return fields
 
 
+def readable(data: bytes) -> Any:
+    """Decode JSON as plain Python values, whatever the log's decoder skips over. Slow.
+
+    A number that Python cannot hold stays text, and bytes that are not UTF-8 become U+FFFD.
+
+    :raises ValueError: not JSON, nested too deep
+    """
+
+    def number(digits: str) -> Any:
+        try:
+            return _finite(digits) if "." in digits or "e" in digits.lower() else int(digits)
+        except ValueError:  # infinite, or more digits than Python converts
+            return digits
+
+    text = data.decode(errors="replace")
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=number, parse_int=number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 def raw_json(value: object) -> Raw:
     """Encode a JSON value for a ``Raw`` field; large integers stay exact."""
     try:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tapps_otel import clock
 from tapps_otel.log import files as _files
-from tapps_otel.log.event import decode, loads
+from tapps_otel.log.event import decode, readable
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class WorkflowEvent(BaseModel):
         :raises ValueError: it is not an event of this format
         """
         decode(line)  # strict about types: pydantic would accept "1" for 1
-        return cls.model_validate(loads(line))
+        return cls.model_validate(readable(line))
 
 
 def read_model(

@@ -8,6 +8,7 @@ events of unknown types.
 from __future__ import annotations
 
 import gc
+from bisect import bisect_left
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,8 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from tapps_otel.clock import timestamp_ns
-from tapps_otel.names import ATTR, parent_of
+from tapps_otel.log.event import readable
+from tapps_otel.names import ATTR, MOST_NESTED, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -127,6 +129,7 @@ class StepHistory(Struct, gc=False):
     interruptions: int = 0
     resolved: bool = False
     _earlier: list[AttemptHistory] | None = None  # few steps have any
+    _by_number: dict[int, AttemptHistory] | None = None  # of these, the latest of each number
 
     @property
     def attempts(self) -> list[AttemptHistory]:
@@ -140,13 +143,16 @@ class StepHistory(Struct, gc=False):
 
     def attempt(self, number: int) -> AttemptHistory | None:
         """Return the attempt of this number, the latest if there are several."""
-        return next((one for one in reversed(self.attempts) if one.number == number), None)
+        if self.last.number == number:
+            return self.last
+        return None if self._by_number is None else self._by_number.get(number)
 
     def begin(self, attempt: AttemptHistory) -> None:
         """Add another attempt."""
-        if self._earlier is None:
-            self._earlier = []
+        if self._earlier is None or self._by_number is None:
+            self._earlier, self._by_number = [], {}
         self._earlier.append(self.last)
+        self._by_number[self.last.number] = self.last
         self.last = attempt
 
     @property
@@ -171,17 +177,18 @@ class StepHistory(Struct, gc=False):
 class ScopeHistory(Struct):
     """What the rules of resume need to know of a scope, besides its records.
 
-    :ivar not_due: seq intervals; records that started inside one are no longer due
+    :ivar not_due: seq intervals, apart and rising; records that started inside one are no longer
+        due
     :ivar reset_seq: records that started before it no longer count
-    :ivar pending: failures of ordered calls that no later call has shown to be handled yet
+    :ivar pending: failures of ordered calls, by step, that no later call has shown to be handled
     :ivar pending_unordered: failures in tasks and threads; only a later ordered call can show
         that they were handled
     """
 
     not_due: list[tuple[int, int]] = []
     reset_seq: int = 0
-    pending: list[StepHistory] = []
-    pending_unordered: list[StepHistory] = []
+    pending: dict[str, StepHistory] = {}
+    pending_unordered: dict[str, StepHistory] = {}
 
     def forget_failures(self) -> None:
         """Forget all pending failures: no later call can show that they were handled."""
@@ -190,13 +197,20 @@ class ScopeHistory(Struct):
 
     def forget_failure(self, step: StepHistory) -> None:
         """Forget the pending failure of a step that completed after all."""
-        self.pending = [one for one in self.pending if one is not step]
-        self.pending_unordered = [one for one in self.pending_unordered if one is not step]
+        self.pending.pop(step.step_id, None)
+        self.pending_unordered.pop(step.step_id, None)
+
+    def forget_between(self, low: int, high: int) -> None:
+        """Expect no call of what started between two events any more, the later one the last."""
+        while self.not_due and self.not_due[-1][1] > low:
+            low = min(low, self.not_due.pop()[0])
+        self.not_due.append((low, high))
 
     def due(self, record: StepHistory) -> bool:
         """Whether the code is still expected to call this step."""
         seq = record.last.start_seq
-        return not any(low < seq < high for low, high in self.not_due)
+        at = bisect_left(self.not_due, (seq,)) - 1  # the last interval that begins before it
+        return at < 0 or seq >= self.not_due[at][1]
 
 
 class ExecutionHistory(Struct):
@@ -290,7 +304,12 @@ class RunHistory(Struct):
     @property
     def result(self) -> Any:
         """The workflow's result as JSON values; ``None`` without one, or if it is in a blob."""
-        return None if self.result_json is None else msgspec.json.decode(self.result_json)
+        if self.result_json is None:
+            return None
+        try:
+            return msgspec.json.decode(self.result_json)
+        except msgspec.DecodeError:  # a lone surrogate, a number that is too large
+            return readable(self.result_json)
 
     def scope(self, step_id: str | None) -> ScopeHistory:
         """Return the history of a scope, and create it if needed."""
@@ -399,9 +418,9 @@ class Fold:
         if not last.end_seq:
             return
         if last.status in _ENDED_BADLY and last.retry_in_ns is None:
-            self.history.scope(parent).not_due.append((last.end_seq, event.seq))
+            self.history.scope(parent).forget_between(last.end_seq, event.seq)
         if last.execution == event.execution:  # a retry: its inner calls may differ
-            self.history.scope(step.step_id).not_due.append((last.start_seq, event.seq))
+            self.history.scope(step.step_id).forget_between(last.start_seq, event.seq)
 
     def _on_step_end(self, event: Event) -> None:
         step, attempt = self._ended(event)
@@ -424,7 +443,9 @@ class Fold:
     def _reset_interruptions(self, step_id: str) -> None:
         """Count the interruptions of the enclosing steps anew: a step inside has finished."""
         parent = parent_of(step_id)
-        while parent is not None:
+        for _ in range(MOST_NESTED):  # a made-up id may have any number of slashes
+            if parent is None:
+                return
             outer = self.history.by_id.get(parent)
             if outer is not None:
                 outer.interruptions = 0
@@ -448,7 +469,8 @@ class Fold:
             self.history.scope(step.step_id).reset_seq = event.seq
         if status in {"failed", "timeout"} and attempt.retry_in_ns is None:
             scope = self.history.scope(step.parent)
-            (scope.pending_unordered if attempt.order is None else scope.pending).append(step)
+            pending = scope.pending_unordered if attempt.order is None else scope.pending
+            pending[step.step_id] = step
 
     def _ended(self, event: Event) -> tuple[StepHistory, AttemptHistory]:
         """Record what all events that end an attempt have in common.
@@ -541,7 +563,7 @@ def collector_paused() -> Iterator[None]:
 def _mark_handled(scope: ScopeHistory, *, ordered: bool) -> None:
     """Mark failures as handled; those in tasks only after an ordered call."""
     for failures in (scope.pending, scope.pending_unordered) if ordered else (scope.pending,):
-        for step in failures:
+        for step in failures.values():
             step.handled = True
         failures.clear()
 

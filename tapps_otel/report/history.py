@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from tapps_otel.log.event import readable
 from tapps_otel.names import log_name
 from tapps_otel.past.advice import Advice, how_to_resume
 from tapps_otel.past.plan import open_steps, resume_points
@@ -408,9 +409,7 @@ def _step_json(step: StepHistory) -> dict[str, Any]:
 
 
 def _loaded(data: bytes | None) -> Any:
-    import json  # msgspec refuses lone surrogates
-
-    return None if data is None else json.loads(data)
+    return None if data is None else readable(data)
 
 
 def _json(data: bytes | None, blob: str | None) -> str | None:

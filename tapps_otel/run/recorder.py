@@ -26,7 +26,14 @@ from tapps_otel.errors import (
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
-from tapps_otel.names import escape, join_step_id, log_name, new_span_id, new_trace_id
+from tapps_otel.names import (
+    MOST_NESTED,
+    escape,
+    join_step_id,
+    log_name,
+    new_span_id,
+    new_trace_id,
+)
 from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
@@ -65,7 +72,6 @@ if TYPE_CHECKING:
 __all__ = ["RunRecorder", "make_writer"]
 
 _log = logging.getLogger("tapps_otel")
-_MOST_NESTED: Final = 64  # each level takes frames of the stack, and makes step ids longer
 _SHOWN: Final = 100  # step ids in a report of leftovers
 
 
@@ -347,10 +353,10 @@ class RunRecorder:
 
         :raises StepNestingError: it is
         """
-        if self.depth_of(scope) >= _MOST_NESTED:
+        if self.depth_of(scope) >= MOST_NESTED:
             outer = scope.step_id or self.workflow_id
             raise StepNestingError(
-                f"step {spec.name!r} was called inside {_MOST_NESTED} steps, which is the limit: "
+                f"step {spec.name!r} was called inside {MOST_NESTED} steps, which is the limit: "
                 f"{outer[:60]}.../{spec.escaped}. If the recursion is intended, let plain "
                 "functions recurse, and make a step of the work that is worth a record"
             )

@@ -11,6 +11,7 @@ their nearest ancestor that has not ended yet.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-_MOST_LANES: Final = 4096  # that are searched; a span that fits in none gets a new one
+_MOST_LANES: Final = 4096  # that are remembered
+_MOST_TRIED: Final = 64  # free lanes for one span, which gets a new one if it fits in none
 _MOST_HULLS: Final = 64  # of a lane; the oldest are merged into one that no span can enclose
 _MOST_OPEN: Final = 10_000  # a made-up log may start spans without end
 
@@ -47,7 +49,7 @@ class _Lane:
 
     number: int
     hulls: list[_Hull] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
+    open: dict[str, None] = field(default_factory=dict)
 
     def fits(self, span_id: str, start: int, end: int) -> bool:
         """Whether a span overlaps only hulls that it owns and encloses."""
@@ -94,6 +96,7 @@ class Lanes:
     def __init__(self, number: Callable[[], int]) -> None:
         self._number = number
         self._lanes: dict[int, _Lane] = {}
+        self._free: list[int] = []  # numbers of lanes without open spans, rising
         self._planned: dict[str, _Lane] = {}  # of open spans
         self._owned: dict[str, set[int]] = {}  # lanes in which an open span owns hulls
 
@@ -102,9 +105,11 @@ class Lanes:
         if len(self._planned) >= _MOST_OPEN or span_id in self._planned:
             return
         lane = self._planned.get(parent or "")
-        if lane is None or lane.open[-1] != parent:
-            lane = next(self._free(), None) or self._add()
-        lane.open.append(span_id)
+        if lane is None or next(reversed(lane.open)) != parent:
+            lane = next(self._free_lanes(), None) or self._add()
+        if not lane.open:
+            self._take(lane)
+        lane.open[span_id] = None
         self._planned[span_id] = lane
 
     def place(self, span_id: str, parent: str | None, start: int, end: int) -> int:
@@ -130,7 +135,9 @@ class Lanes:
         """Yield lanes for a span that has ended, the best first."""
         planned = self._planned.pop(span_id, None)
         if planned is not None:
-            planned.open.remove(span_id)
+            del planned.open[span_id]
+            if not planned.open and planned.number in self._lanes:
+                insort(self._free, planned.number)
             yield planned
         for number in sorted(self._owned.get(span_id, ())):
             if number in self._lanes:
@@ -138,17 +145,23 @@ class Lanes:
         above = self._planned.get(parent or "")
         if above is not None:
             yield above
-        yield from self._free()
+        yield from self._free_lanes()
 
-    def _free(self) -> Iterator[_Lane]:
+    def _free_lanes(self) -> Iterator[_Lane]:
         """Yield lanes without open spans."""
-        return (lane for lane in list(self._lanes.values()) if not lane.open)
+        return (self._lanes[number] for number in self._free[:_MOST_TRIED])
+
+    def _take(self, lane: _Lane) -> None:
+        at = bisect_left(self._free, lane.number)
+        if self._free[at : at + 1] == [lane.number]:
+            del self._free[at]
 
     def _add(self) -> _Lane:
         if len(self._lanes) >= _MOST_LANES:
-            del self._lanes[next(iter(self._lanes))]
+            self._take(self._lanes.pop(next(iter(self._lanes))))
         lane = _Lane(self._number())
         self._lanes[lane.number] = lane
+        insort(self._free, lane.number)
         return lane
 
     def _own(self, owner: str | None, lane: _Lane) -> None:

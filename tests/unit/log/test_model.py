@@ -99,7 +99,6 @@ def test_an_event_cannot_be_changed() -> None:
         line().replace(b'"seq":1', b'"seq":1.0'),
         line().replace(b'"step":"draft"', b'"step":null'),
         line().replace(b'"attempt":1', b'"attempt":NaN'),
-        line().replace(b'"attempt":1', b'"attempt":1,"new":1e999'),
         line().replace(b'"attempt":1', b'"attempt":1,"new":' + b"[" * 100_000 + b"]" * 100_000),
         line()[:-6] + b'xx"}\n',
         b"\xef\xbb\xbf" + line(),
