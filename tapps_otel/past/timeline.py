@@ -183,7 +183,7 @@ class Cost(Struct, frozen=True):
 class Timeline(Struct):
     """A run as intervals of time. Times are ns since 1970 UTC.
 
-    :ivar status: as in the run's history
+    :ivar status: as in the run's history; ``damaged`` if its end is not in what can be read
     :ivar start_ns: the earliest time in it
     :ivar end_ns: the latest; of a run in progress, the present
     :ivar steps: in the order of their first start, inner steps after the step that encloses them
@@ -283,7 +283,9 @@ def _executions(history: RunHistory, now_ns: int | None) -> list[TimelineExecuti
         start = one.started_ns or (made[-1].end_ns if made else 0)
         is_last = one is history.executions[-1]
         end = _end_of(one, start, now_ns if is_last else None)
-        killed = not one.end_seq and (not is_last or now_ns is None)
+        # Where the log is damaged, the end may be in what cannot be read.
+        ended = one.end_seq or (is_last and (now_ns is not None or one.status == "damaged"))
+        killed = not ended
         status = "interrupted" if killed else one.status
         made.append(
             TimelineExecution(one.number, start, end, status, one.process, one.start_seq, killed)

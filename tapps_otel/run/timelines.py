@@ -60,7 +60,8 @@ def read_timeline(
     history = fold.history
     held = history.status == "running" and lease.holder(store.lease_path(workflow_id)) is not None
     if history.status == "running" and not held and history.executions:
-        history.status = history.executions[-1].status = "interrupted"
+        status = "interrupted" if damage is None else "damaged"
+        history.status = history.executions[-1].status = status
     log = _state(path, checker, damage)
     now_ns = clock.time_ns() if held and damage is None else None
     return make_timeline(history, now_ns=now_ns, log=log), history

@@ -26,6 +26,8 @@ from tapps_otel import (
     Settings,
     Step,
     StepHistory,
+    Timeline,
+    TimelineStep,
     VerifyReport,
     Workflow,
     WorkflowEvent,
@@ -46,6 +48,7 @@ from tapps_otel import (
     send,
     skip,
     step,
+    timeline,
     uninstrument,
     verify,
     workflow,
@@ -191,6 +194,9 @@ def look(run_id: str) -> str:
     executions: list[ExecutionHistory] = found.executions
     summaries: list[RunSummary] = list(list_runs(status="failed", workflow="article", last=3))
     newest: RunHistory | None = last_run("article")
+    by_time: Timeline = timeline(run_id)
+    kept: list[TimelineStep] = by_time.not_run_again
+    assert_type(kept[0].attempts[0].critical, list[tuple[int, int]])
     for event in events(run_id):
         assert_type(event, WorkflowEvent)
     for event in follow(run_id):

@@ -141,6 +141,18 @@ def test_a_damaged_log_is_shown_up_to_the_damage(cli: Cli) -> None:
     assert "damaged at byte " in done.err
 
 
+@pytest.mark.usefixtures("runs")
+def test_a_run_whose_end_is_damaged_was_not_killed(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    *lines, end = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, end.replace(b"completed", b"cancelled"), b"junk\n"]))
+    shown = cli("timeline", "one").out
+
+    assert re.search(r"^status +damaged at ", shown, re.MULTILINE)
+    assert "killed" not in shown
+    assert timeline("one").status == "damaged"
+
+
 def test_a_missing_run_is_an_error(cli: Cli) -> None:
     assert cli("timeline", "nobody").code == 3
     with pytest.raises(RunNotFoundError):
