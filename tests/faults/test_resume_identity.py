@@ -487,20 +487,21 @@ def test_what_could_not_be_resumed_is_refused_in_the_first_run(
 ) -> None:
     """And in a run that was killed and resumed, by the same error."""
 
-    def refusal() -> str:
+    def refusal(workflow_id: str) -> str:
         with pytest.raises(kind) as caught:
-            called(flow, "whole")
+            called(flow, workflow_id)
         return str(caught.value)
 
-    first = in_child(refusal)
+    first = in_child(lambda: refusal("whole"))
     assert first.code == 0, first.error
     assert says in first.value
     assert len(did.all) == ran
     assert history("whole").status == "failed"
 
     killed(lambda: called(flow, "killed"), before="workflow_end")
-    killed(lambda: called(flow, "killed"), before="workflow_end")
-    assert history("killed").status == "interrupted"
+    again = in_child(lambda: refusal("killed"))
+    assert (again.value, again.error) == (first.value, "")
+    assert history("killed").status == "failed"
 
 
 @step(on_interrupted="fail")
