@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.execution import Execution
@@ -38,12 +38,15 @@ class ExecutorState:
     manual_state: Any = None
 
 
-_states: WeakKeyDictionary[Any, ExecutorState] = WeakKeyDictionary()
+# By identity: a subclass may say that two executors are equal, and then cannot be hashed.
+_states: dict[int, tuple[ref[Any], ExecutorState]] = {}
 
 
 def executor_state(executor: Any) -> ExecutorState:
     """What is known of this executor."""
-    state = _states.get(executor)
-    if state is None:
-        state = _states.setdefault(executor, ExecutorState())
-    return state
+    key = id(executor)
+    found = _states.get(key)
+    if found is None:
+        forget = ref(executor, lambda _: _states.pop(key, None))
+        found = _states.setdefault(key, (forget, ExecutorState()))
+    return found[1]

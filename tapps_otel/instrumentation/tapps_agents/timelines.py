@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["timeline_markdown", "timeline_of"]
 
-_MARKS: Final = {"completed": "✅", "failed": "❌", "skipped": "⏭️", "running": "🔄"}
+_MARKS: Final = {
+    "completed": "✅",
+    "failed": "❌",
+    "skipped": "⏭️",
+    "running": "🔄",
+    # tapps-agents has no signs for these.
+    "timeout": "⏱️",
+    "interrupted": "⚡",
+    "cancelled": "🚫",
+}
+_ALWAYS_COUNTED: Final = frozenset({"completed", "failed", "skipped"})
+_FAILED: Final = frozenset({"failed", "timeout"})
 _ESCAPED: Final = str.maketrans({"|": r"\|", "<": "&lt;", "[": r"\[", "`": r"\`"})
 
 
@@ -87,7 +98,7 @@ def timeline_markdown(timeline: Mapping[str, Any]) -> str:
         f"- **{_cell(row['step_id'])}** ({_cell(row['agent'])}/{_cell(row['action'])}): "
         f"{_cell(row['error'] or 'Unknown error')}"
         for row in steps
-        if row["status"] == "failed"
+        if row["status"] in _FAILED
     ]
     if failed:
         parts.append(["## Failed Steps", "", *failed])
@@ -124,9 +135,10 @@ def _table(steps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _statistics(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["## Summary Statistics", "", f"- **Total Steps**: {len(steps)}"]
-    for status in ("completed", "failed", "skipped"):
+    for status in ("completed", "failed", "skipped", "timeout", "interrupted", "cancelled"):
         count = sum(row["status"] == status for row in steps)
-        lines.append(f"- **{status.capitalize()}**: {count}")
+        if count or status in _ALWAYS_COUNTED:
+            lines.append(f"- **{status.capitalize()}**: {count}")
     durations = [row["duration_seconds"] or 0 for row in steps if row["status"] == "completed"]
     if durations:
         lines.append(f"- **Average Step Duration**: {_duration(sum(durations) / len(durations))}")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tapps_agents_project import FIVE, Project, chain, fail, is_parallel, version
-from tapps_otel import configure, history, step
+from tapps_otel import configure, history, list_runs, step
 from tapps_otel.instrumentation import instrument
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
@@ -270,6 +270,30 @@ async def test_agents_may_return_anything(project: Project, events: Events) -> N
 
 
 # ---------------------------------------------------------------- ids
+
+
+async def test_executors_that_are_equal_and_cannot_be_hashed_have_logs_of_their_own(
+    project: Project,
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    class Equal(WorkflowExecutor):  # type: ignore[misc]
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+    path = project.write()
+    names = set()
+    for _ in range(2):
+        executor = Equal(project_root=project.root)
+        executor.load_workflow(path)
+        state = await executor.execute()
+        assert state.status == "completed"
+        names |= {one.workflow_id for one in list_runs()}
+
+    assert len(names) == 2
+    assert {history(name).status for name in names} == {"completed"}
 
 
 async def test_start_and_execute_make_one_run(project: Project, story: Story) -> None:

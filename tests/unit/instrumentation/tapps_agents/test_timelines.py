@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tapps_agents_project import Project, only_run
+from tapps_agents_project import Project, chain, only_run
 from tapps_otel import history
 from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume, timeline_markdown, timeline_of
@@ -71,6 +71,27 @@ def test_every_attempt_is_a_row_without_any_snapshot(project: Project) -> None:
     assert text.count("| s3 | architect | design_system |") == 4
     assert "- **Failed**: 4" in text
     assert r"- **s3** (architect/design_system): no \| luck &lt;b>" in text
+
+
+def test_timeouts_and_interruptions_have_signs_and_counts_of_their_own(project: Project) -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    project.write([one | {"metadata": {"retry": {"enabled": False}}} for one in chain()])
+    project.kill_in("planner")
+    executor = project.executor()
+    executor.parallel_executor.default_timeout_seconds = 0.2
+    project.does["planner"] = hang
+    asyncio.run(resume(executor, only_run()))
+    text = timeline_markdown(timeline_of(history(only_run())))
+
+    assert "| ⚡ interrupted |" in text
+    assert "| ⏱️ timeout |" in text
+    assert "- **Interrupted**: 1" in text
+    assert "- **Timeout**: " in text
+    failed = text.partition("## Failed Steps")[2]
+    assert "- **s2** (planner/create_stories): " in failed
+    assert "without ending this step" not in failed
 
 
 def test_a_killed_and_resumed_run_has_one_timeline(project: Project) -> None:
