@@ -8,11 +8,13 @@ import typing
 from collections import Counter, OrderedDict, abc, defaultdict, deque
 from dataclasses import InitVar
 from enum import Enum
+from threading import RLock
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from tapps_otel.run.codecs.classes import AbstractCodec, ClassCodec
 from tapps_otel.run.codecs.containers import DequeCodec, DictCodec, FixedTupleCodec, ItemsCodec
 from tapps_otel.run.codecs.fields import fields_of
+from tapps_otel.run.codecs.later import LaterCodec
 from tapps_otel.run.codecs.library import PydanticCodec, builtin_codec
 from tapps_otel.run.codecs.plain import EnumCodec, FreeCodec, ScalarCodec, scalar_codec
 from tapps_otel.run.codecs.refused import RefusedCodec
@@ -49,6 +51,8 @@ _WRAPPERS: Final = {
 } | {InitVar}
 
 _codecs: dict[Any, Codec] = {}
+_open: dict[Any, LaterCodec] = {}  # of the aliases whose codecs are being made
+_lock: Final = RLock()
 
 
 def codec_of(annotation: Any) -> Codec:
@@ -58,8 +62,26 @@ def codec_of(annotation: Any) -> Codec:
     except TypeError:
         return _compile(annotation)
     if found is None:
-        found = _codecs[annotation] = _compile(annotation)
+        with _lock:
+            found = _codecs.get(annotation) or _open.get(annotation) or _compile_once(annotation)
     return found
+
+
+def _compile_once(annotation: Any) -> Codec:
+    if not _is_alias(annotation):
+        found = _codecs[annotation] = _compile(annotation)
+        return found
+    later = _open[annotation] = LaterCodec(annotation.__name__)  # it may be one of itself
+    try:
+        found = _codecs[annotation] = later.codec = _compile(annotation)
+    finally:
+        del _open[annotation]
+    return found
+
+
+def _is_alias(annotation: Any) -> bool:
+    """Whether it was made by a ``type`` statement."""
+    return type(annotation).__name__ == "TypeAliasType"
 
 
 def forget() -> None:
@@ -94,7 +116,7 @@ def _bare(annotation: Any) -> Any:
             annotation = get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
-        elif type(annotation).__name__ == "TypeAliasType":
+        elif _is_alias(annotation):
             annotation = annotation.__value__
         else:
             return annotation

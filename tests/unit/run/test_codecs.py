@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import GenericAlias
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -596,3 +597,20 @@ def test_an_integer_of_too_many_digits_is_refused_by_name() -> None:
         flow(1)
     with pytest.raises(WorkflowInputError, match="number"):
         flow(10**5000)
+
+
+def test_an_alias_of_itself_is_stored() -> None:
+    """As a `type` statement makes it, which Python has since 3.12."""
+
+    class TypeAliasType:
+        __name__ = "Json"
+
+        @property
+        def __value__(self) -> t.Any:
+            return t.Union[GenericAlias(dict, (str, self)), GenericAlias(list, (self,)), int]  # noqa: UP007
+
+    codec, value = codec_of(TypeAliasType()), {"a": [1, {"b": 2}], "c": {}}
+
+    assert read(codec, write(codec, value)) == value
+    with pytest.raises(NotStorableError, match="does not match its annotation"):
+        write(codec, {"a": ["x"]})
