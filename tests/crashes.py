@@ -8,6 +8,10 @@ closures of the test.
 from __future__ import annotations
 
 import asyncio
+
+# Before any tracer provider: a forked child runs the handlers of forks in the order in which they
+# were registered, and a provider's, which starts threads, waits for ever for the lock of this one.
+import concurrent.futures.thread  # noqa: F401
 import inspect
 import os
 import pickle
