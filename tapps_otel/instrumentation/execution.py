@@ -310,8 +310,11 @@ def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep
 
 def _attributes(adapter: Adapter, call: MethodCall) -> dict[str, Any] | None:
     """What a step begins with; nothing, if that is no JSON or too much of it."""
-    with guarded("the attributes of a step are not logged"):
+    try:
         return checked_attributes(adapter.attributes(call))
+    except Exception:  # guarded only now: to enter a guard costs every step
+        with guarded("the attributes of a step are not logged"):
+            raise
     return None
 
 
@@ -351,11 +354,13 @@ def finish_step(
     reason: str | None = None
     question: str | None = None
     artifacts: list[dict[str, Any]] = []
-    with guarded("the outcome of a step is not read"):
+    try:
         reason, word = _text(adapter.skipped(call)), _text(adapter.status(call))
         question = _text(adapter.question(call)) if word == "paused" else None
-    with guarded("the artifacts of a step are not logged"):
         artifacts = summarize(adapter.artifacts(call))
+    except Exception:  # guarded only now: to enter a guard costs every step
+        with guarded("the outcome or the artifacts of a step are not logged"):
+            raise
     with guarded_end(attempt):
         word = word or ("completed" if reason is None else "skipped")
         attempt.end_drained_as(word, reason, question=question, result=result, artifacts=artifacts)

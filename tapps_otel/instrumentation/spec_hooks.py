@@ -98,7 +98,7 @@ def _on_run(spec: ExecutorSpec, run: Original, executor: Any, args: Any, kwargs:
     execution = Execution(executor)
     if run.is_async:
         return _execute_async(spec, execution, proceed, call)
-    if run.is_generator:
+    if spec.streams and run.is_generator:
         return _streamed(proceed(), _RunStage(spec, execution, call))
     return _execute(spec, execution, proceed, call)
 
@@ -202,7 +202,7 @@ def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwarg
     proceed = partial(step, *args, **kwargs)
     if step.is_async:
         return _begin_async(spec, proceed, call, execution)
-    if step.is_generator:
+    if spec.streams and step.is_generator:
         return _streamed(proceed(), _StepStage(spec, call, execution))
     attempt = execution.begin_step(spec, call)
     return proceed() if attempt is None else _try(spec, proceed, call, attempt)
