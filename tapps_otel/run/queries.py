@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel.errors import RunConflictError, RunNotFoundError
+from tapps_otel.log import files as _files
 from tapps_otel.log import lease, reader
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
@@ -145,8 +146,10 @@ def resume_found(found: StoredRun) -> Any:
 def recorded_path(found: StoredRun) -> str:
     """The import path of a run's workflow, as its log has it.
 
+    :raises UntrustedFileError: another user may have written the log: what it names is not imported
     :raises RunConflictError: its workflow cannot be imported
     """
+    _files.system().check_own(found.file.fileno(), found.store.log_path(found.name))
     path = import_path(found.workflow)
     if path is not None:
         return path

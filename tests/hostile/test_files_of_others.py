@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
+from commands import Cli
 from logs import ID, start, write
-from tapps_otel import configure, history, step, workflow
+from tapps_otel import configure, history, resume, step, workflow
 from tapps_otel.errors import BlobDamagedError, LogWriteError
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.files import UntrustedFileError
@@ -22,6 +23,13 @@ from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel.replay.ledger import Ledger
 
 OTHER = 12_345  # a user's number that this process does not run as
+
+
+PROGRAM = """
+from tapps_otel import workflow
+@workflow
+def flow() -> None: raise ValueError("of the user")
+"""
 
 
 @step
@@ -170,6 +178,23 @@ def test_a_log_that_another_user_may_have_written_is_read_and_not_resumed(folder
     assert history(ID).status == "interrupted"
     with refused(path):
         flow.options(workflow_id=ID)()
+
+
+def test_code_that_such_a_log_names_is_not_imported(cli: Cli, folder: Path) -> None:
+    program = Path("program.py")
+    program.write_text(PROGRAM)
+    assert cli("run", "program.py:flow", "--id", ID).code != 0
+    (folder / f"{ID}.jsonl").chmod(0o666)
+    program.write_text(f"import pathlib; pathlib.Path('imported').touch()\n{PROGRAM}")
+    for arguments in (["resume", ID], ["resume", "--last"]):
+        done = cli(*arguments)
+
+        assert done.code != 0
+        assert "TAPPS_OTEL_TRUST" in done.err
+        assert "unexpected" not in done.err
+    with pytest.raises(UntrustedFileError):
+        resume(ID)
+    assert not Path("imported").exists()
 
 
 # ---------------------------------------------------------------- what we make
