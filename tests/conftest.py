@@ -88,12 +88,17 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Fail a test that leaves a file open or a span current, which would disturb the next one."""
+    """Fail a test that leaves a file open, or a span or a run current: the next would suffer."""
     yield
     assert not _open_files(tmp_path), "the test left files open"
     trace = sys.modules.get("opentelemetry.trace")
     if trace is not None:
         assert trace.get_current_span() is trace.INVALID_SPAN, "the test left a span current"
+    scope = sys.modules.get("tapps_otel.run.scope")
+    if scope is not None:
+        left = scope.current_scope.get()
+        scope.current_scope.set(None)
+        assert left is None, "the test left a run current"
 
 
 def _open_files(folder: Path) -> list[str]:

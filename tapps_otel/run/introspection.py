@@ -60,9 +60,13 @@ def definition_of(fn: Callable[..., Any]) -> str | None:
 
 
 def _digest_of_code(fn: FunctionType) -> str | None:
+    inner = inspect.unwrap(fn)  # the function under its decorators
+    fn = inner if isinstance(inner, FunctionType) else fn
     try:
         tree = ast.parse(_source_of(fn)).body[0]
     except (SyntaxError, ValueError, IndexError, TokenError):  # the file has changed
+        return None
+    if getattr(tree, "name", "<lambda>") != fn.__code__.co_name:  # or it is another one's source
         return None
     if isinstance(tree, (ast.FunctionDef, ast.AsyncFunctionDef)):
         tree.decorator_list = []
@@ -73,10 +77,11 @@ def _digest_of_code(fn: FunctionType) -> str | None:
 
 
 def _source_of(fn: FunctionType) -> str:
-    """The source of a function, as ``inspect.getsource`` finds it after a search of all modules."""
-    inner = inspect.unwrap(fn)  # the function under its decorators
-    if isinstance(inner, FunctionType):
-        fn = inner
+    """The source of a function, as ``inspect.getsource`` finds it after a search of all modules.
+
+    Code that ``exec`` made has none. Its file is ``<string>``, which is the name of the text of
+    ``python -c``, too.
+    """
     code = fn.__code__
     lines = linecache.getlines(code.co_filename, fn.__globals__)
     return textwrap.dedent("".join(inspect.getblock(lines[code.co_firstlineno - 1 :])))

@@ -119,6 +119,7 @@ VARIANTS = {
 PROGRAMS = ["run program.py:flow --id again", "resume f", "demo -y"]
 COMMANDS = [
     "run nothing:flow", "resume r", "list", "list --json", "show r", "show r --json",
+    "timeline r", "timeline r --json", "timeline r --html page.html",
     "open r", "verify r", "verify r --against http://u:{SECRET}@127.0.0.1:PORT",
     "verify r --against http://u:{SECRET}@[",
     "repair r", "resolve r one --rerun", "send r", "send --all --json",

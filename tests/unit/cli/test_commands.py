@@ -19,6 +19,7 @@ COMMANDS = [
     "resume",
     "list",
     "show",
+    "timeline",
     "open",
     "verify",
     "repair",
@@ -53,7 +54,9 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert done.code == 0
     assert f"Usage: tapps-otel {name} " in done.out
     assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
-    assert ("--json" in done.out) == (name in {"list", "show", "verify", "send", "doctor"})
+    assert ("--json" in done.out) == (
+        name in {"list", "show", "timeline", "verify", "send", "doctor"}
+    )
 
 
 def test_without_arguments_the_help_is_shown(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,9 @@ def test_events_may_come_from_any_thread(log: ExternalLog, story: Story) -> None
         thread.start()
     for thread in threads:
         thread.join()
-    log.step_begin("x", parent="run", name="x", attach=True)
+    # What is attached stays so in its context, where it does not end there.
+    here = contextvars.copy_context()
+    here.run(log.step_begin, "x", parent="run", name="x", attach=True)
     ending = threading.Thread(target=log.step_end, args=("x",))
     ending.start()
     ending.join()
