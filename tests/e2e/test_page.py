@@ -99,8 +99,9 @@ def nested() -> TimedStory:
     return story
 
 
-def rows(page: Page) -> list[str]:
-    return page.locator("#list .row .text").all_inner_texts()
+def expect_rows(page: Page, names: list[str]) -> None:
+    """Wait until the page shows these rows: it draws them anew a moment after a change."""
+    expect(page.locator("#list .row .text")).to_have_text(names)
 
 
 def test_the_first_screen_tells_what_happened(look: Look) -> None:
@@ -110,7 +111,7 @@ def test_the_first_screen_tells_what_happened(look: Look) -> None:
     facts = page.locator("#facts").inner_text()
     for fact in ("draft after 2.00 s", "2.00 s after execution 1", "scan, check", "75%"):
         assert fact in facts
-    assert rows(page) == ["execution 1", "execution 2", "scan", "draft", "check"]
+    expect_rows(page, ["execution 1", "execution 2", "scan", "draft", "check"])
     expect(page.locator("#bands .crash")).to_have_count(1)
     expect(page.locator(".down[data-after='1']")).to_have_count(1)
     expect(page.locator(".row .note")).to_have_text(
@@ -144,13 +145,13 @@ def test_zoom_pan_search_and_filters(look: Look) -> None:
     page.get_by_label("Search steps").fill("")
     page.get_by_label("Agent", exact=True).select_option("writer")
     expect(page.locator("#count")).to_have_text("1 of 503 steps")
-    assert rows(page) == ["outer", "first"]
+    expect_rows(page, ["outer", "first"])
     page.get_by_label("Agent", exact=True).select_option("")
     page.get_by_label("Attempts", exact=True).select_option("many")
     expect(page.locator("#count")).to_have_text("1 of 503 steps")
     page.get_by_label("Attempts", exact=True).select_option("")
     page.get_by_label("Status", exact=True).select_option("failed")
-    assert rows(page) == ["outer", "first"]
+    expect_rows(page, ["outer", "first"])
 
 
 def test_the_keyboard_is_enough(look: Look) -> None:
