@@ -209,7 +209,7 @@ def test_the_workflow_can_be_named(original: Path) -> None:
     failed = child("resume", "r", "src/flow.py:flow", FAIL="1")
     assert failed.code == 1
     assert "first" not in failed.err  # it was not run again
-    assert failed.err.endswith("  next: python -m tapps_otel resume r\n")
+    assert failed.err.endswith(f"  next: {Path(sys.executable).name} -m tapps_otel resume r\n")
     assert child("resume", "r").out == '"the original"\n'  # where it was found is in the log
 
 

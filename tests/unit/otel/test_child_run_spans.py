@@ -204,20 +204,6 @@ def test_a_resumed_child_run_stays_in_its_trace_and_names_who_resumed_it(
     }
 
 
-def test_a_resume_sends_what_was_cut_short_in_both_runs_once(sent: InMemorySpanExporter) -> None:
-    killed(lambda: go(outer), at="inside")
-    go(outer)
-    assert catch_up._worker is not None
-    catch_up._worker.shutdown()
-
-    spans = [span for span in sent.get_finished_spans() if _name(span) in TREE]
-    ids = [span.context.span_id for span in spans]
-    assert len(set(ids)) == len(ids)
-    assert {span.parent.span_id for span in spans if span.parent is not None} <= set(ids)
-    cut_short = [span for span in spans if (span.attributes or {})["tapps.status"] == "interrupted"]
-    assert sorted(map(_name, cut_short)) == ["i/", "i/work", "r/", "r/inner"]
-
-
 @pytest.mark.parametrize("with_sdk", [True, False])
 def test_a_run_that_was_there_before_keeps_its_trace_and_links_to_its_caller(
     request: pytest.FixtureRequest, *, with_sdk: bool
