@@ -113,7 +113,7 @@ def _report_failed(error: BaseException, watch: Watch, workflow_id: str, hint: l
     terminal.say(*user_frames(error))
     _say_failure(workflow_id, f"failed after {watch.elapsed}", f"{_name(error)}: {_text(error)}")
     for note in getattr(error, "__notes__", ()):
-        # The note that the library adds says the same as the last line.
+        # The library's own note repeats the last line.
         if isinstance(note, str) and not note.startswith(RESUME_NOTE):
             terminal.say(*block(note))
     terminal.say(*hint)

@@ -114,7 +114,7 @@ class Execution:
         with guarded("a run was not left"):
             if self.run is not None:
                 self.run.leave()
-            # A generator that nobody closed ends in a context of its own: nothing to undo there.
+            # An abandoned generator ends in a context of its own: nothing to undo there.
             with suppress(ValueError, RuntimeError):
                 _current.reset(self._token)
         if not self._passed_on:

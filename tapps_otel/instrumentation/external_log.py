@@ -270,7 +270,7 @@ class ExternalLog:
     def alias(self, key: Hashable, parent: Hashable) -> None:
         """Let what names ``key`` as its parent belong to ``parent``.
 
-        For what the executor reports and nobody wants to see as a step.
+        For what the executor reports and should not be shown as a step.
         """
         with guarded("what belongs to a key is not logged"), self._lock:
             found = self._find(parent)

@@ -137,7 +137,7 @@ def _run_returned(spec: ExecutorSpec, execution: Execution, call: MethodCall, re
     if spec.streams and _is_generator(result):
         stage = _RunStage(spec, execution, call)
         made = _streamed(result, stage)
-        finalize(made, stage.abandon).atexit = False  # nobody may ever ask for an item
+        finalize(made, stage.abandon).atexit = False  # an item may never be asked for
         execution.pass_on()
         return made
     call.result = result
@@ -180,7 +180,7 @@ class _RunStage:
     def abandon(self) -> None:
         """End it if its generator was dropped before the first item."""
         if not self._begun:
-            with guarded("a run that nobody consumed is not ended"):
+            with guarded("an abandoned run is not ended"):
                 self.fail(GeneratorExit())
 
     def _close(self) -> None:
@@ -247,7 +247,7 @@ def _step_returned(
     if spec.streams and _is_generator(result):
         stage = _StepStage(spec, call, None, attempt)
         made = _streamed(result, stage)
-        finalize(made, stage.abandon).atexit = False  # nobody may ever ask for an item
+        finalize(made, stage.abandon).atexit = False  # an item may never be asked for
         return made
     call.result = result
     _warn_of_unfinished(spec.step, call)
@@ -298,7 +298,7 @@ class _StepStage:
     def abandon(self) -> None:
         """End it if its generator was dropped before the first item."""
         if not self._begun:
-            with guarded("a step that nobody consumed is not ended"):
+            with guarded("an abandoned step is not ended"):
                 self.fail(GeneratorExit())
 
 

@@ -104,7 +104,7 @@ class Files:
         return descriptor
 
     def check_own(self, descriptor: int, path: Path) -> None:
-        """Check that nobody else has made this file or folder, or can write to it.
+        """Check that no other user made this file or folder, or can write to it.
 
         :raises UntrustedFileError: somebody may have, and the setting ``trust`` does not name it
         """

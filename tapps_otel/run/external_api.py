@@ -26,7 +26,7 @@ __all__ = ["ExternalAttempt", "ExternalRun"]
 class ExternalRun:
     """A run that another executor executes, as its adapter records it.
 
-    That executor decides what runs, also on resume; nothing is waited for, cancelled or given back
+    That executor decides what runs, also on resume; nothing is waited for, cancelled or returned
     from the log. :meth:`start` or :meth:`resume` makes it; as a context manager it is current in
     its block, and ends as the block does::
 

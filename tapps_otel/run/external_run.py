@@ -450,7 +450,7 @@ class ExternalRun(RunRecorder):
                 raise
         except OSError as error:
             raise LogWriteError(writer.path, str(error)) from error
-        lease.release()  # somebody else has written to it: it must be read
+        lease.release()  # another process has written to it: it must be read
         with lease_log(self._store, self.log_name, self.name, self._config) as leased:
             if leased.execution != self.execution + 1:
                 leased.release()
@@ -465,7 +465,7 @@ class ExternalRun(RunRecorder):
         :raises LogWriteError: the same, where ``on_log_failure`` is ``stop``
         """
         if self.root.state is not OPEN:
-            event.late = True  # so that nobody takes it for a sign that the run goes on
+            event.late = True  # not a sign that the run is in progress again
         with self.lock:
             if self.detached:
                 return None

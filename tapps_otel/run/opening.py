@@ -121,7 +121,7 @@ def _renamed(history: RunHistory, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_completed(store: Store, workflow_id: str, found: StoredRun | None) -> bool:
-    """Whether the end of the log says so; only then is all of it read."""
+    """Whether the run has completed, by the end of its log; only then is all of it read."""
     if found is not None:
         return found.summary.status == "completed"
     try:

@@ -1,6 +1,6 @@
 """Peers that send a byte now and then: each request ends, as it has a deadline as a whole.
 
-The clock goes on by a fixed time with each reading, so that the tests do not depend on how fast the
+The clock advances by a fixed time with each reading, so that the tests do not depend on how fast the
 machine is. Without the deadline they would never end.
 """
 
@@ -31,7 +31,7 @@ Drip = Callable[[bytes], str]
 
 
 class Peer(threading.Thread):
-    """Answers with a beginning, and then with one byte after the other until nobody listens."""
+    """Answers with a beginning, and then with one byte after the other until the connection is closed."""
 
     def __init__(self, beginning: bytes) -> None:
         super().__init__(daemon=True)
@@ -81,7 +81,7 @@ def drip() -> Iterator[Drip]:
 
 
 class Passing:
-    """A clock that goes on with each reading.
+    """A clock that advances with each reading.
 
     :ivar readings: how often the monotonic clock was read
     """
@@ -147,7 +147,7 @@ def test_show_waits_for_no_connection_that_is_not_accepted(
         url = f"http://127.0.0.1:{full.getsockname()[1]}"
         queue = [socket.socket() for _ in range(4)]
         try:
-            for one in queue:  # nobody accepts them: the next one waits
+            for one in queue:  # they are not accepted: the next one waits
                 one.setblocking(False)
                 one.connect_ex(full.getsockname())
             monkeypatch.setattr(jaeger, "STACK_URL", url)

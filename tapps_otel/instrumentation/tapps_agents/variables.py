@@ -23,7 +23,7 @@ class Changes(NamedTuple):
 
     :ivar values: as JSON, by their names
     :ivar omitted: names of those whose values are not logged
-    :ivar names: of all variables, sorted; ``None`` if they are the same as before
+    :ivar names: of all variables, sorted; ``None`` if they have not changed
     """
 
     values: dict[str, Raw]

@@ -42,7 +42,7 @@ class NotStorableError(TypeError):
 
     def inside(self, step: str) -> NotStorableError:
         """Note that the value is a part of another: ``.name`` or ``[index]`` leads to it."""
-        if len(self.path) < 80:  # a path longer than that helps nobody
+        if len(self.path) < 80:  # a longer path would not help
             self.path = f"${step}{self.path[1:]}"
         return self
 

@@ -102,7 +102,7 @@ def _open(
 
 
 def _close(made: Any, lost: dict[str, str]) -> Any:
-    """Let go of what the constructor set in place of what is lost."""
+    """Remove what the constructor set in place of what is lost."""
     for name in lost:
         made.__dict__.pop(name, None)
     return made

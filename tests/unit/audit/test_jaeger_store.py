@@ -146,7 +146,7 @@ def test_a_hanging_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_server_is_a_plain_error(cli: Cli) -> None:
     go(small)
-    with socket.socket() as bound:  # a port that refuses: bound, and nobody listens
+    with socket.socket() as bound:  # bound and not listening: connections are refused
         bound.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"
         done = cli("verify", "r", "--against", address)

@@ -132,7 +132,7 @@ def test_nothing_is_said_where_nothing_was_moved(original: Path) -> None:
 def test_the_code_of_another_directory_is_named(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is none in this one; nobody is to think that it is that of a copy."""
+    """There is none in this one, and a copy's must not be taken for it."""
     write(original / "flow.py", FLOW + MAIN)
     (original / "data").mkdir()
     monkeypatch.chdir("data")

@@ -1,4 +1,4 @@
-"""What an executor leaves running when a step or the run ends: it goes on, and it is recorded."""
+"""What an executor leaves running when a step or the run ends: it runs on and is recorded."""
 
 from __future__ import annotations
 

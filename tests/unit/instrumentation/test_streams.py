@@ -158,7 +158,7 @@ def test_an_async_stream_that_is_forgotten_is_closed_as_without_a_log(
 
 
 @pytest.mark.parametrize("kind", [Stream, AsyncStream])
-async def test_a_stream_that_nobody_asks_for_an_item_is_no_run(kind: Any) -> None:
+async def test_a_stream_that_is_never_read_is_no_run(kind: Any) -> None:
     instrument(kind, SPEC)
     made = kind().run()
     del made
