@@ -1,7 +1,7 @@
 """Peers that send a byte now and then: each request ends, as it has a deadline as a whole.
 
-The clock advances by a fixed time with each reading, so that the tests do not depend on how fast the
-machine is. Without the deadline they would never end.
+The clock advances by a fixed time with each reading, so that the speed of the machine does
+not count. Without the deadline they would never end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Drip = Callable[[bytes], str]
 
 
 class Peer(threading.Thread):
-    """Answers with a beginning, and then with one byte after the other until the connection is closed."""
+    """Answers with a beginning, then byte by byte until the connection is closed."""
 
     def __init__(self, beginning: bytes) -> None:
         super().__init__(daemon=True)
