@@ -139,6 +139,7 @@ def killed(
     at: str | None = None,
     before: str | int | None = None,
     after: str | int | None = None,
+    finished: int = 0,
 ) -> None:
     """Run ``call`` in a child process that must crash before its end.
 
@@ -146,11 +147,21 @@ def killed(
     :param before: crash just before this event is written: its number in this execution, or
         its type and step id, as in ``step_finish outer/inner``
     :param after: crash just after this event was written
+    :param finished: crash once this many steps have finished in this execution
     """
+    left = finished
+
+    def count(_: int, event: Event) -> None:
+        nonlocal left
+        left -= event.event_type == "step_finish"
+        if not left:
+            die()
 
     def doomed() -> None:
         global _deadly  # noqa: PLW0603 - of the child alone
         _deadly = at
+        if finished:
+            on_append(after=count)
         if before is not None or after is not None:
             on_append(
                 before=lambda number, event: die() if _is(before, number, event) else None,

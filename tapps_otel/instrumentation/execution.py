@@ -23,8 +23,8 @@ from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.external_run import (
-    ExternalAttempt,
-    ExternalRun,
+    ExternalAttemptRecorder,
+    ExternalRunRecorder,
     ExternalStep,
     checked_attributes,
 )
@@ -76,10 +76,10 @@ def current_execution() -> Execution | None:
     return _current.get()
 
 
-def current_attempt() -> ExternalAttempt | None:
+def current_attempt() -> ExternalAttemptRecorder | None:
     """The attempt of an executor's step that the calling code is part of, if any."""
     scope = current_scope.get()
-    return scope if isinstance(scope, ExternalAttempt) else None
+    return scope if isinstance(scope, ExternalAttemptRecorder) else None
 
 
 class Execution:
@@ -94,7 +94,7 @@ class Execution:
     def __init__(self, executor: Any) -> None:
         self.executor = executor
         self.opened = self.left = False
-        self.run: ExternalRun | None = None
+        self.run: ExternalRunRecorder | None = None
         self._token: Any = None
         self._passed_on = False
 
@@ -138,13 +138,13 @@ class Execution:
             if self.run is not None:
                 self.run.close()
 
-    def open(self, opening: Callable[[], ExternalRun]) -> None:
+    def open(self, opening: Callable[[], ExternalRunRecorder]) -> None:
         """Open the run and make it current; if that fails, log an error and continue without."""
         self.opened = True
         with guarded("this run continues without a log"):
             self.adopt(opening())
 
-    def adopt(self, run: ExternalRun) -> None:
+    def adopt(self, run: ExternalRunRecorder) -> None:
         """Make a run current that is open already."""
         self.opened = True
         self.run = run
@@ -152,7 +152,7 @@ class Execution:
 
     # -- steps
 
-    def begin_step(self, adapter: Adapter, call: MethodCall) -> ExternalAttempt | None:
+    def begin_step(self, adapter: Adapter, call: MethodCall) -> ExternalAttemptRecorder | None:
         """Write that the step of this call begins; return ``None`` if it continues unlogged.
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
@@ -204,7 +204,7 @@ class Execution:
                 run.end(str(word), error, question=_text(question))
 
     @contextmanager
-    def _leaving(self) -> Iterator[ExternalRun | None]:
+    def _leaving(self) -> Iterator[ExternalRunRecorder | None]:
         with guarded("the end of a run is not logged"):
             if self.run is not None:
                 self.run.leave()
@@ -264,7 +264,7 @@ def execution_of(runner: Callable[[], object]) -> Execution | None:
 # -- what an adapter reads
 
 
-def open_run(adapter: Adapter, call: MethodCall) -> ExternalRun:
+def open_run(adapter: Adapter, call: MethodCall) -> ExternalRunRecorder:
     """Start the run of this call, or resume it.
 
     :raises RunBusyError: the run is in progress in another process
@@ -333,7 +333,7 @@ def _failed(call: MethodCall, error: BaseException) -> Iterator[None]:
 
 
 @contextmanager
-def guarded_end(attempt: ExternalAttempt) -> Iterator[None]:
+def guarded_end(attempt: ExternalAttemptRecorder) -> Iterator[None]:
     """Guard the end of a step: if it cannot be written, the run does not wait for it."""
     try:
         yield
@@ -344,7 +344,7 @@ def guarded_end(attempt: ExternalAttempt) -> Iterator[None]:
 
 
 def finish_step(
-    adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, result: object = None
+    adapter: Adapter, call: MethodCall, attempt: ExternalAttemptRecorder, result: object = None
 ) -> None:
     """Write the outcome of a step that has returned, and whose end has begun.
 
@@ -367,7 +367,7 @@ def finish_step(
 
 
 def fail_step(
-    adapter: Adapter, call: MethodCall, attempt: ExternalAttempt, error: BaseException
+    adapter: Adapter, call: MethodCall, attempt: ExternalAttemptRecorder, error: BaseException
 ) -> None:
     """Write the outcome of a step that has raised."""
     word = question = None

@@ -19,8 +19,8 @@ from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.external_run import (
-    ExternalAttempt,
-    ExternalRun,
+    ExternalAttemptRecorder,
+    ExternalRunRecorder,
     ExternalStep,
     checked_attributes,
 )
@@ -48,7 +48,7 @@ def _always_new(_: RunSummary) -> str:
 
 @dataclass(slots=True)
 class _Run:
-    run: ExternalRun
+    run: ExternalRunRecorder
     attached: bool
     keys: set[Hashable] = field(default_factory=set)  # of its steps and aliases
     aliases: set[Hashable] = field(default_factory=set)
@@ -57,7 +57,7 @@ class _Run:
 @dataclass(slots=True)
 class _Step:
     owner: _Run
-    attempt: ExternalAttempt
+    attempt: ExternalAttemptRecorder
     attached: AbstractContextManager[None] | None = None
 
 
@@ -137,7 +137,7 @@ class ExternalLog:
         run_id: str | None,
         thread: str | None,
         continues: Callable[[RunSummary], str] | None,
-    ) -> ExternalRun:
+    ) -> ExternalRunRecorder:
         config = settings.current()
         store = store_under(None) if self._log_dir is None else store_of(self._log_dir)
         if thread is not None:

@@ -30,10 +30,11 @@ def resume(
     :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    with look_up(workflow_id, log_dir_here() if log_dir is None else log_dir) as found:
+    folder = log_dir_here() if log_dir is None else log_dir
+    with look_up(workflow_id, folder) as found:
         if not found.history.foreign:
             return queries.resume_found(found)
-        return resume_foreign(found.history, accept_change=accept_change, log_dir=log_dir)
+        return resume_foreign(found.history, accept_change=accept_change, log_dir=folder)
 
 
 def resume_foreign(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.guarding import Original, Wrapper
     from tapps_otel.instrumentation.spec import ExecutorSpec
     from tapps_otel.instrumentation.streams import Stage
-    from tapps_otel.run.external_run import ExternalAttempt
+    from tapps_otel.run.external_run import ExternalAttemptRecorder
 
 __all__ = ["patches"]
 
@@ -209,7 +209,10 @@ def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwarg
 
 
 def _try(
-    spec: ExecutorSpec, proceed: Callable[[], Any], call: MethodCall, attempt: ExternalAttempt
+    spec: ExecutorSpec,
+    proceed: Callable[[], Any],
+    call: MethodCall,
+    attempt: ExternalAttemptRecorder,
 ) -> Any:
     with attempt.current():
         try:
@@ -230,7 +233,10 @@ async def _begin_async(
 
 
 async def _try_async(
-    spec: ExecutorSpec, proceed: Callable[[], Any], call: MethodCall, attempt: ExternalAttempt
+    spec: ExecutorSpec,
+    proceed: Callable[[], Any],
+    call: MethodCall,
+    attempt: ExternalAttemptRecorder,
 ) -> Any:
     with attempt.current():
         try:
@@ -242,7 +248,7 @@ async def _try_async(
 
 
 def _step_returned(
-    spec: ExecutorSpec, call: MethodCall, attempt: ExternalAttempt, result: Any
+    spec: ExecutorSpec, call: MethodCall, attempt: ExternalAttemptRecorder, result: Any
 ) -> Any:
     if spec.streams and _is_generator(result):
         stage = _StepStage(spec, call, None, attempt)
@@ -268,7 +274,7 @@ class _StepStage:
         spec: ExecutorSpec,
         call: MethodCall,
         execution: Execution | None,
-        attempt: ExternalAttempt | None = None,
+        attempt: ExternalAttemptRecorder | None = None,
     ) -> None:
         self._spec, self._call, self._execution = spec, call, execution
         self._attempt = attempt

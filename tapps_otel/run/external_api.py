@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tapps_otel.log.artifacts import Artifact
-    from tapps_otel.run import external_run
+    from tapps_otel.run.external_run import ExternalAttemptRecorder, ExternalRunRecorder
 
 __all__ = ["ExternalAttempt", "ExternalRun"]
 
@@ -37,7 +37,7 @@ class ExternalRun:
 
     __slots__ = ("_recorder",)
 
-    def __init__(self, recorder: external_run.ExternalRun) -> None:
+    def __init__(self, recorder: ExternalRunRecorder) -> None:
         self._recorder = recorder
 
     @classmethod
@@ -201,7 +201,7 @@ class ExternalAttempt:
 
     __slots__ = ("_current", "_recorder")
 
-    def __init__(self, recorder: external_run.ExternalAttempt) -> None:
+    def __init__(self, recorder: ExternalAttemptRecorder) -> None:
         self._recorder = recorder
         self._current: AbstractContextManager[None] | None = None
 

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ID_LIMIT",
-    "ExternalAttempt",
-    "ExternalRun",
+    "ExternalAttemptRecorder",
+    "ExternalRunRecorder",
     "ExternalStep",
     "checked_attributes",
 ]
@@ -59,7 +59,7 @@ _NO_ERRORS: Final = frozenset({"completed", "paused"})
 _MAY_LACK_ERRORS: Final = frozenset({"cancelled", "interrupted"})
 _STATUSES: Final = _NO_ERRORS | _MAY_LACK_ERRORS | {"failed"}
 _STEP_STATUSES: Final = _STATUSES | {"timeout", "skipped"}
-_WAITS: Final = 100  # for a lease that somebody holds while it writes a few lines
+_WAITS: Final = 100  # for a lease that is held while a few lines are written
 _WAIT_S: Final = 0.001
 _RESULT_LIMIT: Final = 8 << 20  # bytes of JSON
 _ATTRIBUTES_LIMIT: Final = 64 * 1024  # bytes of JSON
@@ -87,7 +87,7 @@ class ExternalStep(StepSpec):
         self.put_result(run, event, value)
 
 
-class ExternalAttempt(AttemptRecorder, kw_only=True, eq=False):
+class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
     """One try of an executor's step.
 
     :ivar late: it is recorded after it was done, without a duration
@@ -238,7 +238,7 @@ def _no_reason(word: str) -> str:
     return f"its executor ended it as {word!r} and gave no reason"
 
 
-class ExternalRun(RunRecorder):
+class ExternalRunRecorder(RunRecorder):
     """Records a run that a third-party executor executes.
 
     Obtained from :func:`start_run` or :func:`resume_run`.
@@ -271,6 +271,11 @@ class ExternalRun(RunRecorder):
         return False
 
     @property
+    def encloses_workflows(self) -> bool:
+        """Whether it has not ended: what is called in its context then need not belong to it."""
+        return super().encloses_workflows and self.root.state is OPEN
+
+    @property
     def stops(self) -> bool:
         """Whether a step must not run if it cannot be logged."""
         return self._config.on_log_failure == "stop"
@@ -285,7 +290,7 @@ class ExternalRun(RunRecorder):
         scope: Scope | None = None,
         attributes: dict[str, Any] | None = None,
         late: bool = False,
-    ) -> ExternalAttempt:
+    ) -> ExternalAttemptRecorder:
         """Write that the executor begins a step: its next attempt, however the last one ended.
 
         The scope may have ended, and the run too.
@@ -301,7 +306,7 @@ class ExternalRun(RunRecorder):
             if step_id is None:
                 place = self._new_place(place)
             number = self._numbers[place] = self._numbers.get(place, 0) + 1
-            attempt = ExternalAttempt(
+            attempt = ExternalAttemptRecorder(
                 run=self,
                 scope=scope,
                 spec=spec,
@@ -462,7 +467,7 @@ class ExternalRun(RunRecorder):
         """Write an event under a lease of its own.
 
         :returns: ``None``, with an error in the standard log: it could not be written
-        :raises LogWriteError: the same, where ``on_log_failure`` is ``stop``
+        :raises LogWriteError: it could not be written, and ``on_log_failure`` is ``stop``
         """
         if self.root.state is not OPEN:
             event.late = True  # not a sign that the run is in progress again

@@ -12,7 +12,7 @@ from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import log_name
 from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.execution_start import begin_execution
-from tapps_otel.run.external_run import ID_LIMIT, ExternalRun
+from tapps_otel.run.external_run import ID_LIMIT, ExternalRunRecorder
 from tapps_otel.run.leased_log import LeasedLog, lease_log
 from tapps_otel.run.scope import OPEN, current_scope
 
@@ -53,7 +53,7 @@ class ExternalWorkflow:
 
 def start_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
-) -> ExternalRun:
+) -> ExternalRunRecorder:
     """Start a run under this id or, if that has a log, under ``<id>.2`` and so on.
 
     :param workflow_id: the executor's own; any string
@@ -75,7 +75,7 @@ def start_run(
 
 def resume_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, config: Settings
-) -> ExternalRun:
+) -> ExternalRunRecorder:
     """Resume the run of this id, as its next execution; start it if it has no log.
 
     :raises RunBusyError: another process executes it
@@ -88,7 +88,7 @@ def resume_run(
 
 def begin_run(
     store: Store, workflow_id: str, workflow: ExternalWorkflow, leased: LeasedLog
-) -> ExternalRun:
+) -> ExternalRunRecorder:
     """Begin an execution of the run whose log is leased; the current run gets an annotation.
 
     :raises ValueError: its id or its description is too large for an event
@@ -100,7 +100,7 @@ def begin_run(
             f"large: at most {ID_LIMIT} and {_ABOUT_LIMIT}"
         )
         raise ValueError(msg)
-    run = ExternalRun(workflow_id, workflow.name, leased, store)
+    run = ExternalRunRecorder(workflow_id, workflow.name, leased, store)
     begin_execution(run, leased, workflow.about, workflow.inputs)
     outer = current_scope.get()
     if outer is not None and outer.state is OPEN and not outer.run.detached:
@@ -114,7 +114,7 @@ def start_turn(
     workflow: ExternalWorkflow,
     config: Settings,
     decide: Callable[[RunSummary], str],
-) -> ExternalRun:
+) -> ExternalRunRecorder:
     """Start the next run of a thread, ``<thread>``, ``<thread>.2`` ..., or resume the last one.
 
     :param thread: the executor's id of it; any string

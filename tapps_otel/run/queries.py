@@ -1,4 +1,4 @@
-"""Queries: events, histories and lists of runs, and the resume of any run by its id."""
+"""Queries: events, histories and lists of runs, and the resume of a run that was found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tapps_otel.log import lease, reader
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
 from tapps_otel.run.import_path import file_of
-from tapps_otel.run.lookup import find, load, look_up, store_of
+from tapps_otel.run.lookup import find, load, store_of
 from tapps_otel.run.relocation import place_of, recorded_file
 from tapps_otel.run.workflow import find_workflow
 
@@ -33,7 +33,6 @@ __all__ = [
     "last_run",
     "list_runs",
     "recorded_path",
-    "resume",
     "resume_found",
 ]
 
@@ -119,22 +118,15 @@ def last_run(
     return None if found is None else history(found.workflow_id, log_dir=log_dir)
 
 
-def resume(workflow_id: str, *, log_dir: Path | str | None = None) -> Any:
-    """Resume a run: its workflow is found by the import path in its log.
+def resume_found(found: StoredRun) -> Any:
+    """Resume a run that was looked up: its workflow is found by the import path in its log.
 
     A file that was under the run's working directory, and is in the same place under the present
     one too, is taken from there; a warning names it.
 
     :returns: its result; a coroutine of it if the workflow is async
-    :raises RunNotFoundError: there is no such run
     :raises RunConflictError: its workflow cannot be imported
     """
-    with look_up(workflow_id, log_dir) as found:
-        return resume_found(found)
-
-
-def resume_found(found: StoredRun) -> Any:
-    """Resume a run that was looked up, as :func:`resume` does."""
     about = found.workflow
     flow = find_workflow(place_of(recorded_path(found), about).path, found.name)
     taken, recorded = file_of(flow), recorded_file(about)

@@ -182,6 +182,11 @@ class RunRecorder:
         return history.result_json or b"null"
 
     @property
+    def encloses_workflows(self) -> bool:
+        """Whether a workflow that is called in one of its scopes is a step of this run."""
+        return not self.detached
+
+    @property
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
         return self.replay.refusal is not None

@@ -67,6 +67,10 @@ class Recorder(Protocol):
     renamed: Mapping[str, str] | None
 
     @property
+    def encloses_workflows(self) -> bool:
+        """Whether a workflow that is called in one of its scopes is a step of this run."""
+
+    @property
     def refused(self) -> bool:
         """Whether a refusal was raised: from then on every call raises it."""
 

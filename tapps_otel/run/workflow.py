@@ -378,7 +378,7 @@ def workflow(
 def _is_inside_a_run() -> bool:
     """Whether the code that calls this belongs to a run of this process."""
     scope = current_scope.get()
-    return scope is not None and not scope.run.detached
+    return scope is not None and scope.run.encloses_workflows
 
 
 def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., Any]:

@@ -22,10 +22,9 @@ import attrs
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from crashes import CRASHED, Effects, Outcome, die, in_child, killed, on_append
+from crashes import CRASHED, Effects, Outcome, die, go, in_child, killed
 from tapps_otel import Step, bind, configure, current_step, history, step, workflow
 from tapps_otel.errors import RefusalError, StepError, StepNestingError
-from tapps_otel.log.event import Event
 from tapps_otel.run.resolving import resolve
 
 Calls = dict[str, Callable[[], Any]]
@@ -355,42 +354,15 @@ def _logs(tmp_path: Path) -> None:
     configure(log_dir=tmp_path / "logs", durability="os", spans=False)
 
 
-def called(flow: Any, workflow_id: str) -> Any:
-    made = flow.options(workflow_id=workflow_id)()
-    return asyncio.run(_result(made)) if inspect.isawaitable(made) else made
-
-
-async def _result(made: Any) -> Any:
-    return await made
-
-
 def resumed(flow: Any, workflow_id: str) -> Outcome:
     """Run it in a process of its own, where everything comes the other way round."""
 
     def call() -> Any:
         global again  # noqa: PLW0603 - of the child alone
         again = True
-        return called(flow, workflow_id)
+        return go(flow, workflow_id=workflow_id)
 
     return in_child(call)
-
-
-def kill_after(flow: Any, workflow_id: str, end: int) -> None:
-    """Run it in a process that dies once its step of this number has ended."""
-    ended = 0
-
-    def count(_: int, event: Event) -> None:
-        nonlocal ended
-        ended += event.event_type == "step_finish"
-        if ended == end:
-            die()
-
-    def call() -> None:
-        on_append(after=count)
-        called(flow, workflow_id)
-
-    outcome = in_child(call)
-    assert outcome.code == CRASHED, outcome
 
 
 def finished(workflow_id: str) -> Iterable[str]:
@@ -406,7 +378,7 @@ def test_each_call_has_its_own_record(
     way: Callable[[Callable[[], Calls]], Any], made: Callable[[], Calls]
 ) -> None:
     flow = way(made)
-    whole = in_child(lambda: called(flow, "whole"))
+    whole = in_child(lambda: go(flow, workflow_id="whole"))
     assert whole.code == 0, whole.error
     assert len(set(whole.value.values())) == len(whole.value), "the labels tell the same"
     effects = sorted(did.all)
@@ -414,7 +386,7 @@ def test_each_call_has_its_own_record(
     for end in range(1, len(list(finished("whole"))) + 1):
         did.forget()
         name = f"killed{end}"
-        kill_after(flow, name, end)
+        killed(functools.partial(go, flow, workflow_id=name), finished=end)
         done = finished(name)
         outcome = resumed(flow, name)
 
@@ -489,7 +461,7 @@ def test_what_could_not_be_resumed_is_refused_in_the_first_run(
 
     def refusal(workflow_id: str) -> str:
         with pytest.raises(kind) as caught:
-            called(flow, workflow_id)
+            go(flow, workflow_id=workflow_id)
         return str(caught.value)
 
     first = in_child(lambda: refusal("whole"))
@@ -498,7 +470,7 @@ def test_what_could_not_be_resumed_is_refused_in_the_first_run(
     assert len(did.all) == ran
     assert history("whole").status == "failed"
 
-    killed(lambda: called(flow, "killed"), before="workflow_end")
+    killed(lambda: go(flow, workflow_id="killed"), before="workflow_end")
     again = in_child(lambda: refusal("killed"))
     assert (again.value, again.error) == (first.value, "")
     assert history("killed").status == "failed"
@@ -524,10 +496,10 @@ def test_a_step_that_was_resolved(result: bytes | None, paid: int) -> None:
     assert whole.value == ["before 0", "3 paid", "after 0"]
     did.forget()
 
-    outcome = in_child(lambda: called(order, "killed"))
+    outcome = in_child(lambda: go(order, workflow_id="killed"))
     assert outcome.code == CRASHED
     with pytest.raises(RefusalError):
-        called(order, "killed")
+        go(order, workflow_id="killed")
 
     resolve("killed", "pay", result=result)
     assert resumed(order, "killed").value == whole.value

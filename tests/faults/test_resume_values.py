@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import re
 import tempfile
 import typing as t
@@ -35,10 +36,9 @@ from pydantic import (
     field_validator,
 )
 
-from crashes import CRASHED, Outcome, die, in_child, on_append
+from crashes import Outcome, go, in_child, killed
 from tapps_otel import configure, step, workflow
 from tapps_otel.errors import FailureDetailError, ValueNotStoredError, WorkflowInputError
-from tapps_otel.log.event import Event
 
 BERLIN = ZoneInfo("Europe/Berlin")
 T = t.TypeVar("T")
@@ -318,24 +318,6 @@ def run(flow: t.Any, values: list[t.Any], workflow_id: str) -> Outcome:
     return in_child(call)
 
 
-def kill_after(flow: t.Any, values: list[t.Any], workflow_id: str, end: int) -> None:
-    """Run it in a child process that dies once its step of this number has ended."""
-    ended = 0
-
-    def count(_: int, event: Event) -> None:
-        nonlocal ended
-        ended += event.event_type == "step_finish"
-        if ended == end:
-            die()
-
-    def call() -> None:
-        on_append(after=count)
-        flow.options(workflow_id=workflow_id)(*values)
-
-    outcome = in_child(call)
-    assert outcome.code == CRASHED, outcome
-
-
 def resume(flow: t.Any, workflow_id: str) -> Outcome:
     """Resume it in a child process by its id alone."""
 
@@ -362,7 +344,7 @@ def compare(
         return whole.value
     for end in ends:
         name = f"killed{end}"
-        kill_after(flow, values, name, end)
+        killed(functools.partial(go, flow, *values, workflow_id=name), finished=end)
         resumed = resume(flow, name)
         assert resumed.code == 0, resumed.error
         if resumed.value[0] == FailureDetailError.__name__:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from tapps_otel.instrumentation.tapps_agents.execution import TappsExecution
-    from tapps_otel.run.external_run import ExternalAttempt
+    from tapps_otel.run.external_run import ExternalAttemptRecorder
 
 __all__ = ["Batch"]
 
@@ -37,7 +37,7 @@ class Batch:
         self, execution: TappsExecution, execute_step: Callable[[Any], Awaitable[Any]]
     ) -> None:
         self._execution, self._execute_step = execution, execute_step
-        self._stopped: dict[_Task | None, ExternalAttempt] = {}
+        self._stopped: dict[_Task | None, ExternalAttemptRecorder] = {}
 
     async def __call__(self, step: Any) -> Any:
         """Execute a step; its result or its exception passes unchanged."""
@@ -64,7 +64,7 @@ class Batch:
                 finish_step(ADAPTER, call, attempt, self._variables(attempt))
         return call.result
 
-    def _variables(self, attempt: ExternalAttempt) -> dict[str, Any] | None:
+    def _variables(self, attempt: ExternalAttemptRecorder) -> dict[str, Any] | None:
         """Note in the end of the attempt which variables it has changed.
 
         :returns: their values, if there are any and a setting does not forbid it
@@ -83,7 +83,7 @@ class Batch:
 
     # -- attempts that were cancelled or timed out
 
-    def _stop(self, attempt: ExternalAttempt, task: _Task | None) -> None:
+    def _stop(self, attempt: ExternalAttemptRecorder, task: _Task | None) -> None:
         attempt.stop()
         self._stopped[task] = attempt
         if task is not None:

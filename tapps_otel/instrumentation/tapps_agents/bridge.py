@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.method_call import MethodCall
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
-    from tapps_otel.run.external_run import ExternalRun
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = ["emit_event", "is_on", "read_events"]
 
@@ -61,7 +61,7 @@ def emit_event(log: Any, call: MethodCall) -> Any:
     return event
 
 
-def _run_of(workflow_id: str) -> ExternalRun | None:
+def _run_of(workflow_id: str) -> ExternalRunRecorder | None:
     execution = current_tapps_execution()
     if execution is None or execution.run is None:
         return None

@@ -26,7 +26,7 @@ from tapps_otel.instrumentation.tapps_agents.variables import VariableTracker
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tapps_otel.run.external_run import ExternalRun
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = [
     "TappsExecution",
@@ -113,7 +113,7 @@ async def execute(proceed: Callable[[], Awaitable[Any]], call: MethodCall) -> An
 # -- runs that are driven by single calls, without execute()
 
 
-def record_manual_call(executor: Any, record: Callable[[ExternalRun], None]) -> None:
+def record_manual_call(executor: Any, record: Callable[[ExternalRunRecorder], None]) -> None:
     """Record a call that is made outside ``execute()``. The log's lease is held meanwhile.
 
     The run starts with the first such call, and ends when its state is no longer ``running``.

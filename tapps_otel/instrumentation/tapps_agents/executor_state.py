@@ -9,7 +9,7 @@ from weakref import ref
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.execution import Execution
     from tapps_otel.instrumentation.tapps_agents.definition import LoadedWorkflow
-    from tapps_otel.run.external_run import ExternalRun
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = ["ExecutorState", "executor_state"]
 
@@ -32,9 +32,9 @@ class ExecutorState:
     own_state: Any = None
     new_state: Any = None
     restored_state: Any = None
-    restored_run: ExternalRun | None = None
+    restored_run: ExternalRunRecorder | None = None
     execution: Execution | None = None
-    manual_run: ExternalRun | None = None
+    manual_run: ExternalRunRecorder | None = None
     manual_state: Any = None
 
 

@@ -27,7 +27,7 @@ from tapps_otel.instrumentation.tapps_agents.restore import correct_state, resto
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tapps_otel.run.external_run import ExternalRun
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = ["WRAPPERS"]
 
@@ -248,7 +248,7 @@ def _pause_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -
     return result
 
 
-def _record(executor: Any, record: Callable[[ExternalRun], None]) -> None:
+def _record(executor: Any, record: Callable[[ExternalRunRecorder], None]) -> None:
     """Record a call in the run in progress, else in the manual run."""
     execution = executor_state(executor).execution
     if execution is None:

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from tapps_otel import ExternalLog, annotate, configure, history, list_runs, step
+from tapps_otel import (
+    ExternalLog,
+    annotate,
+    configure,
+    current_run,
+    history,
+    list_runs,
+    step,
+    workflow,
+)
 from tapps_otel.errors import LogWriteError
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
@@ -136,6 +145,11 @@ def test_an_attached_step_is_current_until_it_ends(log: ExternalLog, story: Stor
     ]  # fmt: skip
 
 
+@workflow
+def flow() -> str:
+    return current_run().workflow_id
+
+
 def test_events_may_come_from_any_thread(log: ExternalLog, story: Story) -> None:
     def tell(number: int) -> None:
         log.step_begin(number, parent="run", name=f"s{number}", attach=True)
@@ -154,6 +168,7 @@ def test_events_may_come_from_any_thread(log: ExternalLog, story: Story) -> None
     ending.start()
     ending.join()
     log.run_end("run")
+    assert here.run(flow.options(workflow_id="own")) == "own"  # no step of what has ended
 
     assert sorted(story("r")[1:-1]) == sorted(
         f"{kind} {name} 1"

@@ -17,7 +17,7 @@ from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
-from tapps_otel.run.external_run import ExternalRun, ExternalStep
+from tapps_otel.run.external_run import ExternalRunRecorder, ExternalStep
 from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run
 
 Log = Callable[..., list[dict[str, Any]]]
@@ -32,15 +32,15 @@ def store(log_dir: Path) -> Store:
     return Store(log_dir)
 
 
-def anew(store: Store, workflow_id: str = "r") -> ExternalRun:
+def anew(store: Store, workflow_id: str = "r") -> ExternalRunRecorder:
     return start_run(store, workflow_id, FLOW, settings.current())
 
 
-def on(store: Store, workflow_id: str = "r") -> ExternalRun:
+def on(store: Store, workflow_id: str = "r") -> ExternalRunRecorder:
     return resume_run(store, workflow_id, FLOW, settings.current())
 
 
-def fail(run: ExternalRun) -> None:
+def fail(run: ExternalRunRecorder) -> None:
     run.begin_step("draft", DRAFT).fail(ValueError("no"))
 
 
@@ -325,7 +325,7 @@ def test_steps_of_ours_inside_a_step_that_was_cut_short_are_not_run_again(
         did(name)
         return name
 
-    def carry_out(run: ExternalRun, *, whole: bool) -> None:
+    def carry_out(run: ExternalRunRecorder, *, whole: bool) -> None:
         with Attempt(run.begin_step("draft", DRAFT)):
             inner("a")
             if not whole:

@@ -28,6 +28,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from crashes import Effects, die_at, go, in_child, killed
+from handled_failures import both, handling
 from tapps_otel import history, step, workflow
 from tapps_otel.errors import FailureDetailError
 from tapps_otel.run import failures
@@ -238,42 +239,9 @@ def facts(error: BaseException | None, seen: tuple[int, ...] = ()) -> Any:
     }
 
 
-def handling(body: Callable[[], None], look: Callable[[BaseException], Any]) -> Any:
-    """A workflow that looks at the failure of a step, and then calls another step."""
-    failing = step(name="failing")(body)
-
-    @step
-    def after() -> None:
-        die_at("after")
-
-    @workflow
-    def flow() -> None:
-        found = None
-        try:
-            failing()
-        except BaseException as error:  # noqa: BLE001 - any
-            found = look(error)
-        after()
-        seen.append(found)
-
-    seen: list[Any] = []
-    flow.seen = seen  # type: ignore[attr-defined]
-    return flow
-
-
-def both(body: Callable[[], None], look: Callable[[BaseException], Any]) -> tuple[Any, Any]:
-    """What a handler found without a crash, and after one."""
-    flow = handling(body, look)
-    go(flow, workflow_id="uncrashed")
-    killed(lambda: go(flow), at="after")
-    go(flow)
-    uncrashed, resumed = flow.seen
-    return uncrashed, resumed
-
-
 @pytest.mark.parametrize("body", BODIES)
 def test_a_handler_sees_the_same_after_a_crash(body: Callable[[], None]) -> None:
-    uncrashed, resumed = both(body, facts)
+    uncrashed, resumed = both(handling(body, facts))
 
     assert resumed == uncrashed
 
@@ -396,7 +364,7 @@ def test_what_was_not_kept_may_be_left_alone() -> None:
         error.handle = 5  # type: ignore[attr-defined]
         return text, error.code, error.handle  # type: ignore[attr-defined]
 
-    uncrashed, resumed = both(_told, look)
+    uncrashed, resumed = both(handling(_told, look))
 
     assert resumed == uncrashed == ("told by object", 4, 5)
 
@@ -614,7 +582,7 @@ def test_what_is_added_to_a_validation_error_is_kept_or_refused() -> None:
 
         return body
 
-    uncrashed, resumed = both(adding(5), facts)
+    uncrashed, resumed = both(handling(adding(5), facts))
     assert resumed == uncrashed
 
     flow = handling(adding(object()), str)
@@ -629,13 +597,13 @@ def test_a_slot_that_holds_none_is_kept() -> None:
         error.code = None  # type: ignore[assignment]
         raise error
 
-    uncrashed, resumed = both(body, lambda error: error.code)  # type: ignore[attr-defined]
+    uncrashed, resumed = both(handling(body, lambda error: error.code))
     assert resumed is uncrashed is None
 
 
 def test_the_attributes_of_a_failure_are_listed_or_refused() -> None:
     """Where one is lost, nothing says that there was none."""
-    uncrashed, resumed = both(_rejected, lambda error: sorted(vars(error)))
+    uncrashed, resumed = both(handling(_rejected, lambda error: sorted(vars(error))))
     assert resumed == uncrashed
 
     flow = handling(_told, lambda error: sorted(vars(error)))
@@ -648,5 +616,5 @@ def test_a_class_with_two_bases_in_c_is_made_again() -> None:
     def body() -> None:
         raise Missing(2, "none", "/x")
 
-    uncrashed, resumed = both(body, facts)
+    uncrashed, resumed = both(handling(body, facts))
     assert resumed == uncrashed

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from crashes import die_at, go, killed
+from handled_failures import both, handling
 from tapps_otel import register_codec, step, workflow
 from tapps_otel.errors import FailureDetailError
 from tapps_otel.run.codecs.registration import unregister_codec
@@ -146,44 +147,12 @@ def _raised(call: Callable[[], object]) -> str:
     return "nothing"
 
 
-def make(body: Callable[..., Any], look: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
-    """A workflow that looks at the failure of a step, and then calls another step."""
-    failing = step(name="failing")(body)
-
-    @step
-    def after() -> None:
-        die_at("after")
-
-    @workflow
-    def flow() -> None:
-        found = None
-        try:
-            failing(*args, **options)
-        except Exception as error:  # noqa: BLE001 - any
-            found = look(error)
-        after()
-        seen.append(found)
-
-    seen: list[Any] = []
-    flow.seen = seen  # type: ignore[attr-defined]
-    return flow
-
-
-def both(flow: Any) -> tuple[Any, Any]:
-    """What the handler found without a crash, and when it was killed and resumed."""
-    go(flow, workflow_id="uncrashed")
-    killed(lambda: go(flow), at="after")
-    go(flow)
-    uncrashed, resumed = flow.seen
-    return uncrashed, resumed
-
-
 @pytest.mark.parametrize("path", ["/limit", "/error", "/zipped", "/bytes"])
 @pytest.mark.parametrize("get", [with_httpx, with_requests])
 def test_a_handler_sees_the_same_response_after_a_crash(
     get: Callable[..., None], path: str, address: str
 ) -> None:
-    uncrashed, resumed = both(make(get, seen_in, address, path))
+    uncrashed, resumed = both(handling(get, seen_in, address, path))
 
     assert resumed == uncrashed
     assert uncrashed["headers"] == ["17", None]
@@ -197,7 +166,7 @@ def test_a_handler_sees_the_same_response_after_a_crash(
 def test_the_history_of_a_response_is_kept(
     get: Callable[..., None], options: dict[str, Any], address: str
 ) -> None:
-    uncrashed, resumed = both(make(get, seen_in, address, "/moved", **options))
+    uncrashed, resumed = both(handling(get, seen_in, address, "/moved", **options))
 
     assert resumed == uncrashed
     assert [status for status, _ in resumed["history"]] == [302]
@@ -208,7 +177,7 @@ def test_a_redirect_that_was_not_followed_has_its_next_request(address: str) -> 
         following = error.response.next_request
         return following and [following.method, following.url, following.headers["x-tenant"]]
 
-    uncrashed, resumed = both(make(with_httpx, look, address, "/moved"))
+    uncrashed, resumed = both(handling(with_httpx, look, address, "/moved"))
 
     assert resumed == uncrashed
     assert resumed[1] == httpx.URL(f"{address}/limit")
@@ -244,7 +213,7 @@ def test_the_response_of_an_async_client_is_kept(address: str) -> None:
 
 @pytest.mark.parametrize("get", [with_httpx, with_requests, httpx_posting, requests_posting])
 def test_no_credential_is_written(get: Callable[..., None], address: str, tmp_path: Any) -> None:
-    killed(lambda: go(make(get, str, address, "/limit")), at="after")
+    killed(lambda: go(handling(get, str, address, "/limit")), at="after")
 
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
@@ -309,10 +278,11 @@ def test_what_is_not_kept_refuses_to_be_read(
         return status
 
     killed(
-        lambda: go(make(get, lambda error: error.response.status_code, address, path)), at="after"
+        lambda: go(handling(get, lambda error: error.response.status_code, address, path)),
+        at="after",
     )
     with pytest.raises(FailureDetailError, match="resolve r failing --rerun") as caught:
-        go(make(get, ask, address, path))
+        go(handling(get, ask, address, path))
 
     assert name in caught.value.detail
     assert asked == [caught.value]
@@ -325,7 +295,7 @@ def test_a_rebuilt_response_can_be_closed(get: Callable[..., None], address: str
         status: int = error.response.status_code
         return status
 
-    assert both(make(get, look, address, "/large")) == (500, 500)
+    assert both(handling(get, look, address, "/large")) == (500, 500)
 
 
 @pytest.mark.parametrize("get", [with_httpx, with_requests])
@@ -334,13 +304,13 @@ def test_a_password_in_an_address_is_not_kept_in_the_response(
 ) -> None:
     secret = address.replace("://", f"://ann:{SECRETS[0]}@")
 
-    flow = make(get, lambda error: error.response.status_code, secret, "/limit")
+    flow = handling(get, lambda error: error.response.status_code, secret, "/limit")
     killed(lambda: go(flow), at="after")
 
     (event,) = log("step_fail")
     assert SECRETS[0] not in json.dumps(event["error"]["attributes"])
     with pytest.raises(FailureDetailError, match="url"):
-        go(make(get, lambda error: error.response.url, secret, "/limit"))
+        go(handling(get, lambda error: error.response.url, secret, "/limit"))
 
 
 def test_a_failure_that_was_raised_again_is_written_once_more(address: str) -> None:
@@ -387,7 +357,7 @@ def test_a_connection_error_has_its_request() -> None:
     def look(error: httpx.ConnectError) -> Any:
         return [error.request.method, error.request.url, error.request.headers["host"], str(error)]
 
-    uncrashed, resumed = both(make(get, look))
+    uncrashed, resumed = both(handling(get, look))
     assert resumed == uncrashed
 
 
@@ -401,7 +371,7 @@ def test_a_codec_of_the_users_comes_first(address: str) -> None:
         lambda status: httpx.Response(status, headers={"x-marked": "yes"}),
     )
     try:
-        _, resumed = both(make(with_httpx, look, address, "/limit"))
+        _, resumed = both(handling(with_httpx, look, address, "/limit"))
     finally:
         unregister_codec(httpx.Response)
     assert resumed == "yes"
