@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogWriteError, SettingsError
+from tapps_otel.errors import SettingsError
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
@@ -160,17 +160,9 @@ class Execution:
         run = self.run
         if run is None or run.is_detached():
             return None
-        refused: LogWriteError | None = None
-        with guarded("a step continues without a log"):
-            try:
-                step_id, step = describe_step(adapter, call)
-                return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
-            except LogWriteError as error:
-                if not run.stops:
-                    raise
-                refused = error
-        if refused is not None:
-            raise refused
+        with guarded("a step continues without a log", refuses=True):
+            step_id, step = describe_step(adapter, call)
+            return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
         return None
 
     # -- the end

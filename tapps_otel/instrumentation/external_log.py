@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogWriteError
 from tapps_otel.instrumentation.execution import is_enabled, store_under
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.names import new_workflow_id
@@ -28,7 +26,7 @@ from tapps_otel.run.external_start import ExternalWorkflow, start_run, start_tur
 from tapps_otel.run.lookup import store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -208,7 +206,7 @@ class ExternalLog:
             do meanwhile is under its span
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        with self._refusing("a step continues without a log"):
+        with guarded("a step continues without a log", refuses=True):
             found = self._find(parent)
             if found is None or found[0].run.is_detached():
                 return
@@ -292,17 +290,3 @@ class ExternalLog:
                     return None
                 key = self._aliases[key]
         return None
-
-    @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        """Guard what may ask for a step not to run."""
-        refused: LogWriteError | None = None
-        with guarded(what):
-            try:
-                yield
-            except LogWriteError as error:
-                if settings.current().on_log_failure != "stop":
-                    raise
-                refused = error
-        if refused is not None:
-            raise refused

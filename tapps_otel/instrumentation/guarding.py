@@ -26,19 +26,29 @@ _logged: set[str] = set()
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
+def guarded(what: str, *, refuses: bool = False) -> Iterator[None]:
     """Log an exception instead of raising it.
 
     A mistake of this package is logged with its traceback, once for each ``what``.
 
     :param what: what the failure costs, as the log message puts it
+    :param refuses: the block may ask for a step not to run
+    :raises LogWriteError: with ``refuses``, if the setting ``on_log_failure`` is ``stop``
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, the executor continues
+    except Exception as error:
+        if refuses and isinstance(error, LogWriteError) and _stops():
+            raise
         expected = isinstance(error, TappsError) or what in _logged
         _logged.add(what)
         _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not expected)
+
+
+def _stops() -> bool:
+    from tapps_otel import settings  # heavy: not before a failure
+
+    return settings.current().on_log_failure == "stop"
 
 
 class GuardedContext:

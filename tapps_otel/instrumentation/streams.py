@@ -11,7 +11,6 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tapps_otel.errors import LogWriteError
 from tapps_otel.instrumentation.guarding import GuardedContext, guarded
 
 if TYPE_CHECKING:
@@ -44,14 +43,8 @@ class Stage(Protocol):
 
 
 def _begin(stage: Stage) -> None:
-    refused: LogWriteError | None = None
-    with guarded("a generator's work continues without a log"):
-        try:
-            stage.begin()
-        except LogWriteError as error:
-            refused = error
-    if refused is not None:
-        raise refused
+    with guarded("a generator's work continues without a log", refuses=True):
+        stage.begin()
 
 
 def _end(stage: Stage, item: Any) -> None:
