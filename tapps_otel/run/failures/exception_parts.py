@@ -111,9 +111,8 @@ def attributes_of(error: BaseException, *, fields: bool = True) -> Iterator[tupl
             value = field.__get__(error, type(error))
         except AttributeError:
             continue
-        unset = (
-            value is None and field.__objclass__.__module__ == "builtins"
-        )  # it has no other sign
+        # A field of a built-in class that is not set has no other sign.
+        unset = value is None and field.__objclass__.__module__ == "builtins"
         if not unset and name not in _ELSEWHERE:
             yield name, value
 

@@ -21,7 +21,7 @@ _LOST: Final = "_tapps_lost"
 
 
 class _Partial:
-    """First base of classes made here: their making is no business of the user's class."""
+    """First base of classes made here: the hook of a user's class does not see them."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ class _Partial:
 
 
 class _LostDetail:
-    """Refuses to be read; what the program assigns is read as ever."""
+    """Refuses to be read; what the program assigns is read as usual."""
 
     def __init__(self, name: str, reason: str, refuse: Refuse) -> None:
         self._name, self._reason, self._refuse = name, reason, refuse
