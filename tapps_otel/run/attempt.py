@@ -37,6 +37,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar inputs: as JSON, if they are captured
     :ivar watched: its arguments, where the step could change them
     :ivar by_hand: only its caller can end it
+    :ivar kept: whether this execution may ask for the step again, so that its history is kept; not
+        for a new step of the workflow itself, because a long run would grow
     :ivar result: the outcome, once there is one
     """
 
@@ -52,6 +54,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     by_hand: bool = False
     result: Any = None
     start_event: Event = None  # type: ignore[assignment]  # until it starts
+    kept: bool = False
     _started_ns: int = 0
     _monotonic: int = 0
     _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
@@ -86,7 +89,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             else:
                 self._close(FAILED)
             raise
-        run.remember(self, event, seq)
+        if self.kept:
+            run.remember(self, event, seq)
         if self.span is not None:
             self.span.record(event)
 
@@ -128,6 +132,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             order=self.order,
             key=self.key,
             digest=self.digest,
+            kept=self.kept,
             inputs=self.inputs,
             watched=self.watched,
         )
@@ -327,14 +332,15 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
     def _end_event(self, event_type: str, status: str) -> Event:
         run, spec = self.run, self.spec
+        start = self.start_event
         duration = (self._stopped_ns or clock.monotonic_ns()) - self._monotonic
         return Event(
             event_type=event_type,
             workflow_id=run.workflow_id,
             timestamp=clock.timestamp(self._started_ns + duration),
-            trace_id=self.start_event.trace_id,
-            span_id=self.start_event.span_id,
-            parent_span_id=self.start_event.parent_span_id,
+            trace_id=start.trace_id,
+            span_id=start.span_id,
+            parent_span_id=start.parent_span_id,
             execution=run.execution,
             step_id=self.step_id,
             step=spec.name,
@@ -365,7 +371,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             else:  # Ctrl-C just before the write: the log needs an end all the same
                 self.fail_drained(error)
             raise
-        run.remember(self, event, seq, forget=release)
+        if self.kept:
+            run.remember(self, event, seq, forget=release)
         with run.lock:
             self.state = state
             if release:

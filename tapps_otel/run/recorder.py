@@ -349,6 +349,7 @@ class RunRecorder:
                 order=order,
                 key=key,
                 digest=digest,
+                kept=record is not None or scope.step_id is not None,
             )
             scope.enclose(attempt)
             return attempt
@@ -510,16 +511,13 @@ class RunRecorder:
     def remember(
         self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False
     ) -> None:
-        """Keep the history of a step up to date, if this execution may try it again.
-
-        Steps of the workflow itself that are new are not kept: a long run would grow.
+        """Keep the history of a step up to date, where it is kept.
 
         :param forget: it ended, and no other try follows: no call will ask for it again
         """
-        replay = self.replay
-        if attempt.scope.step_id is not None or attempt.step_id in replay.by_id:
+        if attempt.kept:
             with self.lock:
-                replay.remember(attempt, event, seq, forget=forget)
+                self.replay.remember(attempt, event, seq, forget=forget)
 
     def report_leftovers(self, scope: Scope) -> None:
         """Report, when a scope completes, records that no call took, and code that has changed."""

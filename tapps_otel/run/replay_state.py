@@ -180,6 +180,7 @@ class ReplayState:
         by_id = self.by_id
         around: Any = attempt.scope
         if around.step_id is not None and around.step_id not in by_id:
+            around.kept = True
             self.remember(around, around.start_event, around.start_event.seq, forget=False)
         known = len(by_id)
         self.feed(event, seq)
