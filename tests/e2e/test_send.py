@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -104,12 +105,18 @@ WAYS: dict[str, Callable[[Collector, str], dict[str, str]]] = {
 }
 
 
-@pytest.fixture(params=WAYS)
-def env(request: pytest.FixtureRequest, collector: Collector, refusing: str) -> dict[str, str]:
-    return WAYS[request.param](collector, refusing)
+PROTOCOLS = ("grpc", "http/protobuf")
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.fixture
+def env(way: str, collector: Collector, refusing: str) -> dict[str, str]:
+    return WAYS[way](collector, refusing)
+
+
+@pytest.mark.parametrize(
+    ("way", "protocol"),
+    [*zip(WAYS, itertools.cycle(PROTOCOLS)), ("collector up", PROTOCOLS[1])],
+)
 def test_a_killed_runs_trace_is_sent_whole_and_once(
     collector: Collector,
     another: Callable[[], Collector],

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import independent_checker
+from effort import examples
 from logs import BOOT, ID, Unsynced, event, lines_of, marks, start, story, write, writing
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.log import files as log_files
@@ -152,7 +153,7 @@ def sealable(region: bytes) -> bool:
     return not terminated or b"\0" in region or len(texts) - len(cut) == 1
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.sampled_from([b"\n", b"\0", b"{", b"ab", b'"}', b',"sha":"', b"f" * 64, b'{"v":1,'])

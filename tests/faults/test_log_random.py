@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import independent_checker
 from disks import CachedDisk
+from effort import examples
 from logs import ID, Settable, event, start
 from tapps_otel import clock
 from tapps_otel.log import files as log_files
@@ -131,5 +132,8 @@ class LogLife(RuleBasedStateMachine):
 
 TestLogLife = LogLife.TestCase
 TestLogLife.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(60),
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )

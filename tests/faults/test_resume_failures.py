@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from crashes import Outcome, die_at, in_child, killed
+from effort import examples
 from tapps_otel import configure, step, workflow
 from tapps_otel.errors import FailureDetailError
 
@@ -349,7 +350,7 @@ def run(flow: Any, workflow_id: str) -> Outcome:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),

@@ -23,6 +23,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from crashes import CRASHED, Effects, Outcome, die, go, in_child, killed
+from effort import sample
 from tapps_otel import Step, bind, configure, current_step, history, step, workflow
 from tapps_otel.errors import RefusalError, StepError, StepNestingError
 from tapps_otel.run.resolving import resolve
@@ -373,7 +374,7 @@ def attempts(workflow_id: str) -> dict[str, int]:
     return {one.step_id: len(one.attempts) for one in history(workflow_id).steps}
 
 
-@pytest.mark.parametrize(("way", "made"), CASES)
+@pytest.mark.parametrize(("way", "made"), sample(CASES, 20))
 def test_each_call_has_its_own_record(
     way: Callable[[Callable[[], Calls]], Any], made: Callable[[], Calls]
 ) -> None:

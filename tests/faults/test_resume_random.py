@@ -4,14 +4,13 @@ A plan is a tree of calls: in order, gathered, in threads, nested, equal, flaky,
 and handled, failing the run, timed out. Whatever the crash, the run must come to the result of the
 plan, finish nothing twice beyond the rules, never be stuck, and leave a log that checks.
 
-``TAPPS_TEST_EXAMPLES`` sets how many plans are tried (of each kind), for longer runs.
+``HYPOTHESIS_PROFILE=thorough`` tries many more plans.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -26,12 +25,12 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from crashes import CRASHED, Effects, Injected, appends, die, go, in_child, on_append
+from effort import examples
 from independent_checker import check
 from tapps_otel import Backoff, bind, configure, step, verify, workflow
 from tapps_otel import settings as tapps_settings
 from tapps_otel.errors import StepTimeoutError
 
-EXAMPLES = int(os.environ.get("TAPPS_TEST_EXAMPLES", "0"))
 QUICK = Backoff(0.0005, 1, 0.0005)
 NAMES = ("a", "b", "c")
 
@@ -551,12 +550,11 @@ def _check_handled(events: list[dict[str, Any]]) -> None:
             handled -= set(one.get("caused_by", []))
 
 
-def _profile(examples: int) -> settings:
+def _profile(plans: int) -> settings:
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=examples(plans),
         deadline=None,
         database=None,
-        derandomize=not EXAMPLES,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )

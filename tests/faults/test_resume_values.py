@@ -37,6 +37,7 @@ from pydantic import (
 )
 
 from crashes import Outcome, go, in_child, killed
+from effort import examples
 from tapps_otel import configure, step, workflow
 from tapps_otel.errors import FailureDetailError, ValueNotStoredError, WorkflowInputError
 
@@ -510,7 +511,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(calls(), min_size=1, max_size=3), st.lists(calls(), max_size=2))
 def test_a_random_workflow_killed_after_every_step(steps: list[Call], inputs: list[Call]) -> None:
     note(f"{steps} {inputs}")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from logs import ID, story, write
 from tapps_otel.errors import LogDamagedError, LogError
 from tapps_otel.log.event import MAX_LINE, genesis
@@ -92,7 +93,7 @@ def test_strange_but_valid_text_is_kept_unchanged(path: Path, more: bytes) -> No
     assert [one.seq for one in read_model(path, ID)] == [1]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=400), st.booleans())
 def test_any_bytes_raise_a_log_error_or_nothing(
     tmp_path_factory: pytest.TempPathFactory, junk: bytes, ours: bool

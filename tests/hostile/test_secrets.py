@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from commands import child
+from effort import sample
 from tapps_otel import Run, settings
 from tapps_otel.cli import main
 from tapps_otel.cli.app import app
@@ -148,7 +149,8 @@ def _assert_unknown(text: str, where: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "variant", ["settings", "gRPC with a newline", "standard variables", "another scheme"]
+    "variant",
+    sample(["settings", "gRPC with a newline", "standard variables", "another scheme"], 2),
 )
 def test_no_program_says_or_writes_a_secret(variant: str, port: int) -> None:
     env = {**os.environ, **_environment(variant, port)}
@@ -164,7 +166,7 @@ def test_no_program_says_or_writes_a_secret(variant: str, port: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", PROGRAMS)
+@pytest.mark.parametrize("command", sample(PROGRAMS, 2))
 def test_no_command_that_runs_steps_says_or_writes_a_secret(command: str, port: int) -> None:
     Path("program.py").write_text(WORKFLOW)
     child("run", "program.py:flow", "--id", "f", "--input", "fail=true")
@@ -176,7 +178,7 @@ def test_no_command_that_runs_steps_says_or_writes_a_secret(command: str, port: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", sample(VARIANTS, 3))
 def test_no_command_says_or_writes_a_secret(
     variant: str,
     port: int,

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tapps_otel
+from effort import examples
 from export_formats import Trace, exported, spans_of, trace_of
 from logs import forge
 from tapps_otel import clock
@@ -126,7 +127,9 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(histories())
 def test_any_timing_can_be_drawn_by_a_viewer(events: list[dict[str, Any]]) -> None:

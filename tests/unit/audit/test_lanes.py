@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from tapps_otel.audit.export import lanes as module
 from tapps_otel.audit.export.lanes import Lanes
 
@@ -41,7 +42,7 @@ def anything(draw: st.DrawFn) -> list[Span]:
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(anything(), st.data())
 def test_spans_of_one_lane_nest_in_any_order(spans: list[Span], data: st.DataObject) -> None:
     lanes, placed = new(), {}

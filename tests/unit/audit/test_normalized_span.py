@@ -20,6 +20,7 @@ from opentelemetry.proto.common.v1.common_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
+from effort import examples
 from otlp_files import as_json
 from tapps_otel.audit.normalized_span import NormalizedSpan, differences, normalized
 from tapps_otel.audit.otlp_json import read_spans
@@ -115,7 +116,7 @@ def from_json(*requests: Any) -> list[NormalizedSpan]:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(REQUESTS)
 def test_protobuf_and_json_are_normalized_alike(request: ExportTraceServiceRequest) -> None:
     read, written = from_json(as_json(request)), from_bytes(request)
@@ -130,7 +131,7 @@ FIELDS = sorted({field.name for field in Span.DESCRIPTOR.fields} - {"trace_id", 
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(SPANS, SPANS, st.sampled_from(FIELDS))
 def test_one_different_field_is_described(one: Span, another: Span, field: str) -> None:
     mixed = Span()

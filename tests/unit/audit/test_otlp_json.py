@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from export_formats import exported, request_of, spans_of, strict
 from logs import forge
 from tapps_otel.audit.export import Export
@@ -80,7 +81,9 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @pytest.mark.slow
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.dictionaries(st.text(min_size=1), VALUES),

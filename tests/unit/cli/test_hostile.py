@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commands import Cli, child
+from effort import examples
 from logs import forge
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\ud800\r\n<b>[link=x]\x00"
@@ -126,7 +127,9 @@ FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st
 
 @pytest.mark.slow
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.lists(

@@ -11,7 +11,10 @@ from textwrap import indent
 import pytest
 
 from commands import LOGS, Cli, Done, child, environment
+from effort import sample
 from tapps_otel import Run, history, resume
+
+pytestmark = pytest.mark.slow
 
 # The step that dies tells, once it runs again, which copy of the code ran.
 FLOW = """
@@ -295,14 +298,18 @@ def loud(fn):
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [
-        (["-c", FLOW + CALL], None),
-        (["-"], FLOW + CALL),
-        (["-m", "IPython", "--quick", "--no-banner", "-c", FLOW + CALL], None),
-        (["local.py"], None),
-        (["opened.py"], None),
-    ],
-    ids=["command", "standard input", "IPython", "local function", "Run.open"],
+    sample(
+        [
+            pytest.param(["-c", FLOW + CALL], None, id="command"),
+            pytest.param(["-"], FLOW + CALL, id="standard input"),
+            pytest.param(
+                ["-m", "IPython", "--quick", "--no-banner", "-c", FLOW + CALL], None, id="IPython"
+            ),
+            pytest.param(["local.py"], None, id="local function"),
+            pytest.param(["opened.py"], None, id="Run.open"),
+        ],
+        2,
+    ),
 )
 def test_a_run_that_only_its_own_code_can_resume(
     arguments: list[str], text: str | None, cli: Cli, original: Path

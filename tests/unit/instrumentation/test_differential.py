@@ -20,6 +20,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from independent_checker import check
 from tapps_otel import ExecutorSpec, history, instrument, list_runs, uninstrument, verify
 
@@ -224,7 +225,7 @@ def described(value: Any) -> Any:
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(nodes(3))
 def test_a_program_does_the_same_watched_and_not_watched(tree: Node) -> None:
     alone = Program(make_engine()())

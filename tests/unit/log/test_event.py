@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
+from effort import examples
 from logs import event, start
 from tapps_otel.log.event import (
     TRAILER,
@@ -115,7 +116,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(json_values, st.text(st.characters(exclude_categories=[])))
 def test_decoding_reverses_encoding(value: Any, text: str) -> None:
     made = line(attributes={"value": value}, name=text, result=raw_json(value))
@@ -128,7 +129,7 @@ def test_decoding_reverses_encoding(value: Any, text: str) -> None:
     assert loads(made)["result"] == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.binary(max_size=200)
     | st.text(max_size=100).map(str.encode)

@@ -15,6 +15,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from effort import examples
 from tapps_otel import clock
 from tapps_otel.log.event import Event
 from tapps_otel.otel.mapping import content
@@ -76,7 +77,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(st.text(), JSON), st.text(st.characters()))
 def test_no_event_makes_a_span_that_cannot_be_sent(attributes: dict[str, Any], odd: str) -> None:
     start = event("step_start", step_id=odd, step=odd, agent=odd, attempt=1, attributes=attributes)
@@ -102,7 +103,7 @@ def test_no_event_makes_a_span_that_cannot_be_sent(attributes: dict[str, Any], o
 
 
 @pytest.mark.slow
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(st.text(), JSON | st.binary() | st.lists(st.binary())))
 def test_packed_values_are_read_back_exactly(value: dict[str, Any]) -> None:
     try:

@@ -28,6 +28,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from crashes import Effects, die_at, go, in_child, killed
+from effort import examples
 from handled_failures import both, handling
 from tapps_otel import history, step, workflow
 from tapps_otel.errors import FailureDetailError
@@ -526,7 +527,9 @@ def exceptions(draw: st.DrawFn, depth: int = 2) -> Exception:
 
 
 @given(exceptions())
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck)
+)
 def test_any_exception_comes_back_the_same(error: Exception) -> None:
     written = json.loads(json.dumps(failures.describe(error)))
 
