@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tapps_otel import clock, settings
 from tapps_otel.errors import SettingsError
 from tapps_otel.instrumentation.guarding import guarded
-from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
@@ -349,7 +348,7 @@ def finish_step(
     try:
         reason, word = _text(adapter.skipped(call)), _text(adapter.status(call))
         question = _text(adapter.question(call)) if word == "paused" else None
-        artifacts = summarize(adapter.artifacts(call))
+        artifacts = attempt.summarize_artifacts(adapter.artifacts(call))
     except Exception:  # guarded only now: to enter a guard costs every step
         with guarded("the outcome or the artifacts of a step are not logged"):
             raise

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
 
 __all__ = [
+    "DIGEST",
+    "GATE",
     "RESOLVED",
+    "WORKFLOW_TYPE",
     "Annotation",
     "AttemptHistory",
     "ChildRun",
     "ExecutionHistory",
     "Fold",
+    "Gate",
     "ParentStep",
     "RunHistory",
     "ScopeHistory",
@@ -41,7 +45,25 @@ __all__ = [
 
 # Name of the annotation that lets an interrupted step run again.
 RESOLVED: Final = "tapps.resolved"
+# Name of the annotation that has the digest of a large artifact.
+DIGEST: Final = "tapps.artifact.digest"
+# Name of the annotation that has the result of a gate of a step.
+GATE: Final = "tapps.gate"
+# Name of the annotation that tells that an executor's workflow has got another type.
+WORKFLOW_TYPE: Final = "tapps.workflow.type"
 _ENDED_BADLY: Final = frozenset({"failed", "timeout", "cancelled"})
+
+
+class Gate(Struct, gc=False, frozen=True):
+    """The result of a gate: a third-party executor's judgement of what a step has made.
+
+    :ivar score: the score that it got, if it was scored
+    :ivar reasons: why it did not pass, or the condition that was evaluated
+    """
+
+    passed: bool
+    score: float | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class AttemptHistory(Struct, gc=False):
@@ -54,6 +76,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar caused_by: ids of the inner steps whose exception left it
     :ivar order: n for its scope's n-th ordered call of that name; ``None`` in a task or thread
     :ivar question: what it asks, if a third-party executor paused it
+    :ivar gate: the result of its gate, if it has one
     """
 
     number: int
@@ -71,6 +94,7 @@ class AttemptHistory(Struct, gc=False):
     reason: str | None = None
     artifacts: tuple[dict[str, Any], ...] = ()
     question: str | None = None
+    gate: Gate | None = None
 
     @property
     def started_ns(self) -> int:
@@ -297,6 +321,13 @@ class RunHistory(Struct):
         return "executor" in self.workflow
 
     @property
+    def types(self) -> list[str]:
+        """The types that an executor's workflow has had, in order, if it was given another one."""
+        changes = [one.attributes for one in self.annotations if one.name == WORKFLOW_TYPE]
+        found = [str(one.get("to")) for one in changes]
+        return [str(changes[0].get("from")), *found] if changes else []
+
+    @property
     def trace_id(self) -> str | None:
         """Id of the run's trace, which all its executions share."""
         return self.executions[0].trace_id if self.executions else None
@@ -512,6 +543,10 @@ class Fold:
             step.handled = False
             if step.status == "completed" and _or(event.attributes, {}).get("by") == "rerun":
                 step.result = step.result_blob = None  # as if it had not been stored
+        elif name == GATE and step is not None:
+            step.last.gate = _gate_of(_or(event.attributes, {}))
+        elif name == DIGEST and step is not None:
+            _put_digest(step.attempt(_or(event.attempt, 0)), _or(event.attributes, {}))
         self.history.annotations.append(
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )
@@ -591,6 +626,26 @@ def _child_of(attributes: dict[str, Any]) -> ChildRun | None:
         case str(workflow_id), str() | None as log_dir:
             return ChildRun(workflow_id, log_dir)
     return None
+
+
+def _put_digest(attempt: AttemptHistory | None, found: dict[str, Any]) -> None:
+    """Complete the summary of an artifact, which was hashed after its step had ended."""
+    if attempt is not None and "sha256" in found:
+        attempt.artifacts = tuple(
+            {**one, "sha256": found["sha256"]} if one.get("path") == found.get("path") else one
+            for one in attempt.artifacts
+        )
+
+
+def _gate_of(attributes: dict[str, Any]) -> Gate:
+    """The result of a gate, by the attributes of its annotation."""
+    score, condition = attributes.get("score"), attributes.get("condition")
+    reasons = attributes.get("failures") or ([] if condition is None else [condition])
+    return Gate(
+        passed=attributes.get("passed") is True,
+        score=score if isinstance(score, int | float) else None,
+        reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+    )
 
 
 def _parent_of(workflow: dict[str, Any]) -> ParentStep | None:

@@ -19,7 +19,13 @@ from tapps_otel.names import parent_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
+    from tapps_otel.past.fold import (
+        AttemptHistory,
+        ExecutionHistory,
+        Gate,
+        RunHistory,
+        StepHistory,
+    )
 
 __all__ = [
     "Cost",
@@ -77,6 +83,7 @@ class TimelineAttempt(Struct):
     reason: str | None = None
     artifacts: tuple[dict[str, Any], ...] = ()
     span_id: str | None = None
+    gate: Gate | None = None
     critical: list[tuple[int, int]] = []
 
     @property
@@ -190,6 +197,7 @@ class Timeline(Struct):
     :ivar downtimes: between executions
     :ivar dropped: number of events that could not be written
     :ivar log: how far the log could be read
+    :ivar types: the types that the workflow has had, if an executor gave it another one
     """
 
     workflow_id: str
@@ -204,6 +212,7 @@ class Timeline(Struct):
     trace_id: str | None = None
     dropped: int = 0
     log: LogState | None = None
+    types: list[str] = []
 
     @property
     def down_ns(self) -> int:
@@ -269,6 +278,7 @@ def make_timeline(
         trace_id=history.trace_id,
         dropped=history.dropped,
         log=log,
+        types=history.types,
     )
     _mark_critical(made)
     return made
@@ -365,6 +375,7 @@ def _attempts(
             one.reason,
             one.artifacts,
             one.span_id,
+            one.gate,
         )
 
 

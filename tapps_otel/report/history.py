@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         AttemptHistory,
         ChildRun,
         ExecutionHistory,
+        Gate,
         RunHistory,
         StepHistory,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "as_json",
     "child_runs",
     "error_text",
+    "gate_text",
     "header",
     "mark",
     "next_steps",
@@ -80,6 +82,8 @@ def header(history: RunHistory, *, columns_wide: int | None = None) -> list[Line
         ("workflow", (plain(history.name) or "-") + (f" ({plain(path)})" if path else ""), ""),
         ("status", _status_text(history), mark(history.status).style),
     ]
+    if history.types:
+        rows.append(("type", plain(", then ".join(history.types)), "warn"))
     if history.parent is not None:
         step_id, run = plain(history.parent.step_id), plain(history.parent.workflow_id)
         rows.append(("called by", f"step {step_id} of run {run}", ""))
@@ -197,7 +201,16 @@ def _step_note(step: StepHistory) -> tuple[str, str]:
     notes += [f"made {plain(one.get('path') or one.get('name'))}" for one in last.artifacts]
     if len(step.attempts) == 1 and last.error is not None and last.status != "interrupted":
         notes.append(error_text(last.error))
-    return ", ".join(notes), mark(step.status).style if step.status != "completed" else "dim"
+    if last.gate is not None:
+        notes.append(gate_text(last.gate))
+    return ", ".join(notes), _note_style(step)
+
+
+def _note_style(step: StepHistory) -> str:
+    if step.status != "completed":
+        return mark(step.status).style
+    gate = step.last.gate
+    return "dim" if gate is None or gate.passed else "warn"
 
 
 def _attempt_row(attempt: AttemptHistory, depth: int) -> list[Line | Piece]:
@@ -205,6 +218,8 @@ def _attempt_row(attempt: AttemptHistory, depth: int) -> list[Line | Piece]:
     notes.append(plain(attempt.status) if attempt.end_seq else "open")
     if attempt.error is not None and attempt.status != "interrupted":
         notes.append(error_text(attempt.error))
+    if attempt.gate is not None:
+        notes.append(gate_text(attempt.gate))
     if attempt.retry_in_ns is not None:
         notes.append(f"retry after {took(attempt.retry_in_ns)}")
     return [
@@ -217,6 +232,13 @@ def _attempt_row(attempt: AttemptHistory, depth: int) -> list[Line | Piece]:
 
 def _took(attempt: AttemptHistory) -> str:
     return took(attempt.duration_ns) if attempt.end_seq else "..."
+
+
+def gate_text(gate: Gate) -> str:
+    """Return the result of a gate, on one line."""
+    score = "" if gate.score is None else f" with {gate.score:g}"
+    reasons = f": {'; '.join(gate.reasons)}" if gate.reasons else ""
+    return plain(f"gate {'passed' if gate.passed else 'failed'}{score}{reasons}")
 
 
 def error_text(error: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tapps_otel.report.history import error_text, mark
+from tapps_otel.report.history import error_text, gate_text, mark
 from tapps_otel.report.lines import Line, Piece, clock_time, day_time, labelled, took
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import counted, few, markdown, plain, shorten, width, wrap
@@ -59,6 +59,8 @@ def summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
     """Yield what is worth knowing first: each a label, a text that is safe to show, and a style."""
     yield "run", plain(timeline.workflow_id), "strong"
     yield "workflow", plain(timeline.name) or "-", ""
+    if timeline.types:
+        yield "type", plain(", then ".join(timeline.types)), "warn"
     yield "status", _ended(timeline), mark(timeline.status).style
     if timeline.error is not None:
         yield "error", error_text(timeline.error), "bad"
@@ -71,11 +73,18 @@ def summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
             yield "killed" if execution.killed else "stopped", _cut_off(execution, cut_off), "warn"
     for one in timeline.downtimes:
         yield "down", _down(one), "warn"
+    if failed := _failed_gates(timeline.steps):
+        yield "gates", few([f"{plain(step_id)}: {text}" for step_id, text in failed], 4), "warn"
     if kept := timeline.not_run_again:
         names = few([plain(step.step_id) for step in kept])
         yield "kept", f"{counted(len(kept), 'step')} not run again: {names}", ""
     if costs := _costs(timeline):
         yield "costs", costs, ""
+    yield from _log_summary(timeline)
+
+
+def _log_summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
+    """Yield what is worth knowing of the log: what it lacks, and what is wrong with it."""
     log = timeline.log
     if timeline.dropped:
         yield "gap", f"{counted(timeline.dropped, 'event')} could not be written", "warn"
@@ -86,6 +95,12 @@ def summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
             yield "log end", log.unfinished, "warn"
         if log.damage is not None:
             yield "damaged", f"shown up to seq {log.seq}: what follows is not in the log", "bad"
+
+
+def _failed_gates(steps: Iterable[TimelineStep]) -> list[tuple[str, str]]:
+    """Return the steps whose gate has failed in the last attempt, and its result in words."""
+    gates = [(step.step_id, step.attempts[-1].gate) for step in steps]
+    return [(step_id, gate_text(gate)) for step_id, gate in gates if gate and not gate.passed]
 
 
 def _ended(timeline: Timeline) -> str:
@@ -217,6 +232,9 @@ def _note(
     notes = []
     if bad:
         notes.append(plain(bad[-1].status) if len(steps) == 1 else f"{len(bad)} not completed")
+    failed = len(_failed_gates(steps))
+    if failed:
+        notes.append("gate failed" if len(steps) == 1 else f"{failed} gates failed")
     kept = sum(step.not_run_again for step in steps)
     if kept:
         notes.append("not run again" if kept == len(steps) else f"{kept} not run again")
@@ -373,6 +391,7 @@ def _table_rows(timeline: Timeline, *, everything: bool) -> tuple[list[list[str]
         notes += ["not run again"] if step.not_run_again else []
         notes += [error_text(last.error)] if last.error is not None else []
         notes += [plain(last.reason)] if last.reason else []
+        notes += [gate_text(last.gate)] if last.gate is not None else []
         rows.append(
             [
                 plain(step.step_id),

@@ -207,7 +207,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
                 self._check_arguments()
             self.spec.put_result(run, event, result)
             if artifacts:
-                event.artifacts = summarize(artifacts)
+                event.artifacts = self.summarize_artifacts(artifacts)
             if self.matcher is not None or self.number > 1:  # else nothing was recorded in it
                 run.report_leftovers(self)
         except BaseException as error:
@@ -215,6 +215,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             raise
         self.result = result
         self._end(event, COMPLETED)
+
+    def summarize_artifacts(self, artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
+        """Summarize files that the step has made."""
+        return summarize(artifacts)
 
     def fail(self, error: BaseException) -> None:
         """End the step by an exception, which becomes its ``error`` in the log."""

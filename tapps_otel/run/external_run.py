@@ -14,18 +14,21 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import UNSET
 
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError, RunBusyError, TappsError
+from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.event import Event, raw_json
 from tapps_otel.log.lease import Lease
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
+from tapps_otel.past.fold import DIGEST
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, status_of
 from tapps_otel.run.codecs.native import to_json
+from tapps_otel.run.late_digests import hash_later
 from tapps_otel.run.leased_log import LeasedLog, lease_log
 from tapps_otel.run.recorder import RunRecorder, make_writer
 from tapps_otel.run.scope import (
@@ -41,7 +44,7 @@ from tapps_otel.run.step_spec import StepSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tapps_otel.log.artifacts import Artifact
+    from tapps_otel.log.artifacts import Artifact, LargeFile
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
@@ -102,6 +105,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
     attributes: dict[str, Any] | None = None
     _ending: str | None = None
     _question: str | None = None
+    _large: list[LargeFile] | None = None  # files that it has made, and that are not hashed yet
 
     @property
     def is_open(self) -> bool:
@@ -115,6 +119,30 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
     def skip_drained(self, reason: str, result: Any) -> None:
         """End it as skipped, with the executor's reason, shortened if it is long."""
         super().skip_drained(failures.cut(reason), result)
+
+    def summarize_artifacts(self, artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
+        """Summarize files that the step has made; large ones are hashed once it has ended."""
+        large: list[LargeFile] = []
+        summaries = summarize(artifacts, large)
+        if large:
+            self._large = large
+        return summaries
+
+    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
+        super()._end(event, state, release=release)
+        if self._large is not None and event.artifacts is not UNSET:
+            for file in self._large:
+                hash_later(file, self._report_digest)
+
+    def _report_digest(self, file: LargeFile, sha256: str | None, problem: str | None) -> None:
+        """Write the digest of a file that was too large to be hashed before the step ended."""
+        found = {"sha256": sha256} if sha256 else {"reason": failures.cut(problem or "")}
+        run = cast("ExternalRunRecorder", self.run)
+        try:
+            attributes = {"path": file.shown, **found}
+            run.annotate_step(self.step_id, DIGEST, attributes, attempt=self.number)
+        except Exception as error:  # noqa: BLE001 - nobody awaits the thread in which this is called
+            _log.warning("the digest of %s is not logged: %s", file.path, error)
 
     def begin_end(self) -> bool | None:
         """Begin the end; nothing that is open inside is waited for."""
@@ -244,6 +272,7 @@ class ExternalRunRecorder(RunRecorder):
     Obtained from :func:`start_run` or :func:`resume_run`.
 
     :ivar log_name: names its log: the id, if that can name a file
+    :ivar workflow_before: the workflow as the last execution found it; empty for a new run
     """
 
     def __init__(self, workflow_id: str, name: str, leased: LeasedLog, store: Store) -> None:
@@ -259,6 +288,7 @@ class ExternalRunRecorder(RunRecorder):
             measures=leased.measures,
         )
         self.log_name = log_name(workflow_id)
+        self.workflow_before = leased.history.workflow
         self._store, self._config = store, leased.config
         self._numbers = {step.step_id: step.last.number for step in leased.history.by_id.values()}
         self._ordinals: dict[str, int] = {}
@@ -329,10 +359,27 @@ class ExternalRunRecorder(RunRecorder):
         return place
 
     def mark_step(
-        self, step_id: str, spec: ExternalStep, artifacts: Iterable[Artifact] = ()
+        self,
+        step_id: str,
+        spec: ExternalStep,
+        artifacts: Iterable[Artifact] = (),
+        *,
+        result: object = None,
+        attributes: dict[str, Any] | None = None,
+        error: BaseException | None = None,
     ) -> None:
-        """Write that a step was done, as its executor was told afterwards."""
-        self.begin_step(step_id, spec, late=True).finish(artifacts=artifacts)
+        """Write that a step was done, as its executor was told afterwards.
+
+        :param result: what to keep of its result, JSON-native
+        :param attributes: of its end
+        :param error: why it failed
+        """
+        attempt = self.begin_step(step_id, spec, late=True)
+        attempt.attributes = attributes
+        if error is None:
+            attempt.finish(result, artifacts)
+        else:
+            attempt.fail(error)
 
     def skip_step(self, step_id: str, spec: ExternalStep, reason: str) -> None:
         """Write that the executor skips a step, which has failed or was never begun."""
@@ -373,6 +420,36 @@ class ExternalRunRecorder(RunRecorder):
         """Start the span of a scope, and remember which scopes have started."""
         super().start_span(scope, event, started_ns, parent)
         self._started.add(scope)
+
+    def annotate_step(
+        self,
+        step_id: str,
+        name: str,
+        attributes: Mapping[str, Any],
+        *,
+        attempt: int | None = None,
+    ) -> None:
+        """Write an annotation about a step that has ended, and onto the run's span.
+
+        :param step_id: its place in the run
+        :param attempt: of that step; by default, the last one
+        """
+        event = Event(
+            event_type="annotation",
+            workflow_id=self.workflow_id,
+            timestamp=clock.timestamp(clock.time_ns()),
+            execution=self.execution,
+            step_id=step_id,
+            name=name,
+            attributes=dict(attributes),
+            attempt=UNSET if attempt is None else attempt,
+        )
+        span = self.root.span if self.root.state is OPEN else None
+        if self.root.state is OPEN and self.root.span_id:
+            event.trace_id, event.span_id = self.trace_id, self.root.span_id
+        self.write(event)
+        if span is not None:
+            span.record(event)
 
     # -- the end
 

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from tapps_otel.clock import timestamp, timestamp_ns
 from tapps_otel.names import parent_of
-from tapps_otel.report.history import error_text
+from tapps_otel.report.history import error_text, gate_text
 from tapps_otel.report.text import block, counted, json_text, plain
 from tapps_otel.report.timeline import summary
 
@@ -182,6 +182,9 @@ class _Content:
                 for one in attempt.artifacts
             ]
             or None,
+            "gate": None
+            if attempt.gate is None
+            else [attempt.gate.passed, _short(gate_text(attempt.gate))],
             "span": None if attempt.span_id is None else _short(attempt.span_id),
             "critical": self._parts(attempt.critical) or None,
         }

@@ -93,6 +93,7 @@
         step.key,
         last.reason,
         last.error && last.error.text,
+        last.gate && last.gate[1],
       ]
         .filter(Boolean)
         .join("\n")
@@ -302,6 +303,8 @@
 
   function noteOf(row) {
     if (row.execution) return row.execution.killed ? "killed" : "";
+    const gate = row.attempts[row.attempts.length - 1].gate;
+    if (gate && !gate[0]) return "gate failed";
     if (row.step.kept) return "not run again";
     if (row.attempts.length > 1) return `${row.attempts.length} attempts`;
     return row.inside.length && !row.open ? `${row.inside.length} inside` : "";
@@ -805,6 +808,8 @@
     for (const one of attempts) {
       if (one.reason)
         made.push(make("h3", { text: `Reason, attempt ${one.number}` }), scrolling(one.reason));
+      if (one.gate)
+        made.push(make("h3", { text: `Gate, attempt ${one.number}` }), scrolling(one.gate[1]));
       if (one.error && made.length < 60)
         made.push(
           make("h3", { text: `Error, attempt ${one.number}` }),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tracemalloc
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from tapps_otel import ExternalRun, current_step, history, verify
 from tapps_otel.errors import RunBusyError
+from waiting import until
 
 Log = Callable[..., list[dict[str, Any]]]
 Labels = Callable[..., list[str]]
@@ -100,3 +104,25 @@ def test_mistakes_are_refused(tmp_path: Path) -> None:
     run.close()
     assert history(run.workflow_id, log_dir=tmp_path / "other").status == "interrupted"
     assert str(run).startswith("<ExternalRun 'nightly-")
+
+
+def test_large_artifacts_are_hashed_in_little_memory(log: Log) -> None:
+    Path("small").write_bytes(b"x")
+    Path("large").touch()
+    os.truncate("large", 64 << 20)
+    tracemalloc.start()
+    try:
+        with ExternalRun.start("nightly", executor="engine", run_id="r") as run:
+            run.begin_step("load").end(artifacts=["small", "large"])
+        until(lambda: "sha256" in history("r").by_id["load"].last.artifacts[1])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 16 << 20
+    (finish,) = (one for one in log() if one["event_type"] == "step_finish")
+    assert ["sha256" in one for one in finish["artifacts"]] == [True, False]
+    assert [one["sha256"] for one in history("r").by_id["load"].last.artifacts] == [
+        sha256(b"x").hexdigest(), sha256(bytes(64 << 20)).hexdigest(),
+    ]  # fmt: skip
+    assert verify("r").ok

@@ -1,0 +1,78 @@
+"""Digests of large files, which a thread computes after the step that made them has ended.
+
+Nothing waits for it: not the step, not the event loop, and not the process when it exits. A file
+is read in blocks, one file at a time. The thread ends when there is nothing left to hash.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tapps_otel.log.artifacts import digest_of
+
+if TYPE_CHECKING:
+    from tapps_otel.log.artifacts import LargeFile
+
+__all__ = ["hash_later"]
+
+# Called with the digest, or with None and the reason why there is none.
+Report = Callable[["LargeFile", str | None, str | None], None]
+
+
+class _Hasher:
+    """The files to hash, and the thread that does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: deque[tuple[LargeFile, Report]] = deque()
+        self._works = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        """Forget the files of the parent process, and its thread, which does not exist here."""
+        self._lock, self._works = threading.Lock(), False
+        self._files.clear()
+
+    def add(self, file: LargeFile, report: Report) -> None:
+        with self._lock:
+            self._files.append((file, report))
+            if self._works:
+                return
+            self._works = True
+        # A process that is exiting starts no thread: then there is no digest.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._work, name="tapps-otel-digests", daemon=True).start()
+
+    def _work(self) -> None:
+        while (found := self._next()) is not None:
+            file, report = found
+            try:
+                sha = digest_of(file)
+            except (OSError, ValueError) as error:
+                report(file, None, str(error))
+            else:
+                report(file, sha, None if sha else "it was changed before it was hashed")
+
+    def _next(self) -> tuple[LargeFile, Report] | None:
+        with self._lock:
+            if self._files:
+                return self._files.popleft()
+            self._works = False
+            return None
+
+
+_HASHER = _Hasher()
+
+
+def hash_later(file: LargeFile, report: Report) -> None:
+    """Compute the digest of a file in a thread, and report it from there.
+
+    :param report: must not raise
+    """
+    _HASHER.add(file, report)
