@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel.errors import LogWriteError, TappsError
+from tapps_otel.errors import LogWriteError, RunConflictError, TappsError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -123,10 +123,12 @@ class Original:
         """Whether the caller must see this exception of a wrapper.
 
         It must if the function raised it, and if it is no mistake of a wrapper: ``LogWriteError``
-        asks for the step not to run, and what is no ``Exception`` stops the program.
+        asks for the step not to run, ``RunConflictError`` for the run not to be resumed, and what
+        is no ``Exception`` stops the program.
         """
         own, self._error = self._error, None  # its traceback refers to this object: a cycle
-        if error is own or isinstance(error, LogWriteError) or not isinstance(error, Exception):
+        asks = isinstance(error, LogWriteError | RunConflictError)
+        if error is own or asks or not isinstance(error, Exception):
             return True
         self._error = own
         return False

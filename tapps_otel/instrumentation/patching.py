@@ -11,10 +11,14 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from weakref import WeakSet
 
 from tapps_otel.errors import SettingsError
 from tapps_otel.instrumentation.guarding import Guard, Wrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["MISSING", "OFF", "ON", "PENDING", "Hook", "HookState", "Patches", "Report"]
 
@@ -38,6 +42,7 @@ class Hook:
     :ivar load: returns the wrapper; called once the module is imported, so that heavy imports can
         wait until then
     :ivar essential: without this hook the log would be wrong, so all hooks come off
+    :ivar load_override: returns the wrapper for a method by which a subclass overrides this one
     """
 
     module: str
@@ -46,6 +51,7 @@ class Hook:
     essential: bool = False
     owner: type[Any] | None = None
     streams: bool = False
+    load_override: Callable[[], Wrapper] | None = None
 
     @property
     def full_name(self) -> str:
@@ -96,6 +102,7 @@ class Patches:
         self._awaited: set[str] = set()  # modules with an import hook, which cannot be removed
         self._states: dict[str, HookState] = dict.fromkeys((hook.full_name for hook in hooks), OFF)
         self._undo: list[Callable[[], None]] = []
+        self._covered: WeakSet[type[Any]] = WeakSet()  # classes whose overrides are hooked
 
     def states(self) -> dict[str, HookState]:
         """The state of each hook, by the function's full name."""
@@ -120,9 +127,27 @@ class Patches:
                 self._awaited.add(module)
                 wrapt.register_post_import_hook(self._on_import, module)
 
+    def cover(self, kind: type[Any]) -> None:
+        """Hook the methods by which a class, or one of its bases, overrides hooked ones."""
+        if kind in self._covered or not self._wanted:
+            return
+        self._covered.add(kind)
+        for hook in self._hooks:
+            if hook.load_override is not None:
+                for base in _overriding(kind, hook):
+                    self._cover(base, hook, hook.load_override)
+
+    def _cover(self, base: type[Any], hook: Hook, load: Callable[[], Wrapper]) -> None:
+        method = hook.name.rpartition(".")[2]
+        if isinstance(getattr(vars(base)[method], "_self_wrapper", None), Guard):
+            return  # it is hooked already, for another subclass
+        name = f"{base.__qualname__}.{method}"
+        self._put(Hook(base.__module__, name, load, owner=base), base, method)
+
     def take_off(self) -> None:
         """Restore every function."""
         self._wanted = False
+        self._covered.clear()
         while self._undo:
             self._undo.pop()()
         self._states = dict.fromkeys(self._states, OFF)
@@ -157,6 +182,15 @@ class Patches:
         unfit = {name for name, state in self._states.items() if state == MISSING}
         self.take_off()
         self._states |= dict.fromkeys(unfit, MISSING)
+
+
+def _overriding(kind: type[Any], hook: Hook) -> Iterator[type[Any]]:
+    """The class and its bases that override a hooked method."""
+    class_name, _, method = hook.name.rpartition(".")
+    owner = getattr(sys.modules.get(hook.module), class_name, None)
+    if owner in kind.__mro__:
+        above = kind.__mro__[: kind.__mro__.index(owner)]
+        yield from (base for base in above if method in vars(base))
 
 
 def _wrap(hook: Hook, target: Any, path: str) -> Callable[[], None]:

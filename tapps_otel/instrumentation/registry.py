@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.instrumentation.patching import Patches, Report
 
-__all__ = ["Key", "add", "remove", "report"]
+__all__ = ["Key", "add", "cover", "remove", "report"]
 
 Key = str | type[Any]  # a class where no name leads to it, as one that a function defines
 _patches: dict[Key, Patches] = {}
@@ -25,6 +25,13 @@ def add(key: Key, make: Callable[[], Patches]) -> Report:
     patches = _patches[key]
     patches.put_on()
     return patches.report
+
+
+def cover(key: Key, kind: type[Any]) -> None:
+    """Hook the methods by which a class overrides those of an instrumented executor."""
+    patches = _patches.get(key)
+    if patches is not None:
+        patches.cover(kind)
 
 
 def remove(key: Key) -> None:

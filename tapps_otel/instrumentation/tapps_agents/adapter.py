@@ -13,7 +13,7 @@ from tapps_otel.instrumentation.tapps_agents.definition import describe, fields_
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
 from tapps_otel.instrumentation.tapps_agents.variables import encoded
 from tapps_otel.log import files
-from tapps_otel.log.artifacts import summary_of
+from tapps_otel.log.artifacts import NamedFile
 from tapps_otel.run.codecs.native import from_json
 
 if TYPE_CHECKING:
@@ -44,8 +44,13 @@ def is_cursor_executor(executor: Any) -> bool:
 
 
 def mode_of(executor: Any) -> str:
-    """The mode in which this executor executes steps: ``cursor`` or ``headless``."""
-    return "cursor" if is_cursor_executor(executor) else "headless"
+    """The mode in which this executor executes steps: ``cursor`` or ``headless``.
+
+    In Cursor mode, a ``WorkflowExecutor`` has them executed by a ``CursorWorkflowExecutor``.
+    """
+    from tapps_agents.core.runtime_mode import is_cursor_mode
+
+    return "cursor" if is_cursor_executor(executor) or is_cursor_mode() else "headless"
 
 
 def _about(call: MethodCall) -> Mapping[str, Any]:
@@ -119,7 +124,7 @@ def _why_blocked(step: Any, artifacts: Mapping[str, Any]) -> str:
     )
 
 
-def _artifacts(call: MethodCall) -> Iterator[Mapping[str, Any]]:
+def _artifacts(call: MethodCall) -> Iterator[NamedFile | Mapping[str, Any]]:
     if not isinstance(call.result, dict):
         return
     root = root_of(call.executor)
@@ -127,7 +132,7 @@ def _artifacts(call: MethodCall) -> Iterator[Mapping[str, Any]]:
         if isinstance(artifact, dict):
             path = artifact.get("path")
             name = str(artifact.get("name", key))
-            yield summary_of(root / str(path), name=name, root=root) if path else {"name": name}
+            yield NamedFile(root / str(path), name, root) if path else {"name": name}
 
 
 def _skipped(call: MethodCall) -> str | None:

@@ -11,10 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.instrumentation.execution import finish_step, guarded_end
-from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.tapps_agents.adapter import ADAPTER
-from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -58,28 +56,13 @@ class Batch:
                 with guarded_end(attempt):
                     attempt.fail(error)
                 raise
+        self._execution.note_gate_in(attempt)
         with guarded_end(attempt):
             if attempt.settle():
                 arguments["skipped"] = attempt.skip_reason
-                finish_step(ADAPTER, call, attempt, self._variables(attempt))
+                values, attempt.attributes = self._execution.end_variables()
+                finish_step(ADAPTER, call, attempt, values)
         return call.result
-
-    def _variables(self, attempt: ExternalAttemptRecorder) -> dict[str, Any] | None:
-        """Note in the end of the attempt which variables it has changed.
-
-        :returns: their values, if there are any and a setting does not forbid it
-        """
-        with guarded("an executor's variables are not logged"):
-            variables = getattr(self._execution.executor.state, "variables", None) or {}
-            changes = self._execution.variables.changes(variables)
-            attributes: dict[str, Any] = {}
-            if changes.names is not None:
-                attributes[ATTR.VARIABLES] = changes.names
-            if changes.omitted:
-                attributes[ATTR.VARIABLES_OMITTED] = changes.omitted
-            attempt.attributes = attributes or None
-            return changes.values or None
-        return None
 
     # -- attempts that were cancelled or timed out
 

@@ -24,6 +24,8 @@ __all__ = [
     "make_object",
     "rebuild",
     "steps_of",
+    "type_in",
+    "type_of",
 ]
 
 _APART: Final = frozenset({"id", "version", "type", "settings", "steps"})
@@ -59,13 +61,26 @@ def describe(workflow: Any) -> dict[str, Any]:
     about = {
         "id": workflow.id,
         "version": workflow.version,
-        "type": getattr(workflow.type, "value", workflow.type),
+        "type": type_of(workflow),
     }
     rest = {name: value for name, value in vars(workflow).items() if name not in _APART}
     rest["settings"] = vars(workflow.settings)
     if len(json.dumps(rest, default=str)) <= _LIMIT:
         about |= rest
     return {"definition": _native(about), "steps": steps_of(workflow)}
+
+
+def type_of(workflow: Any) -> str | None:
+    """The type of a workflow, as ``greenfield``, which tapps-agents asks for while it runs."""
+    kind = getattr(workflow, "type", None)
+    found = getattr(kind, "value", kind)
+    return None if found is None else str(found)
+
+
+def type_in(described: Mapping[str, Any]) -> str | None:
+    """The type of a workflow that the log describes."""
+    definition = described.get("definition")
+    return definition.get("type") if isinstance(definition, dict) else None
 
 
 def steps_of(workflow: Any) -> list[Step]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.execution import Execution
     from tapps_otel.instrumentation.tapps_agents.definition import LoadedWorkflow
+    from tapps_otel.instrumentation.tapps_agents.variables import VariableTracker
     from tapps_otel.run.external_run import ExternalRunRecorder
 
-__all__ = ["ExecutorState", "executor_state"]
+__all__ = ["TARGET", "ExecutorState", "executor_state"]
+
+TARGET: Final = "tapps_agents"  # names the hooks on its functions
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class ExecutorState:
     :ivar execution: its execution in progress
     :ivar manual_run: the run that is driven by single calls, without ``execute()``
     :ivar manual_state: the state of ``manual_run``
+    :ivar variables: tells which variables of its run the log does not have yet
     """
 
     loaded: LoadedWorkflow | None = None
@@ -36,6 +40,7 @@ class ExecutorState:
     execution: Execution | None = None
     manual_run: ExternalRunRecorder | None = None
     manual_state: Any = None
+    variables: VariableTracker | None = None
 
 
 # By identity: a subclass may say that two executors are equal, and then cannot be hashed.

@@ -12,17 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel.instrumentation.patching import Hook, Patches
+from tapps_otel.instrumentation.tapps_agents.executor_state import TARGET
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.guarding import Wrapper
 
 __all__ = ["SIGNATURES", "TARGET", "patches"]
 
-TARGET: Final = "tapps_agents"
-
 _WORKFLOW: Final = "tapps_agents.workflow"
 
 SIGNATURES: Final = {
+    "executor.WorkflowExecutor.__init__": (
+        "(self, project_root, expert_registry, auto_detect, advanced_state, auto_mode)"
+    ),
     "executor.WorkflowExecutor.execute": "(self, workflow, target_file, max_steps)",
     "executor.WorkflowExecutor._initialize_execution": "(self, workflow, target_file)",
     "executor.WorkflowExecutor._process_parallel_results": (
@@ -37,6 +39,7 @@ SIGNATURES: Final = {
     "parallel_executor.ParallelStepExecutor.execute_parallel": (
         "(self, steps, execute_fn, *, state, timeout_seconds)"
     ),
+    "auto_progression.AutoProgressionManager.evaluate_gate": ("(self, step, state, review_result)"),
     "agent_handlers.registry.AgentHandlerRegistry.find_handler": "(self, agent_name, action)",
     "event_log.WorkflowEventLog.emit_event": (
         "(self, event_type, workflow_id, step_id, agent, action, status, error, artifacts, "
@@ -44,6 +47,9 @@ SIGNATURES: Final = {
         "artifact_paths, tool_call_summary)"
     ),
     "event_log.WorkflowEventLog.read_events": "(self, workflow_id, limit)",
+    "cursor_executor.CursorWorkflowExecutor.__init__": (
+        "(self, project_root, expert_registry, auto_mode)"
+    ),
     "cursor_executor.CursorWorkflowExecutor.run": "(self, workflow, target_file, max_steps)",
     "cursor_executor.CursorWorkflowExecutor._initialize_run": "(self, workflow, target_file)",
     "cursor_executor.CursorWorkflowExecutor._process_parallel_results": (
@@ -54,6 +60,7 @@ SIGNATURES: Final = {
     "cursor_executor.CursorWorkflowExecutor.skip_step": "(self, step_id)",
     "cursor_executor.CursorWorkflowExecutor.pause_workflow": "(self)",
 }
+_OVERRIDDEN: Final = frozenset({"execute", "run"})  # calls of these are runs, in subclasses too
 _ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
 
 
@@ -69,6 +76,7 @@ def _hook(path: str) -> Hook:
         f"{class_name}.{method}",
         partial(_load, path),
         essential=method in _ESSENTIAL,
+        load_override=partial(_load_override, path) if method in _OVERRIDDEN else None,
     )
 
 
@@ -76,3 +84,9 @@ def _load(path: str) -> Wrapper:
     from tapps_otel.instrumentation.tapps_agents.hooks import WRAPPERS  # heavy
 
     return WRAPPERS[path]
+
+
+def _load_override(path: str) -> Wrapper:
+    from tapps_otel.instrumentation.tapps_agents.hooks import OVERRIDE_WRAPPERS  # heavy
+
+    return OVERRIDE_WRAPPERS[path]

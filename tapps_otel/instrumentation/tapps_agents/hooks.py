@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import settings
+from tapps_otel.errors import RunConflictError
+from tapps_otel.instrumentation import registry
 from tapps_otel.instrumentation.execution import current_attempt, describe_step, is_enabled
 from tapps_otel.instrumentation.guarding import Original, Wrapper, guarded
 from tapps_otel.instrumentation.method_call import MethodCall
@@ -18,10 +20,11 @@ from tapps_otel.instrumentation.tapps_agents.execution import (
     TappsExecution,
     current_tapps_execution,
     end_manual_run,
+    end_variables,
     execute,
     record_manual_call,
 )
-from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
+from tapps_otel.instrumentation.tapps_agents.executor_state import TARGET, executor_state
 from tapps_otel.instrumentation.tapps_agents.restore import correct_state, restore_last_run
 
 if TYPE_CHECKING:
@@ -29,19 +32,43 @@ if TYPE_CHECKING:
 
     from tapps_otel.run.external_run import ExternalRunRecorder
 
-__all__ = ["WRAPPERS"]
+__all__ = ["OVERRIDE_WRAPPERS", "WRAPPERS"]
 
 
 # -- a run
 
 
+def _make(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    """For an executor's ``__init__()``: its class may have methods of its own."""
+    with guarded("what a subclass overrides is not logged"):
+        registry.cover(TARGET, type(executor))
+    return original(*args, **kwargs)
+
+
 def _execute(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
     """For ``execute()``, and for the Cursor executor's ``run()``, which it may call."""
     outer = current_tapps_execution()
-    if (outer is not None and not outer.opened) or not is_enabled():
+    is_inner = outer is not None and not outer.opened and not outer.is_override
+    if is_inner or not is_enabled():
         return original(*args, **kwargs)
+    if outer is not None and outer.is_override:
+        outer.calls_base = True
     call = MethodCall.bind(original.function, executor, args, kwargs)
     return execute(partial(original, *args, **kwargs), call)
+
+
+def _execute_override(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    """For a subclass's ``execute()`` or ``run()``.
+
+    If it calls that of its base class, each such call is a run. Else its own call is one, which
+    begins with the first of its calls that is logged.
+    """
+    outer = current_tapps_execution()
+    is_inner = outer is not None and not outer.opened and outer.call.executor is executor
+    if is_inner or not original.is_async or not is_enabled():
+        return original(*args, **kwargs)
+    call = MethodCall.bind(original.function, executor, args, kwargs)
+    return execute(partial(original, *args, **kwargs), call, is_override=True)
 
 
 def _initialize(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
@@ -61,24 +88,45 @@ def _opening(executor: Any) -> Iterator[None]:
     if execution is None or execution.opened:
         yield
         return
-    with guarded("a loaded state could not be corrected from its log"):
-        _correct_loaded_state(executor)
-    failed = True
+    _correct_loaded_state(executor)
+    failed, before = True, executor.state
     try:
         with _target_kept(executor):
             yield
         failed = False
     finally:
+        if executor.state is not before:  # also by a start() of a subclass
+            executor_state(executor).new_state = executor.state
         execution.open_on(executor, failed=failed)
 
 
 def _correct_loaded_state(executor: Any) -> None:
-    """Correct a state that was given to the executor, if a setting asks for that."""
+    """Correct a state that was given to the executor, if a setting asks for that.
+
+    :raises RunConflictError: its run may not be resumed by this executor
+    """
     known, state = executor_state(executor), executor.state
     is_loaded = state is not None and state is not known.own_state
     is_corrected = state is known.restored_state
     if is_loaded and not is_corrected and settings.current().executor_state_from_log:
-        correct_state(executor, state)
+        with _restoring("a loaded state could not be corrected from its log"):
+            correct_state(executor, state)
+
+
+@contextmanager
+def _restoring(what: str) -> Iterator[None]:
+    """Guard what restores a state, but not its refusals: all steps would run again.
+
+    :param what: what a failure costs
+    """
+    refusal = None
+    with guarded(what):
+        try:
+            yield
+        except RunConflictError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
 
 
 @contextmanager
@@ -100,11 +148,23 @@ def _start(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
 
 
 async def _start_cursor(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    _take_over(executor)
     restored = _restored_state(executor)
     if restored is not None:
         return restored
     with _starting(executor):
         return await original(*args, **kwargs)
+
+
+def _take_over(executor: Any) -> None:
+    """Give a Cursor executor the restored state of the executor that made it to execute a run."""
+    execution = current_tapps_execution()
+    if execution is None or execution.opened or execution.call.executor is executor:
+        return
+    _correct_loaded_state(execution.call.executor)
+    state = _restored_state(execution.call.executor)
+    if state is not None:
+        executor.state = executor_state(executor).restored_state = state
 
 
 def _restored_state(executor: Any) -> Any:
@@ -116,6 +176,9 @@ def _restored_state(executor: Any) -> Any:
 @contextmanager
 def _starting(executor: Any) -> Iterator[None]:
     end_manual_run(executor)
+    execution = current_tapps_execution()
+    if execution is not None and not execution.opened:
+        execution.executor = executor  # in Cursor mode, not the one that was called
     try:
         yield
     finally:
@@ -139,12 +202,12 @@ def _load_last_state(original: Original, executor: Any, args: Any, kwargs: Any) 
     try:
         state = original(*args, **kwargs)
     except (ValueError, OSError):  # torn, or missing
-        with guarded("no state could be made from a log"):
+        with _restoring("no state could be made from a log"):
             restored = restore_last_run(executor)
             if restored is not None:
                 return restored
         raise
-    with guarded("a loaded state could not be corrected from its log"):
+    with _restoring("a loaded state could not be corrected from its log"):
         correct_state(executor, state)
     return state
 
@@ -153,11 +216,19 @@ def _load_last_state(original: Original, executor: Any, args: Any, kwargs: Any) 
 
 
 def _execute_parallel(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
-    execution = current_tapps_execution()
+    execution = _begun_execution()
     if execution is None or execution.run is None:
         return original(*args, **kwargs)
     call = MethodCall.bind(original.function, executor, args, kwargs)
     return _execute_batch(original, execution, call)
+
+
+def _begun_execution() -> TappsExecution | None:
+    """The execution that the calling code is part of; its run is open now, if it has a log."""
+    execution = current_tapps_execution()
+    if execution is not None:
+        execution.begin()
+    return execution
 
 
 async def _execute_batch(original: Original, execution: TappsExecution, call: MethodCall) -> Any:
@@ -190,12 +261,27 @@ def _can_execute_step(original: Original, _: Any, args: Any, kwargs: Any) -> Any
     return result
 
 
+def _evaluate_gate(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
+    decision = original(*args, **kwargs)
+    execution = current_tapps_execution()
+    if execution is not None and decision.gate_passed is not None:
+        with guarded("the result of a gate is not logged"):
+            step = MethodCall.bind(original.function, None, args, kwargs).arguments["step"]
+            gate = decision.metadata.get("gate_result") or {}
+            execution.note_gate_after(step, decision.gate_passed, gate)
+    return decision
+
+
 async def _process_results(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    execution = _begun_execution()
+    if execution is None or execution.run is None:
+        return await original(*args, **kwargs)
+    arguments = MethodCall.bind(original.function, executor, args, kwargs).arguments
+    with guarded("steps of a batch are not logged"):
+        execution.settle_batch(arguments["results"])
     stop = await original(*args, **kwargs)
-    execution = executor_state(executor).execution
-    if execution is not None and execution.run is not None:
+    if execution.run is not None:
         with guarded("a skipped step is not logged"):
-            arguments = MethodCall.bind(original.function, executor, args, kwargs).arguments
             for result in arguments["results"]:
                 if result.error and result.step.id in arguments["completed_step_ids"]:
                     call = MethodCall(executor, {"step": result.step})
@@ -225,7 +311,13 @@ def _mark_step_complete(original: Original, executor: Any, args: Any, kwargs: An
         made = {str(one.get("name", at)): one for at, one in enumerate(artifacts)}
         marked = MethodCall(executor, {"step": _step_of(executor, step_id)}, made)
         step = describe_step(ADAPTER, marked)
-        _record(executor, lambda run: run.mark_step(*step, ADAPTER.artifacts(marked)))
+
+        def mark(run: ExternalRunRecorder) -> None:
+            values, attributes = end_variables(executor)
+            files = ADAPTER.artifacts(marked)
+            run.mark_step(*step, files, result=values, attributes=attributes)
+
+        _record(executor, mark)
     return result
 
 
@@ -250,11 +342,20 @@ def _pause_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -
 
 def _record(executor: Any, record: Callable[[ExternalRunRecorder], None]) -> None:
     """Record a call in the run in progress, else in the manual run."""
-    execution = executor_state(executor).execution
+    execution = executor_state(executor).execution or _execution_by_override(executor)
     if execution is None:
         record_manual_call(executor, record)
     elif execution.run is not None:
         record(execution.run)
+
+
+def _execution_by_override(executor: Any) -> TappsExecution | None:
+    """The execution by a subclass's own method, which begins with this call."""
+    execution = current_tapps_execution()
+    if execution is None or execution.opened or execution.executor is not executor:
+        return None
+    execution.begin()
+    return execution
 
 
 def _step_id(call: MethodCall) -> Any:
@@ -289,6 +390,7 @@ def _read_events(original: Original, log: Any, args: Any, kwargs: Any) -> Any:
 
 
 WRAPPERS: Final[dict[str, Wrapper]] = {
+    "executor.WorkflowExecutor.__init__": _make,
     "executor.WorkflowExecutor.execute": _execute,
     "executor.WorkflowExecutor._initialize_execution": _initialize,
     "executor.WorkflowExecutor._process_parallel_results": _process_results,
@@ -299,9 +401,11 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
     "executor.WorkflowExecutor.skip_step": _skip_step,
     "executor.WorkflowExecutor.pause_workflow": _pause_workflow,
     "parallel_executor.ParallelStepExecutor.execute_parallel": _execute_parallel,
+    "auto_progression.AutoProgressionManager.evaluate_gate": _evaluate_gate,
     "agent_handlers.registry.AgentHandlerRegistry.find_handler": _find_handler,
     "event_log.WorkflowEventLog.emit_event": _emit_event,
     "event_log.WorkflowEventLog.read_events": _read_events,
+    "cursor_executor.CursorWorkflowExecutor.__init__": _make,
     "cursor_executor.CursorWorkflowExecutor.run": _execute,
     "cursor_executor.CursorWorkflowExecutor._initialize_run": _initialize_cursor,
     "cursor_executor.CursorWorkflowExecutor._process_parallel_results": _process_results,
@@ -309,4 +413,9 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
     "cursor_executor.CursorWorkflowExecutor.start": _start_cursor,
     "cursor_executor.CursorWorkflowExecutor.skip_step": _skip_step,
     "cursor_executor.CursorWorkflowExecutor.pause_workflow": _pause_workflow,
+}
+# For methods of subclasses that need not call those of their base classes.
+OVERRIDE_WRAPPERS: Final[dict[str, Wrapper]] = {
+    "executor.WorkflowExecutor.execute": _execute_override,
+    "cursor_executor.CursorWorkflowExecutor.run": _execute_override,
 }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import UNSET
 
 from tapps_otel.clock import timestamp_ns
-from tapps_otel.errors import BlobDamagedError
+from tapps_otel.errors import BlobDamagedError, RunNotFoundError
 from tapps_otel.instrumentation.tapps_agents import snapshots
 from tapps_otel.log import files as _files
 from tapps_otel.log.artifacts import summary_of
 from tapps_otel.log.reader import read
-from tapps_otel.names import ATTR, escape
+from tapps_otel.log.run_numbers import RunNumbers
+from tapps_otel.names import ATTR, escape, log_name
 from tapps_otel.run.codecs.native import from_json
+from tapps_otel.run.lookup import StoredRun
 from tapps_otel.run.lookup import inputs_of as stored_inputs
 
 if TYPE_CHECKING:
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory, StepHistory
 
-__all__ = ["LogState", "done_steps", "inputs_of", "variables_of"]
+__all__ = ["LogState", "done_steps", "inputs_of", "log_of", "variables_of"]
 
 _log = logging.getLogger("tapps_otel")
+_MOST_LOOKED_AT: Final = 100  # runs of one id
 _DONE: Final = frozenset({"completed", "skipped"})
 # File systems take the time of a change from a clock that may be this much behind.
 _TICK_NS: Final = 10_000_000
@@ -136,6 +140,26 @@ class LogState:
             self.names.add(name)
 
 
+# -- which log is that of a state
+
+
+def log_of(store: Store, state: Any) -> str | None:
+    """The id that the run of a state has in its log; ``None`` if none is found.
+
+    Two runs may have the same id in tapps-agents; their start times tell them apart. Only the
+    newest runs of the id are looked at.
+    """
+    numbers = RunNumbers(store, str(state.workflow_id))
+    last = numbers.last()
+    for number in range(last, max(0, last - _MOST_LOOKED_AT), -1):
+        own_id = numbers.id_of(number)
+        with suppress(RunNotFoundError), StoredRun(store, log_name(own_id)) as found:
+            logged = found.history.workflow.get("state") or {}
+            if logged.get("started_at") == state.started_at.isoformat():
+                return own_id
+    return None
+
+
 # -- which steps are done
 
 
@@ -194,8 +218,8 @@ class _Artifacts:
         self._root = root
         self._ended_ns = timestamp_ns(history.last_timestamp)
         # As the last step left them that made them: later steps may edit the same files.
-        self._digests = {
-            artifact.get("path"): artifact.get("sha256")
+        self._summaries = {
+            artifact.get("path"): artifact
             for step in sorted(history.steps, key=lambda one: one.last.end_seq)
             for artifact in step.last.artifacts
         }
@@ -206,7 +230,7 @@ class _Artifacts:
             path = artifact.get("path")
             if not path or "error" in artifact:
                 continue
-            now = summary_of(self._root / str(path))
+            now = summary_of(self._root / str(path), hashes_large=False)
             is_emptied = now.get("entries") == 0 and artifact.get("entries") != 0
             if "error" in now or is_emptied:
                 what = "empty" if is_emptied else "missing"
@@ -221,8 +245,12 @@ class _Artifacts:
         return True
 
     def _has_changed_since(self, path: str, now: Mapping[str, Any]) -> bool:
-        """Whether it is not as the run left it: what changed while it ran is its own doing."""
-        if now.get("sha256") == self._digests[path]:
+        """Whether it is not as the run left it: what changed while it ran is its own doing.
+
+        A large file is not hashed again: the time of its last change tells.
+        """
+        then = self._summaries[path].get("sha256")
+        if "entries" in now or ("sha256" in now and now["sha256"] == then):
             return False
         return _files.system().modified_ns(self._root / path) > self._ended_ns
 

@@ -10,10 +10,14 @@ from tapps_otel.instrumentation.execution import store_under
 from tapps_otel.instrumentation.tapps_agents import definition, states
 from tapps_otel.instrumentation.tapps_agents.adapter import EXECUTOR, mode_of, root_of
 from tapps_otel.instrumentation.tapps_agents.executor_state import executor_state
-from tapps_otel.instrumentation.tapps_agents.log_state import LogState, done_steps, variables_of
-from tapps_otel.log.run_numbers import RunNumbers
+from tapps_otel.instrumentation.tapps_agents.log_state import (
+    LogState,
+    done_steps,
+    log_of,
+    variables_of,
+)
 from tapps_otel.names import log_name
-from tapps_otel.run.lookup import StoredRun, blobs_of, load
+from tapps_otel.run.lookup import blobs_of, load
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
@@ -56,27 +60,12 @@ def correct_state(executor: Any, state: Any) -> None:
     :raises RunConflictError: the steps have changed, or the workflow cannot be loaded
     """
     store = store_under(root_of(executor))
-    name = _log_of(store, state)
-    restored = None if name is None else _restored(executor, store, name)
+    name = log_of(store, state)
+    restored = None if name is None else _restored(executor, store, log_name(name))
     if restored is not None:
         restored.artifacts = {**state.artifacts, **restored.artifacts}
         vars(state).update(vars(restored))
         executor_state(executor).restored_state = state
-
-
-def _log_of(store: Store, state: Any) -> str | None:
-    """The name of the log of a state's run; ``None`` if it has none.
-
-    Two runs may have the same id in tapps-agents; their start times tell them apart.
-    """
-    numbers = RunNumbers(store, state.workflow_id)
-    for number in range(numbers.next() - 1, 0, -1):
-        name = log_name(numbers.id_of(number))
-        with StoredRun(store, name) as found:
-            logged = found.history.workflow.get("state") or {}
-        if logged.get("started_at") == state.started_at.isoformat():
-            return name
-    return None
 
 
 def _restored(executor: Any, store: Store, name: str) -> Any:

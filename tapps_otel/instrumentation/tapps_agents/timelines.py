@@ -2,7 +2,7 @@
 
 The shape is that of its ``timeline.generate_timeline`` and ``format_timeline_markdown``, so that
 whatever reads those can read these. In addition, every attempt of a step is a row, and so is a
-skipped step.
+skipped step; a step with a gate has the result of that.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from tapps_otel.instrumentation.tapps_agents.states import (
     local_time,
     seconds,
 )
+from tapps_otel.report.history import gate_text
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
 
 __all__ = ["timeline_markdown", "timeline_of"]
 
@@ -78,7 +79,14 @@ def _rows(step: StepHistory) -> Iterator[dict[str, Any]]:
             "duration_formatted": _duration(duration),
             "status": attempt.status if attempt.end_seq else "running",
             "error": error_message(attempt),
+            **_gate_of(attempt),
         }
+
+
+def _gate_of(attempt: AttemptHistory) -> dict[str, Any]:
+    if attempt.gate is None:
+        return {}
+    return {"gate": gate_text(attempt.gate), "gate_passed": attempt.gate.passed}
 
 
 def _duration(duration: float | None) -> str:
@@ -95,14 +103,19 @@ def timeline_markdown(timeline: Mapping[str, Any]) -> str:
     steps: list[Mapping[str, Any]] = timeline["steps"]
     parts = [_head(timeline), _table(steps), _statistics(steps)]
     failed = [
-        f"- **{_cell(row['step_id'])}** ({_cell(row['agent'])}/{_cell(row['action'])}): "
-        f"{_cell(row['error'] or 'Unknown error')}"
-        for row in steps
-        if row["status"] in _FAILED
+        _item(row, row["error"] or "Unknown error") for row in steps if row["status"] in _FAILED
     ]
     if failed:
         parts.append(["## Failed Steps", "", *failed])
+    gates = [_item(row, row["gate"]) for row in steps if row.get("gate_passed") is False]
+    if gates:
+        parts.append(["## Failed Gates", "", *gates])
     return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _item(row: Mapping[str, Any], text: str) -> str:
+    who = f"{_cell(row['agent'])}/{_cell(row['action'])}"
+    return f"- **{_cell(row['step_id'])}** ({who}): {_cell(text)}"
 
 
 def _head(timeline: Mapping[str, Any]) -> list[str]:

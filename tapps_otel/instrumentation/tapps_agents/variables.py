@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Raw
 
+from tapps_otel.names import ATTR
 from tapps_otel.run.codecs.native import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Changes", "VariableTracker", "encoded"]
+__all__ = ["Changes", "StepEnd", "VariableTracker", "encoded"]
 
 _LIMIT: Final = 4 << 20  # bytes of JSON, of the variables that one step changes
 
@@ -31,6 +32,17 @@ class Changes(NamedTuple):
     names: list[str] | None
 
 
+class StepEnd(NamedTuple):
+    """What the end of a step logs of the variables.
+
+    :ivar values: those that the step changed, by name; ``None`` for none
+    :ivar attributes: which variables there are, where that changed, and which values are omitted
+    """
+
+    values: dict[str, Raw] | None = None
+    attributes: dict[str, Any] | None = None
+
+
 class VariableTracker:
     """Knows which variables of a run the log has, and so which of them a step has changed.
 
@@ -44,6 +56,15 @@ class VariableTracker:
     def __init__(self, variables: Mapping[Any, Any], *, logs_values: bool) -> None:
         self._logs_values = logs_values
         self._digests = {str(name): _digest(value) for name, value in variables.items()}
+
+    def step_end(self, variables: Mapping[Any, Any]) -> StepEnd:
+        """Return what the end of a step must log of the variables as they are now."""
+        changes, attributes = self.changes(variables), {}
+        if changes.names is not None:
+            attributes[ATTR.VARIABLES] = changes.names
+        if changes.omitted:
+            attributes[ATTR.VARIABLES_OMITTED] = changes.omitted
+        return StepEnd(changes.values or None, attributes or None)
 
     def changes(self, variables: Mapping[Any, Any]) -> Changes:
         """Return what has changed since the last call, which the caller must log."""

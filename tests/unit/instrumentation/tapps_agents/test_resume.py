@@ -619,6 +619,98 @@ def test_the_resume_command_of_tapps_agents_resumes_with_the_setting(
     assert history(name).status == "completed"
 
 
+def test_a_loaded_state_of_a_changed_workflow_is_refused(project: Project, story: Story) -> None:
+    """Else all of its steps would run again."""
+    project.kill_in()
+    before = story()
+    project.write([one | ({"action": "audit"} if one["id"] == "s4" else {}) for one in chain()])
+    configure(executor_state_from_log=True)
+    with pytest.raises(RunConflictError, match="its workflow has changed"):
+        load_and_execute(project)
+
+    assert project.did.all == FIRST
+    assert story() == before
+
+
+def test_a_loaded_state_of_a_second_run_continues_the_log_of_that_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have the same id in tapps-agents."""
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    project.write()
+    project.run()
+    project.does["architect"] = kill_process
+    assert in_child(project.run).code == -signal.SIGKILL
+    project.does.clear()
+    load_and_execute(project)
+
+    assert [len(history(name).executions) for name in ("demo", "demo.2")] == [1, 2]
+    assert history("demo.2").status == "completed"
+
+
+def resume_command(name: str) -> None:
+    from tapps_agents.cli.commands.top_level import handle_workflow_resume_command
+
+    handle_workflow_resume_command(Namespace(workflow_id=name, validate=True, max_steps=50))
+
+
+def test_a_headless_state_is_refused_in_cursor_mode(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = project.kill_in()
+    monkeypatch.setenv("TAPPS_AGENTS_MODE", "cursor")
+    configure(executor_state_from_log=True)
+    with pytest.raises(RunConflictError, match="executed in headless mode, and this process is in"):
+        load_and_execute(project)
+    with pytest.raises(SystemExit):
+        resume_command(name)
+
+    assert f"tapps-otel resume {name} --accept-change" in capsys.readouterr().err
+    assert project.did.all == FIRST
+    assert only_run() == name
+
+
+# ---------------------------------------------------------------- runs that are driven by hand
+
+
+def drive(project: Project, *, load: bool = False, marked: tuple[str, ...]) -> None:
+    executor = project.executor()
+    if load:
+        executor.load_last_state()
+    else:
+        executor.start()
+    for name in marked:
+        executor.state.variables[f"of_{name}"] = {"made in": name}
+        project.make(FIVE[name][2])
+        executor.mark_step_complete(name, [{"name": FIVE[name][2], "path": FIVE[name][2]}])
+
+
+def test_variables_of_a_run_that_is_driven_by_hand_come_from_its_log(
+    project: Project, events: Events
+) -> None:
+    project.write()
+    assert in_child(lambda: drive(project, marked=("s1", "s2"))).code == 0
+    finished = [one for one in events() if one["event_type"] == "step_finish"]
+    assert finished[1]["result"] == {"of_s2": {"made in": "s2"}}
+    delete("")
+    state = resumed(project)
+
+    assert project.did.all == REST
+    assert state.variables["of_s1"] == {"made in": "s1"}
+    assert state.variables["of_s2"] == {"made in": "s2"}
+
+
+def test_variables_that_another_process_loads_and_changes_are_logged(project: Project) -> None:
+    project.write()
+    assert in_child(lambda: drive(project, marked=("s1",))).code == 0
+    assert in_child(lambda: drive(project, load=True, marked=("s2",))).code == 0
+    delete("")
+    state = resumed(project)
+
+    assert project.did.all == REST
+    assert {"of_s1", "of_s2"} <= state.variables.keys()
+
+
 # ---------------------------------------------------------------- workflows without a file
 
 
@@ -787,6 +879,30 @@ def test_a_run_in_cursor_mode_resumes_headless_only_if_told(
     assert resumed(project, accept_change=True).status == "completed"
     assert project.did.all == [*FIRST, *REST]
     assert history(cursor_run).workflow["mode"] == "headless"
+
+
+def test_a_loaded_run_in_cursor_mode_resumes_with_the_setting(
+    project: Project, cursor_run: str, story: Story
+) -> None:
+    configure(executor_state_from_log=True)
+    state = load_and_execute(project)
+
+    assert (state.status, state.workflow_id) == ("completed", cursor_run)
+    assert project.did.all == [*FIRST, *REST]
+    assert story()[-1] == "workflow_end completed"
+
+
+def test_a_loaded_run_in_cursor_mode_is_refused_headless(
+    project: Project, cursor_run: str, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_MODE", "headless")
+    configure(executor_state_from_log=True)
+    before = story()
+    with pytest.raises(RunConflictError, match="executed in cursor mode, and this process is in"):
+        load_and_execute(project)
+
+    assert project.did.all == FIRST
+    assert story() == before
 
 
 # ---------------------------------------------------------------- killed at every event
