@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.past.timeline import Timeline
 
-__all__ = ["read_side_logs", "read_timeline", "timeline"]
+__all__ = ["FoundHistory", "read_history", "read_side_logs", "read_timeline", "timeline"]
 
 
 def timeline(workflow_id: str, *, log_dir: Path | str | None = None) -> Timeline:
@@ -40,6 +40,30 @@ def read_timeline(
     store: Store, workflow_id: str, *, see: Callable[[Event], None] | None = None
 ) -> tuple[Timeline, RunHistory]:
     """Read a run's log once, for its timeline and its history.
+
+    :param see: called with every event
+    :raises RunNotFoundError: there is no such run
+    """
+    found = read_history(store, workflow_id, see=see)
+    now_ns = clock.time_ns() if found.is_executed and found.log.damage is None else None
+    return make_timeline(found.history, now_ns=now_ns, log=found.log), found.history
+
+
+class FoundHistory(NamedTuple):
+    """A run's history, as far as its log can be read.
+
+    :ivar is_executed: whether a process executes it
+    """
+
+    history: RunHistory
+    log: LogState
+    is_executed: bool
+
+
+def read_history(
+    store: Store, workflow_id: str, *, see: Callable[[Event], None] | None = None
+) -> FoundHistory:
+    """Read a run's log once.
 
     :param see: called with every event
     :raises RunNotFoundError: there is no such run
@@ -62,9 +86,7 @@ def read_timeline(
     if history.status == "running" and not held and history.executions:
         status = "interrupted" if damage is None else "damaged"
         history.status = history.executions[-1].status = status
-    log = _state(path, checker, damage)
-    now_ns = clock.time_ns() if held and damage is None else None
-    return make_timeline(history, now_ns=now_ns, log=log), history
+    return FoundHistory(history, _state(path, checker, damage), held)
 
 
 def read_side_logs(store: Store, workflow_id: str, *, see: Callable[[Event], None]) -> None:
