@@ -1,23 +1,26 @@
-"""``timeline``: a run by time, in the terminal, as Markdown, as JSON, or as an HTML page."""
+"""``timeline``: a run by time, in the terminal, as Markdown or JSON; runs as HTML pages."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.output import write_file
+from tapps_otel.cli.output import naming, write_file
 from tapps_otel.cli.terminal import err, out, say_error, write_json
+from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.report import timeline as report
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
+    from tapps_otel.log.store import Store
     from tapps_otel.past.timeline import Timeline
 
-__all__ = ["Form", "timeline", "write_page"]
+__all__ = ["Form", "timeline", "write_html"]
 
 Form = Literal["terminal", "markdown", "json"]
+_PAGES: Final = "runs"  # the folder of the runs' pages, beside their index
 
 
 def timeline(workflow_id: str, form: Form, *, everything: bool, log_dir: Path | None) -> Code:
@@ -41,22 +44,64 @@ def timeline(workflow_id: str, form: Form, *, everything: bool, log_dir: Path | 
     return _code(made)
 
 
-def write_page(workflow_id: str, output: Path, *, force: bool, log_dir: Path | None) -> Code:
-    """Write a run as one HTML page."""
+def write_html(workflow_ids: list[str], output: Path, *, force: bool, log_dir: Path | None) -> Code:
+    """Write a run as one HTML page; several runs as pages in a folder, with an index of them."""
+    from tapps_otel.run.lookup import find
+
+    found = dict(find(one, log_dir)[::-1] for one in workflow_ids)  # stores by name of the log
+    for name, store in found.items():
+        store.summary(name)  # raises for a run that is not there, before anything is written
+    if len(found) > 1:
+        return _write_pages(found, output, force=force)
+    ((name, store),) = found.items()
+    made, page = _page(store, name)
+    write_file(output, page, logs=store.folder, force=force)
+    _say_written(output, counted(len(made.steps), "step"))
+    return _code(made)
+
+
+def _write_pages(found: dict[str, Store], folder: Path, *, force: bool) -> Code:
+    from tapps_otel import clock
+    from tapps_otel.log.files import system
+    from tapps_otel.report.page.index import index_content, index_row
+    from tapps_otel.report.page.render import render_index
+
+    index, codes, rows = folder / "index.html", [], []
+    if folder.suffix in {".html", ".htm"}:
+        refuse_usage(f"{folder}: of several runs, --html names a folder: name one without .html")
+    if not force and system().is_file(index):
+        refuse_usage(f"{index}: File exists: name another folder, or pass --force to replace it")
+    with naming(folder / _PAGES, "name another folder"):
+        system().make_folder(folder / _PAGES)
+    for name, store in found.items():
+        made, page = _page(store, name, index="../index.html")
+        write_file(folder / _PAGES / f"{name}.html", page, logs=store.folder, force=force)
+        rows.append(index_row(made, f"{_PAGES}/{name}.html"))
+        codes.append(_code(made))
+    text = render_index(index_content(rows, now_ns=clock.time_ns()))
+    write_file(index, text, logs=store.folder, force=force)
+    _say_written(index, counted(len(rows), "run"))
+    return max(codes)
+
+
+def _page(store: Store, name: str, *, index: str | None = None) -> tuple[Timeline, str]:
+    """Read a run, and make its page.
+
+    :param index: address of an index that has the page
+    """
     from tapps_otel.report.page.content import Recording, content
     from tapps_otel.report.page.render import render
-    from tapps_otel.run.lookup import find
     from tapps_otel.run.timelines import read_side_logs, read_timeline
 
-    store, workflow_id = find(workflow_id, log_dir)
     recording = Recording()
-    made, history = read_timeline(store, workflow_id, see=recording.see)
-    read_side_logs(store, workflow_id, see=recording.see_span)
-    page = render(content(made, history, recording, jaeger=_trace_link(made)))
-    write_file(output, page, logs=store.folder, force=force)
-    where = (plain(str(output)), "strong")
-    err().say(Line.of(("wrote    ", "good"), where, f"  {counted(len(made.steps), 'step')}"))
-    return _code(made)
+    made, history = read_timeline(store, name, see=recording.see)
+    read_side_logs(store, name, see=recording.see_span)
+    data = content(made, history, recording, jaeger=_trace_link(made), index=index)
+    return made, render(data)
+
+
+def _say_written(output: Path, what: str) -> None:
+    err().say(Line.of(("wrote    ", "good"), (plain(str(output)), "strong"), f"  {what}"))
 
 
 def _trace_link(timeline: Timeline) -> str | None:

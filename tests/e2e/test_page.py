@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from capabilities import chromium, need
+from browsers import Look, open_browser
+from capabilities import need
 from commands import child
 from logs import forge
 from tapps_otel.log.event import raw_json
@@ -25,39 +25,8 @@ EVIL = "</script><img src=x onerror=alert(1)><b>bold</b>open1\x1b[2J\u202e"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     need("chromium")
-    with sync_playwright() as driver:
-        # Root may start it only without its sandbox; the pages are our own.
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers have little of it
-        opened = driver.chromium.launch(executable_path=chromium(), args=options)
+    with open_browser() as opened:
         yield opened
-        opened.close()
-
-
-class Look:
-    """A page that is open, and what it did beside showing itself."""
-
-    def __init__(self, browser: Browser, **options: Any) -> None:
-        options = {"viewport": {"width": 1280, "height": 800}} | options
-        self.page: Page = browser.new_page(**options)
-        self.noises: list[str] = []
-        self.page.on("console", lambda message: self.noises.append(message.text))
-        self.page.on("pageerror", lambda error: self.noises.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.noises.append(dialog.message))
-        self.page.on("request", lambda request: self._requested(request.url))
-        self.page.add_init_script(
-            "document.addEventListener('securitypolicyviolation',"
-            " (event) => console.log('violation', event.violatedDirective))"
-        )
-        self._file = ""
-
-    def _requested(self, url: str) -> None:
-        if url != self._file:
-            self.noises.append(f"request of {url}")
-
-    def open(self, path: Path) -> Page:
-        self._file = path.absolute().as_uri()
-        self.page.goto(self._file)
-        return self.page
 
 
 @pytest.fixture

@@ -77,15 +77,21 @@ class Recording:
 
 
 def content(
-    timeline: Timeline, history: RunHistory, recording: Recording, *, jaeger: str | None = None
+    timeline: Timeline,
+    history: RunHistory,
+    recording: Recording,
+    *,
+    jaeger: str | None = None,
+    index: str | None = None,
 ) -> dict[str, Any]:
     """Return the page's content as JSON values.
 
     Times are milliseconds since the run's start.
 
     :param jaeger: address of the run's trace in a Jaeger
+    :param index: address of an index of runs that has this page
     """
-    return _Content(timeline, history, recording).made(jaeger)
+    return {**_Content(timeline, history, recording).made(jaeger), "index": index}
 
 
 class _Content:

@@ -1,52 +1,9 @@
 "use strict";
 (() => {
-  const run = JSON.parse(document.getElementById("data").textContent);
+  const { $, known, make, percent, sign, took } = tapps;
+  const run = tapps.data();
   const ROW = 26,
     MOST_PRINTED = 3000;
-  const SIGNS = {
-    completed: ["✓", "good"],
-    skipped: ["-", "dim"],
-    failed: ["✗", "bad"],
-    timeout: ["✗", "bad"],
-    cancelled: ["✗", "warn"],
-    interrupted: ["!", "warn"],
-    paused: ["?", "warn"],
-    running: ["…", "strong"],
-  };
-  const $ = (id) => document.getElementById(id);
-  // The log may hold any text as a status: also the name of a property that every object has.
-  const sign = (status) => (Object.hasOwn(SIGNS, status) ? SIGNS[status] : ["·", "dim"]);
-  const known = (status) => (Object.hasOwn(SIGNS, status) ? status : "");
-
-  // -- elements: text is only ever set as text
-
-  function make(tag, options = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(options)) {
-      if (value === null || value === undefined) continue;
-      if (name === "class") element.className = value;
-      else if (name === "text") element.textContent = value;
-      else if (name === "style") Object.assign(element.style, value);
-      else element.setAttribute(name, value);
-    }
-    element.append(...children);
-    return element;
-  }
-
-  const percent = (part) => `${(part * 100).toFixed(4)}%`;
-
-  function took(ms) {
-    if (ms === null || ms === undefined) return "";
-    const s = ms / 1000;
-    if (s < 0.01) return `${ms.toFixed(1)} ms`;
-    if (s < 1) return `${ms.toFixed(0)} ms`;
-    if (s < 60) return `${s.toFixed(2)} s`;
-    const minutes = Math.floor(s / 60),
-      rest = String(Math.floor(s % 60)).padStart(2, "0");
-    return minutes < 60
-      ? `${minutes} min ${rest} s`
-      : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
-  }
 
   const startMs = Date.parse(run.start.slice(0, 23) + "Z"),
     startRest = Number(run.start.slice(23, 29)) / 1e6;
@@ -1077,16 +1034,7 @@
     legend();
   });
 
-  function dark(on) {
-    document.documentElement.classList.toggle("dark", on);
-    $("theme").textContent = on ? "Light" : "Dark";
-    drawMinimap();
-  }
-  const asked = window.matchMedia("(prefers-color-scheme: dark)");
-  asked.addEventListener("change", () => dark(asked.matches));
-  $("theme").addEventListener("click", () =>
-    dark(!document.documentElement.classList.contains("dark")),
-  );
+  const applyTheme = tapps.theme(() => drawMinimap());
 
   // -- tabs
 
@@ -1299,7 +1247,7 @@
   rescale();
   legend();
   logView();
-  dark(asked.matches);
+  applyTheme();
   refresh();
   window.addEventListener("resize", () => {
     drawMinimap();

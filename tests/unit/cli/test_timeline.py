@@ -85,6 +85,36 @@ def test_a_page_is_a_private_file_that_is_replaced_only_with_force(cli: Cli) -> 
 
 
 @pytest.mark.usefixtures("runs")
+def test_several_runs_are_a_folder_of_private_pages_with_an_index(cli: Cli) -> None:
+    done = cli("timeline", "one", "two", "one", "--html", "pages")
+    files = sorted(Path("pages").rglob("*.html"))
+
+    assert (done.code, done.out, done.err) == (0, "", "wrote    pages/index.html  2 runs\n")
+    assert [str(path) for path in files] == [
+        "pages/index.html", "pages/runs/one.html", "pages/runs/two.html",
+    ]  # fmt: skip
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert Path("pages").stat().st_mode & 0o777 == 0o700
+    assert '"page":"runs/one.html","id":"one"' in files[0].read_text("utf-8")
+    assert 'href="../index.html">All runs</a>' in files[1].read_text("utf-8")
+    again = cli("timeline", "one", "three", "--html", "pages")
+    assert (again.code, "pass --force to replace it" in again.err) == (2, True)
+    assert not Path("pages/runs/three.html").exists()
+    assert cli("timeline", "one", "three", "--html", "pages", "--force").code == 0
+
+
+@pytest.mark.usefixtures("runs")
+def test_an_index_has_damaged_runs_too(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    path.write_bytes(path.read_bytes() + b"junk\njunk\n")
+    done = cli("timeline", "one", "two", "--html", "pages")
+
+    assert done.code == 1
+    assert "damaged at byte " in done.err
+    assert "its log is damaged" in Path("pages/index.html").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("runs")
 def test_a_page_replaces_no_log(cli: Cli) -> None:
     before = (LOGS / "two.jsonl").read_bytes()
 
@@ -108,6 +138,9 @@ def test_the_page_links_to_the_jaeger_of_the_settings() -> None:
         (["--markdown", "--html", "x"], "give one of --markdown, --html FILE and --json"),
         (["--force"], "--force needs --html FILE"),
         (["--html", "no/x"], "no/x: No such file or directory"),
+        (["two"], "several runs need --html FOLDER; diff compares two"),
+        (["two", "--html", "x.html"], "of several runs, --html names a folder"),
+        (["two", "--html", "flow.py"], "flow.py/runs: Not a directory"),
     ],
 )
 @pytest.mark.usefixtures("runs")
