@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import RunSummary
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
     from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.past.changes import Change
+    from tapps_otel.past.difference import RunDiff, RunSide, StepDiff, StepSide, StepTime
     from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
     from tapps_otel.past.timeline import (
         Cost,
@@ -32,9 +34,11 @@ if TYPE_CHECKING:
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
     from tapps_otel.run.current import annotate, current_run, current_step, skip
+    from tapps_otel.run.differences import diff
     from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
+    from tapps_otel.run.following import EventStream, follow
     from tapps_otel.run.policy import Backoff
-    from tapps_otel.run.queries import events, follow, history, last_run, list_runs
+    from tapps_otel.run.queries import events, history, last_run, list_runs
     from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
@@ -50,14 +54,17 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "AttemptHistory",
     "Backoff",
     "bind",
+    "Change",
     "child_env",
     "configure",
     "Cost",
     "current_run",
     "current_step",
+    "diff",
     "Downtime",
     "errors",
     "events",
+    "EventStream",
     "ExecutionHistory",
     "ExecutorSpec",
     "ExternalAttempt",
@@ -72,7 +79,9 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "register_codec",
     "resume",
     "Run",
+    "RunDiff",
     "RunHistory",
+    "RunSide",
     "RunSummary",
     "send",
     "SendReport",
@@ -80,7 +89,10 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "skip",
     "Step",
     "step",
+    "StepDiff",
     "StepHistory",
+    "StepSide",
+    "StepTime",
     "Timeline",
     "timeline",
     "TimelineAttempt",
@@ -104,15 +116,19 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "log.store": "RunSummary",
         "otel.capture.exporter": "JsonlSpanExporter",
         "otel.replay.send": "SendReport",
+        "past.changes": "Change",
+        "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",
         "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
         "run.api": "Attempt Run",
         "run.children": "child_env",
         "run.codecs.registration": "register_codec",
         "run.current": "annotate current_run current_step skip",
+        "run.differences": "diff",
         "run.external_api": "ExternalAttempt ExternalRun",
+        "run.following": "EventStream follow",
         "run.policy": "Backoff",
-        "run.queries": "events follow history last_run list_runs",
+        "run.queries": "events history last_run list_runs",
         "run.scope": "bind",
         "run.sending": "send",
         "run.step": "Step step",

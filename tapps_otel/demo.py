@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tapps_otel import clock, current_run, step, workflow
 from tapps_otel.audit.verify import verify
 from tapps_otel.errors import TappsError
-from tapps_otel.log.reader import follow
+from tapps_otel.log.follower import follow
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.queries import history

@@ -15,6 +15,7 @@ from tapps_otel.cli.arguments import (
     OptionalRunId,
     Quiet,
     RunId,
+    RunIds,
     parse_time,
 )
 from tapps_otel.cli.codes import MEANINGS, Code, finish
@@ -208,20 +209,41 @@ def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) ->
     finish(lambda: show(workflow_id, as_json=as_json, log_dir=log_dir))
 
 
+@app.command("watch")
+def watch(
+    workflow_id: RunId,
+    no_wait: Annotated[
+        bool,
+        typer.Option("--no-wait", help="End, too, if no process executes the run at present."),
+    ] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Watch a run until it ends.
+
+    Steps in progress and for how long, how many are done, and what happened last. A run that was
+    interrupted is watched on once it is resumed. The exit code is that of the run: 0 if it
+    completed, 1 if it failed, 5 if it was paused, 130 if it was interrupted and is not waited for.
+    """
+    from tapps_otel.cli.watch import watch
+
+    finish(lambda: watch(workflow_id, wait=not no_wait, log_dir=log_dir))
+
+
 @app.command("timeline")
 def timeline(  # noqa: PLR0917 - typer passes them by name
-    workflow_id: RunId,
+    workflow_ids: RunIds,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
     html: Annotated[
         Path | None,
         typer.Option(
             "--html",
             metavar="FILE",
-            help="Write an HTML page that needs no network: a new file, readable only by you.",
+            help="Write an HTML page that needs no network: a new file, readable only by you. "
+            "Of several runs: a folder of pages with an index.html.",
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="A row for every step.")] = False,
     as_json: AsJson = False,
     log_dir: LogDir = None,
@@ -231,17 +253,42 @@ def timeline(  # noqa: PLR0917 - typer passes them by name
     Executions, the time between them, and every attempt of every step as bars; which step was
     killed, what was not run again, and which steps the run waited for. Times are UTC.
     """
-    from tapps_otel.cli.timeline import Form, timeline, write_page
+    from tapps_otel.cli.timeline import Form, timeline, write_html
 
     if [markdown, html is not None, as_json].count(True) > 1:
         refuse_usage("give one of --markdown, --html FILE and --json")
     if html is not None:
-        page = html
-        finish(lambda: write_page(workflow_id, page, force=force, log_dir=log_dir))
+        output = html
+        finish(lambda: write_html(workflow_ids, output, force=force, log_dir=log_dir))
     if force:
         refuse_usage("--force needs --html FILE")
+    if len(workflow_ids) > 1:
+        refuse_usage("several runs need --html FOLDER; diff compares two")
     form: Form = "json" if as_json else "markdown" if markdown else "terminal"
-    finish(lambda: timeline(workflow_id, form, everything=everything, log_dir=log_dir))
+    finish(lambda: timeline(workflow_ids[0], form, everything=everything, log_dir=log_dir))
+
+
+@app.command("diff")
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="Id of a run.", show_default=False)],
+    second: Annotated[
+        str, typer.Argument(metavar="B", help="Id of another run.", show_default=False)
+    ],
+    everything: Annotated[
+        bool, typer.Option("--all", help="A row for every step that differs.")
+    ] = False,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Show how run B differs from run A.
+
+    Steps that only one of them has, other inputs, results, errors and attempts: the first
+    divergence first. Durations always differ; the largest changes are shown. The exit code is 0
+    if nothing else differs.
+    """
+    from tapps_otel.cli.diff import diff
+
+    finish(lambda: diff(first, second, everything=everything, as_json=as_json, log_dir=log_dir))
 
 
 @app.command("open")

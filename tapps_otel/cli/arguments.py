@@ -19,12 +19,16 @@ __all__ = [
     "OptionalRunId",
     "Quiet",
     "RunId",
+    "RunIds",
     "parse_time",
 ]
 
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)]
+RunIds = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Id of a run.", show_default=False)
+]
 OptionalRunId = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)
 ]

@@ -35,7 +35,7 @@ class Code(IntEnum):
 
 MEANINGS: Final[dict[Code, str]] = {
     Code.OK: "done; a workflow completed, a check found nothing",
-    Code.FAILED: "the workflow failed; a check found damage or a problem, or cannot be made",
+    Code.FAILED: "the workflow failed; a check found a problem, or cannot be made; two runs differ",
     Code.USAGE: "wrong usage: arguments, an id, a setting, a workflow that cannot be imported",
     Code.NOT_FOUND: "there is no such run",
     Code.BUSY: "another process is running the run",

@@ -149,7 +149,7 @@ def _text(error: BaseException) -> str:
 
 def _report_completed(watch: Watch, workflow_id: str) -> None:
     if watch.began:
-        steps = counted(watch.progress.finished, "step")
+        steps = counted(watch.finished, "step")
         words = f"completed in {watch.elapsed}, {steps}"
     else:
         words = "had completed: its stored result"

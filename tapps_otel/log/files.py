@@ -366,6 +366,13 @@ class Files:
             return os.path.samefile(path, other)
         return False
 
+    def is_name_of(self, path: Path, descriptor: int) -> bool:
+        """Return whether ``path`` is still the name of this open file."""
+        try:
+            return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+
     def _check_free(self, path: Path, *, replace: bool, folder: int | None) -> None:
         name = path if folder is None else path.name
         with suppress(FileNotFoundError):

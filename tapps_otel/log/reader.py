@@ -8,13 +8,11 @@ it does not verify are accepted only if a later line of the chain declares exact
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from msgspec import Struct
 
-from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as _files
 from tapps_otel.log.event import (
@@ -38,8 +36,6 @@ __all__ = [
     "Checker",
     "Region",
     "check",
-    "follow",
-    "follow_lines",
     "lines",
     "may_be_log",
     "raise_if_damaged",
@@ -359,61 +355,3 @@ def check(
     size = checker.end if region is None else region.offset + region.length
     head = checker.sha.decode() if checker.seq else ""
     return CheckReport(path, checker.seq, head, size, tuple(checker.repairs), region)
-
-
-def follow(
-    path: Path,
-    workflow_id: str,
-    *,
-    done: Callable[[], bool],
-    poll: float = 0.05,
-    file: BinaryIO | None = None,
-) -> Iterator[Event]:
-    """Yield the events of a log while it is being written.
-
-    :param done: called at the end of the file; if true, stop after the events written meanwhile
-    :param poll: seconds to wait at the end of the file
-    :param file: the log, if it is open already; it stays open
-    :raises FileNotFoundError: no such file
-    :raises LogDamagedError: at the end, if the log has undeclared damage
-    """
-    for event, _ in follow_lines(path, workflow_id, done=done, poll=poll, file=file):
-        yield event
-
-
-def follow_lines(
-    path: Path,
-    workflow_id: str,
-    *,
-    done: Callable[[], bool],
-    poll: float = 0.05,
-    file: BinaryIO | None = None,
-) -> Iterator[tuple[Event, bytes]]:
-    """Yield the events as :func:`follow` does, each with its line."""
-    checker = Checker(path, workflow_id)
-    files = _files.system()
-    with files.open_read(path) if file is None else nullcontext(file) as log:
-        offset, rest, stopping = 0, b"", False
-        while True:
-            block = files.read_at(log.fileno(), 1 << 18, offset)
-            offset += len(block)
-            *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
-                event = checker.feed(line + b"\n")
-                if event is not None:
-                    yield event, line
-            if len(rest) > MAX_LINE + TRAILER:
-                checker.feed(rest)
-                rest = b""
-            if block:
-                continue
-            if stopping:
-                # Only now: a line without newline may have been half written before.
-                event = checker.feed(rest) if rest else None
-                if event is not None:
-                    yield event, rest
-                raise_if_damaged(checker, path)
-                return
-            stopping = done()
-            if not stopping:
-                clock.sleep(poll)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.clock import timestamp
-from tapps_otel.report.text import width
+from tapps_otel.report.text import shorten, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,6 +16,7 @@ __all__ = [
     "Piece",
     "clock_time",
     "columns",
+    "cut",
     "day_time",
     "labelled",
     "took",
@@ -83,6 +84,21 @@ def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int
                 pieces.append(Piece(" " * (widths[at] - width(cell.text) + gap)))
         lines.append(Line(pieces))
     return lines
+
+
+def cut(line: Line, columns: int) -> Line:
+    """Cut a line to this many columns; a cut line ends with an ellipsis."""
+    left = columns
+    if width(line.text) <= left:
+        return line
+    pieces = []
+    for piece in line:
+        if width(piece.text) >= left:
+            pieces.append(Piece(shorten(f"{piece.text} ", left), piece.style))
+            break
+        pieces.append(piece)
+        left -= width(piece.text)
+    return Line(pieces)
 
 
 def took(duration_ns: int | None) -> str:

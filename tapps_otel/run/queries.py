@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel.errors import RunConflictError, RunNotFoundError
 from tapps_otel.log import files as _files
-from tapps_otel.log import lease, reader
+from tapps_otel.log import lease
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
 from tapps_otel.run.import_path import file_of
@@ -28,7 +28,6 @@ _log = logging.getLogger("tapps_otel")
 __all__ = [
     "RunStatus",
     "events",
-    "follow",
     "history",
     "last_run",
     "list_runs",
@@ -51,22 +50,6 @@ def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[W
     store, workflow_id = find(workflow_id, log_dir)
     try:
         yield from read_model(store.log_path(workflow_id), workflow_id)
-    except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
-
-
-def follow(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[WorkflowEvent]:
-    """The run's events as they are written; ends when no process executes the run.
-
-    :raises RunNotFoundError: there is no such run
-    :raises LogDamagedError: at the end, if the log is damaged
-    """
-    store, workflow_id = find(workflow_id, log_dir)
-    path, lease_path = store.log_path(workflow_id), store.lease_path(workflow_id)
-    lines = reader.follow_lines(path, workflow_id, done=lambda: lease.holder(lease_path) is None)
-    try:
-        for _, line in lines:
-            yield WorkflowEvent.from_line(line)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None
 

@@ -57,7 +57,8 @@ COMMANDS = ["timeline r", "timeline r --json", "timeline r --markdown", "timelin
             f"resolve r {EVIL} --rerun", "repair r --accept-damage", f"show {EVIL}",
             "export r -f otlp-json", "export r -f chrome-trace", f"export {EVIL} -f csv",
             "export r -f csv -o no\x1b]0;x\x07\u202e/x", f"run {EVIL}:x", f"run x -i {EVIL}",
-            f"list --since {EVIL}"]  # fmt: skip
+            f"list --since {EVIL}",
+            "watch r", "diff r r", "diff r r --json", f"diff r {EVIL}"]  # fmt: skip
 
 
 def safe(cli: Cli, command: str) -> None:
@@ -112,6 +113,8 @@ def test_events_in_an_impossible_order_are_shown(cli: Cli, events: list[dict[str
         "show r --json",
         "timeline r",
         "timeline r --markdown",
+        "watch r --no-wait",
+        "diff r r",
         "verify r",
         "list",
         "resume r",
@@ -161,5 +164,12 @@ FIELD = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st
 )
 def test_any_events_are_shown_as_a_history(cli: Cli, events: list[dict[str, Any]]) -> None:
     forge(Path("hostile"), "r", events)
-    for command in ("show r", "show r --json", "timeline r", "list", "resolve r a --rerun"):
+    for command in (
+        "show r",
+        "show r --json",
+        "timeline r",
+        "watch r --no-wait",
+        "diff r r",
+        "list",
+    ):
         safe(cli, command)

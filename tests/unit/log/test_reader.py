@@ -13,8 +13,9 @@ from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.event import MAX_LINE, TRAILER, encode, genesis
 from tapps_otel.log.files import Files
+from tapps_otel.log.follower import follow
 from tapps_otel.log.model import read_model
-from tapps_otel.log.reader import Checker, Region, check, follow, lines, read
+from tapps_otel.log.reader import Checker, Region, check, lines, read
 from tapps_otel.log.store import Store
 
 

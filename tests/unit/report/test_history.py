@@ -284,10 +284,12 @@ def test_progress_shows_what_ends_and_what_is_open() -> None:
         "  ✓ outer/a  1.50 s",
         "  ✗ outer/b  20 ms, attempt 2, ValueError: no, retry in 1.00 s",
     ]
-    assert progress.now == "outer  (1 finished)"
+    assert [one.step_id for one in progress.running] == ["outer"]
+    assert [*progress.waiting] == ["outer/b"]
     log.start("outer/b", 3)
     progress.feed(log.events[-1])
-    assert progress.now == "outer/b  (1 finished)"
+    assert [(one.step_id, one.attempt) for one in progress.running] == [("outer/b", 3)]
+    assert (progress.finished, progress.failed, progress.waiting) == (1, 0, {})
 
 
 def test_progress_of_a_resume_starts_over() -> None:
@@ -296,7 +298,7 @@ def test_progress_of_a_resume_starts_over() -> None:
     said = [line.text for event in log.events if (line := progress.feed(event)) is not None]
 
     assert said == ["! a  was in progress when its process ended"]
-    assert progress.now == "-  (0 finished)"
+    assert (progress.running, progress.finished, progress.execution) == ([], 0, 2)
 
 
 def test_progress_shows_annotations_repairs_and_gaps() -> None:
