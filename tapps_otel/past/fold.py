@@ -39,6 +39,7 @@ __all__ = [
     "RunHistory",
     "ScopeHistory",
     "StepHistory",
+    "child_of",
     "collector_paused",
     "fold",
 ]
@@ -616,12 +617,12 @@ def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistor
         None if event.inputs is UNSET else bytes(event.inputs),
     )
     if event.attributes is not UNSET:
-        step.child = _child_of(event.attributes)
+        step.child = child_of(event.attributes)
     return step
 
 
-def _child_of(attributes: dict[str, Any]) -> ChildRun | None:
-    """The run that a step calls, by the attributes of its start."""
+def child_of(attributes: dict[str, Any]) -> ChildRun | None:
+    """Return the run that a step calls, by the attributes of its start."""
     match attributes.get(ATTR.CHILD_WORKFLOW_ID), attributes.get(ATTR.CHILD_LOG_DIR):
         case str(workflow_id), str() | None as log_dir:
             return ChildRun(workflow_id, log_dir)

@@ -84,6 +84,14 @@ def program(tmp_path: Path) -> Program:
 
 
 @pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a collector that is down."""
+    with socket.socket() as bound:  # bound, and not listening
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture
 def hole() -> Iterator[tuple[str, list[socket.socket]]]:
     """A server that accepts and never answers: its address, and its connections."""
     listening = socket.create_server(("127.0.0.1", 0))

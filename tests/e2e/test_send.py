@@ -41,14 +41,6 @@ print(six.options(workflow_id="r1")())
 STARTS = {"workflow_start", "workflow_resume", "step_start"}
 
 
-@pytest.fixture
-def refusing() -> Any:
-    """The address of a collector that is down."""
-    with socket.socket() as bound:  # bound, and not listening
-        bound.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-
-
 def log() -> list[WorkflowEvent]:
     return list(tapps_otel.events("r1"))
 

@@ -1,6 +1,7 @@
 """Sending, when a run is resumed, what its earlier executions could not send.
 
-A collector of ours is sent what its ledger does not show as confirmed. A provider of the program's
+A collector of ours is sent what its ledger does not show as confirmed, and of the runs that it
+called, too: one that has completed is not resumed by its own. A provider of the program's
 own is given the interrupted spans, which no other code will ever end; what it had queued when its
 process died only ``tapps-otel send`` can know to be missing.
 
@@ -14,11 +15,14 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING
 
 from tapps_otel.errors import TappsError
+from tapps_otel.log.lease import holder
 from tapps_otel.log.store import Store
+from tapps_otel.names import log_name
 from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
@@ -30,11 +34,10 @@ from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.client import connect
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from opentelemetry.trace import TracerProvider
 
     from tapps_otel.otel.transport.client import Client
+    from tapps_otel.past.fold import ChildRun
 
 __all__ = ["catch_up"]
 
@@ -43,11 +46,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A resumed run, and its new execution."""
+    """A resumed run, and its new execution; ``None`` for a run that it called before."""
 
     store: Store
     workflow_id: str
-    execution: int
+    execution: int | None
     provider: TracerProvider
 
 
@@ -66,6 +69,7 @@ class _Worker:
     def _start(self) -> None:
         self._jobs: Queue[_Job] = Queue()
         self._open: deque[_Job] = deque()
+        self._children: set[tuple[Path, str]] = set()
         self._client: Client | None = None
         self._given_up = False
         threading.Thread(target=self._work, name="tapps_otel-catch-up", daemon=True).start()
@@ -108,6 +112,18 @@ class _Worker:
             client.close()
         for problem in report.problems:
             _log.warning("run %s: %s", job.workflow_id, problem)
+        for child in report.children:
+            self._follow(job, child)
+
+    def _follow(self, job: _Job, child: ChildRun) -> None:
+        """Send a called run's spans too, unless a process executes it, which sends them itself."""
+        store = job.store if child.log_dir is None else Store(Path(child.log_dir))
+        name = log_name(child.workflow_id)
+        if (store.folder, name) in self._children or not store.log_path(name).exists():
+            return
+        self._children.add((store.folder, name))
+        if holder(store.lease_path(name)) is None:
+            self.add(_Job(store, name, None, job.provider))
 
     # -- flushed at exit
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import UNSET
+
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
 from tapps_otel.otel.replay.rebuild import Rebuilder
+from tapps_otel.past.fold import child_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
+    from tapps_otel.past.fold import ChildRun
 
 __all__ = ["Found", "RunSpans"]
 
@@ -49,6 +53,7 @@ class RunSpans:
     :param skip: names of logs that are not to be read
     :param seen: called with each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
+    :ivar children: the runs that its steps called; their spans are in their own logs
     :ivar running: whether a process executes the run, or did so while it was read
     :ivar ends: of the logs that were read to their end, and of which every span was given: their
         last whole line as ``(seq, sha)``, by name
@@ -67,6 +72,7 @@ class RunSpans:
         seen: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.problems: list[str] = []
+        self.children: dict[ChildRun, None] = {}
         self.running = False
         self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
@@ -96,6 +102,8 @@ class RunSpans:
             for event in read(path, self._id, checker=checker):
                 if self._seen is not None:
                     self._seen(path.name, event)
+                if event.attributes is not UNSET and (child := child_of(event.attributes)):
+                    self.children[child] = None
                 for span, seq, execution in rebuilder.feed(event, checker.sha):
                     yield Found(span, path.name, seq, checker.sha.decode(), execution)
                 if own and self._before is not None and event.execution >= self._before:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tapps_otel.otel.replay.run_spans import Found
     from tapps_otel.otel.transport.client import Answer, Client
     from tapps_otel.otel.transport.encoding import Request
+    from tapps_otel.past.fold import ChildRun
 
 __all__ = ["SendReport", "Sender", "batches", "client_of", "send_run"]
 
@@ -44,6 +45,7 @@ class SendReport:
     :ivar rejected: spans that it rejected; they are not sent again
     :ivar differing: spans that it had confirmed with other content; they were not sent
     :ivar seq: of the line of the run's log up to which spans were sent
+    :ivar children: the runs that its steps called, which have logs of their own
     :ivar running: the run is in progress, and open spans will be sent later
     :ivar problems: what went wrong, as sentences
     """
@@ -55,6 +57,7 @@ class SendReport:
     rejected: int = 0
     differing: int = 0
     seq: int = 0
+    children: list[ChildRun] = field(default_factory=list)
     running: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -124,6 +127,7 @@ def send_run(
         if before is None:
             sender.finish(spans.ends)
     finally:
+        report.children += spans.children
         report.running = spans.running
         report.problems += spans.problems
     return report
