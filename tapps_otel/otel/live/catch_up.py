@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import TappsError
+from tapps_otel.errors import RunNotFoundError, TappsError
 from tapps_otel.log.lease import holder
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
@@ -84,6 +84,8 @@ class _Worker:
             job = jobs.get()
             try:
                 self._do(job)
+            except RunNotFoundError:
+                pass  # a run that was called before; its log was removed since
             except TappsError as error:
                 _log.warning("%s", error)
             except Exception as error:  # noqa: BLE001 - of a processor, an exporter, the SDK
@@ -119,7 +121,7 @@ class _Worker:
         """Send a called run's spans too, unless a process executes it, which sends them itself."""
         store = job.store if child.log_dir is None else Store(Path(child.log_dir))
         name = log_name(child.workflow_id)
-        if (store.folder, name) in self._children or not store.log_path(name).exists():
+        if (store.folder, name) in self._children:
             return
         self._children.add((store.folder, name))
         if holder(store.lease_path(name)) is None:
