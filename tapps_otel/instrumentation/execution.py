@@ -11,7 +11,7 @@ import logging
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -291,21 +291,26 @@ def describe_workflow(adapter: Adapter, call: MethodCall) -> ExternalWorkflow:
 def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep]:
     """The id and the description of the step that this call executes."""
     step_id, fields = str(adapter.step_id(call)), adapter.fields(call)
-    return step_id, ExternalStep(
+    return step_id, _step_spec(
         _text(adapter.step_name(call)) or step_id,
-        agent=_text(adapter.agent(call)),
-        action=_text(adapter.action(call)),
-        definition=None if fields is None else sha256(to_json(fields)).hexdigest()[:16],
+        _text(adapter.agent(call)),
+        _text(adapter.action(call)),
+        None if fields is None else sha256(to_json(fields)).hexdigest()[:16],
     )
+
+
+@lru_cache(maxsize=1024)
+def _step_spec(
+    name: str, agent: str | None, action: str | None, definition: str | None
+) -> ExternalStep:
+    """A step's description; the calls of a step share one."""
+    return ExternalStep(name, agent=agent, action=action, definition=definition)
 
 
 def _attributes(adapter: Adapter, call: MethodCall) -> dict[str, Any] | None:
     """What a step begins with; nothing, if that is no JSON or too much of it."""
-    try:
+    with guarded("the attributes of a step are not logged"):
         return checked_attributes(adapter.attributes(call))
-    except Exception:  # guarded only now: to enter a guard costs every step
-        with guarded("the attributes of a step are not logged"):
-            raise
     return None
 
 
@@ -323,15 +328,19 @@ def _failed(call: MethodCall, error: BaseException) -> Iterator[None]:
         call.error = None
 
 
-@contextmanager
-def guarded_end(attempt: ExternalAttemptRecorder) -> Iterator[None]:
+class guarded_end(guarded):  # noqa: N801 - as that
     """Guard the end of a step: if it cannot be written, the run does not wait for it."""
-    try:
-        yield
-    except BaseException:
-        attempt.release_self()
-        with guarded("the end of a step is not logged"):
-            raise
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: ExternalAttemptRecorder) -> None:
+        super().__init__("the end of a step is not logged")
+        self._attempt = attempt
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is not None:
+            self._attempt.release_self()
+        return super().__exit__(kind, error, trace)
 
 
 def finish_step(
@@ -345,13 +354,10 @@ def finish_step(
     reason: str | None = None
     question: str | None = None
     artifacts: list[dict[str, Any]] = []
-    try:
+    with guarded("the outcome or the artifacts of a step are not logged"):
         reason, word = _text(adapter.skipped(call)), _text(adapter.status(call))
         question = _text(adapter.question(call)) if word == "paused" else None
         artifacts = attempt.summarize_artifacts(adapter.artifacts(call))
-    except Exception:  # guarded only now: to enter a guard costs every step
-        with guarded("the outcome or the artifacts of a step are not logged"):
-            raise
     with guarded_end(attempt):
         word = word or ("completed" if reason is None else "skipped")
         attempt.end_drained_as(word, reason, question=question, result=result, artifacts=artifacts)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tapps_otel.errors import LogWriteError, RunConflictError, TappsError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
     from contextlib import AbstractContextManager
 
 __all__ = ["Guard", "GuardedContext", "Original", "Wrapper", "guarded"]
@@ -25,24 +24,35 @@ _log = logging.getLogger("tapps_otel")
 _logged: set[str] = set()
 
 
-@contextmanager
-def guarded(what: str, *, refuses: bool = False) -> Iterator[None]:
-    """Log an exception instead of raising it.
+class guarded:  # noqa: N801 - it is used as a function, as those of contextlib are
+    """A context that logs an exception instead of raising it.
 
-    A mistake of this package is logged with its traceback, once for each ``what``.
+    A mistake of this package is logged with its traceback, once for each ``what``. A class, because
+    a generator would cost each step more.
 
     :param what: what the failure costs, as the log message puts it
-    :param refuses: the block may ask for a step not to run
-    :raises LogWriteError: with ``refuses``, if the setting ``on_log_failure`` is ``stop``
+    :param refuses: the block may ask for a step not to run: ``LogWriteError`` is raised, if the
+        setting ``on_log_failure`` is ``stop``
     """
-    try:
-        yield
-    except Exception as error:
-        if refuses and isinstance(error, LogWriteError) and _stops():
-            raise
-        expected = isinstance(error, TappsError) or what in _logged
+
+    __slots__ = ("_refuses", "_what")
+
+    def __init__(self, what: str, *, refuses: bool = False) -> None:
+        self._what, self._refuses = what, refuses
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if self._refuses and isinstance(error, LogWriteError) and _stops():
+            return False
+        what, shown = self._what, None
+        if not isinstance(error, TappsError) and what not in _logged:
+            shown = error
         _logged.add(what)
-        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=not expected)
+        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=shown)
+        return True
 
 
 def _stops() -> bool:
@@ -75,30 +85,27 @@ class GuardedContext:
                 self._entered.__exit__(None, None, None)
 
 
+class _Kind(NamedTuple):
+    is_async: bool
+    is_generator: bool
+
+
 class Original:
     """The wrapped function, for a wrapper to call at most once; it remembers the outcome.
 
     :ivar function: bound to its object
+    :ivar is_async: whether it is a coroutine function; a plain one may return a coroutine, too
+    :ivar is_generator: whether a call of it only makes a generator, sync or async
     """
 
-    __slots__ = ("_called", "_error", "_result", "function")
+    __slots__ = ("_called", "_error", "_result", "function", "is_async", "is_generator")
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, kind: _Kind) -> None:
         self.function = function
+        self.is_async, self.is_generator = kind
         self._called = False
         self._result: Any = None
         self._error: BaseException | None = None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it is a coroutine function; a plain function may return a coroutine, too."""
-        return inspect.iscoroutinefunction(self.function)
-
-    @property
-    def is_generator(self) -> bool:
-        """Whether a call of it only makes a generator, sync or async."""
-        function = self.function
-        return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; a coroutine that it returns is still to be awaited."""
@@ -146,6 +153,11 @@ class Original:
             del error
 
 
+def _kind_of(function: Any) -> _Kind:
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    return _Kind(inspect.iscoroutinefunction(function), is_generator)
+
+
 # Called in place of a function, with: the function, the object it is bound to, its arguments.
 Wrapper = Callable[[Original, Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -160,10 +172,11 @@ class Guard:
     :param name: of the hook, for the log message
     """
 
-    __slots__ = ("_name", "_wrapper", "on")
+    __slots__ = ("_kind", "_name", "_wrapper", "on")
 
     def __init__(self, name: str, wrapper: Wrapper) -> None:
         self._name, self._wrapper = name, wrapper
+        self._kind: _Kind | None = None
         self.on = True
 
     def __call__(
@@ -172,7 +185,9 @@ class Guard:
         """Make the call through the wrapper. The signature is wrapt's."""
         if not self.on:
             return function(*args, **kwargs)
-        original = Original(function)
+        if self._kind is None:
+            self._kind = _kind_of(function)
+        original = Original(function, self._kind)
         try:
             result = self._wrapper(original, instance, args, kwargs)
         except BaseException as error:

@@ -10,8 +10,6 @@ from weakref import WeakKeyDictionary
 
 __all__ = ["MethodCall"]
 
-_signatures: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
-
 
 @dataclass(slots=True)
 class MethodCall:
@@ -39,18 +37,55 @@ class MethodCall:
 
         :param method: bound to the executor
         """
-        signature = _signature(method)
+        return cls(executor, _binder(method).bind(args, kwargs))
+
+
+class _Binder:
+    """Binds arguments to the parameters of a method.
+
+    Where these are plain, without what :mod:`inspect` needs for all kinds of them: it takes longer
+    than the rest of a hook.
+    """
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self._signature = signature
+        parameters = signature.parameters.values()
+        self._names = tuple(signature.parameters)
+        self._defaults = {
+            one.name: one.default for one in parameters if one.default is not one.empty
+        }
+        self._is_plain = all(one.kind is one.POSITIONAL_OR_KEYWORD for one in parameters)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        """Bind them; return no argument where they do not fit."""
+        names, given = self._names, len(args)
+        if not self._is_plain or given > len(names) or not kwargs.keys() <= {*names[given:]}:
+            return self._bind_any(args, kwargs)
+        bound = dict(zip(names, args, strict=False))
+        for name in names[given:]:
+            if name in kwargs:
+                bound[name] = kwargs[name]
+            elif name in self._defaults:
+                bound[name] = self._defaults[name]
+            else:
+                return {}
+        return bound
+
+    def _bind_any(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound = self._signature.bind(*args, **kwargs)
         except TypeError:
-            return cls(executor, {})
+            return {}
         bound.apply_defaults()
-        return cls(executor, bound.arguments)
+        return bound.arguments
 
 
-def _signature(method: Any) -> inspect.Signature:
+_binders: WeakKeyDictionary[Any, _Binder] = WeakKeyDictionary()
+
+
+def _binder(method: Any) -> _Binder:
     function = getattr(method, "__func__", method)
-    signature = _signatures.get(function)
-    if signature is None:
-        signature = _signatures[function] = inspect.signature(method)
-    return signature
+    binder = _binders.get(function)
+    if binder is None:
+        binder = _binders[function] = _Binder(inspect.signature(method))
+    return binder

@@ -41,6 +41,7 @@ __all__ = ["patches"]
 _log = logging.getLogger("tapps_otel")
 _logged: set[str] = set()
 _UNFINISHED: Final = (Awaitable, Generator, AsyncGenerator, Future)
+_FINISHED: Final = frozenset({type(None), bool, int, float, str, bytes, dict, list, tuple})
 
 
 def patches(name: str, spec: ExecutorSpec, owner: type[Any] | None) -> Patches:
@@ -322,7 +323,7 @@ def _streamed(work: Any, stage: Stage) -> Any:
 def _warn_of_unfinished(method: str, call: MethodCall) -> None:
     """Warn once of a method that returns before its work is done: the log cannot show the rest."""
     result = call.result
-    if result is None or not isinstance(result, _UNFINISHED):
+    if type(result) in _FINISHED or not isinstance(result, _UNFINISHED):
         return
     name = f"{type(call.executor).__qualname__}.{method}"
     if name not in _logged:
