@@ -214,9 +214,9 @@ class Step(PickledByName, Generic[P, R]):
             raise StepInputError(
                 f"step {self._spec.name!r} is called {what} a second "
                 f"{type(receiver).__qualname__}, "
-                "which has attributes that cannot be compared with an earlier execution's: on "
-                "resume one could get the results of the other. Give the class a __tapps_key__() "
-                f'method, give the calls a key, or, if they may be mixed up, ignore=("{name}",)',
+                "which cannot be told from the first in a later execution: on resume one could "
+                "get the results of the other. Give the class a __tapps_key__() method, give the "
+                f'calls a key, or, for a @step whose objects may be mixed up, ignore=("{name}",)',
                 f"$.{name}",
             )
 

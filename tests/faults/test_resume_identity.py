@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crashes import CRASHED, Effects, Outcome, die, go, in_child, killed
 from effort import sample
-from tapps_otel import Step, bind, configure, current_step, history, step, workflow
+from tapps_otel import Step, bind, configure, current_run, current_step, history, step, workflow
 from tapps_otel.errors import RefusalError, StepError, StepNestingError
 from tapps_otel.run.resolving import resolve
 
@@ -90,6 +90,41 @@ def of_two(cls: Any) -> Callable[[], Calls]:
     return lambda: {
         name: functools.partial(cls(name=name).count, "users") for name in ("test", "prod")
     }
+
+
+@dataclass
+class Account:
+    name: str
+
+    def count(self, table: str) -> str:
+        return note(f"{self.name} {table}")
+
+
+class Crawler:
+    """An executor that calls its own methods as steps, and whose attributes change."""
+
+    def __init__(self) -> None:
+        self.lock, self.calls = threading.Lock(), int(again)
+
+    def count(self, table: str) -> str:
+        self.calls += 1
+        return note(table)
+
+
+def of_called_methods() -> Calls:
+    def called(account: Account) -> str:
+        return current_run().call("count", account.count, "users")
+
+    return {name: functools.partial(called, Account(name)) for name in ("test", "prod")}
+
+
+def of_an_executors_methods() -> Calls:
+    crawler = Crawler()
+
+    def called(table: str) -> str:
+        return current_run().call("count", crawler.count, table)
+
+    return {table: functools.partial(called, table) for table in ("users", "orders")}
 
 
 def of_one_connection() -> Calls:
@@ -271,6 +306,8 @@ SYNC: dict[str, Callable[[], Calls]] = {
     "methods of pydantic models": of_two(Model),
     "methods of attrs objects": of_two(Attrs),
     "methods of a connection": of_one_connection,
+    "called methods of dataclasses": of_called_methods,
+    "called methods of an executor": of_an_executors_methods,
     "steps of two modules": of_two_modules,
     "overrides": of_overrides,
     "class and static methods": of_class_and_static_methods,
@@ -428,6 +465,11 @@ def two_connections() -> list[str]:
     return [Socket().load("a"), Socket().load("a")]
 
 
+@workflow
+def two_crawlers() -> list[str]:
+    return [current_run().call("count", Crawler().count, "users") for _ in range(2)]
+
+
 def careless(fn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fn)
     def wrapper(*args: Any) -> Any:
@@ -452,6 +494,7 @@ def loses_a_coroutine() -> str:
     [
         (endless, StepNestingError, "inside 64 steps, which is the limit", 64),
         (two_connections, StepError, "called on a second Socket", 1),
+        (two_crawlers, StepError, "called on a second Crawler", 1),
         (loses_a_coroutine, StepError, "returned a coroutine, which has not run", 0),
     ],
 )

@@ -32,6 +32,7 @@ __all__ = [
     "digest_of_object",
     "find_formless",
     "form_and_image",
+    "is_value",
 ]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
@@ -91,6 +92,17 @@ _read: Final = msgspec.json.Decoder(float_hook=_read_float).decode
 def digest(value: object) -> str:
     """SHA-256 of the canonical form, 64 hex."""
     return sha256(canonical(value)).hexdigest()
+
+
+def is_value(value: object) -> bool:
+    """Whether an object tells itself what it is: a class, a value, or by ``__tapps_key__()``."""
+    if isinstance(value, type) or hasattr(value, "__tapps_key__"):
+        return True
+    try:
+        canonical(value)
+    except Exception:  # noqa: BLE001 - of users' classes
+        return False
+    return True
 
 
 def digest_of_object(value: Any) -> str | None:
