@@ -113,8 +113,11 @@ decode_plain: Final = _decoder.decode
 
 
 def genesis(workflow_id: str) -> bytes:
-    """Return the start of the hash chain of this run's log: 64 ASCII characters."""
-    return sha256(workflow_id.encode()).hexdigest().encode()
+    """Return the start of the hash chain of this run's log: 64 ASCII characters.
+
+    :param workflow_id: as the log's first line has it
+    """
+    return sha256(workflow_id.encode("utf-8", "surrogatepass")).hexdigest().encode()
 
 
 def line_start(seq: int) -> bytes:
@@ -124,6 +127,8 @@ def line_start(seq: int) -> bytes:
 
 def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
     """Return the event's line and its ``sha``, chained to that of the ``previous`` line.
+
+    The first line has none, and is chained to its own ``workflow_id``.
 
     Floats must be finite: a NaN is written as null (:mod:`tapps_otel.run.values` rejects it).
 
@@ -136,7 +141,7 @@ def encode(event: Event, previous: bytes) -> tuple[bytes, bytes]:
         body = _encode_escaped(event)[:-1]
     if _NEWLINE in body:  # pretty-printed raw JSON would split the line
         raise ValueError("an event's raw JSON contains a newline")
-    sha = sha256(previous + body).hexdigest().encode()
+    sha = sha256((previous or genesis(event.workflow_id)) + body).hexdigest().encode()
     return b"".join((body, _SHA_KEY, sha, b'"}\n')), sha  # twice as fast as formatting
 
 

@@ -26,6 +26,7 @@ from tapps_otel.log.event import (
     line_start,
     trailing_sha,
 )
+from tapps_otel.names import log_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ __all__ = [
 
 _BODY: Final = slice(-TRAILER)  # of a line; created once, not for each line
 _END: Final = slice(-TRAILER, None)
+_START: Final = b'{"v":1,"seq":%d,'
 _VERSION: Final = re.compile(rb'\{"v":(\d{1,9}),"seq":')
 _NEWER_FIRST_LINE: Final = re.compile(rb'\{"v":\d{1,9},"seq":1,')
 _FIRST_LINE: Final = b'{"v":1,"seq":1,'
@@ -87,18 +89,22 @@ class Checker:
     """Verifies the chain line by line. Pure: it is fed bytes.
 
     :ivar seq: seq of the last verified line, 0 before the first
-    :ivar sha: sha of the last verified line (64 ASCII characters)
+    :ivar sha: sha of the last verified line (64 ASCII characters), empty before the first
     :ivar end: offset of the end of the last verified line, after its newline
     :ivar whole: ``False`` while the last verified line lacks its newline
     :ivar region: unverified bytes after the last verified line, if any
     :ivar repairs: declared damage so far, ``[(offset, length), ...]``
     """
 
-    __slots__ = ("_hash", "_path", "end", "region", "repairs", "seq", "sha", "whole")
+    __slots__ = ("_hash", "_name", "_path", "end", "region", "repairs", "seq", "sha", "whole")
 
     def __init__(self, path: Path | str, workflow_id: str) -> None:
-        self._path = path
-        self.seq, self.sha, self.end, self.whole = 0, genesis(workflow_id), 0, True
+        """Expect the log of this run.
+
+        :param workflow_id: the name of its log
+        """
+        self._path, self._name = path, workflow_id
+        self.seq, self.sha, self.end, self.whole = 0, b"", 0, True
         self.region: Region | None = None
         self.repairs: list[tuple[int, int]] = []
         self._hash = sha256()
@@ -124,7 +130,7 @@ class Checker:
         """
         # The fast path of nearly every line.
         seq = self.seq + 1
-        if self.region is None and self.whole and line.startswith(b'{"v":1,"seq":%d,' % seq):
+        if self.sha and self.region is None and self.whole and line.startswith(_START % seq):
             sha = sha256(self.sha + line[_BODY]).hexdigest().encode()
             if line[_END] == b',"sha":"%b"}\n' % sha:
                 try:
@@ -162,11 +168,15 @@ class Checker:
 
     def _is_next(self, line: bytes) -> bool:
         return (
-            line.startswith(b'{"v":1,"seq":%d,' % (self.seq + 1))
-            and line[_END]
-            == b',"sha":"%b"}\n' % sha256(self.sha + line[_BODY]).hexdigest().encode()
+            line.startswith(_START % (self.seq + 1))
+            and line[_END] == b',"sha":"%b"}\n' % self._due(line)
             and self.whole
         )
+
+    def _due(self, line: bytes) -> bytes:
+        """The sha that this line must have as the next one; none if it begins another run's log."""
+        previous = self.sha or _genesis_of(line, self._name)
+        return sha256(previous + line[_BODY]).hexdigest().encode() if previous else b""
 
     def _begin_region(self, line: bytes) -> Region:
         version = _VERSION.match(line)
@@ -229,9 +239,21 @@ class Checker:
             )
         if trailing_sha(line) is None:
             return "the line has no complete sha at its end"
-        if sha256(self.sha + line[_BODY]).hexdigest().encode() != line[-67:-3]:
+        if self._due(line) != line[-67:-3]:
             return "the line's sha does not match: this line, or one before it, was changed"
         return "the sha matches, but the line is not an event"
+
+
+def _genesis_of(line: bytes, name: str) -> bytes:
+    """The start of the chain of a first line; none if it is not of the log of this name.
+
+    It is made from the line alone: a third-party executor's id may not be able to name a file.
+    """
+    try:
+        workflow_id = decode(line).workflow_id
+    except ValueError:
+        return b""
+    return genesis(workflow_id) if log_name(workflow_id) == name else b""
 
 
 def _decode_next(line: bytes, seq: int) -> Event | None:

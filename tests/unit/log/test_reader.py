@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tapps_otel.log.follower import follow
 from tapps_otel.log.model import read_model
 from tapps_otel.log.reader import Checker, Region, check, lines, read
 from tapps_otel.log.store import Store
+from tapps_otel.names import log_name
 
 
 @pytest.fixture
@@ -140,10 +142,22 @@ def test_a_line_with_two_seqs_or_versions_is_damage(path: Path, more: bytes) -> 
 
 
 def test_a_log_of_another_run_is_not_this_runs(tmp_path: Path) -> None:
-    data = write(tmp_path / "other.jsonl", story())
+    data = write(tmp_path / "other.jsonl", [start("other")])
     (tmp_path / "r.jsonl").write_bytes(data)
 
     assert not check(tmp_path / "r.jsonl", ID).ok
+
+
+def test_the_chain_begins_with_the_id_in_the_first_line(tmp_path: Path) -> None:
+    """The id of a third-party executor may be any text; nothing but the file is needed to check."""
+    path = tmp_path / f"{log_name('their own/id')}.jsonl"
+    data = write(path, [start("their own/id"), event("annotation", workflow_id="their own/id")])
+    first = lines_of(data)[0]
+    body, trailer = first[:-TRAILER], first[-67:-3]
+
+    assert sha256(genesis("their own/id") + body).hexdigest().encode() == trailer
+    assert check(path, path.stem).ok
+    independent_checker.check(path)
 
 
 def test_events_before_damage_are_yielded_before_the_error(path: Path) -> None:

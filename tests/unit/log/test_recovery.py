@@ -16,6 +16,7 @@ from tapps_otel.log import files as log_files
 from tapps_otel.log.event import MAX_LINE, encode, genesis, raw_json
 from tapps_otel.log.files import FaultyFiles
 from tapps_otel.log.writer import LogWriter
+from tapps_otel.names import log_name
 
 OTHER_BOOT = "22222222-2222-4222-8222-222222222222"
 FULL_DISK = "[Errno 28] No space left on device"
@@ -45,7 +46,7 @@ def test_a_seal_without_a_later_event_is_of_the_next_execution_and_of_the_logs_o
     tmp_path: Path,
 ) -> None:
     """The id of a third-party executor need not be the name of its log."""
-    path = tmp_path / "safe-name.jsonl"
+    path = tmp_path / f"{log_name('their own/id')}.jsonl"
     events = [start("their own/id", execution=4), event("annotation", workflow_id="their own/id")]
     path.write_bytes(write(path, events)[:-10])
     with writing(path):
