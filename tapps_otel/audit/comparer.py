@@ -8,7 +8,7 @@ is kept in memory; those that differ or are only in the store are read again for
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -35,6 +35,16 @@ _MOST_DIFFERENCES: Final = 100  # of each
 _MOST_REMARKS: Final = 100
 
 
+class _Library(NamedTuple):
+    """A library's span in the run's trace.
+
+    :ivar process: digest of its resource
+    """
+
+    parent: str
+    process: bytes
+
+
 class Comparer:
     """Compares a run's log with a store: reads a digest of each of the run's spans there.
 
@@ -50,6 +60,10 @@ class Comparer:
         self._digests: dict[str, bytes] = {}
         self._others: dict[str, set[bytes]] = {}  # of spans that are stored with several contents
         self._own: set[str] = set()
+        # Of the run's trace, by span id: libraries' spans, and which spans are of other runs.
+        self._libraries: dict[str, _Library] = {}
+        self._other_runs: set[str] = set()
+        self._captured = set[str]()  # libraries' spans that the log has
         for span in self._spans():
             self._take(span)
 
@@ -72,6 +86,10 @@ class Comparer:
         if own:
             self._own.add(key)
             self._take_head(span)
+        elif span.fields["scope"]["name"] == SCOPE:
+            self._other_runs.add(span.span_id)
+        else:
+            self._libraries[span.span_id] = _Library(span.fields["parent"], span.process())
 
     def _is_own(self, span: NormalizedSpan) -> bool:
         """Whether it names the run, or names no run and is in the run's trace.
@@ -114,6 +132,7 @@ class Comparer:
             found.remarks.append(f"compared as far as {error.path} can be read")
         found.running = spans.running
         found.remarks += spans.problems
+        self._find_lost(found)
         if held or self._own:
             self._look_again(found, held)
         found.remarks += self._store.notes
@@ -127,6 +146,8 @@ class Comparer:
         note = _note(log, one)
         there = {self._digests.get(key), *self._others.get(key, ())}
         self._own.discard(key)
+        if log.span_id in self._libraries:
+            self._captured.add(log.span_id)
         found.spans += 1
         if there == {None}:
             if one.span.context.trace_flags.sampled:
@@ -142,6 +163,24 @@ class Comparer:
             found.different.add(note)
             if len(held) < _MOST_DESCRIBED:
                 held[key] = log
+
+    def _find_lost(self, found: Comparison) -> None:
+        """Find libraries' spans that the log must have had: those of processes that it captured."""
+        watched = {self._libraries[span_id].process for span_id in self._captured}
+        for span_id in self._libraries.keys() - self._captured:
+            if not self._is_of_other_run(span_id):
+                if self._libraries[span_id].process in watched:
+                    self._own.add(f"{self._trace_id}-{span_id}")
+                else:
+                    found.uncaptured += 1
+
+    def _is_of_other_run(self, span_id: str) -> bool:
+        """Whether a library was called by a step of another run of the trace."""
+        passed = set[str]()
+        while span_id in self._libraries and span_id not in passed:
+            passed.add(span_id)
+            span_id = self._libraries[span_id].parent
+        return span_id in self._other_runs
 
     def _as_sent(self, one: Found, found: Comparison) -> NormalizedSpan | None:
         """Encode a rebuilt span as it is sent; a made-up log may have none that can be encoded."""

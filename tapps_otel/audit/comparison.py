@@ -80,6 +80,8 @@ class Comparison:
     :ivar different: spans that are in the store only with other content; how, for the first 20
     :ivar doubled: spans that are in the store with the same content and with other content
     :ivar extra: spans of the run that are in the store and not in the log
+    :ivar uncaptured: number of libraries' spans in the run's trace that the log does not have, and
+        may not have captured
     :ivar heads: of the log, as recorded in the store
     :ivar seq: of the log's last line that the chain confirms
     :ivar told: of the last such line that is not a captured span; those are compared themselves
@@ -99,6 +101,7 @@ class Comparison:
     different: Group = field(default_factory=Group)
     doubled: Group = field(default_factory=Group)
     extra: Group = field(default_factory=Group)
+    uncaptured: int = 0
     heads: tuple[Head, ...] = ()
     seq: int = 0
     told: int = 0
@@ -160,6 +163,11 @@ class Comparison:
                 yield f"no span there confirms the log's lines after seq {seq}"
         if self.missing.count and self.running:
             yield f"{_are(self.missing.count)} not there yet; the run is in progress"
+        if self.uncaptured:
+            yield (
+                f"{_are(self.uncaptured, 'library span')} there and not in the log: they were not "
+                "captured, or lines behind the run's end were cut off"
+            )
         if self.unsampled:
             yield f"{_are(self.unsampled)} not there, as a sampler dropped them"
         if self.reduced:

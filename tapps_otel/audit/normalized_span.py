@@ -41,6 +41,10 @@ class NormalizedSpan(NamedTuple):
         """Return 16 bytes that are equal for two spans if their fields are."""
         return blake2b(_encoder.encode(self.fields), digest_size=16).digest()
 
+    def process(self) -> bytes:
+        """Return 16 bytes that are equal for two spans if their resources are."""
+        return blake2b(_encoder.encode(self.fields["resource"]), digest_size=16).digest()
+
 
 def normalized(resource: Any, scope: Any, span: Any) -> NormalizedSpan:
     """Normalize a span of OTLP.

@@ -12,6 +12,7 @@ from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNot
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import NO_RUN
+from tapps_otel.otel.replay.ledger import Confirmed, last_confirmed
 from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def verify(
     """Check every byte of a run's log against its chain, and every blob against its name.
 
     Side logs are checked together with it. Lines cut off the log's end, or a log rewritten as a
-    whole, are found only by a comparison with sent spans. Memory does not grow with the log; in a
+    whole, are found only by what is kept elsewhere: the run's ledger, if spans were sent from the
+    log, and a comparison with sent spans. Memory does not grow with the log; in a
     comparison it grows by a few hundred bytes a span.
 
     :param against: a file of OTLP JSON lines, or the address of a Jaeger
@@ -170,6 +172,15 @@ class _Check:
         self.told = 0
         self._store, self._id = store, workflow_id
         self._blobs: dict[str, str] = {}  # with the place of their first mention
+        self._confirmed = self._read_ledger()
+
+    def _read_ledger(self) -> dict[str, Confirmed]:
+        path = self._store.ledger_path(self._id)
+        try:
+            return last_confirmed(path)
+        except OSError as error:
+            self.notes.append(f"{path}: cannot be read: {error.strerror or error}")
+            return {}
 
     def own_log(self, seqs: Container[int], *, alone: bool) -> reader.CheckReport:
         path = self._store.log_path(self._id)
@@ -189,8 +200,13 @@ class _Check:
 
         :param prefix: of its messages; empty for the run's own
         """
+        confirmed = self._confirmed.get(path.name)
+        sha_there = None  # of the line that a collector has confirmed
 
         def note(event: Event, sha: bytes) -> None:
+            nonlocal sha_there
+            if confirmed is not None and event.seq == confirmed.seq:
+                sha_there = sha.decode()
             for name in (event.inputs_blob, event.result_blob, event.otel_blob):
                 if isinstance(name, str):
                     self._blobs.setdefault(name, f"{prefix}seq {event.seq}")
@@ -211,10 +227,29 @@ class _Check:
                 self.notes.append(f"unfinished end at {place}: {why}")
             else:
                 self.problems.append(place)
+        if confirmed is not None and (region is None or region.torn):
+            self._compare_with_ledger(confirmed, sha_there, found.seq, prefix)
         self.notes += [
             f"{prefix}declared damage: {length} bytes at byte {at}" for at, length in found.repairs
         ]
         return found
+
+    def _compare_with_ledger(
+        self, confirmed: Confirmed, sha: str | None, last: int, prefix: str
+    ) -> None:
+        """Report lines from which spans were sent, and which the log no longer has.
+
+        :param sha: of its line with that ``seq``, if it has one
+        :param last: ``seq`` of its last line
+        """
+        if sha == confirmed.sha:
+            return
+        what = "was rewritten" if sha else f"was cut off at its end: it ends at seq {last}"
+        self.problems.append(
+            f"{prefix}the log {what}, and the ledger records that {confirmed.destination} "
+            f"confirmed its spans up to seq {confirmed.seq} with the sha {confirmed.sha:.64}. "
+            "Restore the log from a copy before the run is resumed"
+        )
 
     def blobs(self) -> None:
         stored = Blobs(self._store.blobs_folder(self._id))

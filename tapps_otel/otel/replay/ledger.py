@@ -15,6 +15,7 @@ content.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Ledger", "Whole"]
+__all__ = ["Confirmed", "Ledger", "Whole", "last_confirmed"]
 
 _MOST_SPANS: Final = 1000  # in a line
 _encoder = msgspec.json.Encoder()
@@ -44,6 +45,43 @@ class Whole(NamedTuple):
     seq: int
     sha: str
     spans: int
+
+
+class Confirmed(NamedTuple):
+    """The line of a log up to which a collector had confirmed all spans.
+
+    :ivar destination: the collector
+    :ivar sha: of that line, 64 hex digits
+    """
+
+    destination: str
+    seq: int
+    sha: str
+
+
+def last_confirmed(path: Path) -> dict[str, Confirmed]:
+    """Read, for each log that a ledger names, the last line that a collector has confirmed.
+
+    :raises OSError: the ledger cannot be read
+    """
+    found: dict[str, Confirmed] = {}
+    for entry in _entries(path):
+        match entry:
+            case {"to": str(to), "seq": int(seq), "sha": str(sha), **rest}:
+                log = rest.get("log", rest.get("whole"))
+                if isinstance(log, str) and (log not in found or found[log].seq <= seq):
+                    found[log] = Confirmed(to, seq, sha)
+    return found
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with _files.system().open_read(path) as file:
+            for line in lines(file):
+                with suppress(ValueError, RecursionError):  # torn, or of another program
+                    yield _decoder.decode(line)
+    except FileNotFoundError:
+        pass
 
 
 class Ledger:
@@ -88,20 +126,9 @@ class Ledger:
         return found
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        try:
-            with _files.system().open_read(self.path) as file:
-                for line in lines(file):
-                    try:
-                        entry = _decoder.decode(line)
-                    except (
-                        ValueError,
-                        RecursionError,
-                    ):  # torn by a crash, or written by another program
-                        continue
-                    if entry.get("to") == self._destination:
-                        yield entry
-        except FileNotFoundError:
-            pass
+        for entry in _entries(self.path):
+            if entry.get("to") == self._destination:
+                yield entry
 
     def confirm(self, spans: dict[str, str]) -> None:
         """Note spans as confirmed, by their digests.

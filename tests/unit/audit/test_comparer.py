@@ -20,12 +20,15 @@ from commands import LOGS, Cli
 from crashes import go, killed
 from logs import event, lines_of, writing
 from otlp_files import keep, requests_of, span_of
-from tapps_otel import annotate, step, verify, workflow
+from tapps_otel import annotate, history, step, verify, workflow
 from tapps_otel.audit import otlp_json
 from tapps_otel.audit.verify import VerifyReport
 from tapps_otel.errors import LogError, SpansError
 from tapps_otel.log.event import Event
 from tapps_otel.log.store import Store
+from tapps_otel.otel.replay.send import send_run
+from tapps_otel.otel.transport.client import Answer, Client
+from tapps_otel.otel.transport.destination import HTTP, Destination
 
 LOG = LOGS / "r.jsonl"
 FILE = Path("spans.jsonl")
@@ -225,6 +228,107 @@ def test_lines_cut_off_the_end_are_found(kept: Requests, lines: int) -> None:
         report.raise_if_bad()
 
 
+class Accepting(Client):
+    """A collector that accepts everything."""
+
+    def __init__(self) -> None:
+        super().__init__(Destination(HTTP, "http://127.0.0.1:4318/v1/traces"))
+
+    def _send_once(self, request: bytes, seconds: float) -> Answer:
+        return Answer()
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def sent(kept: Requests) -> list[bytes]:
+    """A run that captured two spans behind its end, and whose spans were sent; its lines."""
+    capture_behind_the_end(kept, "5" * 16, "6" * 16)
+    assert send_run(Store(LOGS), "r", Accepting()).ok
+    return lines_of(LOG.read_bytes())
+
+
+def capture_behind_the_end(requests: Requests, *span_ids: str) -> None:
+    with writing(LOG, "r") as writer:
+        for span_id in span_ids:
+            writer.append(captured(span_of(requests[3]), span_id=span_id))
+
+
+def test_a_ledger_finds_lines_cut_off_behind_the_end(sent: list[bytes], cli: Cli) -> None:
+    assert verify("r").ok
+    LOG.write_bytes(b"".join(sent[:-2]))
+    report = verify("r")
+
+    assert history("r").status == "completed"
+    assert only_problem(report).startswith(
+        f"the log was cut off at its end: it ends at seq {len(sent) - 2}, and the ledger records "
+        f"that http://127.0.0.1:4318/v1/traces confirmed its spans up to seq {len(sent)} with the "
+        f"sha {json.loads(sent[-1])['sha']}. Restore the log"
+    )
+    assert cli("verify", "r").code == 1
+
+
+def test_a_ledger_finds_a_log_that_was_rewritten(sent: list[bytes]) -> None:
+    LOG.write_bytes(rechained([line.replace(b'"result":4', b'"result":9') for line in sent]))
+
+    assert "the log was rewritten, and the ledger records that http" in only_problem(verify("r"))
+
+
+def test_lines_after_those_that_were_sent_are_no_problem(sent: list[bytes]) -> None:
+    with writing(LOG, "r") as writer:
+        writer.append(event("annotation", workflow_id="r", name="later"))
+
+    assert verify("r").ok
+
+
+@pytest.mark.parametrize("ledger", [b"{", b"[]\n", b'{"to":1,"log":"r.jsonl","seq":9,"sha":"a"}\n'])
+def test_a_ledger_that_says_nothing_is_no_problem(kept: Requests, ledger: bytes) -> None:
+    Store(LOGS).ledger_path("r").write_bytes(ledger)
+
+    assert verify("r").ok
+
+
+def test_a_ledger_that_cannot_be_read_is_noted(kept: Requests) -> None:
+    Store(LOGS).ledger_path("r").mkdir()
+
+    assert verify("r").ok
+    assert "r.ledger: cannot be read: not a regular file" in verify("r").notes[0]
+
+
+def test_captured_spans_cut_off_behind_the_end_are_found(kept: Requests) -> None:
+    before = LOG.read_bytes()
+    capture_behind_the_end(kept, "5" * 16, "6" * 16)
+    everything, whole = requests_of(LOGS, "r"), lines_of(LOG.read_bytes())
+    assert against(everything).notes == (
+        "compared with spans.jsonl: 6 of 6 spans are there, and equal",
+    )
+
+    LOG.write_bytes(b"".join(whole[:-1]))
+    assert only_problem(against(everything)).startswith(
+        f"1 span is there and not in the log: SELECT (span {'6' * 16}). The log lost"
+    )
+    LOG.write_bytes(before)
+    report = against(everything)
+    assert report.ok  # without any of them, it cannot be told that they were captured
+    assert report.notes[-1] == (
+        "2 library spans are there and not in the log: they were not captured, or lines behind "
+        "the run's end were cut off"
+    )
+
+
+def test_libraries_called_by_another_run_of_the_trace_are_ignored(kept: Requests) -> None:
+    capture_behind_the_end(kept, "5" * 16, "6" * 16)
+    requests = requests_of(LOGS, "r")
+    child, called = copy.deepcopy(requests[0]), copy.deepcopy(requests[-1])
+    span_of(child)["spanId"] = span_of(called)["parentSpanId"] = "7" * 16
+    attributes_of(span_of(child))["tapps.workflow.id"]["stringValue"] = "child"
+    span_of(called)["spanId"] = "8" * 16
+
+    assert against([*requests, child, called]).ok
+    span_of(called)["parentSpanId"] = "9" * 16
+    assert not against([*requests, child, called]).ok
+
+
 def test_a_log_rewritten_with_a_chain_that_holds_is_found(kept: Requests) -> None:
     lines = lines_of(LOG.read_bytes())
     changed = [line.replace(b'"result":4', b'"result":9') for line in lines]
@@ -404,10 +508,10 @@ def test_many_differences_are_counted_and_the_first_listed() -> None:
 # ---------------------------------------------------------------- logs beside
 
 
-def captured(run: dict[str, Any]) -> Event:
+def captured(run: dict[str, Any], span_id: str = "5" * 16) -> Event:
     """A library's span, in the trace of this run."""
     return event(
-        "span", workflow_id="r", name="SELECT", trace_id=run["traceId"], span_id="5" * 16,
+        "span", workflow_id="r", name="SELECT", trace_id=run["traceId"], span_id=span_id,
         parent_span_id=run["spanId"], duration_ns=5, resource={"service.name": "db"},
         otel={"flags": 1, "scope": {"name": "db"}},
     )  # fmt: skip
