@@ -133,7 +133,8 @@ def _folder(folder: Path) -> Iterator[Finding]:
         yield _guarded("lock", lambda: _lock(probe))
     finally:
         files.close(descriptor)
-        files.remove(probe)
+        if files.is_file(probe):  # a lease that was released has removed it
+            files.remove(probe)
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:

@@ -11,6 +11,7 @@ A base class exists only where a caller would catch it::
     │   ├── BlobDamagedError     a large value of the log is missing or was changed
     │   ├── LogVersionError      a log has a newer format
     │   ├── LogWriteError        an event could not be written
+    │   │   └── LeaseLostError   another process has taken the run over
     │   └── LedgerError          a log no longer has what a collector confirmed
     ├── RunError
     │   ├── RunNotFoundError     there is no such run
@@ -52,6 +53,7 @@ __all__ = [
     "FailureDetailError",
     "InterruptedTooOftenError",
     "InvalidIdError",
+    "LeaseLostError",
     "LedgerError",
     "LogDamagedError",
     "LogError",
@@ -175,6 +177,26 @@ class LogWriteError(LogError):
             f"{path}: cannot write to the log: {problem}. Acknowledged events are safe; fix the "
             "cause, then run the workflow again under the same id. `tapps-otel doctor` checks "
             "the folder"
+        )
+
+
+class LeaseLostError(LogWriteError):
+    """Another process has taken the run over: the lease's file was removed or replaced.
+
+    Every later event raises it, whatever ``on_log_failure`` is: two processes must not execute one
+    run.
+
+    :ivar path: the log file
+    :ivar problem: who has the lease
+    """
+
+    def __init__(self, path: Path | str, pid: int | None, host: str | None) -> None:
+        self.path, self.problem = path, f"process {pid or '?'} on {host or '?'} executes the run"
+        LogError.__init__(
+            self,
+            f"{path}: {self.problem}: it took the lease, whose file was removed or replaced while "
+            "this process held it. This process stops: two must not execute one run. The log has "
+            "what it did until then; wait for the other process, or end it and resume the run",
         )
 
 

@@ -73,6 +73,7 @@ CAPABILITIES = {
         lambda: chromium() is not None, "install Chromium (apt-get install chromium)"
     ),
     "fork": Capability(lambda: hasattr(os, "fork"), "run on Linux or macOS", installable=False),
+    "git": Capability(lambda: _runs("git", "--version"), "install git (apt-get install git)"),
     "proc": Capability(
         lambda: Path("/proc/self/fd").is_dir(), "run on Linux with /proc", installable=False
     ),

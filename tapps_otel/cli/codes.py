@@ -51,6 +51,7 @@ MEANINGS: Final[dict[Code, str]] = {
 _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.RunNotFoundError, Code.NOT_FOUND),
     (errors.RunBusyError, Code.BUSY),
+    (errors.LeaseLostError, Code.BUSY),
     (errors.RunConflictError, Code.REFUSED),
     (errors.RunPausedError, Code.REFUSED),
     (errors.RefusalError, Code.REFUSED),

@@ -45,6 +45,7 @@ _SAFE: Final = (
 )
 _APPEND: Final = os.O_RDWR | os.O_APPEND | _SAFE
 _FOLDER: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _SAFE
+_BLOCK: Final = 1 << 20  # bytes of a file that are copied at a time
 _OF_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 # struct flock of Linux: type, whence, start, length, pid (0, as open file description locks need).
 _FLOCK: Final = "hhqqi4x"
@@ -68,16 +69,7 @@ class Files:
         So is a file that another user may have made or can change. A new file is private (0600),
         whatever the umask, and survives a power cut: its folder is synced.
         """
-        if fcntl is None:
-            msg = "tapps_otel keeps logs on Linux and macOS only: this system has no file locks"
-            raise PlatformError(msg)
-        try:
-            descriptor = self._open_own(path)
-        except FileNotFoundError:
-            if not create:
-                raise
-            self.make_folder(path.parent)
-            descriptor = self._create(path)
+        descriptor = self.open_lock(path) if create else self._open_own(path)
         try:
             if not self.size(descriptor):  # new, or its creator was killed before this line
                 self.sync_folder(path.parent)
@@ -86,7 +78,18 @@ class Files:
             raise
         return descriptor
 
+    def open_lock(self, path: Path) -> int:
+        """Open or create as :meth:`open_append`, a file that a power cut may take away."""
+        try:
+            return self._open_own(path)
+        except FileNotFoundError:
+            self.make_folder(path.parent)
+            return self._create(path)
+
     def _open_own(self, path: Path) -> int:
+        if fcntl is None:
+            msg = "tapps_otel keeps logs on Linux and macOS only: this system has no file locks"
+            raise PlatformError(msg)
         descriptor = self._check_regular(os.open(path, _APPEND), path)
         try:
             self.check_own(descriptor, path)
@@ -182,6 +185,22 @@ class Files:
         """Return the offset at which this descriptor's last write ended."""
         return os.lseek(descriptor, 0, os.SEEK_CUR)
 
+    def identity(self, descriptor: int) -> tuple[int, int]:
+        """Return what tells an open file from every other one: device and inode."""
+        found = os.fstat(descriptor)
+        return found.st_dev, found.st_ino
+
+    def identity_of_name(self, path: str) -> tuple[int, int] | None:
+        """Return the identity of the file of this name, ``None`` if there is none.
+
+        Links are not followed. The name is a string, which is faster: this is called often.
+        """
+        try:
+            found = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
+
     def sync(self, descriptor: int) -> None:
         """Flush what was written to the disk, as far as the disk tells the truth."""
         if sys.platform == "darwin":
@@ -262,6 +281,38 @@ class Files:
             os.close(descriptor)
         if sync:
             self.sync_folder(path.parent)
+
+    def put_back(self, descriptor: int, path: Path) -> tuple[int, int]:
+        """Copy an open file, which has lost its name, to a name, whole and synced.
+
+        After a crash the copy is complete, or not there. A file that has taken the name is never
+        replaced.
+
+        :returns: the copy's identity
+        :raises FileExistsError: the name is taken
+        """
+        self.make_folder(path.parent)
+        part = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+        with self.new_file(part, replace=False, sync=False) as copy:
+            offset = 0
+            while block := self.read_at(descriptor, _BLOCK, offset):
+                self.write(copy, block)
+                offset += len(block)
+            self.sync(copy)
+            identity = self.identity(copy)
+        try:
+            os.link(part, path)  # a rename would replace the file that has the name
+        except FileExistsError:
+            text = "another file has taken the name"
+            raise FileExistsError(errno.EEXIST, text, str(path)) from None
+        finally:
+            os.unlink(part)
+        try:
+            self.sync_folder(path.parent)
+        except BaseException:
+            os.unlink(path)  # so that it can be tried again
+            raise
+        return identity
 
     def replace_content(self, descriptor: int, data: bytes) -> None:
         """Overwrite a small file in place. Not atomic: for labels, not for records."""
@@ -357,7 +408,7 @@ class Files:
         return found.f_bavail * found.f_frsize
 
     def remove(self, path: Path) -> None:
-        """Remove a file that was created as a test; never a log."""
+        """Remove a lease, or a file that was created as a test; never a log."""
         os.unlink(path)
 
     def is_same_file(self, path: Path, other: Path) -> bool:

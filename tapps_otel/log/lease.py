@@ -1,18 +1,20 @@
 """The lease: the right of one process to run a run and to write its log.
 
 It is a lock on ``<workflow_id>.lease`` that belongs to an open file, so that it ends with the
-process, however that ends: without heartbeats and without time-outs. The file is never removed,
-because then two processes could hold locks on two files of the same name. Network file systems may
-not honour the lock.
+process, however that ends: without heartbeats and without time-outs. The holder removes the file
+before it lets the lock go, so that only a process that was killed leaves one. Whoever has locked a
+file therefore checks that it still has the name. Network file systems may not honour the lock.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import weakref
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log import files as _files
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Lease", "holder"]
+
+_log = logging.getLogger("tapps_otel")
+_TRIES: Final = 100  # each time another process has removed the file that was opened
 
 
 class Lease:
@@ -31,16 +36,55 @@ class Lease:
     """
 
     def __init__(self, path: Path, workflow_id: str) -> None:
+        self._path, self._id, self._name = path, workflow_id, str(path)
         self._files, self._descriptor = _files.system(), -1
+        self._identity: tuple[int, int] | None = None
         _leases.add(self)  # before there is a descriptor that a child could inherit
-        self._descriptor = self._files.open_append(path, create=True)
-        try:
-            if not self._files.lock(self._descriptor):
-                raise RunBusyError(workflow_id, *_read_holder(self._files, self._descriptor))
-            self._write_label()
-        except BaseException:
-            self.release()
-            raise
+        self._take()
+
+    def _take(self) -> None:
+        """Lock a file that has the lease's name: a holder may remove it after it was opened."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._descriptor = self._files.open_lock(self._path)
+                if self._lock():
+                    return
+            except FileNotFoundError:
+                if not left:
+                    raise
+            except BaseException:
+                self._close()
+                raise
+            self._close()
+        raise RunBusyError(self._id, None, None)
+
+    def _lock(self) -> bool:
+        """Lock the open file; whether it is still the one of the lease's name."""
+        if not self._files.lock(self._descriptor):
+            raise RunBusyError(self._id, *_read_holder(self._files, self._descriptor))
+        self._identity = self._files.identity(self._descriptor)
+        if not self._has_name():
+            return False
+        self._write_label()
+        return True
+
+    def _has_name(self) -> bool:
+        # A file that is not open may have left its inode to another one.
+        return self._descriptor >= 0 and (
+            self._files.identity_of_name(self._name) == self._identity
+        )
+
+    def keep(self) -> None:
+        """Take the lease again if its file was removed or replaced: others would see it as free.
+
+        :raises RunBusyError: another process has taken it
+        :raises OSError: its file cannot be opened or created
+        """
+        if self._has_name():
+            return
+        self._close()
+        self._take()
+        _log.warning("%s: the lease was removed or replaced: it was taken again", self._path)
 
     def _write_label(self) -> None:
         # Only once the lock is held: a process that loses must not overwrite the holder's label.
@@ -48,10 +92,22 @@ class Lease:
         self._files.replace_content(self._descriptor, text.encode())
 
     def release(self) -> None:
-        """Release the lease; a second call does nothing.
+        """Release the lease and remove its file; a second call does nothing.
 
         A forked child has closed its copy already, and the parent keeps the lease.
         """
+        try:
+            with suppress(OSError):  # then the next holder takes the file as it is
+                if self._has_name():
+                    self._files.remove(self._path)  # under the lock
+        finally:
+            self._close()
+
+    def detach(self) -> None:
+        """Close the file in a forked child: the lease is the parent's."""
+        self._close()
+
+    def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             self._files.close(descriptor)
@@ -87,10 +143,10 @@ def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str 
 _leases: weakref.WeakSet[Lease] = weakref.WeakSet()
 
 
-def _release_all() -> None:
+def _detach_all() -> None:
     for lease in list(_leases):
-        lease.release()
+        lease.detach()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_all)
+    os.register_at_fork(after_in_child=_detach_all)

@@ -1,11 +1,14 @@
 """Writes a log: append, sync, recover. The only writer holds the lease.
 
-A log is never truncated or rewritten: earlier content is always a prefix of later content.
-
 After a failed write or sync it is unknown whether the file holds the event (after a failed sync
 the page cache shows it although the disk has lost it). Before the next event, the writer therefore
 opens the file again, evicts it from the cache, checks it, and writes what is missing, marked
 ``late``.
+
+With each sync it looks whether the log and the lease still have their names. A log that was
+deleted, renamed or replaced (an agent that cleans its working tree) is whole in the open file: it
+is copied to its name, if that is free, and the log has an annotation of it. Until that succeeds,
+the log fails as on a failing disk. A lease that another process has taken is the end of writing.
 """
 
 from __future__ import annotations
@@ -15,34 +18,32 @@ import os
 import threading
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from msgspec import UNSET
-
 from tapps_otel import clock
-from tapps_otel.errors import LogDamagedError, LogError, LogWriteError
+from tapps_otel.errors import LeaseLostError, LogError, LogWriteError, RunBusyError
 from tapps_otel.log import files as _files
-from tapps_otel.log.event import (
-    EVENT_TYPES,
-    MAX_LINE,
-    SYNCED,
-    TRAILER,
-    Event,
-    encode,
-    trailing_sha,
-)
-from tapps_otel.log.reader import Checker, Region, lines, may_be_log
+from tapps_otel.log.event import MAX_LINE, SYNCED, Event, encode
+from tapps_otel.log.log_file import DisplacedError, LogFile
+from tapps_otel.log.recovery import Recovery, State, log_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tapps_otel.log.lease import Lease
     from tapps_otel.settings import Durability
 
-__all__ = ["LogObserver", "LogWriter"]
+__all__ = ["RESTORED", "LogObserver", "LogWriter"]
+
+# Name of the annotation of a log that was put back under its name.
+RESTORED: Final = "tapps.log_restored"
 
 _log = logging.getLogger("tapps_otel")
 _RETRY_NS: Final = 1_000_000_000  # between two attempts to recover a failing log
+# Where nothing is synced, looking at the names would be a tenth of a step: it is done this often.
+_LOOK_NS: Final = 10_000_000
 # Events are kept in memory until they are settled. A run that writes no event of a synced type for
 # long is synced after this many.
 _MAX_UNSETTLED: Final = 1024
@@ -84,6 +85,8 @@ class LogWriter:
     :param accept_damage: declare any damage as a repair, for ``repair --accept-damage``
     :param on_event: called with every event that is already in the log
     :param observer: observes failures and dropped events
+    :param lease: the lease of the run, to look whether it still has its name
+    :raises RunBusyError: another process writes to this file
     :raises LogDamagedError: the log is damaged, and not by a crash; nothing was written
     :raises LogVersionError: the log has a newer format; nothing was written
     :raises OSError: the file cannot be opened, read, synced or repaired
@@ -101,28 +104,47 @@ class LogWriter:
         accept_damage: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
         observer: LogObserver | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.path, self._observer = path, observer
-        self._id, self._durability, self._boot_id = workflow_id, durability, boot_id
-        self._event_id = (
-            workflow_id  # in events: the id of a third-party executor may not be a file name
-        )
-        self._stop, self._limit, self._accept_damage = stop, limit, accept_damage
+        self._durability, self._stop, self._limit = durability, stop, limit
         self._files = _files.system()
+        self._file, self._look_at_ns = LogFile(self._files, path, lease), 0
+        self._recovery = Recovery(self._files, path, workflow_id, boot_id)
         self._lock = threading.Lock()
-        self._descriptor = -1
+        self._ready = False  # a log that fails is open, and not ready to be written to
         self._seq, self._sha, self._end = 0, b"", 0
+        self._event_id = workflow_id  # in events
         self._execution: int | None = None  # of the last event appended by this writer
         self._failure: str | None = None
         self._retry_at_ns = 0
+        self._foreign = False  # the failure: another process wrote to the file
+        self._taken_by: tuple[int | None, str | None] | None = None  # who has the lease
         # Written, but not yet as safe as the durability promises, each with its sha: after a
         # failure the file may or may not hold them.
         self._unsettled: list[tuple[Event, bytes]] = []
         self._waiting: deque[Event] = deque()  # not written yet
         self._dropped = 0
-        self._acknowledged = 0  # seq up to which the log was synced when it failed
-        self._open(on_event)
-        _writers.add(self)
+        self._acknowledged = 0  # seq up to which the log was settled when it failed
+        _writers.add(self)  # before there is a descriptor that a child could inherit
+        self._open(on_event, accept_damage=accept_damage)
+
+    def _open(self, on_event: Callable[[Event], None], *, accept_damage: bool) -> None:
+        try:
+            self._file.open()
+            self._take_state(
+                self._recovery.run(
+                    self._file.descriptor, on_event=on_event, accept_damage=accept_damage
+                )
+            )
+        except BaseException:
+            self._file.close()
+            raise
+        self._ready = True
+
+    def _take_state(self, state: State) -> None:
+        self._seq, self._sha, self._end = state.seq, state.sha, state.end
+        self._event_id = state.workflow_id
 
     @property
     def seq(self) -> int:
@@ -131,7 +153,7 @@ class LogWriter:
 
     @property
     def sha(self) -> str:
-        """Sha of the last event in the file (64 hex digits)."""
+        """Sha of the last event in the file (64 hex digits); empty if there is none."""
         return self._sha.decode()
 
     @property
@@ -157,12 +179,13 @@ class LogWriter:
             cannot be written and the event is buffered in memory
         :raises LogWriteError: the log cannot be written and ``stop`` is set; the file may hold the
             event nevertheless
+        :raises LeaseLostError: another process has taken the run over, from now on each time
         """
         settle = sync or event.event_type in SYNCED or self._durability == "always"
         with self._lock:
             self._execution = event.execution
             try:
-                if self._descriptor >= 0 or self._try_reopen():
+                if self._ready or self._try_reopen():
                     self._write(event, settle)
                     return event.seq
                 if not self._stop:
@@ -179,35 +202,30 @@ class LogWriter:
         """Write buffered events if that is possible, then close. A second call does nothing."""
         with self._lock:
             self._retry_at_ns = 0
-            if self._failure is not None and not self._try_recover():
+            if self._ready and self._has_lost_name():
+                self._mark_failed(DisplacedError())
+            if self._failure is not None and not self._try_last_recovery():
                 lost = len(self._unsettled) + len(self._waiting) + self._dropped
-                _log.error("%s: up to %d events are lost: %s", self.path, lost, self._failure)
+                what = "the whole log is" if self._has_lost_name() else f"up to {lost} events are"
+                _log.error("%s: %s lost: %s", self.path, what, self._failure)
                 self._report_dropped(lost - self._dropped)  # the dropped ones were reported
             self._failure = None
             self._release()
 
-    def reopen(self) -> bool:
+    def reopen(self, lease: Lease | None = None) -> bool:
         """Open the log again after :meth:`close`, to continue it where it was left.
 
-        The caller holds the lease again. The log is not read: only holders of the lease write to
-        it, and its size and its last line show whether one did.
+        The log is not read: only holders of the lease write to it, and its size and its last line
+        show whether one did.
 
+        :param lease: the caller's new one
         :returns: ``False``: it is not as this writer left it; it has to be opened anew
         :raises OSError: the file is gone, or cannot be opened or read
         """
         with self._lock:
-            files, descriptor = self._files, self._files.open_append(self.path, create=False)
-            try:
-                trailer = files.read_at(descriptor, TRAILER, max(0, self._end - TRAILER))
-                same = files.size(descriptor) == self._end and trailing_sha(trailer) == self._sha
-            except BaseException:
-                files.close(descriptor)
-                raise
-            if same:
-                self._descriptor = descriptor
-            else:
-                files.close(descriptor)
-            return same
+            self._ready = self._file.reopen_unchanged(lease, self._end, self._sha)
+            self._taken_by = None
+            return self._ready
 
     def detach(self) -> None:
         """Close the file in a forked child without writing: the log belongs to the parent."""
@@ -217,14 +235,15 @@ class LogWriter:
         self._release()
 
     def _release(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        self._ready = False
+        self._file.close()
 
     # -- one event; called with the lock held
 
     def _try_reopen(self) -> bool:
         """Reopen a log that failed; return whether it can be written again."""
+        if self._taken_by is not None:
+            raise LeaseLostError(self.path, *self._taken_by)
         if self._failure is None:
             raise LogWriteError(self.path, "the log is closed")
         return self._try_recover()
@@ -237,7 +256,7 @@ class LogWriter:
             self._drop(error)
             self._write_gap()
             return False
-        if isinstance(error, LogWriteError):  # the log is closed
+        if isinstance(error, LogWriteError):  # the log is closed, or the lease is lost
             raise error
         self._mark_failed(error)
         if not isinstance(error, OSError):
@@ -256,7 +275,7 @@ class LogWriter:
             raise _InvalidEventError(
                 f"event {event.event_type}: a line of {length} bytes, of at most {MAX_LINE}"
             )
-        files, descriptor, unsettled = self._files, self._descriptor, self._unsettled
+        files, descriptor, unsettled = self._files, self._file.descriptor, self._unsettled
         unsettled.append((event, sha))
         files.write(descriptor, line)
         self._seq, self._sha = seq, sha
@@ -265,8 +284,26 @@ class LogWriter:
             if files.position(descriptor) != self._end:
                 raise _ForeignWriterError
             if self._durability != "os":
+                self._look()
                 files.sync(descriptor)
+            elif clock.monotonic_ns() >= self._look_at_ns:
+                self._look()
+                self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
             unsettled.clear()
+
+    def _look(self) -> None:
+        """Check that the log and its lease still have their names."""
+        try:
+            self._file.look()
+        except RunBusyError as error:
+            raise self._give_up(error) from error
+
+    def _has_lost_name(self) -> bool:
+        """Whether events were deleted, renamed or replaced, as far as the disk tells."""
+        try:
+            return self._seq > 0 and self._file.is_displaced()
+        except OSError:
+            return False
 
     def _buffer(self, event: Event) -> None:
         if len(self._waiting) < self._limit:
@@ -295,15 +332,25 @@ class LogWriter:
     # -- failure and recovery; called with the lock held
 
     def _mark_failed(self, error: BaseException) -> None:
-        reason = str(error) or type(error).__name__
+        reason = error.problem if isinstance(error, LeaseLostError) else str(error)
+        reason = reason or type(error).__name__
         if self._failure is None:
             _log.error("%s: cannot write to the log: %s", self.path, reason)
-            if self._durability != "os":
+            self._foreign = isinstance(error, _ForeignWriterError)
+            if self._durability != "os" or self._foreign:
                 self._acknowledged = self._unsettled[0][0].seq - 1 if self._unsettled else self._seq
-        self._failure = reason
-        self._release()
+        elif reason != self._failure:
+            _log.error("%s: still cannot write to the log: %s", self.path, reason)
+        self._failure, self._ready = reason, False
         if self._observer is not None:
             self._observer.log_failed(error)
+
+    def _give_up(self, busy: RunBusyError) -> LeaseLostError:
+        """Write no more: another process executes the run. Return what to raise."""
+        self._taken_by = busy.pid, busy.host
+        lost = LeaseLostError(self.path, *self._taken_by)
+        self._mark_failed(lost)
+        return lost
 
     def _try_recover(self) -> bool:
         """Open the log again and write what is missing in it; return whether that succeeded."""
@@ -312,19 +359,56 @@ class LogWriter:
             return False
         self._retry_at_ns = now + _RETRY_NS
         try:
-            seen = self._open(lambda _: None, {sha for _, sha in self._unsettled})
-            self._acknowledged = self._seq  # all of this was just read from the disk
-            missing = [event for event, sha in self._unsettled if sha not in seen]
-            self._unsettled.clear()
-            self._waiting.extendleft(reversed(missing))
-            self._write_waiting()
+            self._file.reopen()
+            self._catch_up()
+        except RunBusyError as error:
+            raise self._give_up(error) from error
+        except LeaseLostError:
+            raise
         except (OSError, LogError) as error:
             self._mark_failed(error)
             return False
-        _log.warning("%s: the log can be written again", self.path)
-        self._failure = None
+        self._failure, self._ready = None, True
         self._retry_at_ns = 0
         return True
+
+    def _catch_up(self) -> None:
+        """Check the open log, and write what it lacks."""
+        state = self._recovery.run(
+            self._file.descriptor,
+            wanted={sha for _, sha in self._unsettled},
+            acknowledged=self._acknowledged,
+            accept_damage=self._foreign and not self._stop,
+            execution=self._execution,
+        )
+        self._take_state(state)
+        self._acknowledged = self._seq  # all of this was just read from the disk
+        missing = [event for event, sha in self._unsettled if sha not in state.seen]
+        self._unsettled.clear()
+        self._waiting.extendleft(reversed(missing))
+        self._write_waiting()
+        if self._file.restored:
+            self._write(self._event("annotation", name=RESTORED), settle=True)
+            self._file.restored = False
+            _log.error("%s: the log was put back, whole", self._file.path)
+        else:
+            text = ": what it wrote is declared as damage" if self._foreign else ""
+            _log.warning("%s: the log can be written again%s", self.path, text)
+
+    def _try_last_recovery(self) -> bool:
+        """Write what waits; where another file has the log's name, to a new file beside it."""
+        with suppress(LeaseLostError):
+            if self._taken_by is None and self._try_recover():
+                return True
+        if not self._has_lost_name():
+            return False
+        self._file.move_beside()
+        self._retry_at_ns = 0
+        saved = self._try_recover()
+        if saved:
+            name = self._file.path.name
+            _log.error("%s: another file has this name: the log was saved as %s", self.path, name)
+        return saved
 
     def _write_waiting(self) -> None:
         while self._waiting:
@@ -335,9 +419,7 @@ class LogWriter:
             except _InvalidEventError as error:
                 self._drop(error)
         if self._dropped:
-            self._write(
-                self._make_event("log_gap", attributes={"dropped": self._dropped}), settle=True
-            )
+            self._write(self._event("log_gap", attributes={"dropped": self._dropped}), settle=True)
             self._dropped = 0
 
     def _write_gap(self) -> None:
@@ -346,121 +428,8 @@ class LogWriter:
         except OSError as error:
             self._mark_failed(error)
 
-    def _open(
-        self,
-        on_event: Callable[[Event], None],
-        wanted: Collection[bytes] = (),
-    ) -> set[bytes]:
-        """Open, sync, evict and check the log, and seal a torn end.
-
-        :returns: those of the ``wanted`` shas that the log holds
-        """
-        files = self._files
-        self._release()
-        # A log that has disappeared must not be started anew without notice.
-        descriptor = files.open_append(self.path, create=self._seq == 0)
-        try:
-            if files.size(descriptor):
-                # Events of a crashed writer may only be in the page cache, and events that a failed
-                # sync lost are still shown there: sync, then read what the disk holds.
-                files.sync(descriptor)
-                files.evict(descriptor)
-            seen = self._read_existing(descriptor, on_event, wanted)
-        except BaseException:
-            files.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return seen
-
-    def _read_existing(
-        self,
-        descriptor: int,
-        on_event: Callable[[Event], None],
-        wanted: Collection[bytes],
-    ) -> set[bytes]:
-        checker = Checker(self.path, self._id)
-        last_process, seen = _LastProcess(), set()
-        if not may_be_log(self._files.read_at(descriptor, 64, 0)):
-            raise LogDamagedError(self.path, 0, 1, "this is not a log of tapps_otel")
-        with self._files.reader(descriptor) as file:
-            last = None
-            for line in lines(file):
-                event = checker.feed(line)
-                if event is None:
-                    continue
-                last = event
-                if event.process is not UNSET:
-                    last_process.process = event.process
-                if wanted and checker.sha in wanted:
-                    seen.add(checker.sha)
-                on_event(event)
-        if last is not None:
-            last_process.execution, self._event_id = last.execution, last.workflow_id
-        if checker.seq < self._acknowledged:
-            raise LogDamagedError(
-                self.path,
-                checker.end,
-                checker.seq + 1,
-                f"it ends before seq {self._acknowledged}, which had been synced",
-            )
-        self._seq, self._sha, self._end = checker.seq, checker.sha, checker.end
-        if checker.region is not None:
-            on_event(self._seal(descriptor, checker, checker.region, last_process))
-        elif not checker.whole:  # only the newline is missing
-            self._files.write(descriptor, b"\n")
-            self._end += 1
-        return seen
-
-    def _seal(
-        self, descriptor: int, checker: Checker, region: Region, last_process: _LastProcess
-    ) -> Event:
-        """Append a ``log_repair`` that declares the region at the end, in a single write."""
-        power_cut = region.has_nul and last_process.cut_by_power(self._boot_id, region.readable)
-        if not (region.torn or power_cut or self._accept_damage):
-            raise LogDamagedError(self.path, region.offset, checker.seq + 1, region.problem)
-        event = self._make_event("log_repair", damage=checker.declaration(region))
-        event.execution = self._execution or last_process.execution + 1
-        event.seq = checker.seq + 1
-        line, sha = encode(event, checker.sha)
-        newline = b"" if region.terminated else b"\n"
-        self._files.write(descriptor, newline + line)
-        self._files.sync(descriptor)
-        self._seq, self._sha = event.seq, sha
-        self._end = region.offset + region.length + len(newline) + len(line)
-        return event
-
-    def _make_event(self, event_type: str, **fields: Any) -> Event:
-        at = clock.timestamp(clock.time_ns())
-        execution = self._execution or 1
-        return Event(
-            event_type=event_type,
-            workflow_id=self._event_id,
-            timestamp=at,
-            execution=execution,
-            **fields,
-        )
-
-
-class _LastProcess:
-    """What the events before a region tell about the process that wrote them."""
-
-    def __init__(self) -> None:
-        self.execution = 0
-        self.process: dict[str, Any] = {}
-
-    def cut_by_power(self, boot_id: str | None, readable: set[str]) -> bool:
-        """Return whether a power cut can have left a hole next to these whole lines.
-
-        Only lines that were not synced can be missing, and the machine must have rebooted since.
-        """
-        durability, then = self.process.get("durability"), self.process.get("boot_id")
-        unsynced = EVENT_TYPES - SYNCED if durability == "commit" else frozenset[str]()
-        return (
-            durability != "os"
-            and None not in {then, boot_id}
-            and then != boot_id
-            and readable <= unsynced
-        )
+    def _event(self, event_type: str, **fields: Any) -> Event:
+        return log_event(event_type, self._event_id, self._execution or 1, **fields)
 
 
 # A child that kept writing to its parent's descriptor would break the chain.

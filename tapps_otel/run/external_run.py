@@ -525,7 +525,7 @@ class ExternalRunRecorder(RunRecorder):
         try:
             lease = Lease(self._store.lease_path(self.log_name), self.log_name)
             try:
-                if writer.reopen():
+                if writer.reopen(lease):
                     return lease, writer
             except BaseException:
                 lease.release()

@@ -55,6 +55,7 @@ class LeasedLog:
                     limit=config.buffer_events,
                     on_event=self.fold.feed,
                     observer=self.measures,
+                    lease=self.lease,
                 )
         except BaseException:
             self.lease.release()

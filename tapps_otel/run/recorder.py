@@ -817,7 +817,7 @@ class RunRecorder:
         self.detached, self.write = True, _write_nothing
         self.lock = threading.RLock()  # a thread of the parent may hold the old one
         if self._lease is not None:
-            self._lease.release()
+            self._lease.detach()
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}, execution {self.execution}>"

@@ -22,7 +22,8 @@ from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.writer import LogWriter
 
 CALLS = [
-    "write", "sync", "position", "open_append", "evict", "size", "read_at", "reader",
+    "write", "sync", "position", "identity", "identity_of_name", "open_append", "evict", "size",
+    "read_at", "reader",
     "sync_folder", "make_folder",
 ]  # fmt: skip
 KINDS = ["step_start", "annotation", "step_finish", "step_start", "step_fail", "workflow_end"]
@@ -278,4 +279,4 @@ def test_a_disk_that_loses_synced_events_stops_the_writer(path: Path) -> None:
         disk.on_disk = disk.on_disk[:300]
         path.write_bytes(disk.on_disk)
         assert writer.append(event("step_finish", 2)) is None
-        assert "ends before seq 2, which had been synced" in str(writer.failure)
+        assert "ends before seq 2, which had been acknowledged" in str(writer.failure)

@@ -160,10 +160,11 @@ def test_a_folder_of_blobs_of_another_user_is_not_used(folder: Path) -> None:
 @pytest.mark.parametrize("trust", ["FOLDER", "*"])
 def test_a_folder_that_is_trusted_is_used(trust: str, folder: Path, tmp_path: Path) -> None:
     assert flow.options(workflow_id=ID)()
+    (folder / f"{ID}.lease").touch()
     (folder / f"{ID}.lease").chmod(0o666)
     configure(trust=trust.replace("FOLDER", f"{tmp_path}:/nowhere"))
 
-    Lease(folder / f"{ID}.lease", ID).release()
+    Lease(folder / f"{ID}.lease", ID).detach()
     configure(trust=[f"{folder}-of-another-name", str(folder / "inside")])
     with pytest.raises(UntrustedFileError):
         Lease(folder / f"{ID}.lease", ID)

@@ -159,7 +159,7 @@ def _append_under_lease(run: KnownRun, spans: Sequence[Captured], durability: Du
     try:
         path = store.log_path(run.log_name)
         writer = LogWriter(path, run.log_name, durability=durability, stop=True)
-    except (LogError, OSError):  # damaged: nothing is written before `tapps-otel repair`
+    except (LogError, RunBusyError, OSError):  # damaged: it waits for `tapps-otel repair`
         lease.release()
         return False
     try:

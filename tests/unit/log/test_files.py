@@ -70,6 +70,9 @@ def test_what_is_appended_comes_after_what_is_there(path: Path) -> None:
 
     assert path.read_bytes() == b"onetwo"
     assert files.position(descriptor) == files.size(descriptor) == 6
+    assert files.identity_of_name(str(path)) == files.identity(descriptor)
+    assert files.identity_of_name(str(path / "x")) is None
+    assert files.identity_of_name(f"{path}.x") is None
     assert files.read_at(descriptor, 4, 2) == b"etwo"
     assert files.read_at(descriptor, 9, 5) == b"o"
     with files.reader(descriptor) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from crashes import Forked, in_child
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log import files as log_files
 from tapps_otel.log import lease as lease_module
-from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.lease import Lease, holder
 
 
@@ -155,7 +156,7 @@ def test_without_the_release_at_fork_the_child_would_keep_it(
 
 def _without_register(self: Lease, path: Path, workflow_id: str) -> None:
     self._files = log_files.system()
-    self._descriptor = self._files.open_append(path, create=True)
+    self._descriptor = self._files.open_lock(path)
     assert self._files.lock(self._descriptor)
 
 
@@ -196,7 +197,7 @@ def test_a_long_host_is_cut(path: Path) -> None:
     lease.release()
 
 
-@pytest.mark.parametrize("call", ["open_append", "lock", "replace_content"])
+@pytest.mark.parametrize("call", ["open_lock", "lock", "replace_content"])
 def test_a_lease_that_cannot_be_taken_leaves_nothing_held(path: Path, call: str) -> None:
     with log_files.use(FaultyFiles(call)), pytest.raises(OSError, match="No space left"):
         Lease(path, "r")
@@ -214,3 +215,40 @@ def test_without_open_file_locks_flock_does(path: Path, monkeypatch: pytest.Monk
         Lease(path, "r")
     lease.release()
     assert holder(path) is None
+
+
+class Late(Files):
+    """The holder releases its lease after another one has opened the file, and before the lock."""
+
+    def __init__(self, held: Lease) -> None:
+        self._held = held
+
+    def lock(self, descriptor: int) -> bool:
+        self._held.release()
+        return super().lock(descriptor)
+
+
+def test_a_file_that_was_removed_after_it_was_opened_is_not_taken_for_the_lease(path: Path) -> None:
+    with log_files.use(Late(Lease(path, "r"))):
+        lease = Lease(path, "r")
+
+    assert holder(path) == (os.getpid(), socket.gethostname())
+    lease.release()
+    assert not path.exists()
+
+
+def test_a_file_that_is_removed_again_and_again_is_opened_again(path: Path) -> None:
+    with log_files.use(FaultyFiles("open_lock", times=3, error=errno.ENOENT)):
+        Lease(path, "r").release()
+    with log_files.use(FaultyFiles("open_lock", error=errno.ENOENT)), pytest.raises(OSError):
+        Lease(path, "r")
+
+
+def test_the_release_of_a_lease_that_was_replaced_leaves_the_other_one(path: Path) -> None:
+    first = Lease(path, "r")
+    path.unlink()
+    second = Lease(path, "r")
+    first.release()
+
+    assert holder(path) is not None
+    second.release()

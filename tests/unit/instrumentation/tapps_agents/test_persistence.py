@@ -167,9 +167,7 @@ async def test_an_instrumented_run_leaves_the_same_files(
         if path.is_file():
             path.unlink()
     bare = await project.executor().execute()
-    ours = {".tapps-agents/workflow-state/events/demo.jsonl"} | {
-        ".tapps-agents/workflow-state/events/demo.lease"
-    }
+    ours = {".tapps-agents/workflow-state/events/demo.jsonl"}
 
     assert with_us - ours == files(project.root)
     for field in ("status", "completed_steps", "skipped_steps", "current_step", "error"):

@@ -1,0 +1,124 @@
+"""The open file of a log, which must stay the file of the log's name.
+
+A log that was deleted, renamed or replaced while it is written is whole in the open file: it can be
+copied to its name, if that is free. Without its name, what is written to it is lost.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tapps_otel.log.event import TRAILER, trailing_sha
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tapps_otel.log.files import Files
+    from tapps_otel.log.lease import Lease
+
+__all__ = ["DisplacedError", "LogFile"]
+
+
+class DisplacedError(OSError):
+    """The log has lost its name: it was deleted, renamed or replaced."""
+
+    def __str__(self) -> str:
+        return "the log was deleted, renamed or replaced while it was written"
+
+
+class LogFile:
+    """The open file of a log, and the lease of its run.
+
+    :ivar descriptor: of the open file, -1 if there is none
+    :ivar restored: it was put back under its name, which its log does not say yet
+    """
+
+    def __init__(self, files: Files, path: Path, lease: Lease | None) -> None:
+        self.path, self.descriptor, self.restored = path, -1, False
+        self._files, self._lease = files, lease
+        self._identity: tuple[int, int] | None = None  # of the file that must have the name
+
+    def open(self) -> None:
+        """Open or create it; the caller closes it if this fails.
+
+        :raises OSError: it cannot be opened or created
+        """
+        self.descriptor = self._files.open_append(self.path, create=True)
+        self._identity = self._files.identity(self.descriptor)
+
+    def look(self) -> None:
+        """Check that the log has its name; a lease that was deleted or replaced is taken again.
+
+        :raises DisplacedError: the log does not
+        :raises RunBusyError: another process has taken the lease
+        :raises OSError: the system does not tell, or the lease cannot be created
+        """
+        if self._lease is not None:
+            self._lease.keep()
+        if self.is_displaced():
+            raise DisplacedError
+
+    def is_displaced(self) -> bool:
+        """Whether the log has lost its name.
+
+        :raises OSError: the system does not tell
+        """
+        return self._files.identity_of_name(str(self.path)) != self._identity
+
+    def reopen(self) -> None:
+        """Open the file of the log's name again; put it back there first if it has lost that.
+
+        If this fails, what was open stays open.
+
+        :raises RunBusyError: another process has taken the lease
+        :raises OSError: another file has the name, or the file cannot be copied or opened
+        """
+        if self._lease is not None:
+            self._lease.keep()
+        if self.is_displaced():
+            self._identity = self._files.put_back(self.descriptor, self.path)
+            self.restored = True
+        descriptor = self._files.open_append(self.path, create=False)
+        try:
+            if self._files.identity(descriptor) != self._identity:
+                raise DisplacedError
+        except BaseException:
+            self._files.close(descriptor)
+            raise
+        before, self.descriptor = self.descriptor, descriptor
+        self._files.close(before)
+
+    def reopen_unchanged(self, lease: Lease | None, size: int, sha: bytes) -> bool:
+        """Open it again after :meth:`close`, if it ends as it was left.
+
+        :param lease: the caller's new one
+        :raises OSError: it is gone, or cannot be opened or read
+        """
+        files = self._files
+        self.descriptor = files.open_append(self.path, create=False)
+        try:
+            self._lease, self._identity = lease, files.identity(self.descriptor)
+            trailer = files.read_at(self.descriptor, TRAILER, max(0, size - TRAILER))
+            same = (
+                files.lock(self.descriptor)
+                and files.size(self.descriptor) == size
+                and trailing_sha(trailer) == sha
+            )
+        except BaseException:
+            self.close()
+            raise
+        if not same:
+            self.close()
+        return same
+
+    def move_beside(self) -> None:
+        """Have a free name beside the log's own from now on, which needs no lease."""
+        self.path = self.path.with_name(f"{self.path.name}.{os.urandom(4).hex()}")
+        self._lease = None
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            self._files.close(descriptor)
