@@ -6,6 +6,7 @@ A base class exists only where a caller would catch it::
     ├── PlatformError            this system cannot keep a log
     ├── SettingsError            a setting has an invalid value
     ├── InvalidIdError           a run id that cannot name a log
+    ├── AmbiguousIdError         the beginning of the ids of several runs
     ├── LogError
     │   ├── LogDamagedError      a log was changed or lost bytes; nothing was written
     │   ├── BlobDamagedError     a large value of the log is missing or was changed
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AmbiguousIdError",
     "BlobDamagedError",
     "DivergenceError",
     "FailureDetailError",
@@ -107,6 +109,19 @@ class InvalidIdError(TappsError, ValueError):
             "letters, digits, dots, dashes or underscores, beginning with a letter or a digit and "
             "not ending in '.events'; 'traces' is reserved for spans outside any run"
         )
+
+
+class AmbiguousIdError(TappsError, LookupError):
+    """The ids of several runs begin like the one that a command was given.
+
+    :ivar given: the beginning
+    :ivar found: some of these runs, those written to last first
+    """
+
+    def __init__(self, given: str, found: Sequence[str], *, more: bool = False) -> None:
+        self.given, self.found = given, tuple(found)
+        names = ", ".join(self.found) + (", ..." if more else "")
+        super().__init__(f"several runs begin with {given!r}: {names}. Give more of the id")
 
 
 class LogError(TappsError):

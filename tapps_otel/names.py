@@ -12,6 +12,7 @@ from tapps_otel.errors import InvalidIdError
 
 __all__ = [
     "ATTR",
+    "LAST_RUN",
     "MOST_NESTED",
     "NO_RUN",
     "check_workflow_id",
@@ -33,6 +34,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ESCAPES = str.maketrans({"/": "%2F", "#": "%23", "%": "%25"})
 # Takes the place of a run's id for captured spans outside any run. No new run gets this name.
 NO_RUN: Final = "traces"
+LAST_RUN: Final = "@last"  # means the run that was written to last; no id begins with this sign
 MOST_NESTED: Final = 64  # steps: each level takes frames of the stack, and makes step ids longer
 
 

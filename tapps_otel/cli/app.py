@@ -11,15 +11,21 @@ import typer
 from tapps_otel.cli.arguments import (
     AllRuns,
     AsJson,
+    FirstRun,
+    Last,
     LogDir,
-    OptionalRunId,
     Quiet,
     RunId,
     RunIds,
+    SecondRun,
+    StepId,
+    chosen_run,
+    chosen_step,
     parse_time,
 )
 from tapps_otel.cli.codes import MEANINGS, Code, finish
 from tapps_otel.cli.usage import ParserError, UsageError, refuse_usage, say_usage_error
+from tapps_otel.names import LAST_RUN
 
 __all__ = ["app", "run_app"]
 
@@ -30,7 +36,6 @@ app = typer.Typer(
     help="Run workflows with a durable log, look at their runs, and resume them.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help is quick, and fits a small terminal
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -115,7 +120,7 @@ def run(
 
 @app.command("resume")
 def resume(  # noqa: PLR0917 - typer passes them by name
-    workflow_id: OptionalRunId = None,
+    workflow_id: RunId = None,
     workflow: Annotated[
         str | None,
         typer.Argument(
@@ -124,7 +129,7 @@ def resume(  # noqa: PLR0917 - typer passes them by name
             show_default=False,
         ),
     ] = None,
-    last: Annotated[bool, typer.Option("--last", help="The run that was written to last.")] = False,
+    last: Last = False,
     accept_change: Annotated[
         bool,
         typer.Option(
@@ -142,11 +147,14 @@ def resume(  # noqa: PLR0917 - typer passes them by name
     """
     from tapps_otel.cli.resume import resume
 
-    if (workflow_id is None) is not last:
-        refuse_usage("give the id of a run, or --last")
     finish(
         lambda: resume(
-            workflow_id, workflow, accept_change=accept_change, log_dir=log_dir, quiet=quiet
+            chosen_run(workflow_id, last=last, log_dir=log_dir),
+            workflow,
+            around=last or workflow_id == LAST_RUN,
+            accept_change=accept_change,
+            log_dir=log_dir,
+            quiet=quiet,
         )
     )
 
@@ -163,6 +171,17 @@ class Status(StrEnum):
     damaged = "damaged"
 
 
+class Sort(StrEnum):
+    """What ``list --sort`` can ask for."""
+
+    last = "last"
+    started = "started"
+    took = "took"
+    status = "status"
+    workflow = "workflow"
+    name = "name"
+
+
 @app.command("list")
 def list_(  # noqa: PLR0917 - typer passes them by name
     status: Annotated[
@@ -172,6 +191,22 @@ def list_(  # noqa: PLR0917 - typer passes them by name
         str | None,
         typer.Option(metavar="NAME", help="Only runs of this workflow.", show_default=False),
     ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Only runs with a step of this agent: their logs are read whole.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Only runs with this text in id, workflow, last step or error.",
+            show_default=False,
+        ),
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -180,38 +215,87 @@ def list_(  # noqa: PLR0917 - typer passes them by name
             show_default=False,
         ),
     ] = None,
+    sort: Annotated[
+        Sort, typer.Option(help="The order: the latest, longest or first name first.")
+    ] = Sort.last,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     last: Annotated[
         int, typer.Option("--last", "-n", metavar="N", min=0, help="At most this many; 0: all.")
     ] = 20,
     as_json: AsJson = False,
     log_dir: LogDir = None,
 ) -> None:
-    """List the runs, the one written to last first."""
-    from tapps_otel.cli.list import list_runs
+    """List the runs, the one written to last first.
+
+    STEPS: how many are done, of those that have begun; of a log above 4 MiB, its events.
+    """
+    from tapps_otel.cli.list import Order, list_runs
 
     filters = {
         "status": status and status.value,
         "workflow": workflow,
+        "agent": agent,
+        "text": text,
         "since_ns": None if since is None else parse_time(since),
     }
-    finish(lambda: list_runs(filters, last, as_json=as_json, log_dir=log_dir))
+    order = Order(sort.value, reverse)
+    finish(lambda: list_runs(filters, last, order, as_json=as_json, log_dir=log_dir))
 
 
 @app.command("show")
-def show(workflow_id: RunId, as_json: AsJson = False, log_dir: LogDir = None) -> None:
-    """Show a run's history.
+def show(  # noqa: PLR0917 - typer passes them by name
+    workflow_id: RunId = None,
+    step_id: StepId = None,
+    last: Last = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show everything, however long it is.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="A row for every step.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only steps that have not completed.")
+    ] = False,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--step",
+            metavar="PATTERN",
+            help="Only steps whose name or id fits, as 'fetch*'.",
+            show_default=False,
+        ),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only steps of this agent.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Show a run on one screen, or one of its steps whole.
 
-    What ran, when, how long, what failed, what is unfinished, and where a resume would continue.
-    Times are UTC.
+    What ran, when, how long, what failed, was killed, is unfinished, and where a resume would
+    continue. More than 60 steps are summed up by name. With STEP: inputs, result, every attempt,
+    errors with their stacks, annotations and captured spans of that step. Times are UTC.
     """
-    from tapps_otel.cli.show import show
+    from tapps_otel.cli.show import Choice, show, show_step
 
-    finish(lambda: show(workflow_id, as_json=as_json, log_dir=log_dir))
+    given, step = chosen_step(workflow_id, step_id, last=last)
+    choice = Choice(everything, failed, pattern, agent)
+    if step is not None and choice != Choice():
+        refuse_usage("give STEP, or --all, --failed, --step and --agent")
+
+    def shown() -> Code:
+        run = chosen_run(given, last=last, log_dir=log_dir)
+        if step is not None:
+            return show_step(run, step, verbose=verbose, as_json=as_json, log_dir=log_dir)
+        return show(run, choice, verbose=verbose, as_json=as_json, log_dir=log_dir)
+
+    finish(shown)
 
 
 @app.command("watch")
 def watch(
-    workflow_id: RunId,
+    workflow_id: RunId = None,
+    last: Last = False,
     no_wait: Annotated[
         bool,
         typer.Option("--no-wait", help="End, too, if no process executes the run at present."),
@@ -226,12 +310,17 @@ def watch(
     """
     from tapps_otel.cli.watch import watch
 
-    finish(lambda: watch(workflow_id, wait=not no_wait, log_dir=log_dir))
+    def show() -> Code:
+        run = chosen_run(workflow_id, last=last, log_dir=log_dir)
+        return watch(run, wait=not no_wait, log_dir=log_dir)
+
+    finish(show)
 
 
 @app.command("timeline")
 def timeline(  # noqa: PLR0917 - typer passes them by name
-    workflow_ids: RunIds,
+    workflow_ids: RunIds = None,
+    last: Last = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
     html: Annotated[
         Path | None,
@@ -257,23 +346,25 @@ def timeline(  # noqa: PLR0917 - typer passes them by name
 
     if [markdown, html is not None, as_json].count(True) > 1:
         refuse_usage("give one of --markdown, --html FILE and --json")
-    if html is not None:
-        output = html
-        finish(lambda: write_html(workflow_ids, output, force=force, log_dir=log_dir))
-    if force:
+    if force and html is None:
         refuse_usage("--force needs --html FILE")
-    if len(workflow_ids) > 1:
+    if html is None and len(workflow_ids or ()) > 1:
         refuse_usage("several runs need --html FOLDER; diff compares two")
     form: Form = "json" if as_json else "markdown" if markdown else "terminal"
-    finish(lambda: timeline(workflow_ids[0], form, everything=everything, log_dir=log_dir))
+
+    def show() -> Code:
+        runs = [chosen_run(one, last=last, log_dir=log_dir) for one in workflow_ids or (None,)]
+        if html is not None:
+            return write_html(runs, html, force=force, log_dir=log_dir)
+        return timeline(runs[0], form, everything=everything, log_dir=log_dir)
+
+    finish(show)
 
 
 @app.command("diff")
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="Id of a run.", show_default=False)],
-    second: Annotated[
-        str, typer.Argument(metavar="B", help="Id of another run.", show_default=False)
-    ],
+    first: FirstRun,
+    second: SecondRun,
     everything: Annotated[
         bool, typer.Option("--all", help="A row for every step that differs.")
     ] = False,
@@ -288,23 +379,28 @@ def diff(
     """
     from tapps_otel.cli.diff import diff
 
-    finish(lambda: diff(first, second, everything=everything, as_json=as_json, log_dir=log_dir))
+    def compare() -> Code:
+        runs = [chosen_run(one, last=False, log_dir=log_dir) for one in (first, second)]
+        return diff(*runs, everything=everything, as_json=as_json, log_dir=log_dir)
+
+    finish(compare)
 
 
 @app.command("open")
-def open_(workflow_id: RunId, log_dir: LogDir = None) -> None:
+def open_(workflow_id: RunId = None, last: Last = False, log_dir: LogDir = None) -> None:
     """Print the link to a run's trace in Jaeger; on a desktop, open it.
 
     TAPPS_OTEL_JAEGER_URL names the Jaeger; the default is this project's, on this machine.
     """
     from tapps_otel.cli.open import open_trace
 
-    finish(lambda: open_trace(workflow_id, log_dir=log_dir))
+    finish(lambda: open_trace(chosen_run(workflow_id, last=last, log_dir=log_dir), log_dir=log_dir))
 
 
 @app.command("verify")
-def verify(
-    workflow_id: OptionalRunId = None,
+def verify(  # noqa: PLR0917 - typer passes them by name
+    workflow_id: RunId = None,
+    last: Last = False,
     all_runs: AllRuns = False,
     against: Annotated[
         str | None,
@@ -326,14 +422,20 @@ def verify(
     """
     from tapps_otel.cli.verify import verify
 
-    if (workflow_id is None) is not all_runs:
-        refuse_usage("give the id of a run, or --all")
-    finish(lambda: verify(workflow_id, against, as_json=as_json, log_dir=log_dir))
+    if [workflow_id is not None, last, all_runs].count(True) != 1:
+        refuse_usage("give the id of a run, --last, or --all")
+
+    def check() -> Code:
+        run = None if all_runs else chosen_run(workflow_id, last=last, log_dir=log_dir)
+        return verify(run, against, as_json=as_json, log_dir=log_dir)
+
+    finish(check)
 
 
 @app.command("repair")
 def repair(
-    workflow_id: RunId,
+    workflow_id: RunId = None,
+    last: Last = False,
     accept_damage: Annotated[
         bool,
         typer.Option("--accept-damage", help="Required: you have looked at it (verify, show)."),
@@ -352,16 +454,14 @@ def repair(
             "nothing was repaired: pass --accept-damage once you have looked at the damage "
             "(verify, show)"
         )
-    finish(lambda: repair(workflow_id, log_dir=log_dir))
+    finish(lambda: repair(chosen_run(workflow_id, last=last, log_dir=log_dir), log_dir=log_dir))
 
 
 @app.command("resolve")
 def resolve(  # noqa: PLR0917 - typer passes them by name
-    workflow_id: RunId,
-    step_id: Annotated[
-        str,
-        typer.Argument(metavar="STEP", help="Id of a step, as show prints it.", show_default=False),
-    ],
+    workflow_id: RunId = None,
+    step_id: StepId = None,
+    last: Last = False,
     result: Annotated[
         str | None,
         typer.Option(
@@ -387,7 +487,15 @@ def resolve(  # noqa: PLR0917 - typer passes them by name
 
     if (result is None) is not rerun:
         refuse_usage("give --result JSON or --rerun")
-    finish(lambda: resolve(workflow_id, step_id, result, reason=reason, log_dir=log_dir))
+    given, step = chosen_step(workflow_id, step_id, last=last)
+    if step is None:
+        refuse_usage("give the id of the step, as show prints it")
+
+    def settle() -> Code:
+        run = chosen_run(given, last=last, log_dir=log_dir)
+        return resolve(run, step, result, reason=reason, log_dir=log_dir)
+
+    finish(settle)
 
 
 class Protocol(StrEnum):
@@ -399,7 +507,8 @@ class Protocol(StrEnum):
 
 @app.command("send")
 def send(  # noqa: PLR0917 - typer passes them by name
-    workflow_id: OptionalRunId = None,
+    workflow_id: RunId = None,
+    last: Last = False,
     all_runs: AllRuns = False,
     since: Annotated[
         str | None,
@@ -433,17 +542,21 @@ def send(  # noqa: PLR0917 - typer passes them by name
     """
     from tapps_otel.cli.send import Sending, send
 
-    if [workflow_id is not None, all_runs, since is not None].count(True) != 1:
-        refuse_usage("give the id of a run, --all, or --since TIME")
-    what = Sending(
-        workflow_id=workflow_id,
-        since_ns=None if since is None else parse_time(since),
-        endpoint=endpoint,
-        protocol=protocol and protocol.value,
-        force=force,
-        log_dir=log_dir,
-    )
-    finish(lambda: send(what, as_json=as_json))
+    if [workflow_id is not None, last, all_runs, since is not None].count(True) != 1:
+        refuse_usage("give the id of a run, --last, --all, or --since TIME")
+    several = all_runs or since is not None
+
+    def what() -> Sending:
+        return Sending(
+            None if several else chosen_run(workflow_id, last=last, log_dir=log_dir),
+            since_ns=None if since is None else parse_time(since),
+            endpoint=endpoint,
+            protocol=protocol and protocol.value,
+            force=force,
+            log_dir=log_dir,
+        )
+
+    finish(lambda: send(what(), as_json=as_json))
 
 
 class ExportFormat(StrEnum):
@@ -455,11 +568,12 @@ class ExportFormat(StrEnum):
 
 
 @app.command("export")
-def export(
-    workflow_id: RunId,
+def export(  # noqa: PLR0917 - typer passes them by name
     form: Annotated[
         ExportFormat, typer.Option("--format", "-f", help="What to write.", show_default=False)
     ],
+    workflow_id: RunId = None,
+    last: Last = False,
     output: Annotated[
         str,
         typer.Option(
@@ -488,7 +602,12 @@ def export(
     file = None if output == "-" else Path(output)
     if force and file is None:
         refuse_usage("--force needs --output FILE")
-    finish(lambda: export(workflow_id, form.value, file, force=force, log_dir=log_dir))
+
+    def write() -> Code:
+        run = chosen_run(workflow_id, last=last, log_dir=log_dir)
+        return export(run, form.value, file, force=force, log_dir=log_dir)
+
+    finish(write)
 
 
 @app.command("schema")

@@ -4,34 +4,66 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from tapps_otel import clock
 from tapps_otel.cli.usage import refuse_usage
+from tapps_otel.names import LAST_RUN
 
 __all__ = [
     "AllRuns",
     "AsJson",
+    "FirstRun",
+    "Last",
     "LogDir",
-    "OptionalRunId",
     "Quiet",
     "RunId",
     "RunIds",
+    "SecondRun",
+    "StepId",
+    "chosen_run",
+    "chosen_step",
     "parse_time",
 ]
 
+_MOST_OFFERED: Final = 50  # runs, by a shell
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # seconds
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)]
-RunIds = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Id of a run.", show_default=False)
+
+def _complete_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the runs that a shell offers, those written to last first."""
+    from tapps_otel.errors import TappsError
+    from tapps_otel.run.lookup import store_of
+
+    try:
+        store = store_of(context.params.get("log_dir"))
+        found = [*islice(store.beginning_with(incomplete), _MOST_OFFERED)]
+    except (TappsError, OSError):  # there is nobody to tell while a line is being typed
+        found = []
+    return found + [LAST_RUN] * LAST_RUN.startswith(incomplete)
+
+
+def _run(metavar: str, text: str) -> Any:
+    """Make an argument that is a run, which a shell can complete."""
+    return typer.Argument(
+        metavar=metavar, help=text, show_default=False, autocompletion=_complete_run
+    )
+
+
+_RUN: Final = "Id of a run, or its beginning; @last: the run that was written to last."
+RunId = Annotated[str | None, _run("RUN", _RUN)]
+RunIds = Annotated[list[str] | None, _run("RUN...", _RUN)]
+FirstRun = Annotated[str, _run("A", _RUN)]
+SecondRun = Annotated[str, _run("B", "Another run.")]
+StepId = Annotated[
+    str | None,
+    typer.Argument(metavar="STEP", help="Id of a step, as show prints it.", show_default=False),
 ]
-OptionalRunId = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)
-]
+Last = Annotated[bool, typer.Option("--last", help="The run that was written to last.")]
 AllRuns = Annotated[bool, typer.Option("--all", help="Every run of the log folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -39,6 +71,24 @@ LogDir = Annotated[
     Path | None,
     typer.Option("--log-dir", metavar="DIR", help="Folder of the logs.", show_default=False),
 ]
+
+
+def chosen_run(given: str | None, *, last: bool, log_dir: Path | None) -> str:
+    """Return the name of the log of the run that the arguments mean.
+
+    :param given: its id, its beginning, or ``@last``
+    :param last: whether ``--last`` was given
+    """
+    from tapps_otel.run.lookup import choose
+
+    if (given is None) is not last:
+        refuse_usage("give the id of a run, or --last")
+    return choose(LAST_RUN if given is None else given, log_dir)
+
+
+def chosen_step(run: str | None, step: str | None, *, last: bool) -> tuple[str | None, str | None]:
+    """Return the arguments RUN and STEP: with ``--last``, the only one given is STEP."""
+    return (None, run) if last and step is None else (run, step)
 
 
 def parse_time(text: str) -> int:

@@ -59,6 +59,7 @@ _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.SendError, Code.UNSENT),
     (errors.PlatformError, Code.LOG),
     (errors.InvalidIdError, Code.USAGE),
+    (errors.AmbiguousIdError, Code.USAGE),
     (errors.SettingsError, Code.USAGE),
     (errors.WorkflowInputError, Code.USAGE),
     (errors.TappsError, Code.FAILED),

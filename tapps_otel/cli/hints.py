@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.cli.terminal import command
 from tapps_otel.errors import TappsError
-from tapps_otel.past.advice import Advice, how_to_resume
-from tapps_otel.report.lines import Line
+from tapps_otel.past import advice as _advice
+from tapps_otel.past.advice import Advice, how_to_resume, import_path
+from tapps_otel.report.lines import Line, labelled
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
+    from tapps_otel.past.fold import RunHistory
+    from tapps_otel.run.reading import Reading
 
-__all__ = ["advice_text", "resume_hint"]
+__all__ = ["advice_text", "next_lines", "next_steps", "resume_hint"]
 
 
 def advice_text(advice: Advice, log_dir: Path | None) -> str:
@@ -32,3 +35,35 @@ def resume_hint(store: Store, workflow_id: str, log_dir: Path | None) -> list[Li
     except (TappsError, OSError):
         return []
     return [Line.of(("  next: ", "dim"), advice_text(advice, log_dir))]
+
+
+def next_lines(found: Reading, log_dir: Path | None) -> list[Line]:
+    """Return what to do next with a run, or what to choose from; nothing if nothing can be done."""
+    return [
+        labelled("or" if number else "next", advice_text(advice, log_dir))
+        for number, advice in enumerate(next_steps(found))
+    ]
+
+
+def next_steps(found: Reading) -> list[Advice]:
+    """Return what can be done next with a run that was read."""
+    if found.log.damage is not None or found.holder is not None:
+        return []
+    steps = _advice.next_steps(found.history)
+    return [_with_code(one, found.history) for one in steps]
+
+
+def _with_code(advice: Advice, history: RunHistory) -> Advice:
+    """Return advice that works although the file of the run's workflow is not where it was."""
+    from tapps_otel.log import files
+    from tapps_otel.run.import_path import is_file_name
+    from tapps_otel.run.relocation import place_of
+
+    path = import_path(history.workflow)
+    if path is None or not advice.is_command or not advice.text.startswith("resume "):
+        return advice
+    file, _, function = place_of(path, history.workflow).path.rpartition(":")
+    if not is_file_name(file) or files.system().is_file(Path(file)):
+        return advice
+    words = f"{file} is not there: find it, then {command(advice.text)} FILE.py:{function}"
+    return Advice(words, is_command=False)

@@ -2,64 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgspec.structs import asdict
-
+from tapps_otel import clock
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.terminal import err, out, write_json
+from tapps_otel.cli.terminal import command, err, out, write_json
 from tapps_otel.report.history import mark
-from tapps_otel.report.lines import Line, Piece, columns, day_time
-from tapps_otel.report.text import counted, plain, shorten
+from tapps_otel.report.lines import Line, Piece, age, day_time, took
+from tapps_otel.report.table import Column, table
+from tapps_otel.report.text import counted, excerpt, plain
 
 if TYPE_CHECKING:
-    from tapps_otel.log.store import RunSummary
+    from tapps_otel.log.store import RunSummary, Store
+    from tapps_otel.report.table import Row
 
-__all__ = ["list_runs"]
+__all__ = ["Order", "list_runs"]
 
 _NAME, _PROBLEM = 100, 500  # columns: a log may hold a name of any length
-_TITLES = ("  RUN", "STATUS", "LAST WRITTEN (UTC)", "WORKFLOW", "LAST STEP")
+_LAYOUT: Final = (
+    Column("  RUN", least=25),
+    Column("STATUS"),
+    Column("AGE", rank=1),
+    Column("LAST WRITTEN (UTC)", rank=6),
+    Column("STEPS", rank=2),
+    Column("TOOK", rank=4),
+    Column("WORKFLOW", least=8, rank=5),
+    Column("LAST STEP", least=12, rank=3),
+)
 
 
-def list_runs(filters: dict[str, Any], last: int, *, as_json: bool, log_dir: Path | None) -> Code:
-    """List the runs, newest first.
+class Order(NamedTuple):
+    """The order of a list.
 
-    :param last: at most this many; 0 for all
+    :ivar by: a word of ``list --sort``
     """
-    from tapps_otel.run import queries
+
+    by: str = "last"
+    reverse: bool = False
+
+
+# The longest and the latest come first, names in their order; what is not known comes last.
+_KEYS: Final[dict[str, Callable[[RunSummary], Any]]] = {
+    "started": lambda run: -(run.started_ns or 0),
+    "took": lambda run: -(run.duration_ns or 0),
+    "status": lambda run: run.status,
+    "workflow": lambda run: run.workflow or "",
+    "name": lambda run: run.workflow_id,
+}
+
+
+def list_runs(
+    filters: dict[str, Any], last: int, order: Order, *, as_json: bool, log_dir: Path | None
+) -> Code:
+    """List the runs.
+
+    :param filters: as :func:`tapps_otel.list_runs` takes them
+    :param last: at most this many, the first in that order; 0 for all
+    """
     from tapps_otel.run.lookup import store_of
 
-    # One more than is shown, to know whether there are more.
-    limit = last + 1 if last else None
-    found = list(queries.list_runs(**filters, last=limit, log_dir=log_dir))
-    shown = found[:last] if last else found
+    store = store_of(log_dir)
+    found = _found(store, filters, last, order)
+    shown = [store.counted(one) for one in (found[:last] if last else found)]
     if as_json:
-        write_json([asdict(one) for one in shown])
+        write_json([_json(one) for one in shown])
         return Code.OK
     if not shown:
-        err().say(f"no runs in {plain(str(store_of(log_dir).folder))}")
+        _say_nothing_found(store, filters, log_dir)
         return Code.OK
-    out().say(*columns(_rows(shown)))
+    now_ns = clock.time_ns()
+    out().say(*table(_LAYOUT, [*_rows(shown, now_ns)], wide=out().width))
     if len(found) > len(shown):
-        words = f"only the last {counted(last, 'run')}: --last N shows more, --last 0 all"
-        err().say(Line.of((words, "dim")))
+        words = f"only the {'last' if order == Order() else 'first'} {counted(last, 'run')}"
+        err().say(Line.of((f"{words}: --last N shows more, --last 0 all", "dim")))
     return Code.OK
 
 
-def _rows(found: list[RunSummary]) -> Iterator[list[Line | Piece]]:
-    yield [Piece(title, "dim") for title in _TITLES]
+def _found(store: Store, filters: dict[str, Any], last: int, order: Order) -> list[RunSummary]:
+    """Return the runs in their order: one more than is shown, to know whether there are more."""
+    if order == Order():
+        return [*store.runs(**filters, last=last + 1 if last else None)]
+    found = [*store.runs(**filters)]
+    if order.by in _KEYS:
+        found.sort(key=_KEYS[order.by])
+    return found[::-1] if order.reverse else found
+
+
+def _say_nothing_found(store: Store, filters: dict[str, Any], log_dir: Path | None) -> None:
+    folder = plain(str(store.folder))
+    if store.last() is None:
+        err().say(f"no runs in {folder}")
+        return
+    given = [name.removesuffix("_ns") for name, value in filters.items() if value is not None]
+    options = " and ".join(f"--{name}" for name in given)
+    shows_all = plain(command("list", log_dir))
+    err().say(f"no run in {folder} matches {options}: `{shows_all}` shows what there is")
+
+
+def _json(run: RunSummary) -> dict[str, Any]:
+    from msgspec.structs import asdict
+
+    return {**asdict(run), "duration_ns": run.duration_ns}
+
+
+def _rows(found: list[RunSummary], now_ns: int) -> Iterator[Row]:
     for one in found:
-        sign, last_step = mark(one.status), one.last_step or "-"
+        sign = mark(one.status)
         yield [
             Line([sign, Piece(f" {plain(one.workflow_id)}", "strong")]),
-            Piece(_cut(one.status, _NAME), sign.style),
-            Piece(day_time(one.last_ns) if one.last_ns is not None else "-"),
-            Piece(_cut(one.workflow or "-", _NAME)),
-            Piece(_cut(one.problem, _PROBLEM) if one.problem else _cut(last_step, _NAME), "dim"),
+            Piece(excerpt(one.status, _NAME), sign.style),
+            Piece("-" if one.last_ns is None else age(now_ns - one.last_ns)),
+            Piece("-" if one.last_ns is None else day_time(one.last_ns), "dim"),
+            Piece(_steps(one)),
+            Piece(_took(one, now_ns)),
+            Piece(excerpt(one.workflow or "-", _NAME)),
+            _last(one),
         ]
 
 
-def _cut(text: str, columns: int) -> str:
-    return shorten(plain(text[: columns + 1]), columns)
+def _steps(run: RunSummary) -> str:
+    if run.steps is not None:
+        return f"{run.steps_done}/{run.steps}"
+    return f"{run.seq} events" if run.seq else "-"
+
+
+def _took(run: RunSummary, now_ns: int) -> str:
+    if run.status == "running" and run.started_ns is not None:
+        return took(max(0, now_ns - run.started_ns))
+    return "-" if run.duration_ns is None else took(run.duration_ns)
+
+
+def _last(run: RunSummary) -> Piece:
+    """Return what is wrong with a run, or its last step."""
+    if run.problem or run.error:
+        return Piece(excerpt(run.problem or run.error or "", _PROBLEM), "bad")
+    return Piece(excerpt(run.last_step or "-", _NAME), "dim")

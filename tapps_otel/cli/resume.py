@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
-from tapps_otel.cli.terminal import err, say_error
+from tapps_otel.cli.terminal import err
 from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -23,29 +23,27 @@ __all__ = ["resume"]
 
 
 def resume(
-    workflow_id: str | None,
+    workflow_id: str,
     target: str | None = None,
     *,
+    around: bool,
     accept_change: bool,
     log_dir: Path | None,
     quiet: bool,
 ) -> Code:
     """Resume a run.
 
-    :param workflow_id: ``None`` for the run that was written to last
+    :param workflow_id: the name of its log
     :param target: its workflow, instead of the one that the log names
+    :param around: if a step of another run called it, resume that run, unless it has completed
     :param accept_change: resume an executor's run although the steps of its workflow changed
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
     store = store_of(log_dir)
-    if workflow_id is None:
-        last = store.last()
-        if last is None:
-            say_error(f"no runs in {store.folder}: start one with `tapps-otel run`")
-            return Code.NOT_FOUND
-        workflow_id = _around(store, last).workflow_id
-    with StoredRun(store, store.name_of(workflow_id)) as found:
+    if around:
+        workflow_id = _around(store, store.summary(workflow_id)).workflow_id
+    with StoredRun(store, workflow_id) as found:
         if found.history.foreign:
             _refuse_target(found, target)
             return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
@@ -64,7 +62,7 @@ def resume(
 
 
 def _around(store: Store, run: RunSummary) -> RunSummary:
-    """The run to resume for one that was called by a step: that step's, unless it has completed."""
+    """The run to resume for one that a step called: that step's, unless it has completed."""
     seen = {run.workflow_id}
     while run.parent is not None and run.parent not in seen:
         seen.add(run.parent)

@@ -1,91 +1,176 @@
-"""``show``: a run's history."""
+"""``show``: a run on one screen, or one of its steps whole."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.hints import advice_text
+from tapps_otel.cli.hints import advice_text, next_lines, next_steps
 from tapps_otel.cli.terminal import out, say_error, write_json
-from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.past.advice import Advice
 from tapps_otel.report import history as report
 from tapps_otel.report.lines import Line, labelled
-from tapps_otel.report.lost_parts import lost_lines
-from tapps_otel.report.text import counted, plain
+from tapps_otel.report.steps import Choice, Steps
+from tapps_otel.report.text import counted, few
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tapps_otel.past.fold import RunHistory
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
+    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.report.one_step import CapturedSpan
+    from tapps_otel.run.reading import Reading
 
-__all__ = ["show"]
+__all__ = ["Choice", "show", "show_step"]
 
-Holder = tuple[int | None, str | None]
 _CHILDREN: Final = 3  # child runs of which the command to show them is given
 
 
-class _Look(NamedTuple):
-    """A run's log, as far as it can be read.
+def show(
+    workflow_id: str, choice: Choice, *, verbose: bool, as_json: bool, log_dir: Path | None
+) -> Code:
+    """Show a run, as far as its log can be read.
 
-    :ivar unfinished: what is at the log's end if its last write was cut short
-    :ivar damage: what ended the reading
+    :param workflow_id: the name of its log
+    :param verbose: all texts whole, every execution and annotation, and each step by itself
     """
+    from tapps_otel.report.run_screen import Screen, run_screen
+    from tapps_otel.run.lookup import store_of
+    from tapps_otel.run.reading import read_run
 
-    path: Path
-    history: RunHistory
-    unfinished: str | None = None
-    damage: LogDamagedError | LogVersionError | None = None
-
-
-def show(workflow_id: str, *, as_json: bool, log_dir: Path | None) -> Code:
-    """Show a run's history, as far as its log can be read."""
-    from tapps_otel.log import lease
-    from tapps_otel.run.lookup import find
-
-    store, workflow_id = find(workflow_id, log_dir)
-    store.summary(workflow_id)  # raises for a file that is not a log
-    look = _read(store.log_path(workflow_id), workflow_id)
-    holder = lease.holder(store.lease_path(workflow_id))
-    _correct_status(look.history, holder)
-    link = _trace_link(look.history)
+    store = store_of(log_dir)
     if as_json:
-        _write_json(look, holder, link)
+        found = read_run(store, workflow_id)
+        write_json(_json(found))
+        return _code(found)
+    keep_values = (lambda _: True) if verbose else None
+    found, steps = _read(store, workflow_id, choice, keep_values=keep_values)
+    sections = run_screen(Screen(steps, choice, found.holder, out().width, verbose))
+    if verbose:
+        sections += _each_step(store, steps, choice)
+    _say([*sections, [*_end(found, log_dir)]])
+    return _code(found)
+
+
+def show_step(
+    workflow_id: str, step_id: str, *, verbose: bool, as_json: bool, log_dir: Path | None
+) -> Code:
+    """Show one step of a run, whole.
+
+    :param step_id: its id, or its name, if no other step has it
+    :param verbose: values and stacks whole, however long they are
+    """
+    from tapps_otel.report.one_step import CapturedSpan, Detail, spans_of, step_screen
+    from tapps_otel.run.lookup import blobs_of, store_of
+    from tapps_otel.run.timelines import read_side_logs
+
+    store = store_of(log_dir)
+    spans: list[CapturedSpan] = []
+
+    def see(event: Event) -> None:
+        if event.event_type == "span":
+            spans.append(CapturedSpan.of(event))
+
+    def is_meant(event: Event) -> bool:
+        return step_id in {event.step_id, event.step}
+
+    found, steps = _read(store, workflow_id, Choice(pattern=step_id), keep_values=is_meant, see=see)
+    read_side_logs(store, workflow_id, see=see)
+    record = _find(found.history, step_id)
+    inside = spans_of((one.span_id for one in record.attempts), spans)
+    if as_json:
+        write_json(_step_json(record, found.history, inside))
     else:
-        _write_text(look, holder, [*_log_lines(look, holder, link, log_dir)])
-    if look.damage is None:
+        by_time = next(one for one in steps.timeline.steps if one.step_id == record.step_id)
+        blob = blobs_of(store, workflow_id).get
+        _say(step_screen(Detail(found.history, by_time, record, inside, blob, verbose)))
+    return _code(found)
+
+
+def _read(
+    store: Store,
+    workflow_id: str,
+    choice: Choice,
+    *,
+    keep_values: Callable[[Event], bool] | None = None,
+    see: Callable[[Event], None] | None = None,
+) -> tuple[Reading, Steps]:
+    """Read a run in bounded memory; what is asked for is kept."""
+    from tapps_otel.past.long_run import LongFold
+    from tapps_otel.past.timeline import make_timeline
+    from tapps_otel.run.reading import read_run
+
+    fold = LongFold(
+        workflow_id,
+        is_chosen=None if choice.is_all and not choice.everything else choice.accepts,
+        keep_chosen=choice.everything,
+        keep_values=keep_values,
+    )
+    found = read_run(store, workflow_id, fold=fold, see=see)
+    made = make_timeline(found.history, now_ns=found.now_ns, log=found.log)
+    return found, Steps(found.history, made, fold.summed_up, fold.chosen)
+
+
+def _find(history: RunHistory, step_id: str) -> StepHistory:
+    """Return the step of this id, or of this name, if no other has it."""
+    step = history.by_id.get(step_id)
+    if step is not None:
+        return step
+    named = [one for one in history.by_id.values() if one.name == step_id]
+    if len(named) != 1:
+        _refuse_step(step_id, history, named)
+    return named[0]
+
+
+def _refuse_step(step_id: str, history: RunHistory, named: list[StepHistory]) -> NoReturn:
+    name, others = history.workflow_id, named or history.steps
+    which = few([repr(one.step_id) for one in others], 10) or "none"
+    refuse_usage(
+        f"run {name!r} has {'several steps named' if named else 'no step'} {step_id!r}. "
+        f"{'Their ids' if named else 'Its steps'}: {which}"
+    )
+
+
+def _each_step(store: Store, steps: Steps, choice: Choice) -> Iterator[list[Line]]:
+    from tapps_otel.report.one_step import Detail, step_screen
+    from tapps_otel.run.lookup import blobs_of
+
+    blob = blobs_of(store, steps.history.workflow_id).get
+    for one in steps.timeline.steps:
+        record = steps.history.by_id[one.step_id]
+        if choice.accepts(record):
+            yield from step_screen(Detail(steps.history, one, record, [], blob, verbose=True))
+
+
+def _say(sections: list[list[Line]]) -> None:
+    terminal = out()
+    for number, section in enumerate(sections):
+        terminal.say(*([Line()] if number else []), *section)
+
+
+def _code(found: Reading) -> Code:
+    if found.log.damage is None:
         return Code.OK
-    say_error(str(look.damage))
+    say_error(found.log.damage)
     return Code.FAILED
 
 
-def _read(path: Path, workflow_id: str) -> _Look:
-    from tapps_otel.log.reader import Checker, read
-    from tapps_otel.past.fold import Fold, collector_paused
-
-    fold, checker = Fold(workflow_id), Checker(path, workflow_id)
-    try:
-        with collector_paused():
-            for event in read(path, workflow_id, checker=checker):
-                fold.feed(event)
-    except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, path.parent) from None
-    except (LogDamagedError, LogVersionError) as error:
-        return _Look(path, fold.history, damage=error)
-    region = checker.region
-    if region is None:
-        return _Look(path, fold.history)
-    size = counted(region.length, "byte")
-    text = f"{size} at byte {region.offset}: {region.problem} (no damage)"
-    return _Look(path, fold.history, unfinished=text)
+# -- the log, the trace, and what to do next
 
 
-def _correct_status(history: RunHistory, holder: Holder | None) -> None:
-    """A run that never ended is interrupted if no process holds its lease."""
-    if history.status == "running" and holder is None and history.executions:
-        history.status = history.executions[-1].status = "interrupted"
+def _end(found: Reading, log_dir: Path | None) -> Iterator[Line]:
+    from tapps_otel.report.run_screen import audit
+
+    yield from audit(found.log, dropped=found.history.dropped)
+    link = _trace_link(found.history)
+    if link is not None:
+        yield labelled("jaeger", link)
+    yield from _related(found.history, log_dir)
+    yield from next_lines(found, log_dir)
 
 
 def _trace_link(history: RunHistory) -> str | None:
@@ -95,28 +180,6 @@ def _trace_link(history: RunHistory) -> str | None:
 
     url = url_of(settings.current()) if history.trace_id else None
     return None if url is None else trace_url(url, history.trace_id)
-
-
-def _write_json(look: _Look, holder: Holder | None, link: str | None) -> None:
-    problem = None if look.damage is None else str(look.damage)
-    log = {"path": str(look.path), "problem": problem, "unfinished": look.unfinished}
-    held = holder and {"pid": holder[0], "host": holder[1]}
-    write_json({**report.as_json(look.history), "trace_url": link, "holder": held, "log": log})
-
-
-def _log_lines(
-    look: _Look, holder: Holder | None, link: str | None, log_dir: Path | None
-) -> Iterator[Line]:
-    """Yield where the log and the trace are, and the commands to choose from next."""
-    if look.unfinished is not None:
-        yield labelled("log end", look.unfinished, "warn")
-    yield labelled("log", f"{plain(str(look.path))}, {counted(look.history.seq, 'event')}")
-    if link is not None:
-        yield labelled("jaeger", link)
-    yield from _related(look.history, log_dir)
-    if look.damage is None and holder is None:
-        for number, advice in enumerate(report.next_steps(look.history)):
-            yield labelled("or" if number else "next", advice_text(advice, log_dir))
 
 
 def _related(history: RunHistory, log_dir: Path | None) -> Iterator[Line]:
@@ -132,14 +195,43 @@ def _related(history: RunHistory, log_dir: Path | None) -> Iterator[Line]:
         yield labelled("", f"and {counted(len(children) - _CHILDREN, 'more child run')}")
 
 
-def _write_text(look: _Look, holder: Holder | None, log_lines: list[Line]) -> None:
-    terminal, history = out(), look.history
-    sections = (
-        report.header(history, columns_wide=terminal.width),
-        report.execution_lines(history),
-        report.step_lines(history),
-        lost_lines(history),
-        [*report.remarks(history), *report.outlook(history, holder), *log_lines],
-    )
-    for number, section in enumerate(one for one in sections if one):
-        terminal.say(*([Line()] if number else []), *section)
+# -- for programs
+
+
+def _json(found: Reading) -> dict[str, Any]:
+    from tapps_otel.past.timeline import make_timeline
+
+    log, holder = found.log, found.holder
+    made = make_timeline(found.history, now_ns=found.now_ns, log=log)
+    return {
+        **report.as_json(found.history),
+        "downtimes": [
+            {"after": one.after, "start_ns": one.start_ns, "end_ns": one.end_ns}
+            for one in made.downtimes
+        ],
+        "next": [advice.text for advice in next_steps(found)],
+        "trace_url": _trace_link(found.history),
+        "holder": holder and {"pid": holder[0], "host": holder[1]},
+        "log": {
+            "path": log.path,
+            "problem": log.damage,
+            "unfinished": log.unfinished,
+            "seq": log.seq,
+            "sha": log.sha,
+            "repairs": log.repairs,
+        },
+    }
+
+
+def _step_json(
+    record: StepHistory, history: RunHistory, spans: list[CapturedSpan]
+) -> dict[str, Any]:
+    from msgspec import to_builtins
+
+    notes = [one for one in history.annotations if one.step_id == record.step_id]
+    return {
+        "workflow_id": history.workflow_id,
+        **report.step_json(record),
+        "annotations": [to_builtins(one) for one in notes],
+        "spans": [one._asdict() for one in spans],
+    }

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from tapps_otel.cli.codes import Code
+from tapps_otel.cli.hints import next_lines
 from tapps_otel.cli.output import naming, write_file
 from tapps_otel.cli.terminal import err, out, say_error, write_json
 from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.report import timeline as report
 from tapps_otel.report.lines import Line
-from tapps_otel.report.text import counted, plain
+from tapps_otel.report.text import counted, markdown, plain
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
@@ -30,17 +31,25 @@ def timeline(workflow_id: str, form: Form, *, everything: bool, log_dir: Path | 
     """
     import msgspec
 
-    from tapps_otel.run.timelines import timeline
+    from tapps_otel.past.timeline import make_timeline
+    from tapps_otel.run.lookup import store_of
+    from tapps_otel.run.reading import read_run
 
-    made, terminal = timeline(workflow_id, log_dir=log_dir), out()
+    found, terminal = read_run(store_of(log_dir), workflow_id), out()
+    made = make_timeline(found.history, now_ns=found.now_ns, log=found.log)
     if form == "json":
         write_json(msgspec.to_builtins(made))
-    elif form == "markdown":
+        return _code(made)
+    hints = next_lines(found, log_dir)
+    if form == "markdown":
         terminal.say(*report.as_markdown(made, everything=everything))
+        terminal.say(*([""] if hints else []), *(f"- {markdown(hint.text)}" for hint in hints))
     else:
         wide = terminal.width
         drawn = report.chart(made, columns=wide or 100, everything=everything)
-        terminal.say(*report.facts(made, columns=wide), *([Line(), *drawn] if drawn else []))
+        sections = [report.facts(made, columns=wide), drawn, hints]
+        for number, section in enumerate(one for one in sections if one):
+            terminal.say(*([Line()] if number else []), *section)
     return _code(made)
 
 

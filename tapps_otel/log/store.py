@@ -8,11 +8,13 @@ import re
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log import lease as _lease
+from tapps_otel.log.census import count_steps, has_agent, skim
 from tapps_otel.log.event import Event, decode
 from tapps_otel.log.reader import Checker, lines, may_be_log
 from tapps_otel.log.tail import event_type_of, older_lines, read_tail
@@ -27,6 +29,8 @@ __all__ = ["RunSummary", "Store"]
 _SUFFIX: Final = ".jsonl"
 _SIDE: Final = re.compile(r"[0-9a-f]{8}")
 _BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
+_COUNTED: Final = 4 << 20  # bytes: the steps of a larger log are not counted for a list
+_ERROR: Final = 500  # characters of an error in a summary
 _HEAD: Final = 64 * 1024  # bytes to search for a run's start, after a torn first line
 
 
@@ -47,6 +51,9 @@ class RunSummary(Struct, frozen=True):
     :ivar execution: number of the last execution, 0 if there is none
     :ivar problem: what is wrong with a damaged log
     :ivar parent: the run whose step called it first: its resume resumes this one
+    :ivar error: type and beginning of the message of the error that the run ended with
+    :ivar steps: number of its steps that have begun; ``None`` if they were not counted
+    :ivar steps_done: how many of them are completed or skipped
     """
 
     workflow_id: str
@@ -61,6 +68,22 @@ class RunSummary(Struct, frozen=True):
     execution: int
     problem: str | None = None
     parent: str | None = None
+    error: str | None = None
+    steps: int | None = None
+    steps_done: int | None = None
+
+    @property
+    def duration_ns(self) -> int | None:
+        """Time from its start to its last event."""
+        if self.started_ns is None or self.last_ns is None:
+            return None
+        return max(0, self.last_ns - self.started_ns)
+
+    def mentions(self, text: str) -> bool:
+        """Return whether the summary has this text, in upper or lower case."""
+        wanted = text.casefold()
+        texts = (self.workflow_id, self.workflow, self.last_step, self.error, self.problem)
+        return any(wanted in one.casefold() for one in texts if one)
 
 
 class Store:
@@ -120,6 +143,19 @@ class Store:
             paths.sort()
         return found
 
+    def exists(self, workflow_id: str) -> bool:
+        """Return whether a file has the name of the run's log; it is not opened."""
+        return _files.system().is_file(self.log_path(workflow_id))
+
+    def beginning_with(self, prefix: str) -> Iterator[str]:
+        """Yield the ids that begin like this, the most recently written first.
+
+        :raises OSError: the folder cannot be listed
+        """
+        for name in self._newest(0, None):
+            if name.startswith(prefix) and self._summary_if_there(name) is not None:
+                yield name
+
     def has_log(self, workflow_id: str) -> bool:
         """Return whether a run has a log, damaged or not. An empty file is none.
 
@@ -152,6 +188,8 @@ class Store:
         *,
         status: str | None = None,
         workflow: str | None = None,
+        agent: str | None = None,
+        text: str | None = None,
         since_ns: int | None = None,
         last: int | None = None,
     ) -> Iterator[RunSummary]:
@@ -159,6 +197,8 @@ class Store:
 
         :param status: only runs with this status
         :param workflow: only runs of the workflow with this name
+        :param agent: only runs with a step of this agent; their logs are read whole
+        :param text: only runs with this text in id, workflow, last step or error; in any case
         :param since_ns: only runs written at or after this time, ns since 1970 UTC
         :param last: maximum number of runs
         :raises OSError: the folder cannot be listed
@@ -172,6 +212,10 @@ class Store:
                 continue
             if workflow is not None and run.workflow != workflow:
                 continue
+            if text is not None and not run.mentions(text):
+                continue
+            if agent is not None and not self._has_agent(name, agent):
+                continue
             if left is not None:
                 left -= 1
             yield run
@@ -179,6 +223,17 @@ class Store:
     def last(self, workflow: str | None = None) -> RunSummary | None:
         """Return the most recently written run, of this workflow if one is given."""
         return next(self.runs(workflow=workflow, last=1), None)
+
+    def counted(self, run: RunSummary) -> RunSummary:
+        """Return the summary with the number of the run's steps, unless its log is large."""
+        if run.steps is not None or run.size > _COUNTED or run.problem is not None:
+            return run
+        try:
+            with _files.system().open_read(self.log_path(run.workflow_id)) as file:
+                steps = count_steps(skim(file))
+        except OSError:  # it was removed since
+            return run
+        return replace(run, steps=steps.begun, steps_done=steps.done)
 
     # -- names
 
@@ -203,6 +258,13 @@ class Store:
                 return
 
     # -- one run
+
+    def _has_agent(self, workflow_id: str, agent: str) -> bool:
+        try:
+            with _files.system().open_read(self.log_path(workflow_id)) as file:
+                return has_agent(file, agent)
+        except OSError:
+            return False
 
     def _summary_if_there(self, workflow_id: str) -> RunSummary | None:
         try:
@@ -248,6 +310,7 @@ class Store:
         start = _first(tail.events) if tail.offset == 0 else _start(file, path, workflow_id)
         step, ending = _look_back(tail.events, older_lines(file.fileno(), tail.offset))
         last = tail.events[-1] if tail.events else None
+        steps = count_steps(tail.events) if tail.offset == 0 else None  # they are in memory
         return RunSummary(
             workflow_id=workflow_id,
             workflow=_text(_of_workflow(start, "name")),
@@ -260,6 +323,9 @@ class Store:
             size=size,
             execution=last.execution if last else 0,
             parent=_parent(start),
+            error=_error(ending),
+            steps=None if steps is None else steps.begun,
+            steps_done=None if steps is None else steps.done,
         )
 
     def _status(self, ending: Event | None, workflow_id: str) -> str:
@@ -338,6 +404,13 @@ def _decides(event: Event) -> bool:
 
 def _of_workflow(start: Event | None, field: str) -> object:
     return None if start is None or start.workflow is UNSET else start.workflow.get(field)
+
+
+def _error(ending: Event | None) -> str | None:
+    if ending is None or ending.error is UNSET:
+        return None
+    kind, message = (str(ending.error.get(key) or "")[:_ERROR] for key in ("type", "message"))
+    return (f"{kind}: {message}" if kind and message else kind or message)[:_ERROR] or None
 
 
 def _parent(start: Event | None) -> str | None:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel.names import log_name
+from tapps_otel.past.fold import RESOLVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RESUME_NOTE", "Advice", "how_to_resume", "import_path"]
+    from tapps_otel.past.fold import ChildRun, RunHistory
+
+__all__ = [
+    "RESUME_NOTE",
+    "Advice",
+    "how_to_resume",
+    "import_path",
+    "next_steps",
+    "unresolved_place",
+]
 
 RESUME_NOTE: Final = "to resume this run: "  # begins the note on an exception that leaves a run
 # The third-party executor whose runs can be resumed without the code that started them.
 _RESUMABLE: Final = "tapps-agents"
+# Refusals that a resume would meet again, and what `resolve` can settle them with.
+_RESOLVABLE: Final = {
+    # The result first: whoever copies the first line must not make the step do its work twice.
+    "StepInterruptedError": ("--result JSON", "--rerun"),
+    "InterruptedTooOftenError": ("--result JSON", "--rerun"),
+    "FailureDetailError": ("--result JSON", "--rerun"),
+    "StoredResultError": ("--rerun",),
+}
 
 
 class Advice(NamedTuple):
@@ -47,3 +66,56 @@ def import_path(workflow: Mapping[str, Any]) -> str | None:
     """
     path = workflow.get("path")
     return path if isinstance(path, str) and ":" in path and "<" not in path else None
+
+
+def next_steps(history: RunHistory) -> list[Advice]:
+    """Return what to do next with a run that no process executes, or what to choose from."""
+    if history.status in {"completed", "damaged"} or not history.executions:
+        return []
+    child = _refusing(history)
+    if child is not None:
+        return [_to_show(child)]
+    step_id = _unresolved(history)
+    if step_id is None:
+        return [how_to_resume(history.workflow_id, history.workflow)]
+    settle = f"resolve {log_name(history.workflow_id)} {shlex.quote(step_id)}"
+    return [Advice(f"{settle} {how}") for how in _RESOLVABLE[_refusal(history)]]
+
+
+def unresolved_place(history: RunHistory) -> str | None:
+    """Return in words what must be resolved before the run can continue."""
+    child = _refusing(history)
+    return _unresolved(history) if child is None else f"a step of run {child.workflow_id}"
+
+
+def _refusing(history: RunHistory) -> ChildRun | None:
+    """Return the child run in which a step must be resolved before the run can continue."""
+    if _refusal(history) not in _RESOLVABLE:
+        return None
+    message = (history.error or {}).get("message")  # which names the run, too
+    failed = (step for step in history.steps if (step.last.error or {}).get("message") == message)
+    return next((step.child for step in failed if step.child is not None), None)
+
+
+def _to_show(child: ChildRun) -> Advice:
+    text = f"show {shlex.quote(child.workflow_id)}"
+    if child.log_dir is None:
+        return Advice(text)
+    return Advice(f"tapps-otel {text} --log-dir {shlex.quote(child.log_dir)}", is_command=False)
+
+
+def _unresolved(history: RunHistory) -> str | None:
+    """Return the id of the step that must be resolved before the run can continue."""
+    attributes = (history.error or {}).get("attributes")
+    if _refusal(history) not in _RESOLVABLE or not isinstance(attributes, dict):
+        return None
+    step_id, end_seq = attributes.get("step_id"), history.executions[-1].end_seq
+    resolved = {
+        one.step_id for one in history.annotations if one.name == RESOLVED and one.seq > end_seq
+    }
+    return step_id if isinstance(step_id, str) and step_id not in resolved else None
+
+
+def _refusal(history: RunHistory) -> str:
+    """Return the class of the error that ended the run; of this package, without the module."""
+    return str((history.error or {}).get("type", "")).removeprefix("tapps_otel.errors.")

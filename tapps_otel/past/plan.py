@@ -11,7 +11,7 @@ from tapps_otel.names import number_in
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory, ScopeHistory, StepHistory
 
-__all__ = ["Past", "Plan", "open_steps", "resume_points"]
+__all__ = ["Past", "Plan", "not_run_again", "open_steps", "resume_points"]
 
 
 class Past(Struct):
@@ -134,3 +134,11 @@ def resume_points(history: RunHistory) -> list[StepHistory]:
         for step in history.by_id.values()
         if not step.handled and step.status not in {"completed", "skipped"}
     ]
+
+
+def not_run_again(step: StepHistory, *, foreign: bool) -> bool:
+    """Return whether a resume takes the step from the log.
+
+    :param foreign: whether a third-party executor runs it, which needs no result of it
+    """
+    return step.stored or (foreign and step.status == "completed")

@@ -38,6 +38,7 @@ __all__ = [
     "make_timeline",
 ]
 
+_CUT_OFF: Final = "interrupted"  # the type of error that a resume records for a dead process
 _WITH_RESULT: Final = frozenset({"completed", "skipped"})
 
 
@@ -90,6 +91,13 @@ class TimelineAttempt(Struct):
     def duration_ns(self) -> int:
         """Time from its start to its end."""
         return self.end_ns - self.start_ns
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its process ended in it: it ran at least as long as the log knows."""
+        # Where a process lived to see the interruption, the error has the class of an exception.
+        kind = (self.error or {}).get("type", _CUT_OFF)
+        return self.status == "interrupted" and kind == _CUT_OFF
 
 
 class TimelineStep(Struct):

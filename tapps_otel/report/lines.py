@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MARKS",
+    "Fact",
     "Line",
     "Piece",
+    "age",
     "clock_time",
     "columns",
     "cut",
@@ -34,6 +36,8 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "running": ("…", "strong"),
     "damaged": ("✗", "bad"),
 }
+
+Fact = tuple[str, str, str]  # a label, a text that is safe to show, a style
 
 
 class Piece(NamedTuple):
@@ -117,6 +121,15 @@ def took(duration_ns: int | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def age(ns: int) -> str:
+    """Format how long ago something was, in one unit; the future is now."""
+    seconds = max(0, ns) // 10**9
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def day_time(ns: int | None) -> str:

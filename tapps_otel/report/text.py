@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["block", "counted", "few", "json_text", "markdown", "plain", "shorten", "width", "wrap"]
+__all__ = [
+    "block",
+    "counted",
+    "excerpt",
+    "few",
+    "json_text",
+    "markdown",
+    "plain",
+    "shorten",
+    "width",
+    "wrap",
+]
 
 _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _WIDE: Final = frozenset("WF")
@@ -65,6 +76,14 @@ def shorten(text: str, columns: int) -> str:
     return "".join(taken) + "…" if columns > 0 else ""
 
 
+def excerpt(text: str, columns: int) -> str:
+    """Make the beginning of ``text`` safe, on one line of this many columns.
+
+    It takes no more time than that line, however long the text is.
+    """
+    return shorten(plain(text[: columns + 1]), columns)
+
+
 def wrap(text: str, columns: int) -> list[str]:
     """Break ``text``, made safe before, into lines of this many columns: at spaces if it can."""
     lines, line = [], ""
@@ -100,7 +119,7 @@ def few(texts: Iterable[str], most: int = 6, *, total: int | None = None) -> str
     """
     given = list(texts)
     shown = ", ".join(given[:most])
-    more = (len(given) if total is None else total) - most
+    more = (len(given) if total is None else total) - min(most, len(given))
     return shown if more <= 0 else f"{shown} and {more} more"
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.report.history import error_text, gate_text, mark
-from tapps_otel.report.lines import Line, Piece, clock_time, day_time, labelled, took
+from tapps_otel.report.lines import Fact, Line, Piece, clock_time, day_time, labelled, took
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import counted, few, markdown, plain, shorten, width, wrap
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TimelineStep,
     )
 
-__all__ = ["as_markdown", "chart", "facts", "summary"]
+__all__ = ["as_markdown", "chart", "costs", "facts", "identity", "story", "summary"]
 
 _MOST_ROWS: Final = 60
 _WAITED_FOR, _PARALLEL, _WAIT, _DOWN = "█", "▒", "·", "░"
@@ -55,35 +55,15 @@ def facts(timeline: Timeline, *, columns: int | None = None) -> list[Line]:
     return lines
 
 
-def summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
+def summary(timeline: Timeline) -> Iterator[Fact]:
     """Yield what is worth knowing first: each a label, a text that is safe to show, and a style."""
-    yield "run", plain(timeline.workflow_id), "strong"
-    yield "workflow", plain(timeline.name) or "-", ""
-    if timeline.types:
-        yield "type", plain(", then ".join(timeline.types)), "warn"
-    yield "status", _ended(timeline), mark(timeline.status).style
-    if timeline.error is not None:
-        yield "error", error_text(timeline.error), "bad"
-    total = took(timeline.end_ns - timeline.start_ns)
-    running, down = took(timeline.running_ns), took(timeline.down_ns)
-    yield "time", f"{total}: {running} running, {down} down" if timeline.down_ns else total, ""
-    for execution in timeline.executions:
-        cut_off = [one for one in timeline.interrupted if one[1].execution == execution.number]
-        if execution.killed or cut_off:
-            yield "killed" if execution.killed else "stopped", _cut_off(execution, cut_off), "warn"
-    for one in timeline.downtimes:
-        yield "down", _down(one), "warn"
-    if failed := _failed_gates(timeline.steps):
-        yield "gates", few([f"{plain(step_id)}: {text}" for step_id, text in failed], 4), "warn"
-    if kept := timeline.not_run_again:
-        names = few([plain(step.step_id) for step in kept])
-        yield "kept", f"{counted(len(kept), 'step')} not run again: {names}", ""
-    if costs := _costs(timeline):
-        yield "costs", costs, ""
+    yield from identity(timeline)
+    yield from story(timeline)
+    yield from costs(timeline)
     yield from _log_summary(timeline)
 
 
-def _log_summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
+def _log_summary(timeline: Timeline) -> Iterator[Fact]:
     """Yield what is worth knowing of the log: what it lacks, and what is wrong with it."""
     log = timeline.log
     if timeline.dropped:
@@ -95,6 +75,53 @@ def _log_summary(timeline: Timeline) -> Iterator[tuple[str, str, str]]:
             yield "log end", log.unfinished, "warn"
         if log.damage is not None:
             yield "damaged", f"shown up to seq {log.seq}: what follows is not in the log", "bad"
+
+
+def identity(timeline: Timeline) -> Iterator[Fact]:
+    """Yield which run it is, its workflow, and how it ended."""
+    yield "run", plain(timeline.workflow_id), "strong"
+    yield "workflow", plain(timeline.name) or "-", ""
+    if timeline.types:
+        yield "type", plain(", then ".join(timeline.types)), "warn"
+    yield "status", _ended(timeline), mark(timeline.status).style
+    if timeline.error is not None:
+        yield "error", error_text(timeline.error), "bad"
+
+
+def story(timeline: Timeline, *, kept: int = 0) -> Iterator[Fact]:
+    """Yield how long it took, what was killed, how long it was down, and what was not run again.
+
+    :param kept: steps that were not run again, besides those in the timeline
+    """
+    total = took(timeline.end_ns - timeline.start_ns)
+    running, down = took(timeline.running_ns), took(timeline.down_ns)
+    yield "time", f"{total}: {running} running, {down} down" if timeline.down_ns else total, ""
+    interrupted: dict[int, list[tuple[TimelineStep, TimelineAttempt]]] = {}
+    for one in timeline.interrupted:
+        interrupted.setdefault(one[1].execution, []).append(one)
+    for execution in timeline.executions:
+        cut_off = interrupted.get(execution.number, [])
+        if execution.killed or cut_off:
+            yield "killed" if execution.killed else "stopped", _cut_off(execution, cut_off), "warn"
+    for gap in timeline.downtimes:
+        yield "down", _down(gap), "warn"
+    if failed := _failed_gates(timeline.steps):
+        yield "gates", few([f"{plain(step_id)}: {text}" for step_id, text in failed], 4), "warn"
+    names = [plain(step.step_id) for step in timeline.not_run_again]
+    if count := kept + len(names):
+        which = f": {few(names, total=count)}" if names else ""
+        yield "kept", f"{counted(count, 'step')} not run again{which}", ""
+
+
+def costs(timeline: Timeline) -> Iterator[Fact]:
+    """Yield which steps the run waited for longest."""
+    total = max(1, timeline.running_ns)
+    parts = [
+        f"{plain(cost.name)} {took(cost.critical_ns)} ({cost.critical_ns / total:.0%})"
+        for cost in timeline.costs
+    ]
+    if parts:
+        yield "costs", few(parts, 4), ""
 
 
 def _failed_gates(steps: Iterable[TimelineStep]) -> list[tuple[str, str]]:
@@ -116,29 +143,21 @@ def _ended(timeline: Timeline) -> str:
 def _cut_off(
     execution: TimelineExecution, cut_off: list[tuple[TimelineStep, TimelineAttempt]]
 ) -> str:
-    steps = few(
-        f"{plain(step.step_id)} after {took(attempt.duration_ns)}" for step, attempt in cut_off
-    )
+    steps = few(f"{plain(step.step_id)} after {_at_least(attempt)}" for step, attempt in cut_off)
     where = f"execution {execution.number} at {clock_time(execution.end_ns)}"
     pid, host = execution.process.get("pid"), execution.process.get("host")
     process = "" if pid is None else plain(f", process {pid} on {host}")
     return f"{steps or 'between two steps'} ({where}{process})"
 
 
+def _at_least(attempt: TimelineAttempt) -> str:
+    """Return how long an attempt ran; of one whose process died, the log knows less."""
+    return f"{'at least ' if attempt.cut_off else ''}{took(attempt.duration_ns)}"
+
+
 def _down(one: Downtime) -> str:
     between = f"{clock_time(one.start_ns)} to {clock_time(one.end_ns)}"
     return f"{took(one.duration_ns)} after execution {one.after}, {between}"
-
-
-def _costs(timeline: Timeline) -> str:
-    total = max(1, timeline.running_ns)
-    return few(
-        [
-            f"{plain(cost.name)} {took(cost.critical_ns)} ({cost.critical_ns / total:.0%})"
-            for cost in timeline.costs
-        ],
-        4,
-    )
 
 
 # -- the chart

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.past.difference import compare
 from tapps_otel.run.lookup import find
-from tapps_otel.run.timelines import read_history
+from tapps_otel.run.reading import read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,6 @@ def diff(a: str, b: str, *, log_dir: Path | str | None = None) -> RunDiff:
 
     :raises RunNotFoundError: there is no such run
     """
-    found = [read_history(*find(name, log_dir)) for name in (a, b)]
+    found = [read_run(*find(name, log_dir)) for name in (a, b)]
     one, other = found
     return compare(one.history, other.history, damage=(one.log.damage, other.log.damage))

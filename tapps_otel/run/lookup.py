@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 from msgspec import UNSET
 
 from tapps_otel import settings
-from tapps_otel.errors import RunNotFoundError
+from tapps_otel.errors import AmbiguousIdError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.event import decode
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged, read
 from tapps_otel.log.store import RunSummary, Store
 from tapps_otel.log.tail import event_type_of, older_lines
+from tapps_otel.names import LAST_RUN, log_name
 from tapps_otel.past.fold import Fold, collector_paused
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StoredRun",
     "blobs_of",
+    "choose",
     "find",
     "fold_log",
     "inputs_of",
@@ -30,6 +33,8 @@ __all__ = [
     "look_up",
     "store_of",
 ]
+
+_MOST_NAMED: Final = 5  # runs in a message
 
 
 def store_of(log_dir: Path | str | None) -> Store:
@@ -45,6 +50,31 @@ def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
     """
     store = store_of(log_dir)
     return store, store.name_of(workflow_id)
+
+
+def choose(given: str, log_dir: Path | str | None) -> str:
+    """The name of the log of the run that a person means.
+
+    :param given: its id, or the id that a third-party executor gave it; the beginning of one run's
+        id; or ``@last``, the run that was written to last
+    :returns: ``given`` itself if no run is found
+    :raises AmbiguousIdError: several ids begin like this
+    :raises InvalidIdError: it cannot name a log, and no third-party run has that id
+    :raises RunNotFoundError: the last run is asked for, and there is none
+    """
+    store = store_of(log_dir)
+    if given == LAST_RUN and not store.exists(log_name(LAST_RUN)):
+        last = store.last()
+        if last is None:
+            raise RunNotFoundError(LAST_RUN, store.folder)
+        return last.workflow_id
+    name = store.name_of(given)
+    if store.exists(name):
+        return name
+    found = list(islice(store.beginning_with(name), _MOST_NAMED + 1))
+    if len(found) > 1:
+        raise AmbiguousIdError(given, found[:_MOST_NAMED], more=len(found) > _MOST_NAMED)
+    return found[0] if found else name
 
 
 def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:

@@ -75,6 +75,8 @@ def list_runs(
     *,
     status: RunStatus | None = None,
     workflow: str | None = None,
+    agent: str | None = None,
+    text: str | None = None,
     since_ns: int | None = None,
     last: int | None = None,
     log_dir: Path | str | None = None,
@@ -83,10 +85,14 @@ def list_runs(
 
     :param status: only runs of this status
     :param workflow: only runs of the workflow of this name
+    :param agent: only runs with a step of this agent; their logs are read whole
+    :param text: only runs with this text in id, workflow, last step or error, in any case
     :param since_ns: only runs written to at this time or later, ns since 1970 UTC
     :param last: at most this many
     """
-    return store_of(log_dir).runs(status=status, workflow=workflow, since_ns=since_ns, last=last)
+    return store_of(log_dir).runs(
+        status=status, workflow=workflow, agent=agent, text=text, since_ns=since_ns, last=last
+    )
 
 
 def last_run(

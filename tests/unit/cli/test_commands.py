@@ -154,11 +154,13 @@ def test_what_the_workflow_prints_is_not_lost_on_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said", "name"),
     [
-        (["show"], "missing argument 'RUN'", "show"),
+        (["show"], "give the id of a run, or --last", "show"),
+        (["show", "a", "--last", "b"], "give the id of a run, or --last", "show"),
+        (["show", "a", "b", "--all"], "give STEP, or --all, --failed, --step and", "show"),
         (["list", "--nothing"], "no such option: --nothing", "list"),
         (["list", "--status", "odd"], "invalid value for '--status': 'odd' is not one of ", "list"),
         (["list", "--last"], "option '--last' requires an argument", "list"),
-        (["show", "a", "b"], "got unexpected extra argument", "show"),
+        (["show", "a", "b", "c"], "got unexpected extra argument", "show"),
         (["resume"], "give the id of a run, or --last", "resume"),
         (["lst"], "no such command 'lst'", ""),
         (["--nothing"], "no such option: --nothing", ""),

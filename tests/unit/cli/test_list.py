@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pyte
 import pytest
 
-from commands import Cli
+from commands import LOGS, Cli, on_terminal
+from logs import forge
 from tapps_otel.cli.arguments import parse_time
 
 DAY = 86_400 * 10**9
@@ -26,6 +29,7 @@ def test_runs_are_listed_newest_first_with_their_status(cli: Cli) -> None:
     assert names(done.out) == ["three", "two", "one"]
     assert done.out.splitlines()[2].startswith("✗ two    failed ")
     assert done.out.splitlines()[3].endswith("small     double")
+    assert done.out.splitlines()[2].endswith("failing   RuntimeError: boom")
 
 
 @pytest.mark.usefixtures("runs")
@@ -40,6 +44,13 @@ def test_runs_are_listed_newest_first_with_their_status(cli: Cli) -> None:
         (["--since", "2025-11-13T01:00"], ["three", "two"]),
         (["--since", "2025-11-13T03:00+01:00"], ["three"]),
         (["--since", "1s"], []),
+        (["--agent", "reader"], []),
+        (["--text", "BOOM"], ["two"]),
+        (["--text", "thre"], ["three"]),
+        (["--sort", "name"], ["one", "three", "two"]),
+        (["--sort", "status", "--last", "2"], ["three", "one"]),
+        (["--sort", "workflow", "--reverse"], ["three", "one", "two"]),
+        (["--reverse", "--last", "1"], ["one"]),
     ],
 )
 def test_runs_are_filtered(cli: Cli, arguments: list[str], found: list[str]) -> None:
@@ -58,6 +69,86 @@ def test_runs_are_listed_as_json(cli: Cli) -> None:
 
     assert [one["workflow_id"] for one in found] == ["three", "two"]
     assert found[1]["status"] == "failed"
+
+
+@pytest.mark.usefixtures("runs")
+def test_nothing_that_matches_is_not_the_same_as_no_runs(cli: Cli) -> None:
+    done = cli("list", "--status", "paused", "--since", "1h")
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("no run in /")
+    assert done.err.endswith(
+        " matches --status and --since: `tapps-otel list` shows what there is\n"
+    )
+
+
+def test_runs_are_found_by_an_agent_in_any_of_their_steps(cli: Cli) -> None:
+    start = {"event_type": "workflow_start"}
+    steps = [{"event_type": "step_start", "step_id": f"s#{at}", "step": "s"} for at in range(9)]
+    for name, agent in (("a", "reader"), ("b", "writer")):
+        forge(LOGS, name, [start, {**steps[0], "agent": agent}, *steps[1:]])
+
+    assert names(cli("list", "--agent", "writer").out) == ["b"]
+
+
+def test_steps_durations_and_ages_are_shown(cli: Cli) -> None:
+    def at(time: str, kind: str, **fields: str) -> dict[str, str]:
+        return {"event_type": kind, "timestamp": f"2026-01-01T{time}.000000000Z", **fields}
+
+    forge(
+        LOGS,
+        "r",
+        [
+            at("10:00:00", "workflow_start"),
+            at("10:00:00", "step_start", step_id="a", step="a"),
+            at("10:00:01", "step_finish", step_id="a", step="a"),
+            at("10:00:01", "step_start", step_id="b", step="b"),
+            at("10:02:05", "step_fail", step_id="b", step="b"),
+        ],
+    )
+    line = cli("list").out.splitlines()[1]
+    data = json.loads(cli("list", "--json").out)[0]
+
+    assert re.fullmatch(
+        r"! r +interrupted +\d+ d +2026-01-01 10:02:05 +1/2 +2 min 05 s +- +b", line
+    )
+    assert (data["steps"], data["steps_done"], data["duration_ns"]) == (2, 1, 125 * 10**9)
+
+
+def test_steps_of_a_larger_log_are_counted_and_of_a_very_large_one_its_events(cli: Cli) -> None:
+    for name, padding in (("large", 20_000), ("larger", 1_000_000)):
+        steps = [
+            {"event_type": "step_start", "step_id": f"s#{at}", "step": "s", "key": "k" * padding}
+            for at in range(5)
+        ]
+        forge(LOGS, name, [{"event_type": "workflow_start"}, *steps])
+    found = {line.split()[1]: line for line in cli("list").out.splitlines()[1:]}
+
+    assert "  0/5  " in found["large"]
+    assert "  6 events  " in found["larger"]
+
+
+@pytest.mark.parametrize("columns", [60, 100, 200])
+def test_it_fits_the_terminal(cli: Cli, columns: int) -> None:
+    error = {"type": "E", "message": "m" * 400}
+    for name in ("nightly-20261130T080220-f27431c3", "x"):
+        forge(
+            LOGS,
+            name,
+            [
+                {"event_type": "workflow_start", "workflow": {"name": "w" * 300}},
+                {"event_type": "workflow_end", "status": "failed", "error": error},
+            ],
+        )
+    screen = pyte.Screen(columns, 10)
+    pyte.Stream(screen).feed(on_terminal("list", columns=columns))
+    lines = [line.rstrip() for line in screen.display]
+
+    assert lines[0].split()[:3] == ["RUN", "STATUS", "AGE"]
+    assert {line.split()[0] for line in lines[1:3]} == {"✗"}  # none was wrapped
+    assert not any(lines[3:])
+    assert any("nightly-20261130T080220" in line for line in lines)
+    assert all("E: mmm" in line for line in lines[1:3])
 
 
 def test_no_runs_are_reported_on_standard_error(cli: Cli) -> None:

@@ -107,7 +107,7 @@ def test_an_interrupted_payment_is_refused() -> None:
     ("arguments", "code", "said"),
     [
         (["nobody"], 3, "no run 'nobody' in "),
-        (["--last"], 3, "no runs in "),
+        (["--last"], 3, "no run '@last' in "),
         ([], 2, "give the id of a run, or --last"),
         (["a", "--last"], 2, "give the id of a run, or --last"),
         (["a/b"], 2, "cannot be a run id"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
+import pyte
 import pytest
 
-from commands import LOGS, Cli, child
+from commands import LOGS, Cli, child, on_terminal
+from logs import forge
 from tapps_otel.log.lease import Lease
 
 
@@ -17,7 +20,7 @@ def test_a_runs_history_is_shown(cli: Cli) -> None:
     done = cli("show", "two")
 
     assert (done.code, done.err) == (0, "")
-    assert "status    failed\n" in done.out
+    assert "status    failed at " in done.out
     assert "error     RuntimeError: boom\n" in done.out
     assert "✓ execution 1" not in done.out
     assert "✗ execution 1" in done.out
@@ -43,11 +46,11 @@ def test_a_history_is_shown_as_json(cli: Cli) -> None:
     assert shown["status"] == "failed"
     assert shown["steps"][0]["result"] == 2
     assert shown["holder"] is None
-    assert shown["log"] == {
-        "path": str((LOGS / "two.jsonl").absolute()),
-        "problem": None,
-        "unfinished": None,
-    }
+    assert shown["next"] == ["resume two"]
+    log = shown["log"]
+    assert log["path"] == str((LOGS / "two.jsonl").absolute())
+    assert (log["problem"], log["unfinished"], log["seq"]) == (None, None, shown["seq"])
+    assert log["sha"] == (LOGS / "two.jsonl").read_text().splitlines()[-1][-66:-2]
 
 
 @pytest.mark.usefixtures("runs")
@@ -171,6 +174,161 @@ def test_what_a_failure_has_lost_is_shown(cli: Cli) -> None:
 
     assert read["lost"] == {"file": "an object of class _io.TextIOWrapper"}
     assert "\nlost  file  of read  an object of class _io.TextIOWrapper\nnot in the log: " in shown
+
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def displayed(*arguments: str, columns: int, **more: str) -> list[str]:
+    """What a person sees on a terminal."""
+    screen = pyte.Screen(columns, 70)
+    pyte.Stream(screen).feed(on_terminal(*arguments, columns=columns, **more))
+    return [line.rstrip() for line in screen.display]
+
+
+@pytest.fixture
+def killed(cli: Cli, shop: Path) -> str:
+    """A run that was killed in its payment, which was settled, and resumed."""
+    Path("paid.txt").touch()
+    cli("resolve", "s", "pay", "--rerun")
+    assert child("resume", "s", "-q").code == 0
+    return "s"
+
+
+@pytest.mark.parametrize("columns", [60, 100, 200])
+def test_the_first_screen_answers_what_happened(killed: str, columns: int) -> None:
+    text = "\n".join(displayed("show", killed, columns=columns))
+
+    assert re.search(r"^status +completed at .*, after 2\s+executions$", text, re.MULTILINE)
+    assert re.search(r"^killed +pay after at least ", text, re.MULTILINE)
+    assert re.search(r"^  down +\d{4}-.* [\d.]+ m?s$", text, re.MULTILINE)
+    assert re.search(r"^kept +1 step not run again: double$", text, re.MULTILINE)
+    assert re.search(r"^costs +\w+ ", text, re.MULTILINE)
+    assert re.search(r"^audit +chain intact, head [0-9a-f]{16}$", text, re.MULTILINE)
+    assert re.findall(r"^  ✓ (\w+) .*\n(?:      attempt .*\n)*", text, re.MULTILINE) == [
+        "double",
+        "pay",
+    ]
+
+
+def test_it_is_readable_in_the_c_locale(killed: str) -> None:
+    text = "\n".join(displayed("show", killed, columns=100, **C_LOCALE))
+
+    assert text.isascii()
+    assert re.search(r"^! execution 1 ", text, re.MULTILINE)
+    assert re.search(r"^  \+ double ", text, re.MULTILINE)
+    assert re.search(r"attempt 1 .* >= ", text)
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_interrupted_run_tells_what_a_resume_would_do(cli: Cli) -> None:
+    done = cli("show", "s")
+
+    assert "status    interrupted at " in done.out
+    assert re.search(r"^  ! pay .* >= .* interrupted$", done.out, re.MULTILINE)
+    assert "open      pay\n" in done.out
+    assert "resume    continues at pay; 1 completed step will not run again\n" in done.out
+    assert done.out.endswith("next      tapps-otel resume s\n")
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_next_command_names_a_file_that_is_gone(cli: Cli, flow: Path) -> None:
+    flow.unlink()
+
+    assert cli("show", "two").out.endswith(
+        f"next      {flow} is not there: find it, then tapps-otel resume two FILE.py:failing\n"
+    )
+
+
+ONE_STEP = """
+from tapps_otel import annotate, step, workflow
+
+@step(retries=1, agent="net", action="get", key=lambda url: f"key of {url}")
+def fetch(url: str) -> dict[str, int]:
+    annotate("asked", url=url)
+    if not tries:
+        tries.append(url)
+        raise ValueError("not yet")
+    return {"length": len(url)}
+
+tries = []
+
+@workflow
+def main() -> int:
+    return sum(fetch(url)["length"] for url in ("https://example.org/", "x"))
+"""
+
+
+def test_one_step_is_shown_whole(cli: Cli) -> None:
+    Path("flow_one.py").write_text(ONE_STEP, "utf-8")
+    assert child("run", "flow_one.py:main", "--id", "a", "-q").code == 0
+    shown = cli("show", "a", "fetch").out
+    data = json.loads(cli("show", "a", "fetch", "--json").out)
+
+    assert "\nagent     net\naction    get\nkey       key of https://example.org/\n" in shown
+    assert re.search(r"^took      .*, and waited .*, in 2 attempts$", shown, re.MULTILINE)
+    assert '\nresult    {\n            "length": 20\n          }\n' in shown
+    assert re.search(r"^✗ attempt 1 .* 1, failed, ValueError: not yet, then", shown, re.MULTILINE)
+    assert '    raise ValueError("not yet")\n' in shown
+    assert re.search(r"^✓ attempt 2 .* execution 1, completed$", shown, re.MULTILINE)
+    assert shown.count("note  asked  seq ") == 2
+    assert data["result"] == {"length": 20}
+    assert [one["status"] for one in data["attempts"]] == ["failed", "completed"]
+    assert len(data["annotations"]) == 2
+
+
+def test_a_step_is_found_by_its_name_if_no_other_has_it(cli: Cli) -> None:
+    log = [{"event_type": "step_start", "step_id": one, "step": one[-1]} for one in ("a", "a/b")]
+    forge(LOGS, "r", [{"event_type": "workflow_start"}, *log, {**log[0], "step_id": "a#2"}])
+
+    assert cli("show", "r", "b").out.startswith("step      a/b\n")
+    assert cli("show", "r", "a").out.startswith("step      a\n")
+    done = cli("show", "r", "c")
+    assert done.code == 2
+    assert "run 'r' has no step 'c'. Its steps: 'a', 'a/b', 'a#2'\n" in done.err
+
+
+def test_captured_spans_of_a_step_are_shown(cli: Cli) -> None:
+    span = {"event_type": "span", "span_id": "0b" * 8, "parent_span_id": "0a" * 8}
+    start = {"event_type": "step_start", "step_id": "draft", "step": "draft", "span_id": "0a" * 8}
+    inner = {**span, "span_id": "0c" * 8, "parent_span_id": "0b" * 8, "name": "inside it"}
+    other = {**span, "parent_span_id": "0d" * 8, "name": "elsewhere"}
+    far = {**span, "span_id": "0e" * 8, "name": "of another process", "duration_ns": 10**6}
+    forge(LOGS, "r", [far]).rename(LOGS / "r+0123abcd.jsonl")
+    begin = {"event_type": "workflow_start"}
+    forge(LOGS, "r", [begin, start, {**span, "name": "GET"}, inner, other])
+    shown = cli("show", "r", "draft").out
+
+    assert [line.split("  ")[3] for line in shown.splitlines() if line.startswith("span")] == [
+        "of another process",
+        "GET",
+        "inside it",
+    ]
+
+
+def test_a_large_value_is_read_and_its_loss_is_told(cli: Cli) -> None:
+    Path("flow_large.py").write_text(
+        "from tapps_otel import step, workflow\n\n"
+        "@step\ndef large() -> list[str]:\n    return ['x' * 1000] * 200\n\n"
+        "@workflow\ndef main() -> None:\n    large()\n"
+    )
+    assert cli("run", "flow_large.py:main", "--id", "a", "-q").code == 0
+    shown, whole = cli("show", "a", "large").out, cli("show", "a", "large", "-v").out
+
+    assert "(172 more lines: --verbose)\n" in shown
+    assert whole.count("x" * 1000) == 200
+    next((LOGS / "a.blobs").iterdir()).unlink()
+    assert re.search(r"^result    /.*a\.blobs/", cli("show", "a", "large").out, re.MULTILINE)
+
+
+def test_verbose_shows_each_step_whole(cli: Cli) -> None:
+    Path("flow_one.py").write_text(ONE_STEP, "utf-8")
+    assert child("run", "flow_one.py:main", "--id", "a", "-q").code == 0
+    shown = cli("show", "a", "--verbose", "--step", "fetch").out
+
+    assert shown.count("\nstep      fetch") == 2
+    assert '    raise ValueError("not yet")\n' in shown
+    assert cli("show", "a").out.count("\nstep ") == 0
 
 
 STORED = """

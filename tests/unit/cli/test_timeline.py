@@ -68,6 +68,9 @@ def test_markdown_and_json(cli: Cli) -> None:
 
     assert page.startswith("# failing: two\n")
     assert "| double |" in page
+    assert page.endswith("\n- next      tapps-otel resume two\n")
+    assert cli("timeline", "two").out.endswith("\n\nnext      tapps-otel resume two\n")
+    assert "next" not in cli("timeline", "one").out
     assert data["status"] == "failed"
     assert data["steps"][0]["attempts"][0]["status"] == "completed"
 

@@ -304,7 +304,7 @@ def test_an_interrupted_step_is_recorded_and_the_executor_starts_it_again(
 
     in_child(doomed)
     before = history("r")
-    assert "at print; 1 completed step will not run again" in str(outlook(before, None)[-1])
+    assert "at print; 1 completed step will not run again" in str([*outlook(before, None)][-1])
     run = on(store)
     run.begin_step("print", ExternalStep("print")).finish()
     run.end("completed")

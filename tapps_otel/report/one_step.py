@@ -1,0 +1,251 @@
+"""One step of a run, whole: values, attempts, errors, annotations, captured spans. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import UNSET
+
+from tapps_otel.clock import timestamp_ns
+from tapps_otel.log.event import readable
+from tapps_otel.report.history import error_text, mark
+from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, labelled, took
+from tapps_otel.report.lost_parts import lost_parts
+from tapps_otel.report.steps import attempt_note, attempt_took
+from tapps_otel.report.text import block, counted, excerpt, json_text, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.timeline import TimelineAttempt, TimelineStep
+
+__all__ = ["CapturedSpan", "Detail", "spans_of", "step_screen"]
+
+_MOST_LINES: Final = 30  # of a value, or of a stack
+_MOST_SPANS: Final = 200
+_NAME: Final = 200  # columns
+
+
+class CapturedSpan(NamedTuple):
+    """A library's span that was captured in a step."""
+
+    span_id: str
+    parent: str | None
+    name: str
+    end: str
+    duration_ns: int
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> CapturedSpan:
+        """Make it of its event."""
+        otel = {} if event.otel is UNSET else event.otel
+        attributes = otel.get("attributes")
+        return cls(
+            "" if event.span_id is UNSET else event.span_id,
+            None if event.parent_span_id is UNSET else event.parent_span_id,
+            "" if event.name is UNSET else event.name,
+            event.timestamp,
+            0 if event.duration_ns is UNSET else max(0, event.duration_ns),
+            attributes if isinstance(attributes, dict) else {},
+        )
+
+
+class Detail(NamedTuple):
+    """What is shown of a step.
+
+    :ivar blob: reads a large value; raises an exception whose text tells why it cannot
+    :ivar verbose: whether values and stacks are shown whole, however long they are
+    """
+
+    history: RunHistory
+    step: TimelineStep
+    record: StepHistory
+    spans: list[CapturedSpan]
+    blob: Callable[[str], bytes]
+    verbose: bool = False
+
+
+def step_screen(detail: Detail) -> list[list[Line]]:
+    """Describe one step, in sections."""
+    found = [
+        [*_head(detail)],
+        [*_attempts(detail)],
+        [*_value("inputs", detail.record.inputs, None, detail), *_result(detail)],
+        [*_artifacts(detail)],
+        [*_annotations(detail)],
+        [*_span_lines(detail)],
+    ]
+    return [section for section in found if section]
+
+
+def _head(detail: Detail) -> Iterator[Line]:
+    step, record = detail.step, detail.record
+    status = "in progress" if step.status == "running" else plain(step.status)
+    notes = [status]
+    notes += ["handled"] * step.handled
+    notes += ["not run again"] * step.not_run_again
+    notes += ["resolved"] * record.resolved
+    yield labelled("step", plain(step.step_id) or "''", "strong")
+    yield labelled("run", plain(detail.history.workflow_id))
+    yield labelled("status", ", ".join(notes), mark(step.status).style)
+    for label, text in (
+        ("agent", step.agent),
+        ("action", step.action),
+        ("key", record.key),
+        ("question", record.last.question),
+        ("digest", record.inputs_digest),
+        ("code", record.definition),
+    ):
+        if text:
+            yield labelled(label, plain(text))
+    if record.child is not None:
+        yield labelled("calls", f"run {plain(record.child.workflow_id)}")
+    waited = sum(attempt.wait_ns for attempt in step.attempts)
+    bound = ">= " if any(attempt.cut_off for attempt in step.attempts) else ""
+    length = f"{bound}{took(step.duration_ns)}" + (f", and waited {took(waited)}" if waited else "")
+    if len(step.attempts) > 1:
+        length += f", in {counted(len(step.attempts), 'attempt')}"
+    yield labelled("took", length)
+
+
+# -- values
+
+
+def _result(detail: Detail) -> Iterator[Line]:
+    record = detail.record
+    if record.result_omitted:  # it is empty if there was no result
+        yield labelled("result", f"not stored: {plain(record.result_omitted)}", "warn")
+    else:
+        yield from _value("result", record.result, record.result_blob, detail)
+
+
+def _value(label: str, data: bytes | None, blob: str | None, detail: Detail) -> Iterator[Line]:
+    if blob is not None:
+        try:
+            data = detail.blob(blob)
+        except Exception as error:  # noqa: BLE001 - missing, changed, unreadable: shown instead
+            yield labelled(label, plain(error), "bad")
+            return
+    if data is not None:
+        first, *rest = _cut(json_text(_loaded(data), indent=2).split("\n"), detail)
+        yield labelled(label, first)
+        yield from (labelled("", line) for line in rest)
+
+
+def _loaded(data: bytes) -> Any:
+    try:
+        return readable(data)
+    except ValueError:  # only a made-up log has what is no JSON
+        return data.decode(errors="replace")
+
+
+def _cut(lines: list[str], detail: Detail) -> list[str]:
+    """Cut what is too long for a screen, and tell so."""
+    if detail.verbose or len(lines) <= _MOST_LINES:
+        return lines
+    left_out = len(lines) - _MOST_LINES
+    return [*lines[:_MOST_LINES], f"({counted(left_out, 'more line')}: --verbose)"]
+
+
+# -- attempts
+
+
+def _attempts(detail: Detail) -> Iterator[Line]:
+    for attempt in detail.step.attempts:
+        style = mark(attempt.status).style
+        yield Line(
+            [
+                mark(attempt.status),
+                Piece(f" attempt {attempt.number}", "strong"),
+                Piece(f"  {day_time(attempt.start_ns)[:10]} {clock_time(attempt.start_ns)} UTC"),
+                Piece(f"  {attempt_took(attempt)}  "),
+                Piece(attempt_note(attempt), style),
+            ]
+        )
+        if attempt.cut_off:
+            yield Line.of(("    it ran at least that long, as far as the log knows", "dim"))
+        if attempt.reason:
+            yield Line.of(f"    {plain(attempt.reason)}")
+        if attempt.error is not None and not attempt.cut_off:
+            yield from _error(attempt, detail)
+
+
+def _error(attempt: TimelineAttempt, detail: Detail) -> Iterator[Line]:
+    error = attempt.error or {}
+    yield Line.of((f"    {error_text(error)}", "bad"))
+    stack = error.get("stack")
+    if isinstance(stack, str) and stack:
+        yield from (Line.of((f"    {line}", "dim")) for line in _cut(block(stack), detail))
+    if attempt is detail.step.attempts[-1]:
+        for place, reason in lost_parts(detail.record).items():
+            words = f"    {plain(place)} is not in the log: {plain(reason)}"
+            yield Line.of((words, "warn"))
+
+
+# -- what it left
+
+
+def _artifacts(detail: Detail) -> Iterator[Line]:
+    rows = [
+        [
+            Piece("artifact", "dim"),
+            Piece(plain(made.get("path") or made.get("name"))),
+            Piece(_size(made.get("bytes"))),
+            Piece(plain(made.get("sha256") or ""), "dim"),
+        ]
+        for attempt in detail.step.attempts
+        for made in attempt.artifacts
+    ]
+    yield from columns(rows)
+
+
+def _size(value: object) -> str:
+    return counted(value, "byte") if isinstance(value, int) else ""
+
+
+def _annotations(detail: Detail) -> Iterator[Line]:
+    for note in detail.history.annotations:
+        if note.step_id == detail.step.step_id:
+            head = ("note  ", "dim"), plain(note.name), (f"  seq {note.seq}  ", "dim")
+            yield Line.of(*head, json_text(note.attributes) if note.attributes else "")
+
+
+# -- captured spans
+
+
+def spans_of(span_ids: Iterable[str | None], spans: Iterable[CapturedSpan]) -> list[CapturedSpan]:
+    """Return the spans below these, at any depth, in the order of their start."""
+    below: dict[str | None, list[CapturedSpan]] = {}
+    for span in spans:
+        below.setdefault(span.parent, []).append(span)
+    found, waiting = [], [*span_ids]
+    while waiting:
+        inner = below.pop(waiting.pop(), [])  # popped: a made-up log may have circles
+        found += inner
+        waiting += [span.span_id for span in inner]
+    return sorted(found, key=_start_ns)
+
+
+def _start_ns(span: CapturedSpan) -> int:
+    return timestamp_ns(span.end) - span.duration_ns
+
+
+def _span_lines(detail: Detail) -> Iterator[Line]:
+    most = len(detail.spans) if detail.verbose else _MOST_SPANS
+    rows = [
+        [
+            Piece("span", "dim"),
+            Piece(clock_time(_start_ns(span)), "dim"),
+            Piece(took(span.duration_ns)),
+            Piece(excerpt(span.name, _NAME)),
+            Piece(excerpt(json.dumps(span.attributes, default=str), _NAME), "dim"),
+        ]
+        for span in detail.spans[:most]
+    ]
+    yield from columns(rows)
+    if len(detail.spans) > most:
+        yield Line.of((f"and {len(detail.spans) - most} more: --verbose", "dim"))

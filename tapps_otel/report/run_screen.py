@@ -1,0 +1,220 @@
+"""A run on one screen: what became of it, its executions, its steps, what is next. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tapps_otel.report.history import mark, outlook, remarks
+from tapps_otel.report.lines import Fact, Line, Piece, cut, day_time, labelled, took
+from tapps_otel.report.lost_parts import lost_lines
+from tapps_otel.report.steps import Choice, Steps, step_lines
+from tapps_otel.report.table import Column, table
+from tapps_otel.report.text import counted, excerpt, few, plain, shorten, wrap
+from tapps_otel.report.timeline import costs, identity, story
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.past.timeline import LogState, Timeline
+    from tapps_otel.report.table import Row
+
+__all__ = ["Screen", "audit", "run_screen"]
+
+_LABEL: Final = 10  # columns of a fact's label
+_NAME: Final = 200  # columns of a name
+_MOST_LINES: Final = 4  # of one fact, on a terminal
+_MOST_COLUMNS: Final = 2000  # of one fact, elsewhere
+_HEAD: Final = 16  # digits of the head's sha
+_MOST_EXECUTIONS: Final = 10
+_MOST_ENDS: Final = 3  # executions of which the first lines tell what was killed
+_MOST_REMARKS: Final = 10
+_EXECUTIONS: Final = (
+    Column(),
+    Column(),
+    Column(),
+    Column(),
+    Column(least=12, rank=1),
+)
+
+
+class Screen(NamedTuple):
+    """What is shown of a run.
+
+    :ivar holder: process and host that are executing the run, if any
+    :ivar wide: columns of the terminal, if it is one
+    :ivar verbose: whether all is shown, however long it is
+    """
+
+    steps: Steps
+    choice: Choice
+    holder: tuple[int | None, str | None] | None = None
+    wide: int | None = None
+    verbose: bool = False
+
+    @property
+    def timeline(self) -> Timeline:
+        """The run by time."""
+        return self.steps.timeline
+
+
+def run_screen(screen: Screen) -> list[list[Line]]:
+    """Describe a run, in sections."""
+    history, most = screen.steps.history, None if screen.verbose else _MOST_REMARKS
+    kept = sum(group.kept for group in screen.steps.summed_up.values())
+    found = [
+        _facts([*_about(screen), *_story(screen)], screen),
+        _execution_lines(screen),
+        step_lines(screen.steps, screen.choice, wide=screen.wide),
+        _lost(screen),
+        remarks(history, most=most, wide=screen.wide),
+        _facts([*outlook(history, screen.holder, kept=kept)], screen),
+    ]
+    return [section for section in found if section]
+
+
+def _facts(facts: list[Fact], screen: Screen) -> list[Line]:
+    """Put each label before its text, which is wrapped to the terminal, and cut."""
+    room = max(12, screen.wide - _LABEL) if screen.wide is not None else None
+    lines = []
+    for label, text, style in facts:
+        shown = text
+        if not screen.verbose:
+            shown = shorten(text, _MOST_COLUMNS if room is None else _MOST_LINES * room)
+        for at, line in enumerate([shown] if room is None else wrap(shown, room)):
+            lines.append(labelled("" if at else label, line, style))
+    return lines
+
+
+def _about(screen: Screen) -> Iterator[Fact]:
+    history = screen.steps.history
+    run, workflow, *rest = identity(screen.timeline)
+    about = history.workflow
+    path = about.get("path") or ", ".join(
+        str(about[name]) for name in ("executor", "source") if about.get(name)
+    )
+    yield run
+    yield (workflow[0], workflow[1] + (f" ({plain(path)})" if path else ""), "")
+    errors = [fact for fact in rest if fact[0] == "error"]
+    yield from (fact for fact in rest if fact not in errors)
+    if history.parent is not None:
+        step_id = excerpt(history.parent.step_id, _NAME)
+        caller = excerpt(history.parent.workflow_id, _NAME)
+        yield ("called by", f"step {step_id} of run {caller}", "")
+    for label, data, blob in (
+        ("inputs", history.inputs, history.inputs_blob),
+        ("result", history.result_json, history.result_blob),
+    ):
+        text = _value(data, blob, screen)
+        if text is not None:
+            yield (label, text, "")
+    if history.question is not None:
+        yield ("asks", plain(history.question), "warn")
+    yield from errors
+
+
+def _value(data: bytes | None, blob: str | None, screen: Screen) -> str | None:
+    """Return a value as its JSON is in the log."""
+    if blob is not None:
+        return f"(large: in the file {excerpt(blob, 64)})"
+    if data in {None, b"null", b"{}"}:
+        return None
+    text = (data or b"").decode(errors="replace")
+    return plain(text) if screen.verbose else excerpt(text, _MOST_COLUMNS)
+
+
+def _story(screen: Screen) -> Iterator[Fact]:
+    """Yield how long it took, what was killed, what was not run again, what costs the time."""
+    timeline, summed_up = screen.timeline, screen.steps.summed_up.values()
+    last = timeline.executions[-1].number if timeline.executions else 0
+    kept = sum(group.done_before(last) for group in summed_up)
+    told = [fact for fact in story(timeline, kept=kept) if fact[0] != "down"]
+    ends = [fact for fact in told if fact[0] in {"killed", "stopped"}]
+    left_out = [] if screen.verbose else ends[:-_MOST_ENDS]
+    yield from (fact for fact in told if fact not in left_out)
+    if summed_up:
+        slow = sorted(summed_up, key=lambda group: -group.total_ns)
+        text = few(
+            [f"{excerpt(one.place, 60)} {took(one.total_ns)} in {one.count}" for one in slow], 4
+        )
+        yield ("costs", text, "")
+    else:
+        yield from costs(timeline)
+    if trace_id := screen.steps.history.trace_id:
+        yield ("trace", excerpt(trace_id, 64), "")
+
+
+def _lost(screen: Screen) -> list[Line]:
+    """List what is missing of the failures of steps; on a terminal, cut to it."""
+    lines = lost_lines(screen.steps.history)
+    if screen.verbose or screen.wide is None:
+        return lines
+    return [cut(line, screen.wide) for line in lines]
+
+
+# -- executions
+
+
+def _execution_lines(screen: Screen) -> list[Line]:
+    """List the executions, and between them how long no process executed the run."""
+    executions = screen.timeline.executions
+    left_out = 0 if screen.verbose else max(0, len(executions) - _MOST_EXECUTIONS)
+    rows = [*_execution_rows(screen.timeline, left_out)]
+    lines = table(_EXECUTIONS, rows, wide=screen.wide)
+    if left_out:
+        words = f"  {counted(left_out, 'earlier execution')}: --verbose shows them"
+        lines.insert(0, Line.of((words, "dim")))
+    return lines
+
+
+def _execution_rows(timeline: Timeline, first: int) -> Iterator[Row]:
+    down = {one.after: one for one in timeline.downtimes}
+    for one in timeline.executions[first:]:
+        length, sign = took(one.duration_ns), mark(one.status)
+        yield [
+            Line([sign, Piece(f" execution {one.number}")]),
+            Piece(day_time(one.start_ns)),
+            Piece(f">= {length}" if one.killed else length),
+            Piece(_status(one.status), sign.style),
+            Piece(_process(one.process), "dim"),
+        ]
+        if one.number in down:
+            gap = down[one.number]
+            yield [
+                Piece("  down", "warn"),
+                Piece(day_time(gap.start_ns), "warn"),
+                Piece(took(gap.duration_ns), "warn"),
+                Piece(""),
+                Piece(""),
+            ]
+
+
+def _status(status: str) -> str:
+    return "in progress" if status == "running" else excerpt(status, 40)
+
+
+def _process(process: dict[str, object]) -> str:
+    pid, host = process.get("pid"), process.get("host")
+    return "" if pid is None else excerpt(f"process {pid} on {host}", 80)
+
+
+# -- the log
+
+
+def audit(log: LogState, *, dropped: int = 0) -> list[Line]:
+    """Describe what the check of the log's chain has found."""
+    where = f"{plain(log.path)}, {counted(log.seq, 'event')}"
+    lines = [labelled("log", where)]
+    if log.damage is not None:
+        text = f"damaged after seq {log.seq}: shown up to there"
+        lines.append(labelled("audit", text, "bad"))
+    elif log.seq:
+        lines.append(labelled("audit", f"chain intact, head {log.sha[:_HEAD]}", "good"))
+    if log.repairs:
+        text = f"{counted(len(log.repairs), 'torn or damaged region')} declared in the log"
+        lines.append(labelled("repairs", f"{text}: see verify", "warn"))
+    if dropped:
+        text = f"{counted(dropped, 'event')} could not be written and were dropped"
+        lines.append(labelled("gap", text, "warn"))
+    if log.unfinished is not None:
+        lines.append(labelled("log end", log.unfinished, "warn"))
+    return lines

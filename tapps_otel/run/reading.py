@@ -1,0 +1,100 @@
+"""A run as its log shows it, as far as that can be read. Takes no lease and changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from tapps_otel import clock
+from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.log import lease
+from tapps_otel.log.reader import Checker, read
+from tapps_otel.past.fold import Fold, RunHistory, collector_paused
+from tapps_otel.past.timeline import LogState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
+
+__all__ = ["Folding", "Holder", "Reading", "read_run"]
+
+Holder = tuple[int | None, str | None]
+
+
+class Folding(Protocol):
+    """What makes a history of events."""
+
+    def feed(self, event: Event) -> None:
+        """Add the next event."""
+
+    @property
+    def history(self) -> RunHistory:
+        """The history so far."""
+
+
+class Reading(NamedTuple):
+    """What one reading of a run's log has found.
+
+    :ivar history: its status is ``running`` only while a process executes the run, otherwise
+        ``interrupted``; or ``damaged``, if its end is not in what can be read
+    :ivar log: how far the log could be read
+    :ivar holder: process and host that hold the lease, if any do
+    :ivar now_ns: the present, if the run is in progress
+    """
+
+    history: RunHistory
+    log: LogState
+    holder: Holder | None
+    now_ns: int | None
+
+
+def read_run(
+    store: Store,
+    workflow_id: str,
+    *,
+    fold: Folding | None = None,
+    see: Callable[[Event], None] | None = None,
+) -> Reading:
+    """Read a run's log once, up to its end or to the first damage.
+
+    :param fold: what makes the history
+    :param see: called with every event
+    :raises RunNotFoundError: there is no such run
+    """
+    store.summary(workflow_id)  # raises for a file that is not a log
+    path = store.log_path(workflow_id)
+    fold = Fold(workflow_id) if fold is None else fold
+    checker, damage = Checker(path, workflow_id), None
+    try:
+        with collector_paused():
+            for event in read(path, workflow_id, checker=checker):
+                if see is not None:
+                    see(event)
+                fold.feed(event)
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, path.parent) from None
+    except (LogDamagedError, LogVersionError) as error:
+        damage = str(error)
+    history, holder = fold.history, lease.holder(store.lease_path(workflow_id))
+    in_progress = history.status == "running" and holder is not None
+    if history.status == "running" and not in_progress and history.executions:
+        status = "interrupted" if damage is None else "damaged"
+        history.status = history.executions[-1].status = status
+    now_ns = clock.time_ns() if in_progress and damage is None else None
+    return Reading(history, _state(path, checker, damage), holder, now_ns)
+
+
+def _state(path: Path, checker: Checker, damage: str | None) -> LogState:
+    region = checker.region if damage is None else None
+    return LogState(
+        path=str(path),
+        seq=checker.seq,
+        sha=checker.sha.decode() if checker.seq else "",
+        repairs=tuple(checker.repairs),
+        unfinished=None
+        if region is None
+        else f"{region.length} bytes at byte {region.offset}: {region.problem} (no damage)",
+        damage=damage,
+    )
