@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
+from tapps_otel.past.fold import Gate  # noqa: TC001 - help() evaluates annotations of fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import (
         AttemptHistory,
         ExecutionHistory,
-        Gate,
         RunHistory,
         StepHistory,
     )
