@@ -164,6 +164,26 @@ def test_details_events_and_the_log(look: Look) -> None:
     expect(page.locator("#log")).to_contain_text("ab" * 32)
 
 
+def test_a_failed_gate_is_seen(look: Look) -> None:
+    story = TimedStory()
+    story.execution(workflow={"name": "Fix", "executor": "tapps-agents"})
+    for name in ("fix", "review"):
+        story.start(name)
+        story.at(1).finish(name)
+    found = {"passed": False, "score": 4.1, "failures": ["Overall score 4.10 below threshold 8.0"]}
+    story.add("annotation", name="tapps.gate", step_id="review", attributes=found)
+    story.add("annotation", name="tapps.workflow.type", attributes={"from": "a", "to": "b"})
+    story.end()
+    page = look.open(write(story))
+    said = "gate failed with 4.1: Overall score 4.10 below threshold 8.0"
+
+    expect(page.locator("#facts")).to_contain_text(f"review: {said}")
+    expect(page.locator("#facts")).to_contain_text("a, then b")
+    expect(page.locator(".row .note")).to_have_text(["gate failed"])
+    page.get_by_role("row", name="review").locator(".text").click()
+    expect(page.locator("#about")).to_contain_text(said)
+
+
 def test_all_steps_are_printed(look: Look) -> None:
     page = look.open(write(nested()))
     assert page.locator("#list .row").count() < 100

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from tapps_otel.instrumentation import instrument
 from tapps_otel.instrumentation.tapps_agents import resume
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import RunSpans
+from waiting import until_async
+
+Events = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +100,35 @@ def test_spans_rebuilt_from_the_log_are_equal_byte_for_byte(
     project.run()
 
     assert bytes_of(rebuilt()) == bytes_of(exporter.get_finished_spans())
+
+
+def test_annotations_of_ended_steps_are_on_the_runs_span(
+    project: Project, exporter: InMemorySpanExporter, events: Events
+) -> None:
+    """The result of a gate, and the digest of a large artifact."""
+    gate = {"gate": {"condition": "true"}}
+    project.write([one | (gate if one["id"] == "s2" else {}) for one in chain()])
+
+    async def write() -> Any:
+        Path("requirements.md").write_bytes(bytes(2 << 20))
+        return {}
+
+    async def wait() -> Any:
+        name = "tapps.artifact.digest"
+        await until_async(lambda: any(one.get("name") == name for one in events()))
+        return {}
+
+    project.does |= {"analyst": write, "documenter": wait}
+    project.run()
+
+    spans = exporter.get_finished_spans()
+    (root,) = (span for span in spans if span.name == "workflow Demo")
+    noted = [event.attributes or {} for event in root.events if event.name == "annotation"]
+    assert {(one["tapps.annotation.name"], one["tapps.step.id"]) for one in noted} == {
+        ("tapps.gate", "s2"),
+        ("tapps.artifact.digest", "s1"),
+    }
+    assert bytes_of(rebuilt()) == bytes_of(spans)
 
 
 def test_a_manual_run_has_a_trace(project: Project, exporter: Any) -> None:
