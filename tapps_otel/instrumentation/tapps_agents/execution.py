@@ -117,19 +117,20 @@ class TappsExecution(Execution):
 
     def begin_step(self, adapter: Adapter, call: MethodCall) -> ExternalAttemptRecorder | None:
         """Write that a step begins, and first, if the type of the workflow was changed, that."""
-        with guarded("a change of the workflow's type is not logged"):
+        self.note_type()
+        with guarded("the batch and the gate of a step are not known"):
             step_id = call.arguments["step"].id
             self._unsettled.add(step_id)
             self._gates.pop(step_id, None)
-            self.note_type()
         return super().begin_step(adapter, call)
 
     def note_type(self) -> None:
         """Log that the workflow has another type than before."""
-        now = type_of(self.executor.workflow)
-        if self.run is not None and now != self._type:
-            self.run.annotate(WORKFLOW_TYPE, {"from": self._type, "to": now})
-            self._type = now
+        with guarded("a change of the workflow's type is not logged"):
+            now = type_of(self.executor.workflow)
+            if self.run is not None and now != self._type:
+                self.run.annotate(WORKFLOW_TYPE, {"from": self._type, "to": now})
+                self._type = now
 
     def end_variables(self) -> StepEnd:
         """What the end of a step must log of the variables."""
@@ -239,8 +240,8 @@ async def execute(
             for executor in (call.executor, execution.executor):
                 known = executor_state(executor)
                 known.execution = known.restored_state = None
+        execution.note_type()
         with guarded("the end of a run is not logged"):
-            execution.note_type()
             state = _own_end(execution) if is_override else result
             execution.end(ADAPTER, MethodCall(execution.executor, call.arguments, state))
         return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from hashlib import sha256
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from commands import environment
 from tapps_otel import ExternalRun, current_step, history, verify
 from tapps_otel.errors import RunBusyError
 from waiting import until
@@ -126,3 +129,39 @@ def test_large_artifacts_are_hashed_in_little_memory(log: Log) -> None:
         sha256(b"x").hexdigest(), sha256(bytes(64 << 20)).hexdigest(),
     ]  # fmt: skip
     assert verify("r").ok
+
+
+EXITS = """
+import os, threading
+from tapps_otel import ExternalRun
+from tapps_otel.log import files
+
+class NeverRead(files.Files):
+    def open_read(self, path):
+        if threading.current_thread() is not threading.main_thread():
+            threading.Event().wait()
+        return super().open_read(path)
+
+open("large", "w").close()
+os.truncate("large", 64 << 20)
+with files.use(NeverRead()):
+    with ExternalRun.start("nightly", executor="engine", run_id="r") as run:
+        run.begin_step("load").end(artifacts=["large"])
+    print("done", flush=True)
+"""
+
+
+def test_a_process_exits_without_the_digest_of_a_large_artifact() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXITS],
+        env=environment(TAPPS_OTEL_LOG_DIR="logs"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+    (artifact,) = history("r").by_id["load"].last.artifacts
+    assert (artifact["bytes"], "sha256" in artifact) == (64 << 20, False)
+    assert history("r").status == "completed"
