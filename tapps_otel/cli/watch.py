@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +56,7 @@ def watch(workflow_id: str, *, wait: bool, log_dir: Path | None) -> Code:
     except KeyboardInterrupt:
         err().say(Line.of(("stopped watching: the run is not affected", "dim")))
         return Code.INTERRUPTED
-    out().say(*_ending(name, watching.progress))
+    out().say(_ending(name, watching.progress))
     if watching.progress.status != "completed":
         out().say(*resume_hint(store, name, log_dir))
     return _CODES.get(watching.progress.status, Code.FAILED)
@@ -163,13 +162,12 @@ def _interrupted(progress: Progress) -> str:
     return f"interrupted{where}: {execution_text(progress)} ended"
 
 
-def _ending(name: str, progress: Progress) -> Iterator[Line]:
-    """Yield how a run ended."""
+def _ending(name: str, progress: Progress) -> Line:
+    """Tell how a run ended."""
     status = "interrupted" if progress.status == "running" else progress.status
     sign = mark(status)
     steps = counted(progress.finished, "step")
     time = "" if progress.took_ns is None else f" after {took(progress.took_ns)}"
     text = f" {plain(status)}{time}, {steps} finished"
     error = "" if progress.error is None else f": {shorten(error_text(progress.error), _LONG)}"
-    head = ((f"{sign.text} ", sign.style), (plain(name), "strong"), text, (error, "bad"))
-    yield Line.of(*head)
+    return Line.of((f"{sign.text} ", sign.style), (plain(name), "strong"), text, (error, "bad"))

@@ -18,7 +18,7 @@ __all__ = ["Sparing", "counts", "execution_text", "view"]
 _GOOD, _OTHER = 30, 60  # lines that stay: of steps that ended well, and of anything else
 _RECENT: Final = 5  # lines of those that do not stay, which the view shows
 _LEAST: Final = 3  # rows for steps in progress
-_MOST: Final = 12
+_MOST: Final = 12  # rows for steps in progress: what was said before is to be seen, too
 _NOTES: Final = 30  # columns beside a step's name
 
 
@@ -28,7 +28,7 @@ class Sparing:
     The first ones stay, and of the later ones a limited number of those that did not go well.
 
     :ivar hidden: number of lines that did not stay
-    :ivar recent: the last of these
+    :ivar recent: the last lines, if they did not stay
     """
 
     def __init__(self) -> None:
@@ -41,6 +41,7 @@ class Sparing:
         went_well = line[0].style in {"good", "dim"}
         if self._left[went_well]:
             self._left[went_well] -= 1
+            self.recent.clear()  # older than this line
             return True
         self.hidden += 1
         self.recent.append(line)
@@ -73,7 +74,8 @@ def view(
     """
     wide, rows = size
     lines = [_head(workflow_id, progress, now_ns, stopped), counts(progress)]
-    shown = [Line([Piece("  "), *line]) for line in recent][: max(0, rows - len(lines) - _LEAST)]
+    shown = [Line([Piece("  "), *line]) for line in recent]
+    del shown[: max(0, len(shown) - max(0, rows - len(lines) - _LEAST))]
     room = wide, rows - len(lines) - len(shown)
     lines += _open_lines(progress, now_ns, room, is_stopped=stopped is not None)
     return [cut(line, wide) for line in [*lines, *shown]]
@@ -136,7 +138,9 @@ def _open_lines(
     table += [
         [
             Line.of(("· ", "warn"), shorten(plain(one.step_id), longest)),
-            Piece(f"retry in {_elapsed(now_ns, one.until_ns)}", "warn"),
+            Piece(
+                "cut off" if is_stopped else f"retry in {_elapsed(now_ns, one.until_ns)}", "warn"
+            ),
         ]
         for one in waiting[: room - len(table)]
     ]

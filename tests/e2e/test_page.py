@@ -184,6 +184,27 @@ def test_a_failed_gate_is_seen(look: Look) -> None:
     expect(page.locator("#about")).to_contain_text(said)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_of_a_hundred_thousand_steps_can_be_looked_at(look: Look) -> None:
+    story = TimedStory()
+    story.execution(workflow={"name": "wide"})
+    for number in range(2, 100_002):
+        story.at(number / 100).start(f"print#{number}")
+        story.finish(f"print#{number}")
+    page = look.open(write(story))
+
+    expect(page.locator("#count")).to_have_text("100000 steps")
+    assert page.locator("#list .row").count() < 100
+    page.locator("#rows").press("End")
+    expect(page.locator(".row[aria-selected=true] .text")).to_have_text("print#100001")
+    page.get_by_label("Search steps").fill("print#77777")
+    expect_rows(page, ["print#77777"])
+    page.get_by_role("tab", name="Events").click()
+    page.get_by_label("Search events").fill("print#4321")
+    expect(page.locator("#event-count")).to_have_text("22 of 200001 events")
+
+
 def test_all_steps_are_printed(look: Look) -> None:
     page = look.open(write(nested()))
     assert page.locator("#list .row").count() < 100

@@ -16,16 +16,21 @@ from tapps_otel import (
     Attempt,
     AttemptHistory,
     Backoff,
+    Change,
+    EventStream,
     ExecutionHistory,
     ExecutorSpec,
     JsonlSpanExporter,
     Run,
+    RunDiff,
     RunHistory,
     RunSummary,
     SendReport,
     Settings,
     Step,
+    StepDiff,
     StepHistory,
+    StepSide,
     Timeline,
     TimelineStep,
     VerifyReport,
@@ -37,6 +42,7 @@ from tapps_otel import (
     configure,
     current_run,
     current_step,
+    diff,
     errors,
     events,
     follow,
@@ -201,12 +207,24 @@ def look(run_id: str) -> str:
         assert_type(event, WorkflowEvent)
     for event in follow(run_id):
         assert_type(event, WorkflowEvent)
+    found_diff: RunDiff = diff("first", run_id)
+    first: StepDiff | None = found_diff.first
+    assert_type(found_diff.inputs, tuple[Change, ...])
+    if first is not None and first.a is not None:
+        assert_type(first.a, StepSide)
     report: VerifyReport = verify(run_id)
     report.raise_if_bad()
     sent: SendReport = send(run_id, endpoint="http://localhost:4317", protocol="grpc")
     if not sent.ok or newest is None:
         raise errors.RunNotFoundError(run_id, Path())
     return f"{found.status} {attempts} {executions} {summaries} {tapps_otel.__version__}"
+
+
+async def listen(run_id: str) -> None:
+    stream: EventStream = follow(run_id)
+    async for event in stream:
+        assert_type(event, WorkflowEvent)
+    await stream.aclose()
 
 
 def set_up() -> Settings:

@@ -873,7 +873,7 @@
 
   function move(by) {
     if (!rows.length) return;
-    const at = chosen ? rows.indexOf(chosen) + by : 0;
+    const at = (chosen ? rows.indexOf(chosen) : -1) + by; // the first one comes after none
     choose(rows[Math.min(rows.length - 1, Math.max(0, at))], false);
   }
   const actions = {

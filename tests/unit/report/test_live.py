@@ -64,6 +64,18 @@ def test_a_run_that_nothing_executes_has_no_elapsed_time() -> None:
 
     assert lines[0].text == "! r  interrupted"
     assert lines[2].text == "  … outer/draft  cut off  writer"
+    assert lines[3].text == "  · fetch        cut off"
+
+
+def test_of_the_lines_that_do_not_stay_the_last_are_shown() -> None:
+    sparing = Sparing()
+    lines = [Line.of(("✓ ", "good"), str(number)) for number in range(100)]
+    kept = [line for line in lines if sparing.keeps(line)]
+    shown = view("r", progress_of(story()), sparing.recent, now_ns=AT, size=(80, 8))
+
+    assert lines[: len(kept)] == kept
+    assert [line.text for line in shown[-3:]] == ["  ✓ 97", "  ✓ 98", "  ✓ 99"]
+    assert len(shown) <= 8
 
 
 def test_of_many_steps_in_progress_the_oldest_are_shown() -> None:
