@@ -21,9 +21,8 @@ from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
-from tapps_otel.run.external_run import (
+from tapps_otel.run.external_attempt import (
     ExternalAttemptRecorder,
-    ExternalRunRecorder,
     ExternalStep,
     checked_attributes,
 )
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.instrumentation.method_call import MethodCall
     from tapps_otel.instrumentation.spec import Adapter
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = [
     "IN_PROGRESS",

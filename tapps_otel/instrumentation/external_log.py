@@ -16,9 +16,8 @@ from tapps_otel.instrumentation.execution import is_enabled, store_under
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
-from tapps_otel.run.external_run import (
+from tapps_otel.run.external_attempt import (
     ExternalAttemptRecorder,
-    ExternalRunRecorder,
     ExternalStep,
     checked_attributes,
 )
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.artifacts import Artifact
     from tapps_otel.log.store import RunSummary
+    from tapps_otel.run.external_run import ExternalRunRecorder
     from tapps_otel.run.scope import Scope
 
 __all__ = ["ExternalLog"]

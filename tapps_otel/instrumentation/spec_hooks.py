@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tapps_otel.instrumentation.guarding import Original, Wrapper
     from tapps_otel.instrumentation.spec import ExecutorSpec
     from tapps_otel.instrumentation.streams import Stage
-    from tapps_otel.run.external_run import ExternalAttemptRecorder
+    from tapps_otel.run.external_attempt import ExternalAttemptRecorder
 
 __all__ = ["patches"]
 

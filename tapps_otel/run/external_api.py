@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tapps_otel import clock, settings
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
-from tapps_otel.run.external_run import ExternalStep, checked_attributes
+from tapps_otel.run.external_attempt import ExternalStep, checked_attributes
 from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run
 from tapps_otel.run.lookup import store_of
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tapps_otel.log.artifacts import Artifact
-    from tapps_otel.run.external_run import ExternalAttemptRecorder, ExternalRunRecorder
+    from tapps_otel.run.external_attempt import ExternalAttemptRecorder
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = ["ExternalAttempt", "ExternalRun"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from tapps_otel.instrumentation.tapps_agents.execution import TappsExecution
-    from tapps_otel.run.external_run import ExternalAttemptRecorder
+    from tapps_otel.run.external_attempt import ExternalAttemptRecorder
 
 __all__ = ["Batch"]
 

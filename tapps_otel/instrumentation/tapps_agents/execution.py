@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from tapps_otel.instrumentation.spec import Adapter
-    from tapps_otel.run.external_run import ExternalAttemptRecorder, ExternalRunRecorder
+    from tapps_otel.run.external_attempt import ExternalAttemptRecorder
+    from tapps_otel.run.external_run import ExternalRunRecorder
 
 __all__ = [
     "TappsExecution",

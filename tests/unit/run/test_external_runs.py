@@ -17,7 +17,8 @@ from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.log.store import Store
 from tapps_otel.report.history import outlook
-from tapps_otel.run.external_run import ExternalRunRecorder, ExternalStep
+from tapps_otel.run.external_attempt import ExternalStep
+from tapps_otel.run.external_run import ExternalRunRecorder
 from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run
 
 Log = Callable[..., list[dict[str, Any]]]
