@@ -47,8 +47,10 @@ def next_lines(found: Reading, log_dir: Path | None) -> list[Line]:
 
 def next_steps(found: Reading) -> list[Advice]:
     """Return what can be done next with a run that was read."""
-    if found.log.damage is not None or found.holder is not None:
+    if found.log.damage is not None:
         return []
+    if found.holder is not None:
+        return [Advice(f"watch {found.history.workflow_id}")]
     steps = _advice.next_steps(found.history)
     return [_with_code(one, found.history) for one in steps]
 

@@ -6,17 +6,18 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
 from tapps_otel.past.fold import Fold
 from tapps_otel.past.plan import not_run_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import RunHistory, StepHistory
 
-__all__ = ["DONE", "LongFold", "StepGroup", "add_to_group", "place_of"]
+__all__ = ["DONE", "LongFold", "StepGroup", "merged"]
 
 DONE: Final = frozenset({"completed", "skipped"})
 _MOST: Final = 10_000  # steps that are kept one by one
@@ -80,30 +81,41 @@ class StepGroup(Struct):
 
     def take_back(self) -> None:
         """Count a step no longer as done: another attempt of it has begun."""
+        execution = min((number for number, count in self.done_in.items() if count), default=None)
+        if execution is None:
+            return
         if self.kept == sum(self.done_in.values()):  # otherwise it is one without a result
             self.kept -= 1
-        execution = min((number for number, count in self.done_in.items() if count), default=None)
-        if execution is not None:
-            self.done_in[execution] -= 1
-            self.count -= 1
+        self.done_in[execution] -= 1
+        self.count -= 1
 
     def done_before(self, execution: int) -> int:
         """Return how many were done before this execution."""
         return sum(count for number, count in self.done_in.items() if number < execution)
 
 
-def place_of(step_id: str) -> str:
+def _place_of(step_id: str) -> str:
     """Return the id of a step without the numbers of equal names."""
     return _NUMBER.sub("", step_id) if "#" in step_id else step_id
 
 
-def add_to_group(groups: dict[str, StepGroup], step: StepHistory, *, foreign: bool) -> None:
+def _add_to_group(groups: dict[str, StepGroup], step: StepHistory, *, foreign: bool) -> None:
     """Add a step to its group, which is created if needed."""
-    place = place_of(step.step_id)
+    place = _place_of(step.step_id)
     group = groups.get(place)
     if group is None:
         group = groups[place] = StepGroup(place, step.name)
     group.add(step, foreign=foreign)
+
+
+def merged(
+    groups: Mapping[str, StepGroup], steps: Iterable[StepHistory], *, foreign: bool
+) -> dict[str, StepGroup]:
+    """Return new groups, of what was summed up before and of more steps."""
+    found = {place: replace(one, done_in={**one.done_in}) for place, one in groups.items()}
+    for step in steps:
+        _add_to_group(found, step, foreign=foreign)
+    return found
 
 
 class LongFold:
@@ -155,7 +167,7 @@ class LongFold:
         if is_first or event.step_id is UNSET or event.step_id in self.history.by_id:
             return
         for groups in (self.summed_up, self.chosen):
-            group = groups.get(place_of(event.step_id))
+            group = groups.get(_place_of(event.step_id))
             if group is not None:
                 group.take_back()
 
@@ -169,9 +181,9 @@ class LongFold:
                 done = [step for step in done if not chosen(step)]
             else:
                 for step in important:
-                    add_to_group(self.chosen, step, foreign=foreign)
+                    _add_to_group(self.chosen, step, foreign=foreign)
         for step in done:
-            add_to_group(self.summed_up, step, foreign=foreign)
+            _add_to_group(self.summed_up, step, foreign=foreign)
             del by_id[step.step_id]
         self._limit = max(_MOST, 2 * len(by_id))  # so that all sums together take linear time
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tapps_otel.names import parent_of
+from tapps_otel.past.long_run import merged
 from tapps_otel.report.history import mark, outlook, remarks
 from tapps_otel.report.lines import Fact, Line, Piece, cut, day_time, labelled, took
 from tapps_otel.report.lost_parts import lost_lines
@@ -26,6 +28,7 @@ _MOST_LINES: Final = 4  # of one fact, on a terminal
 _MOST_COLUMNS: Final = 2000  # of one fact, elsewhere
 _HEAD: Final = 16  # digits of the head's sha
 _MOST_EXECUTIONS: Final = 10
+_MOST_COSTS: Final = 4
 _MOST_ENDS: Final = 3  # executions of which the first lines tell what was killed
 _MOST_REMARKS: Final = 10
 _EXECUTIONS: Final = (
@@ -132,15 +135,24 @@ def _story(screen: Screen) -> Iterator[Fact]:
     left_out = [] if screen.verbose else ends[:-_MOST_ENDS]
     yield from (fact for fact in told if fact not in left_out)
     if summed_up:
-        slow = sorted(summed_up, key=lambda group: -group.total_ns)
-        text = few(
-            [f"{excerpt(one.place, 60)} {took(one.total_ns)} in {one.count}" for one in slow], 4
-        )
-        yield ("costs", text, "")
+        yield from _summed_costs(screen.steps)
     else:
         yield from costs(timeline)
     if trace_id := screen.steps.history.trace_id:
         yield ("trace", excerpt(trace_id, 64), "")
+
+
+def _summed_costs(steps: Steps) -> Iterator[Fact]:
+    """Yield in which steps most time was spent: what a long run waited for is not known."""
+    history = steps.history
+    groups = merged(steps.summed_up, history.by_id.values(), foreign=history.foreign)
+    outer = {parent_of(place) for place in groups}  # whose time is that of the steps inside
+    inner = [group for group in groups.values() if group.place not in outer]
+    parts = [
+        f"{excerpt(one.place, _NAME)} {took(one.total_ns)} in {counted(one.count, 'step')}"
+        for one in sorted(inner, key=lambda group: -group.total_ns)[:_MOST_COSTS]
+    ]
+    yield "costs", few(parts, total=len(inner)), ""
 
 
 def _lost(screen: Screen) -> list[Line]:

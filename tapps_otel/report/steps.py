@@ -5,10 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from msgspec.structs import replace
-
 from tapps_otel.names import MOST_NESTED
-from tapps_otel.past.long_run import DONE, StepGroup, add_to_group
+from tapps_otel.past.long_run import DONE, StepGroup, merged
 from tapps_otel.report.history import error_text, gate_text, mark
 from tapps_otel.report.lines import Line, Piece, clock_time, took
 from tapps_otel.report.table import Column, table
@@ -251,10 +249,8 @@ def _inputs(record: StepHistory) -> Iterator[str]:
 def _summary(
     shown: list[_Shown], groups: Mapping[str, StepGroup], steps: Steps, *, wide: int | None
 ) -> Iterator[Line]:
-    found = {place: replace(one, done_in={**one.done_in}) for place, one in groups.items()}
-    for one in shown:
-        add_to_group(found, one.record, foreign=steps.history.foreign)
-    ordered = _in_order(found)
+    records = (one.record for one in shown)
+    ordered = _in_order(merged(groups, records, foreign=steps.history.foreign))
     kept = {id(one) for one in sorted(ordered, key=_importance)[:_MOST_ROWS]}
     is_open = "running" if steps.timeline.status == "running" else "interrupted"
     rows = [_group_row(one, is_open) for one in ordered if id(one) in kept]

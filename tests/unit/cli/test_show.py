@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
@@ -63,8 +64,61 @@ def test_the_process_of_a_run_in_progress_is_shown(cli: Cli) -> None:
         lease.release()
 
     assert f"now       in progress in process {os.getpid()} on " in shown
-    assert "next" not in shown
+    assert shown.endswith("next      tapps-otel watch two\n")
     assert held["pid"] == os.getpid()
+
+
+def test_steps_in_progress_are_shown_with_the_time_so_far(cli: Cli, shop: Path) -> None:
+    lease = Lease(LOGS / "s.lease", "s")
+    try:
+        shown = cli("show", "s").out
+    finally:
+        lease.release()
+
+    assert re.search(r"^status    in progress at ", shown, re.MULTILINE)
+    assert re.search(r"^  … pay +[\d:.]+ +[\d.]+ (ms|s) +in progress$", shown, re.MULTILINE)
+    assert "resume " not in shown
+    assert ">= " not in shown
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        ([], "not begun"),
+        ([{"event_type": "annotation", "name": "x"}], "not begun"),
+        ([{"event_type": "step_start", "step_id": "a", "step": "a"}], "not begun"),
+        ([{"event_type": "workflow_start"}], "interrupted at "),
+        (
+            [
+                {"event_type": "workflow_start", "timestamp": "2026-01-02T00:00:00.000000000Z"},
+                {"event_type": "step_start", "step_id": "a", "timestamp": "2026-01-01T00:00:00Z"},
+                {"event_type": "workflow_end", "status": "completed", "timestamp": "2025-01-01"},
+            ],
+            "completed at 2026-01-02 00:00:00 UTC",
+        ),
+    ],
+)
+def test_runs_without_a_start_or_steps_and_clocks_that_go_back(
+    cli: Cli, events: list[dict[str, str]], status: str
+) -> None:
+    forge(LOGS, "r", events or [{"event_type": "something new"}])
+    done = cli("show", "r")
+
+    assert (done.code, done.err) == (0, "")
+    assert f"\nstatus    {status}" in done.out
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_log_that_is_damaged_in_the_middle_is_shown_up_to_there(cli: Cli) -> None:
+    path = LOGS / "three.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], lines[4].replace(b"wait", b"WAIT"), *lines[5:]]))
+    done = cli("show", "three")
+
+    assert done.code == 1
+    assert "\nstatus    damaged at " in done.out
+    assert "\naudit     damaged after seq 4: shown up to there\n" in done.out
+    assert "killed" not in done.out
 
 
 @pytest.mark.usefixtures("runs")
@@ -238,6 +292,35 @@ def test_the_next_command_names_a_file_that_is_gone(cli: Cli, flow: Path) -> Non
     assert cli("show", "two").out.endswith(
         f"next      {flow} is not there: find it, then tapps-otel resume two FILE.py:failing\n"
     )
+
+
+EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\r\n[link=x]\x00"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--verbose"], ["--all"], [EVIL.replace("\x00", "")]])
+@pytest.mark.parametrize("columns", [60, 200])
+def test_a_hostile_log_does_nothing_but_look_ugly(arguments: list[str], columns: int) -> None:
+    log: list[dict[str, Any]] = [
+        {"event_type": "workflow_start", "workflow": {"name": EVIL}, "inputs": {EVIL: EVIL}},
+        {"event_type": "step_start", "step_id": EVIL, "step": EVIL, "agent": EVIL, "inputs": EVIL},
+        {"event_type": "annotation", "name": EVIL, "step_id": EVIL, "attributes": {EVIL: EVIL}},
+        {
+            "event_type": "step_fail",
+            "step_id": EVIL,
+            "error": {"type": EVIL, "message": EVIL + "m" * 500_000, "stack": EVIL * 100},
+            "artifacts": [{"path": EVIL, "bytes": 3}],
+        },
+        {"event_type": "workflow_end", "status": EVIL, "error": {"type": EVIL, "message": EVIL}},
+    ]
+    forge(LOGS, "r", log)
+    screen = pyte.Screen(columns, 80)
+    text = on_terminal("show", "r", *arguments, columns=columns)
+    pyte.Stream(screen).feed(text)
+
+    assert screen.title == ""
+    assert not set(re.sub(r"\x1b\[[\d;]*m", "", text)) & {"\x1b", "\x9b", "\x07", "\u202e", "\x00"}
+    if not arguments:
+        assert "run       r" in screen.display[0]  # it fits, and nothing was cleared
 
 
 ONE_STEP = """
