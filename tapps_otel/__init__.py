@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
     from tapps_otel.run.following import EventStream, follow
     from tapps_otel.run.policy import Backoff
+    from tapps_otel.run.pruning import KeptRun, PrunedRun, PruneReport, prune
     from tapps_otel.run.queries import events, history, last_run, list_runs
     from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
@@ -74,8 +75,12 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "history",
     "instrument",
     "JsonlSpanExporter",
+    "KeptRun",
     "last_run",
     "list_runs",
+    "prune",
+    "PrunedRun",
+    "PruneReport",
     "register_codec",
     "resume",
     "Run",
@@ -128,6 +133,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.external_api": "ExternalAttempt ExternalRun",
         "run.following": "EventStream follow",
         "run.policy": "Backoff",
+        "run.pruning": "KeptRun PrunedRun PruneReport prune",
         "run.queries": "events history last_run list_runs",
         "run.scope": "bind",
         "run.sending": "send",

@@ -107,7 +107,8 @@ class InvalidIdError(TappsError, ValueError):
         super().__init__(
             f"{shown if len(shown) <= 80 else shown[:77] + '...'} cannot be a run id: use 1 to 128 "
             "letters, digits, dots, dashes or underscores, beginning with a letter or a digit and "
-            "not ending in '.events'; 'traces' is reserved for spans outside any run"
+            "not ending in '.events'; 'traces' is reserved for spans outside any run, "
+            "'pruned' for what prune removes"
         )
 
 

@@ -15,6 +15,8 @@ __all__ = [
     "LAST_RUN",
     "MOST_NESTED",
     "NO_RUN",
+    "PRUNED",
+    "RESERVED",
     "check_workflow_id",
     "escape",
     "is_workflow_id",
@@ -35,6 +37,8 @@ _ESCAPES = str.maketrans({"/": "%2F", "#": "%23", "%": "%25"})
 # Takes the place of a run's id for captured spans outside any run. No new run gets this name.
 NO_RUN: Final = "traces"
 LAST_RUN: Final = "@last"  # means the run that was written to last; no id begins with this sign
+PRUNED: Final = "pruned"  # the log of the runs that were removed; no run gets this name either
+RESERVED: Final = frozenset({NO_RUN, PRUNED})
 MOST_NESTED: Final = 64  # steps: each level takes frames of the stack, and makes step ids longer
 
 

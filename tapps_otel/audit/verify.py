@@ -11,7 +11,8 @@ from msgspec import UNSET
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
-from tapps_otel.names import NO_RUN
+from tapps_otel.log.tombstones import pruned_runs
+from tapps_otel.names import NO_RUN, PRUNED
 from tapps_otel.otel.replay.ledger import Confirmed, last_confirmed
 from tapps_otel.run.lookup import find, store_of
 
@@ -104,6 +105,8 @@ def verify_all(
     store = store_of(log_dir)
     beside = store.side_paths()
     names = dict.fromkeys(one.workflow_id for one in store.runs())
+    if store.has_log(PRUNED):
+        names[PRUNED] = None
     for name in (*names, *sorted(beside.keys() - names)):
         try:
             yield _verify(store, name, beside.get(name, []), against)
@@ -191,6 +194,8 @@ class _Check:
                 raise RunNotFoundError(self._id, self._store.folder) from None
             if self._id == NO_RUN:
                 self.notes.append("traces of no run, which are in side logs")
+            elif self._id in pruned_runs(self._store):
+                self.notes.append("the run was pruned; a process has written side logs since")
             else:
                 self.problems.append(f"{path} does not exist: there are only its side logs")
             return _no_log(path)

@@ -21,6 +21,8 @@ from tapps_otel.cli.arguments import (
     StepId,
     chosen_run,
     chosen_step,
+    parse_size,
+    parse_span,
     parse_time,
 )
 from tapps_otel.cli.codes import MEANINGS, Code, finish
@@ -557,6 +559,77 @@ def send(  # noqa: PLR0917 - typer passes them by name
         )
 
     finish(lambda: send(what(), as_json=as_json))
+
+
+class Prunable(StrEnum):
+    """What ``prune --status`` can ask for."""
+
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+    timeout = "timeout"
+    interrupted = "interrupted"
+    paused = "paused"
+    damaged = "damaged"
+
+
+@app.command("prune")
+def prune(  # noqa: PLR0917 - typer passes them by name
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPAN",
+            help="Runs last written to before that: 90d, 8w, 12h.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Keep the N runs written to last; alone, remove all others.",
+            show_default=False,
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The oldest runs, until all files take that: 5GB, 500MiB.",
+            show_default=False,
+        ),
+    ] = None,
+    status: Annotated[
+        Prunable | None, typer.Option(help="Only runs with this status.", show_default=False)
+    ] = None,
+    unsent: Annotated[
+        bool, typer.Option("--unsent", help="Also runs whose spans are still to be sent.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would be removed.")
+    ] = False,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Remove old runs with everything that belongs to them.
+
+    A line in pruned.jsonl keeps the id and the head of each; `verify pruned` checks that file.
+    Runs in progress are never removed, nor what an unfinished run has called. Interrupted, paused
+    and damaged runs are removed only by --status.
+    """
+    from tapps_otel.cli.prune import prune
+
+    if older_than is None and keep is None and max_size is None:
+        refuse_usage("give --older-than SPAN, --keep N or --max-size SIZE")
+    conditions = {
+        "older_than": None if older_than is None else parse_span(older_than),
+        "keep": keep,
+        "max_size": None if max_size is None else parse_size(max_size),
+        "status": status and status.value,
+        "unsent": unsent,
+    }
+    finish(lambda: prune(conditions, dry_run=dry_run, as_json=as_json, log_dir=log_dir))
 
 
 class ExportFormat(StrEnum):

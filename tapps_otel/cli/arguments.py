@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,6 +27,8 @@ __all__ = [
     "StepId",
     "chosen_run",
     "chosen_step",
+    "parse_size",
+    "parse_span",
     "parse_time",
 ]
 
@@ -89,6 +91,22 @@ def chosen_run(given: str | None, *, last: bool, log_dir: Path | None) -> str:
 def chosen_step(run: str | None, step: str | None, *, last: bool) -> tuple[str | None, str | None]:
     """Return the arguments RUN and STEP: with ``--last``, the only one given is STEP."""
     return (None, run) if last and step is None else (run, step)
+
+
+def parse_span(text: str) -> timedelta:
+    """Parse a time span as ``90d``."""
+    span = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
+    if span is None:
+        refuse_usage(f"--older-than {text!r} is not a time span: give 90s, 15m, 2h, 3d or 8w")
+    return timedelta(seconds=int(span[1]) * _TIME_UNITS[span[2]])
+
+
+def parse_size(text: str) -> int:
+    """Parse a size as ``5GB`` or ``500MiB``, in bytes."""
+    size = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)(i?)b?", text.strip().lower())
+    if size is None or (size[3] and not size[2]):
+        refuse_usage(f"--max-size {text!r} is not a size: give 5GB, 500MiB or a number of bytes")
+    return int(float(size[1]) * (1024 if size[3] else 1000) ** " kmgt".index(size[2] or " "))
 
 
 def parse_time(text: str) -> int:

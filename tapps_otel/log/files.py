@@ -13,7 +13,7 @@ import struct
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from tapps_otel import settings
 from tapps_otel.errors import PlatformError
@@ -27,6 +27,7 @@ except ImportError:  # Windows: importing works, opening a log does not
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "Entry",
     "FaultyFiles",
     "Files",
     "NotRegularFileError",
@@ -58,6 +59,18 @@ class NotRegularFileError(OSError):
 
 class UntrustedFileError(PermissionError):
     """A file or folder of ours that another user owns, can write to, or has given another name."""
+
+
+class Entry(NamedTuple):
+    """A file or folder in a folder.
+
+    :ivar changed_ns: when it was last changed, ns since 1970 UTC
+    """
+
+    name: str
+    size: int
+    changed_ns: int
+    is_file: bool
 
 
 class Files:
@@ -333,6 +346,40 @@ class Files:
                     except FileNotFoundError:  # removed since it was listed
                         continue
 
+    def entries(self, folder: Path) -> Iterator[Entry]:
+        """Yield what a folder contains, unsorted; nothing if there is no such folder.
+
+        Links are not followed, also where the folder itself is one.
+        """
+        with suppress(FileNotFoundError, NotRegularFileError):
+            descriptor = self.open_folder(folder)
+            try:
+                with os.scandir(descriptor) as found:
+                    for one in found:
+                        with suppress(FileNotFoundError):  # removed since it was listed
+                            yield _entry(one)
+            finally:
+                os.close(descriptor)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder of ours and the files in it; a link in its place is left alone.
+
+        A crash leaves some of the files.
+
+        :raises OSError: it contains a folder, or is not ours
+        """
+        try:
+            descriptor = self.open_folder(path)
+        except FileNotFoundError:
+            return
+        try:
+            self.check_own(descriptor, path)
+            for name in os.listdir(descriptor):
+                self.remove(Path(name), folder=descriptor)
+        finally:
+            os.close(descriptor)
+        os.rmdir(path)
+
     def lock(self, descriptor: int) -> bool:
         """Take an exclusive lock that lasts until this open file is closed; do not wait.
 
@@ -407,9 +454,12 @@ class Files:
         found = os.statvfs(folder)
         return found.f_bavail * found.f_frsize
 
-    def remove(self, path: Path) -> None:
-        """Remove a lease, or a file that was created as a test; never a log."""
-        os.unlink(path)
+    def remove(self, path: Path, *, folder: int | None = None) -> None:
+        """Remove a file: a lease, one that was created as a test, or one of a pruned run.
+
+        :param folder: a descriptor of :meth:`open_folder`, to which ``path`` is relative
+        """
+        os.unlink(path, dir_fd=folder)
 
     def is_same_file(self, path: Path, other: Path) -> bool:
         """Return whether both are the same file or folder; ``False`` if one does not exist."""
@@ -437,6 +487,11 @@ class Files:
             return descriptor
         os.close(descriptor)
         raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _entry(found: os.DirEntry[str]) -> Entry:
+    status = found.stat(follow_symlinks=False)
+    return Entry(found.name, status.st_size, status.st_mtime_ns, stat.S_ISREG(status.st_mode))
 
 
 def _foreign(found: os.stat_result) -> str | None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tapps_otel.log import files as _files
-from tapps_otel.names import NO_RUN, log_name
+from tapps_otel.names import RESERVED, log_name
 
 if TYPE_CHECKING:
     from tapps_otel.log.store import Store
@@ -63,7 +63,7 @@ class RunNumbers:
 
     def _is_taken(self, number: int) -> bool:
         own_id = self.id_of(number)
-        return own_id == NO_RUN or self._store.has_log(log_name(own_id))
+        return own_id in RESERVED or self._store.has_log(log_name(own_id))
 
     def _noted(self) -> int:
         """Return the number in the file; 0 if it is missing or says none."""

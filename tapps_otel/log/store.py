@@ -18,7 +18,7 @@ from tapps_otel.log.census import count_steps, has_agent, skim
 from tapps_otel.log.event import Event, decode
 from tapps_otel.log.reader import Checker, lines, may_be_log
 from tapps_otel.log.tail import event_type_of, older_lines, read_tail
-from tapps_otel.names import check_workflow_id, is_workflow_id, log_name
+from tapps_otel.names import PRUNED, check_workflow_id, is_workflow_id, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -131,6 +131,10 @@ class Store:
             if self.has_log(name):
                 return name
         return check_workflow_id(workflow_id)
+
+    def pruned_path(self) -> Path:
+        """Return the path of the log of removed runs, whether it exists or not."""
+        return self.log_path(PRUNED)
 
     def side_paths(self) -> dict[str, list[Path]]:
         """Return the side logs of all runs, by run; the folder is listed once."""
@@ -251,7 +255,7 @@ class Store:
             newest = sorted(found, reverse=True) if count is None else heapq.nlargest(count, found)
             for _, name in newest:
                 workflow_id = name[: -len(_SUFFIX)]
-                if workflow_id not in given and is_workflow_id(workflow_id):
+                if workflow_id not in given and _may_be_run(workflow_id):
                     given.add(workflow_id)
                     yield workflow_id
             if count is None or len(newest) < count:
@@ -333,6 +337,10 @@ class Store:
             return ending.status
         held = _lease.holder(self.lease_path(workflow_id)) is not None
         return "running" if held else "interrupted"
+
+
+def _may_be_run(name: str) -> bool:
+    return name != PRUNED and is_workflow_id(name)
 
 
 def _damaged(workflow_id: str, size: int, problem: str) -> RunSummary:

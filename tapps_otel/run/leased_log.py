@@ -10,7 +10,7 @@ from tapps_otel.errors import InvalidIdError, LogWriteError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
-from tapps_otel.names import NO_RUN
+from tapps_otel.names import NO_RUN, PRUNED
 from tapps_otel.otel.metrics.measures import measures
 from tapps_otel.otel.tracing import tracing
 from tapps_otel.past.fold import Fold, collector_paused
@@ -90,7 +90,7 @@ def lease_log(store: Store, workflow_id: str, name: str, config: Settings) -> It
     """
     leased: LeasedLog | None = None
     try:
-        if workflow_id == NO_RUN and not store.has_log(workflow_id):
+        if workflow_id == PRUNED or (workflow_id == NO_RUN and not store.has_log(workflow_id)):
             raise InvalidIdError(workflow_id)
         leased = LeasedLog(store, workflow_id, name, config)
         yield leased

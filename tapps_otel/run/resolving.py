@@ -6,11 +6,8 @@ Their events belong to the execution that follows, like the seal of a torn end.
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Raw
 
@@ -25,6 +22,7 @@ from tapps_otel.names import new_span_id
 from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.run.lookup import find
+from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +163,7 @@ class _Resolution:
             execution=self._execution,
             step_id=self._step.step_id,
             name=RESOLVED,
-            attributes={"by": by, **_person(), **({} if reason is None else {"reason": reason})},
+            attributes={"by": by, **person(), **({} if reason is None else {"reason": reason})},
         )
 
     def _event(self, event_type: str, at: str, number: int, span_id: str | None) -> Event:
@@ -194,15 +192,6 @@ class _Resolution:
         number = self._step.last.execution
         executions = [one for one in self._history.executions if one.number == number]
         return executions[0].span_id if executions else None
-
-
-def _person() -> dict[str, Any]:
-    """Who decides: user, host and process."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container's user may have no name
-        user = f"uid {os.getuid()}"
-    return {"user": user, "host": socket.gethostname(), "pid": os.getpid()}
 
 
 @contextmanager

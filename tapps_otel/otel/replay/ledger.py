@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Confirmed", "Ledger", "Whole", "last_confirmed"]
+__all__ = ["Confirmed", "Ledger", "Whole", "destinations", "last_confirmed"]
 
 _MOST_SPANS: Final = 1000  # in a line
 _encoder = msgspec.json.Encoder()
@@ -72,6 +72,14 @@ def last_confirmed(path: Path) -> dict[str, Confirmed]:
                 if isinstance(log, str) and (log not in found or found[log].seq <= seq):
                     found[log] = Confirmed(to, seq, sha)
     return found
+
+
+def destinations(path: Path) -> set[str]:
+    """Read which collectors a ledger names; none if there is no ledger.
+
+    :raises OSError: the ledger cannot be read
+    """
+    return {to for entry in _entries(path) if isinstance(to := entry.get("to"), str)}
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ COMMANDS = [
     "repair",
     "resolve",
     "send",
+    "prune",
     "export",
     "schema",
     "doctor",
@@ -57,7 +58,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert f"Usage: tapps-otel {name} " in done.out
     assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
     assert ("--json" in done.out) == (
-        name in {"list", "show", "timeline", "diff", "verify", "send", "doctor"}
+        name in {"list", "show", "timeline", "diff", "verify", "send", "prune", "doctor"}
     )
 
 
