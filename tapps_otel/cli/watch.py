@@ -127,10 +127,17 @@ class _Watching:
             self._view.stopped = None
             return
         self._read()  # what was written before the lease ended is there now
+        if self._view.stopped is None and self._ends_without_newline():
+            for event, _ in self._follower.read_last():
+                self._take(event)
         if self._view.stopped is None and self.progress.status in _RESUMABLE:
             self._view.stopped = "interrupted: waiting for its resume (Ctrl-C ends this)"
             if self._is_new:
                 self._view.say(Line.of(("! ", "warn"), (_interrupted(self.progress), "warn")))
+
+    def _ends_without_newline(self) -> bool:
+        """Whether the log holds the run's end, and a power cut took only its newline."""
+        return self._store.summary(self._name).status not in {*_RESUMABLE, "damaged"}
 
     def _follow_replacement(self) -> bool:
         """Read the file that has the log's name now; return whether there is one."""

@@ -21,7 +21,8 @@
     for (const [start, end, status] of run.executions)
       made.push(make("div", { class: `bar ${known(status)}`, style: across(start, end) }));
     for (const [, end, , killed] of run.executions)
-      if (killed) made.push(make("div", { class: "crash", style: { left: percent(end / longest) } }));
+      if (killed)
+        made.push(make("div", { class: "crash", style: { left: percent(end / longest) } }));
     return make("div", { class: "strip", "aria-hidden": "true" }, ...made);
   }
   const across = (start, end) => ({
@@ -39,7 +40,8 @@
   }
   function stepsCell(run) {
     const made = make("span", {}, `${run.finished} of ${run.steps}`);
-    if (run.failed) made.append(make("span", { class: "bad-text", text: `, ${run.failed} failed` }));
+    if (run.failed)
+      made.append(make("span", { class: "bad-text", text: `, ${run.failed} failed` }));
     return made;
   }
   const aboutCell = (run) =>
@@ -64,8 +66,10 @@
   const elements = new Map();
   for (const run of runs) {
     run.words = [run.id, run.name, run.about, run.status].join("\n").toLowerCase();
-    const cells = COLUMNS.map(([title, , cell], at) =>
-      make(at === 1 ? "th" : "td", { "data-title": title, scope: at === 1 ? "row" : null }, cell(run)),
+    const cells = COLUMNS.map(([title, field, cell]) =>
+      field === "id"
+        ? make("th", { scope: "row", "data-title": title }, cell(run))
+        : make("td", { "data-title": title }, cell(run)),
     );
     elements.set(run, make("tr", {}, ...cells));
   }
@@ -159,7 +163,8 @@
   const entry = (style, text) =>
     make("span", {}, make("i", {}, make("span", { class: style })), text);
   $("legend").append(entry("bar", "executed"));
-  if (runs.some((run) => run.executions.some((one) => one[3]))) $("legend").append(entry("crash", "killed"));
+  if (runs.some((run) => run.executions.some((one) => one[3])))
+    $("legend").append(entry("crash", "killed"));
   if (runs.some((run) => run.downtimes.length)) $("legend").append(entry("down", "down"));
 
   $("app").hidden = false;

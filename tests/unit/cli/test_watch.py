@@ -191,6 +191,16 @@ def test_elsewhere_than_on_a_terminal_lines_tell_what_happens(cli: Cli) -> None:
     assert [line[:6] for line in rest.splitlines()] == ["✓ hold", "✓ a co"]
 
 
+@pytest.mark.usefixtures("runs")
+def test_an_end_that_lacks_only_its_newline_is_an_end(cli: Cli) -> None:
+    path = LOGS / "one.jsonl"
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    done = cli("watch", "one", "--no-wait")
+
+    assert done.code == 0
+    assert "✓ one completed after " in done.out
+
+
 def test_what_is_before_a_damage_is_told(cli: Cli) -> None:
     cli("run", "flow.py:wide", "--id", "a")
     path = LOGS / "a.jsonl"
