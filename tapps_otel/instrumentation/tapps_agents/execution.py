@@ -47,6 +47,7 @@ __all__ = [
     "end_variables",
     "execute",
     "record_manual_call",
+    "warn_once",
 ]
 
 _log = logging.getLogger("tapps_otel")
@@ -162,7 +163,7 @@ class TappsExecution(Execution):
             if result.step.id in self._unsettled:
                 self._unsettled.discard(result.step.id)
             elif self.run is not None:
-                _warn_once(
+                warn_once(
                     type(self.executor.parallel_executor),
                     "executes steps without tapps-agents' execute_parallel(): they are logged only "
                     "when their batch has ended, without their durations",
@@ -211,7 +212,7 @@ def _open_run(call: MethodCall) -> ExternalRunRecorder:
     return start_run(store, str(state.workflow_id), workflow, config)
 
 
-def _warn_once(kind: type[Any], what: str) -> None:
+def warn_once(kind: type[Any], what: str) -> None:
     """Warn once of a class that does by itself what tapps-agents does."""
     if kind not in _warned:
         _warned.add(kind)
@@ -255,7 +256,7 @@ def _own_end(execution: TappsExecution) -> Any:
     """
     state = execution.executor.state
     if not execution.opened and not execution.calls_base:
-        _warn_once(
+        warn_once(
             type(execution.executor),
             "executes workflows without tapps-agents' own methods: its runs are not logged",
         )

@@ -29,6 +29,7 @@ class ExecutorState:
     :ivar execution: its execution in progress
     :ivar manual_run: the run that is driven by single calls, without ``execute()``
     :ivar manual_state: the state of ``manual_run``
+    :ivar hand_calls: number of calls by hand (marks, skips, pauses) that the hooks have seen
     :ivar variables: tells which variables of its run the log does not have yet
     """
 
@@ -40,6 +41,7 @@ class ExecutorState:
     execution: Execution | None = None
     manual_run: ExternalRunRecorder | None = None
     manual_state: Any = None
+    hand_calls: int = 0
     variables: VariableTracker | None = None
 
 

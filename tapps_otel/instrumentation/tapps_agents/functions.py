@@ -60,7 +60,8 @@ SIGNATURES: Final = {
     "cursor_executor.CursorWorkflowExecutor.skip_step": "(self, step_id)",
     "cursor_executor.CursorWorkflowExecutor.pause_workflow": "(self)",
 }
-_OVERRIDDEN: Final = frozenset({"execute", "run"})  # calls of these are runs, in subclasses too
+# What subclasses may override without a call of the base class's method.
+_OVERRIDDEN: Final = frozenset({"execute", "run", "mark_step_complete", "skip_step"})
 _ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
 
 

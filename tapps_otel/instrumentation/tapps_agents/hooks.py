@@ -23,6 +23,7 @@ from tapps_otel.instrumentation.tapps_agents.execution import (
     end_variables,
     execute,
     record_manual_call,
+    warn_once,
 )
 from tapps_otel.instrumentation.tapps_agents.executor_state import TARGET, executor_state
 from tapps_otel.instrumentation.tapps_agents.restore import correct_state, restore_last_run
@@ -342,11 +343,29 @@ def _pause_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -
 
 def _record(executor: Any, record: Callable[[ExternalRunRecorder], None]) -> None:
     """Record a call in the run in progress, else in the manual run."""
+    executor_state(executor).hand_calls += 1
     execution = executor_state(executor).execution or _execution_by_override(executor)
     if execution is None:
         record_manual_call(executor, record)
     elif execution.run is not None:
         record(execution.run)
+
+
+def _hand_override(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
+    """For a subclass's method for calls by hand, which need not call that of its base class."""
+    known = executor_state(executor)
+    before = known.hand_calls
+    result = original(*args, **kwargs)
+    if known.hand_calls == before and current_attempt() is None:
+        with guarded("a call by hand is not logged"):
+            warn_once(
+                type(executor),
+                f"has a {original.function.__name__}() that does not call that of tapps-agents: "
+                "its calls are not logged",
+            )
+            if known.manual_run is not None:  # it may have ended the run
+                record_manual_call(executor, lambda _: None)
+    return result
 
 
 def _execution_by_override(executor: Any) -> TappsExecution | None:
@@ -417,5 +436,8 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
 # For methods of subclasses that need not call those of their base classes.
 OVERRIDE_WRAPPERS: Final[dict[str, Wrapper]] = {
     "executor.WorkflowExecutor.execute": _execute_override,
+    "executor.WorkflowExecutor.mark_step_complete": _hand_override,
+    "executor.WorkflowExecutor.skip_step": _hand_override,
     "cursor_executor.CursorWorkflowExecutor.run": _execute_override,
+    "cursor_executor.CursorWorkflowExecutor.skip_step": _hand_override,
 }

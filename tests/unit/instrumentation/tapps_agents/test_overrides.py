@@ -264,6 +264,44 @@ def test_a_plain_function_as_execute_stays_one(project: Project) -> None:
     assert history(run.workflow_id).status == "completed"
 
 
+def test_a_mark_without_super_is_not_logged_and_never_leaves_a_run_interrupted(
+    project: Project, story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mark(self: Any, step_id: str) -> None:
+        self.state.completed_steps.append(step_id)
+        if len(self.state.completed_steps) == len(FIVE) - 1:
+            self.state.status = "completed"
+
+    project.write()
+    executor = own(project, mark_step_complete=mark)
+    executor.start()
+    executor.skip_step("s1")
+    for name in [*FIVE][1:]:
+        executor.mark_step_complete(name)
+
+    assert story() == ["workflow_start", "step_skip s1 0", "workflow_end completed"]
+    said = "Own has a mark() that does not call that of tapps-agents: its calls are not logged"
+    assert caplog.text.count(said) == 1
+
+
+def test_a_mark_with_super_is_logged_once(
+    project: Project, story: Story, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    def mark(self: Any, step_id: str) -> None:
+        WorkflowExecutor.mark_step_complete(self, step_id)
+
+    project.write()
+    executor = own(project, mark_step_complete=mark)
+    executor.start()
+    for name in FIVE:
+        executor.mark_step_complete(name)
+
+    assert story() == GOOD
+    assert caplog.text == ""
+
+
 async def test_cursor_mode_too(
     project: Project, story: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
