@@ -200,7 +200,7 @@ class LeaseLostError(LogWriteError):
     """Another process has taken the run over: the lease's file was removed or replaced.
 
     Every later event raises it, whatever ``on_log_failure`` is: two processes must not execute one
-    run.
+    run. Only the run of a third-party executor continues, without its log, unless that is ``stop``.
 
     :ivar path: the log file
     :ivar problem: who has the lease

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from tapps_otel import clock
-from tapps_otel.errors import LogWriteError, RunBusyError, TappsError
+from tapps_otel.errors import LeaseLostError, LogWriteError, RunBusyError, TappsError
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
+    from tapps_otel.run.recorder import Write
 
 __all__ = ["ID_LIMIT", "ExternalRunRecorder"]
 
@@ -284,6 +285,30 @@ class ExternalRunRecorder(RunRecorder):
             _log.error("%s", failure)
         finally:
             self.close()
+
+    # -- a run that another process takes while it is executed here
+
+    def _attach_log(self, lease: Lease | None, writer: LogWriter | None) -> None:
+        super()._attach_log(lease, writer)
+        if writer is not None:
+            self.write = self._until_taken(self.write)
+
+    def _until_taken(self, write: Write) -> Write:
+        """Write until another process takes the run: that costs an executor its log, and no more.
+
+        Unless it is to stop when it has no log.
+        """
+
+        def append(event: Event, /, *, sync: bool = False) -> int | None:
+            try:
+                return write(event, sync=sync)
+            except LeaseLostError:  # it is in the standard log
+                if self.stops:
+                    raise
+                self._hand_over()
+                return None
+
+        return append
 
     # -- events that are written one by one, with the lease held only during each
 

@@ -69,19 +69,22 @@ if TYPE_CHECKING:
     from tapps_otel.run.policy import OnDivergence
     from tapps_otel.run.step_spec import StepSpec, Stored
 
-__all__ = ["RunRecorder", "make_writer"]
+__all__ = ["RunRecorder", "Write", "make_writer"]
 
 _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a report of leftovers
 
 
-class _Write(Protocol):
+class Write(Protocol):
+    """Writes events of a run."""
+
     def __call__(self, event: Event, /, *, sync: bool = False) -> int | None:
         """Write an event.
 
         :param sync: sync before it returns, whatever the event is
         :returns: its seq; ``None`` while the log fails, or where it belongs to another process
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        :raises LeaseLostError: another process has taken the run over
         """
 
 
@@ -89,7 +92,7 @@ def _write_nothing(_: Event, /, *, sync: bool = False) -> None:
     """Write nothing: there is no log, or it belongs to another process."""
 
 
-def make_writer(writer: LogWriter | None, measures: Measures | None) -> _Write:
+def make_writer(writer: LogWriter | None, measures: Measures | None) -> Write:
     """The function that writes events. Made once, because every event goes through it."""
     if writer is None:
         return _write_nothing

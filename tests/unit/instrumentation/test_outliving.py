@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -23,6 +24,7 @@ from tapps_otel import (
     step,
     verify,
 )
+from tapps_otel.errors import LeaseLostError
 from tapps_otel.log import files
 from tapps_otel.log.lease import Lease, holder
 from tapps_otel.report.history import outlook
@@ -486,3 +488,36 @@ async def test_a_log_that_is_gone_costs_only_the_log(
     assert engine.did == ["b", "a"]
     assert not (LOGS / "r.jsonl").exists()
     assert caplog.text.count("events of run 'r' are not logged") == 1
+
+
+# ---------------------------------------------------------------- the run is another process's
+
+
+@pytest.mark.parametrize("on_log_failure", ["continue", "stop"])
+async def test_a_run_that_another_process_takes_costs_only_the_log_unless_it_is_to_stop(
+    caplog: pytest.LogCaptureFixture, on_log_failure: Any
+) -> None:
+    configure(durability="commit", on_log_failure=on_log_failure)
+    instrument(Engine, SPEC)
+    engine = Engine()
+    others: list[Lease] = []
+
+    async def clean() -> None:
+        shutil.rmtree(LOGS)
+        others.append(Lease(LOGS / "r.lease", "r"))
+
+    async def work() -> None:
+        await engine.work("a", clean)
+        await engine.work("b")
+        await engine.work("c")
+
+    if on_log_failure == "stop":
+        with pytest.raises(LeaseLostError):
+            await engine.run(work)
+        assert engine.did == ["a"]
+    else:
+        await engine.run(work)
+        assert engine.did == ["a", "b", "c"]
+        assert caplog.text.count("what these do from now on is not logged") == 1
+    assert holder(LOGS / "r.lease") is not None
+    others[0].release()
