@@ -139,13 +139,20 @@ def resume(  # noqa: PLR0917 - typer passes them by name
             help="Resume although the steps of an executor's workflow have changed.",
         ),
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Run the code that the log names, also outside the current project."
+        ),
+    ] = False,
     quiet: Quiet = False,
     log_dir: LogDir = None,
 ) -> None:
     """Resume a run that was interrupted or failed.
 
     Workflow and inputs are taken from its log. Completed steps do not run again. Where a project
-    was copied or moved, its code below the current directory is taken, and named.
+    was copied or moved, its code below the current directory is taken, and named. Code outside the
+    current project is run only if you agree: on a terminal it is asked for, else by --trust.
     """
     from tapps_otel.cli.resume import resume
 
@@ -155,6 +162,7 @@ def resume(  # noqa: PLR0917 - typer passes them by name
             workflow,
             around=last or workflow_id == LAST_RUN,
             accept_change=accept_change,
+            trust=trust,
             log_dir=log_dir,
             quiet=quiet,
         )

@@ -15,7 +15,7 @@ from tapps_otel.report.lines import Line
 from tapps_otel.report.text import block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tapps_otel.run.relocation import Place
     from tapps_otel.run.workflow import Workflow
@@ -29,18 +29,25 @@ _MOST_FRAMES: Final = 5  # enough to see where it happened and how the workflow 
 
 
 def load_workflow(
-    target: str, workflow_id: str | None = None, recorded: Mapping[str, Any] | None = None
+    target: str,
+    workflow_id: str | None = None,
+    recorded: Mapping[str, Any] | None = None,
+    *,
+    may_import: Callable[[str], bool] = lambda _: True,
 ) -> Workflow[..., Any] | None:
     """Import a workflow; where that fails, write why and return ``None``.
 
     :param target: ``package.module:function`` or ``file.py:function``
     :param workflow_id: the run that it is needed for, to be named in the message
     :param recorded: what the run's log has of its workflow, if the target is from there
+    :param may_import: asked, with the file of the workflow, before it is imported; writes why not
     """
     from tapps_otel.run.relocation import place_of
     from tapps_otel.run.workflow import find_workflow
 
     place = place_of(target, recorded or {})
+    if place.file is not None and not may_import(place.file):
+        return None
     _extend_path(place)
     try:
         return find_workflow(place.path, workflow_id)

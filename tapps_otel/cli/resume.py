@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
-from tapps_otel.cli.terminal import err
+from tapps_otel.cli.terminal import err, say_error
 from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
@@ -28,6 +31,7 @@ def resume(
     *,
     around: bool,
     accept_change: bool,
+    trust: bool,
     log_dir: Path | None,
     quiet: bool,
 ) -> Code:
@@ -37,6 +41,7 @@ def resume(
     :param target: its workflow, instead of the one that the log names
     :param around: if a step of another run called it, resume that run, unless it has completed
     :param accept_change: resume an executor's run although the steps of its workflow changed
+    :param trust: import the workflow that the log names, wherever it is
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
@@ -47,7 +52,7 @@ def resume(
         if found.history.foreign:
             _refuse_target(found, target)
             return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
-        flow = _load(found, target)
+        flow = _load(found, target, trust=trust)
         if flow is None:
             return Code.REFUSED
         _say_place(found, flow)
@@ -76,13 +81,33 @@ def _around(store: Store, run: RunSummary) -> RunSummary:
     return run
 
 
-def _load(found: StoredRun, target: str | None) -> Workflow[..., Any] | None:
+def _load(found: StoredRun, target: str | None, *, trust: bool) -> Workflow[..., Any] | None:
     """Import a run's workflow: the one given, or the one that the log names."""
     from tapps_otel.run.queries import recorded_path
 
     if target is not None:
         return load_workflow(target, found.name)
-    return load_workflow(recorded_path(found), found.name, found.workflow)
+
+    def may_import(file: str) -> bool:
+        return trust or _is_agreed(found.name, file)
+
+    return load_workflow(recorded_path(found), found.name, found.workflow, may_import=may_import)
+
+
+def _is_agreed(name: str, file: str) -> bool:
+    """Whether code may be imported that a log names: where it is unexpected, the user is asked."""
+    from tapps_otel.run.project import is_known_code, project_folder
+
+    if is_known_code(file):
+        return True
+    where = f"{file}, which is outside the current project ({project_folder()})"
+    if sys.stdin.isatty() and err().is_terminal:
+        return typer.confirm(f"Run {plain(name)} is resumed by {plain(where)}. Run it?", err=True)
+    say_error(
+        f"run {name!r} is resumed by {where}: nothing was run. If you know that code, pass "
+        "--trust, or name its folder in TAPPS_OTEL_TRUST"
+    )
+    return False
 
 
 def _say_place(found: StoredRun, flow: Workflow[..., Any]) -> None:

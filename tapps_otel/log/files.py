@@ -19,7 +19,7 @@ from tapps_otel import settings
 from tapps_otel.errors import PlatformError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 try:
     import fcntl
@@ -125,19 +125,22 @@ class Files:
         :raises UntrustedFileError: somebody may have, and the setting ``trust`` does not name it
         """
         problem = _foreign(os.fstat(descriptor))
-        if problem is not None and not self._is_trusted(path):
+        if problem is not None and not self.is_trusted(path):
             raise UntrustedFileError(
                 errno.EPERM,
                 f"{problem}. If you trust it, name its folder in TAPPS_OTEL_TRUST",
                 str(path),
             )
 
-    def _is_trusted(self, path: Path) -> bool:
+    def is_trusted(self, path: Path) -> bool:
+        """Return whether the setting ``trust`` names a folder of this file."""
+        folders = settings.current().trust
+        return "*" in folders or self.is_below(str(path), folders)
+
+    def is_below(self, path: str, folders: Iterable[str]) -> bool:
+        """Return whether a file is in one of these folders, once all links are followed."""
         real = os.path.realpath(path)
-        return any(
-            folder == "*" or real.startswith(os.path.join(os.path.realpath(folder), ""))
-            for folder in settings.current().trust
-        )
+        return any(real.startswith(os.path.join(os.path.realpath(one), "")) for one in folders)
 
     def open_read(self, path: Path) -> BinaryIO:
         """Open for reading, with a large buffer; links and special files are rejected."""
@@ -421,6 +424,10 @@ class Files:
         """Return the content of a user's small file, as a certificate; links are followed."""
         with open(path, "rb") as file:
             return file.read(1 << 20)
+
+    def exists(self, path: Path) -> bool:
+        """Return whether there is a file or folder of this name."""
+        return path.exists()
 
     def is_folder(self, path: Path) -> bool:
         """Return whether there is a folder of this name."""

@@ -20,11 +20,13 @@ class Place(NamedTuple):
     :ivar path: its import path
     :ivar before: folders to search for modules before all others
     :ivar after: those to search after all others
+    :ivar file: its file; ``None`` if only its module is known
     """
 
     path: str
     before: tuple[str, ...]
     after: tuple[str, ...] = ()
+    file: str | None = None
 
 
 def place_of(path: str, workflow: Mapping[str, Any]) -> Place:
@@ -43,11 +45,13 @@ def place_of(path: str, workflow: Mapping[str, Any]) -> Place:
     around = () if here is None else (here,)
     if is_file_name(module):
         file = Path(near or module).absolute()
-        return Place(f"{file}:{name}", (str(file.parent), *around))
+        return Place(f"{file}:{name}", (str(file.parent), *around), file=str(file))
     folder = _import_folder(module, near or recorded)
     if folder is None:
         return Place(path, around)
-    return Place(path, (folder, *around)) if near else Place(path, around, (folder,))
+    if near:
+        return Place(path, (folder, *around), file=near)
+    return Place(path, around, (folder,), file=recorded)
 
 
 def recorded_file(workflow: Mapping[str, Any]) -> str | None:

@@ -65,7 +65,10 @@ def test_a_run_is_resumed_from_another_directory(
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
 
-    assert child("resume", "a", "--log-dir", f"../{LOGS}").out == "2\n"
+    refused = child("resume", "a", "--log-dir", f"../{LOGS}")
+    assert refused.code == 5
+    assert f"{tmp_path / 'flow.py'}, which is outside the current project" in refused.err
+    assert child("resume", "a", "--log-dir", f"../{LOGS}", "--trust").out == "2\n"
 
 
 def test_the_last_run_is_resumed(cli: Cli) -> None:

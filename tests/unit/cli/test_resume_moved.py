@@ -142,7 +142,7 @@ def test_the_code_of_another_directory_is_named(
     die("../flow.py")
     copied(original, monkeypatch, under="data")
 
-    done = child("resume", "r", "-q")
+    done = child("resume", "r", "-q", "--trust")
     assert (done.out, done.err) == ('"the original"\n', f"  by {original / 'flow.py'}\n")
 
 
