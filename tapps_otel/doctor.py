@@ -15,10 +15,14 @@ from tapps_otel import clock, settings
 from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
+from tapps_otel.log.run_files import list_files
+from tapps_otel.log.store import Store
 from tapps_otel.otel.environment import traces_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tapps_otel.log.run_files import RunFiles
 
 __all__ = ["Finding", "examine", "mounted_type"]
 
@@ -32,7 +36,13 @@ _REMOTE: Final = frozenset(
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _SYNCS: Final = 25
 _SLOW_US: Final = 20_000  # microseconds: a spinning disk takes about ten thousand
-_LITTLE: Final = 100 * 1024 * 1024  # bytes
+_LITTLE: Final = 1 << 30  # bytes
+_LARGE: Final = 1 << 30  # bytes of one run: it takes a minute to read
+_MUCH: Final = 50 << 30  # bytes of all runs
+_PAST_DAYS: Final = 7  # whose logs tell how fast they grow
+_AHEAD_DAYS: Final = 14
+_DAY_NS: Final = 86_400 * 1_000_000_000
+_FREE: Final = "`tapps-otel prune --older-than 90d --dry-run` shows what could go"
 _WAIT: Final = 1.0  # seconds for a collector to accept a connection
 _START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
 _LIST: Final = "`tapps-otel docs settings` lists the settings"
@@ -128,7 +138,9 @@ def _folder(folder: Path) -> Iterator[Finding]:
     try:
         yield Finding("log folder", "ok", text, data={"path": str(folder)})
         yield _file_system(there)
-        yield _guarded("free space", lambda: _space(files, there))
+        logs = list_files(Store(folder))
+        yield _guarded("free space", lambda: _space(files, there, logs))
+        yield _logs(logs)
         yield _guarded("sync", lambda: _sync_cost(files, descriptor))
         yield _guarded("lock", lambda: _lock(probe))
     finally:
@@ -185,13 +197,42 @@ def _unescape(text: str) -> str:
     return text
 
 
-def _space(files: _files.Files, folder: Path) -> Finding:
+def _space(files: _files.Files, folder: Path, logs: dict[str, RunFiles]) -> Finding:
+    """Report the free space, and whether it lasts at the pace at which logs were written."""
     free = files.free_bytes(folder)
-    data = {"free_bytes": free}
+    since_ns = clock.time_ns() - _PAST_DAYS * _DAY_NS
+    written = sum(one.size for one in logs.values() if one.changed_ns >= since_ns)
+    days = free * _PAST_DAYS // written if written else None
+    data = {"free_bytes": free, "lasts_days": days}
+    text = _size(free)
     if free < _LITTLE:
-        text = f"{free // 1024} KiB"
-        return Finding("free space", "warn", text, "free some: a full disk stops the log", data)
-    return Finding("free space", "ok", f"{free / 1024**3:.1f} GiB", data=data)
+        return Finding("free space", "warn", text, f"a full disk stops the log: {_FREE}", data)
+    if days is not None and days < _AHEAD_DAYS:
+        text += f", which lasts {days} days: logs took {_size(written)} in the last {_PAST_DAYS}"
+        return Finding("free space", "warn", text, _FREE, data)
+    return Finding("free space", "ok", text, data=data)
+
+
+def _logs(logs: dict[str, RunFiles]) -> Finding:
+    """Report the size of the runs' files, and a run that is too large to be looked at."""
+    total = sum(one.size for one in logs.values())
+    largest = max(logs, key=lambda name: logs[name].size, default=None)
+    most = 0 if largest is None else logs[largest].size
+    data = {"runs": len(logs), "bytes": total, "largest": largest, "largest_bytes": most}
+    text = f"{_size(total)} of {len(logs)} runs"
+    if most >= _LARGE:
+        text += f"; {largest} alone has {_size(most)}"
+        hint = "return less from steps, or a file's name; split the run into child runs"
+        return Finding("logs", "warn", text, hint, data)
+    if total >= _MUCH:
+        return Finding("logs", "warn", text, _FREE, data)
+    return Finding("logs", "ok", text, data=data)
+
+
+def _size(number: int) -> str:
+    if number < 1 << 30:
+        return f"{number >> 20} MiB" if number >= 1 << 20 else f"{number >> 10} KiB"
+    return f"{number / (1 << 30):.1f} GiB"
 
 
 def _sync_cost(files: _files.Files, descriptor: int) -> Finding:

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
@@ -102,7 +100,8 @@ def _is_agreed(name: str, file: str) -> bool:
         return True
     where = f"{file}, which is outside the current project ({project_folder()})"
     if sys.stdin.isatty() and err().is_terminal:
-        return typer.confirm(f"Run {plain(name)} is resumed by {plain(where)}. Run it?", err=True)
+        err().say(f"run {plain(name)} is resumed by {plain(where)}: run it? [y/N]")
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
     say_error(
         f"run {name!r} is resumed by {where}: nothing was run. If you know that code, pass "
         "--trust, or name its folder in TAPPS_OTEL_TRUST"

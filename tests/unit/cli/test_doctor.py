@@ -178,3 +178,56 @@ def test_a_configured_jaeger_that_does_not_answer_gets_a_warning(
     assert gone.text == f"{url}: nothing answers there"
     assert gone.data == {"url": url, "reachable": False}
     assert "collector/stack.sh up" in str(gone.hint)
+
+
+def log_of(size: int) -> None:
+    """Make a file of this size, which takes no room on the disk."""
+    LOGS.mkdir(parents=True)
+    with (LOGS / "r.jsonl").open("wb") as file:
+        file.truncate(size)
+
+
+class Free(_files.Files):
+    """A disk with this much free space."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+
+    def free_bytes(self, folder: Path) -> int:
+        return self._free
+
+
+def test_a_disk_that_logs_will_fill_soon_is_warned_of() -> None:
+    log_of(700 << 20)
+    with _files.use(Free(1200 << 20)):
+        soon = found("free space")
+    with _files.use(Free(1500 << 20)):
+        later = found("free space")
+
+    assert (soon.state, soon.data["lasts_days"]) == ("warn", 12)
+    assert "prune" in str(soon.hint)
+    assert later.state == "ok"
+
+
+def test_little_free_space_is_warned_of() -> None:
+    with _files.use(Free(900 << 20)):
+        assert found("free space").state == "warn"
+
+
+def test_a_huge_log_is_named() -> None:
+    log_of(2 << 30)
+    shown = found("logs")
+
+    assert shown.state == "warn"
+    assert "r alone has 2.0 GiB" in shown.text
+
+
+def test_many_logs_are_warned_of() -> None:
+    LOGS.mkdir(parents=True)
+    for number in range(60):
+        with (LOGS / f"r{number}.jsonl").open("wb") as file:
+            file.truncate(1000 << 20)
+    shown = found("logs")
+
+    assert (shown.state, shown.data["runs"]) == ("warn", 60)
+    assert "prune" in str(shown.hint)
