@@ -7,6 +7,7 @@ which :mod:`~tapps_otel.log.writer` and :mod:`~tapps_otel.log.lease` choose.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import struct
@@ -31,6 +32,7 @@ __all__ = [
     "FaultyFiles",
     "Files",
     "NotRegularFileError",
+    "OpenFile",
     "UntrustedFileError",
     "system",
     "use",
@@ -51,6 +53,9 @@ _OF_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 # struct flock of Linux: type, whence, start, length, pid (0, as open file description locks need).
 _FLOCK: Final = "hhqqi4x"
 _UNLOCKED: Final = getattr(fcntl, "F_UNLCK", 2)
+
+
+OpenFile = io.FileIO
 
 
 class NotRegularFileError(OSError):
@@ -141,6 +146,10 @@ class Files:
         """Return whether a file is in one of these folders, once all links are followed."""
         real = os.path.realpath(path)
         return any(real.startswith(os.path.join(os.path.realpath(one), "")) for one in folders)
+
+    # An open file as an object, which closes it once, at the latest when it is dropped. A class in
+    # C, so that Ctrl-C cannot come between the file and its object.
+    as_object: Final = OpenFile
 
     def open_read(self, path: Path) -> BinaryIO:
         """Open for reading, with a large buffer; links and special files are rejected."""

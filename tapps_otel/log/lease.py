@@ -9,7 +9,6 @@ file therefore checks that it still has the name. Network file systems may not h
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import weakref
@@ -22,14 +21,18 @@ from tapps_otel.log import files as _files
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tapps_otel.log.files import OpenFile
+
 __all__ = ["Lease", "holder"]
 
-_log = logging.getLogger("tapps_otel")
 _TRIES: Final = 100  # each time another process has removed the file that was opened
 
 
 class Lease:
-    """A lease, held from construction to :meth:`release`.
+    """A lease, held from construction to :meth:`release`, or until it is dropped.
+
+    Its file is an object, not a number, so that Ctrl-C at any moment leaves none behind that
+    nothing closes.
 
     :raises RunBusyError: it is held already, by another process or by this one
     :raises OSError: its file cannot be opened or created
@@ -38,6 +41,7 @@ class Lease:
     def __init__(self, path: Path, workflow_id: str) -> None:
         self._path, self._id, self._name = path, workflow_id, str(path)
         self._files, self._descriptor = _files.system(), -1
+        self._file: OpenFile | None = None
         self._identity: tuple[int, int] | None = None
         _leases.add(self)  # before there is a descriptor that a child could inherit
         self._take()
@@ -46,7 +50,8 @@ class Lease:
         """Lock a file that has the lease's name: a holder may remove it after it was opened."""
         for left in reversed(range(_TRIES)):
             try:
-                self._descriptor = self._files.open_lock(self._path)
+                self._file = self._files.as_object(self._files.open_lock(self._path), "r+")
+                self._descriptor = self._file.fileno()
                 if self._lock():
                     return
             except FileNotFoundError:
@@ -74,17 +79,18 @@ class Lease:
             self._files.identity_of_name(self._name) == self._identity
         )
 
-    def keep(self) -> None:
+    def keep(self) -> bool:
         """Take the lease again if its file was removed or replaced: others would see it as free.
 
+        :returns: whether it was taken again
         :raises RunBusyError: another process has taken it
         :raises OSError: its file cannot be opened or created
         """
         if self._has_name():
-            return
+            return False
         self._close()
         self._take()
-        _log.warning("%s: the lease was removed or replaced: it was taken again", self._path)
+        return True
 
     def _write_label(self) -> None:
         # Only once the lock is held: a process that loses must not overwrite the holder's label.
@@ -108,9 +114,12 @@ class Lease:
         self._close()
 
     def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        self._descriptor = -1
+        if self._file is not None:
+            try:  # noqa: SIM105 - not even Ctrl-C comes before the call
+                self._file.close()
+            except OSError:
+                pass
 
 
 def holder(path: Path) -> tuple[int | None, str | None] | None:

@@ -14,7 +14,7 @@ from tapps_otel.log.event import TRAILER, trailing_sha
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tapps_otel.log.files import Files
+    from tapps_otel.log.files import Files, OpenFile
     from tapps_otel.log.lease import Lease
 
 __all__ = ["DisplacedError", "LogFile"]
@@ -32,11 +32,13 @@ class LogFile:
 
     :ivar descriptor: of the open file, -1 if there is none
     :ivar restored: it was put back under its name, which its log does not say yet
+    :ivar retook_lease: the lease was taken again, which was not reported yet
     """
 
     def __init__(self, files: Files, path: Path, lease: Lease | None) -> None:
         self.path, self.descriptor, self.restored = path, -1, False
-        self._files, self._lease = files, lease
+        self._files, self._lease, self.retook_lease = files, lease, False
+        self._file: OpenFile | None = None  # closes itself if an interrupt drops it
         self._identity: tuple[int, int] | None = None  # of the file that must have the name
 
     def open(self) -> None:
@@ -44,8 +46,11 @@ class LogFile:
 
         :raises OSError: it cannot be opened or created
         """
-        self.descriptor = self._files.open_append(self.path, create=True)
+        self._hold(self._files.as_object(self._files.open_append(self.path, create=True), "r+"))
         self._identity = self._files.identity(self.descriptor)
+
+    def _hold(self, file: OpenFile) -> None:
+        self._file, self.descriptor = file, file.fileno()
 
     def look(self) -> None:
         """Check that the log has its name; a lease that was deleted or replaced is taken again.
@@ -54,10 +59,13 @@ class LogFile:
         :raises RunBusyError: another process has taken the lease
         :raises OSError: the system does not tell, or the lease cannot be created
         """
-        if self._lease is not None:
-            self._lease.keep()
+        self._keep_lease()
         if self.is_displaced():
             raise DisplacedError
+
+    def _keep_lease(self) -> None:
+        if self._lease is not None and self._lease.keep():
+            self.retook_lease = True
 
     def is_displaced(self) -> bool:
         """Whether the log has lost its name.
@@ -74,20 +82,20 @@ class LogFile:
         :raises RunBusyError: another process has taken the lease
         :raises OSError: another file has the name, or the file cannot be copied or opened
         """
-        if self._lease is not None:
-            self._lease.keep()
+        self._keep_lease()
         if self.is_displaced():
             self._identity = self._files.put_back(self.descriptor, self.path)
             self.restored = True
-        descriptor = self._files.open_append(self.path, create=False)
+        file = self._files.as_object(self._files.open_append(self.path, create=False), "r+")
         try:
-            if self._files.identity(descriptor) != self._identity:
+            if self._files.identity(file.fileno()) != self._identity:
                 raise DisplacedError
         except BaseException:
-            self._files.close(descriptor)
+            file.close()
             raise
-        before, self.descriptor = self.descriptor, descriptor
-        self._files.close(before)
+        before = self._file
+        self._hold(file)
+        _close(before)
 
     def reopen_unchanged(self, lease: Lease | None, size: int, sha: bytes) -> bool:
         """Open it again after :meth:`close`, if it ends as it was left.
@@ -96,7 +104,7 @@ class LogFile:
         :raises OSError: it is gone, or cannot be opened or read
         """
         files = self._files
-        self.descriptor = files.open_append(self.path, create=False)
+        self._hold(files.as_object(files.open_append(self.path, create=False), "r+"))
         try:
             self._lease, self._identity = lease, files.identity(self.descriptor)
             trailer = files.read_at(self.descriptor, TRAILER, max(0, size - TRAILER))
@@ -119,6 +127,13 @@ class LogFile:
 
     def close(self) -> None:
         """Close it; a second call does nothing."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            self._files.close(descriptor)
+        self.descriptor = -1
+        _close(self._file)
+
+
+def _close(file: OpenFile | None) -> None:
+    if file is not None:
+        try:  # noqa: SIM105 - not even Ctrl-C comes before the call
+            file.close()
+        except OSError:  # what matters was synced before
+            pass

@@ -9,6 +9,12 @@ With each sync it looks whether the log and the lease still have their names. A 
 deleted, renamed or replaced (an agent that cleans its working tree) is whole in the open file: it
 is copied to its name, if that is free, and the log has an annotation of it. Until that succeeds,
 the log fails as on a failing disk. A lease that another process has taken is the end of writing.
+
+Ctrl-C, a ``RecursionError`` or the like may come between any two instructions, and a signal handler
+or a finalizer may append in the middle of an append. Once :meth:`LogWriter.append` has put an event
+on a list of its own, the event is the log's: what was interrupted is completed, and what was
+appended in the middle is written by the append around it. Nothing is reported with the lock held,
+because handlers of the standard log append, too.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tapps_otel import clock
@@ -71,6 +78,12 @@ class _InvalidEventError(Exception):
     """The event cannot be encoded as a line; the log itself is intact."""
 
 
+def _is_of_the_process(error: Exception, event: Event) -> bool:
+    """Whether an event could not be encoded although it is valid: no stack or memory was left."""
+    by_users = event.event_type in {"annotation", "span"}  # these may be nested too deep
+    return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
+
+
 class LogWriter:
     """Appends events to the log of one run. Thread-safe.
 
@@ -111,7 +124,8 @@ class LogWriter:
         self._files = _files.system()
         self._file, self._look_at_ns = LogFile(self._files, path, lease), 0
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False  # this thread is in the middle of an append
         self._ready = False  # a log that fails is open, and not ready to be written to
         self._seq, self._sha, self._end = 0, b"", 0
         self._event_id = workflow_id  # in events
@@ -125,6 +139,7 @@ class LogWriter:
         self._unsettled: list[tuple[Event, bytes]] = []
         self._waiting: deque[Event] = deque()  # not written yet
         self._dropped = 0
+        self._reports: deque[Callable[[], object]] = deque()  # to be made without the lock
         self._acknowledged = 0  # seq up to which the log was settled when it failed
         _writers.add(self)  # before there is a descriptor that a child could inherit
         self._open(on_event, accept_damage=accept_damage)
@@ -174,43 +189,88 @@ class LogWriter:
     def append(self, event: Event, *, sync: bool = False) -> int | None:
         """Append one event, and sync as the durability requires.
 
+        An event that was appended before is not written again: after an interrupt, it can be
+        appended once more to be sure.
+
         :param sync: sync with this event whatever its type (except with durability ``os``)
         :returns: its seq, once it is as safe as the durability promises; ``None`` if the log
-            cannot be written and the event is buffered in memory
+            cannot be written, or is in the middle of an append in this thread, and the event is
+            buffered in memory
         :raises LogWriteError: the log cannot be written and ``stop`` is set; the file may hold the
             event nevertheless
         :raises LeaseLostError: another process has taken the run over, from now on each time
         """
         settle = sync or event.event_type in SYNCED or self._durability == "always"
-        with self._lock:
-            self._execution = event.execution
-            try:
-                if self._ready or self._try_reopen():
-                    self._write(event, settle)
-                    return event.seq
-                if not self._stop:
+        try:
+            with self._lock:
+                if self._busy:
                     self._buffer(event)
-            except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
-                if self._recover_from_write_error(error):
-                    return event.seq
-            if self._stop:
-                self._discard(event)
-                raise LogWriteError(self.path, str(self._failure))
-            return None
+                    return None
+                self._busy, self._execution = True, event.execution
+                try:
+                    if self._ready or self._try_reopen():
+                        if not event.seq:
+                            self._write(event, settle)
+                        if self._waiting:
+                            self._write_waiting()
+                        return event.seq
+                    if not self._stop:
+                        self._buffer(event)
+                except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
+                    if self._recover_from_write_error(error, settle=settle):
+                        return event.seq
+                finally:
+                    self._busy = False
+                if self._stop:
+                    self._discard(event)
+                    raise LogWriteError(self.path, str(self._failure))
+                return None
+        finally:
+            if self._reports:
+                self._make_reports()
+
+    def has(self, event: Event) -> bool:
+        """Whether this event was accepted: it is in the file, or waits to be written."""
+        if event.seq:
+            return True
+        with self._lock:
+            held = (*self._waiting, *(one for one, _ in self._unsettled))
+            return any(one is event for one in held)
 
     def close(self) -> None:
         """Write buffered events if that is possible, then close. A second call does nothing."""
-        with self._lock:
-            self._retry_at_ns = 0
-            if self._ready and self._has_lost_name():
-                self._mark_failed(DisplacedError())
-            if self._failure is not None and not self._try_last_recovery():
-                lost = len(self._unsettled) + len(self._waiting) + self._dropped
-                what = "the whole log is" if self._has_lost_name() else f"up to {lost} events are"
-                _log.error("%s: %s lost: %s", self.path, what, self._failure)
-                self._report_dropped(lost - self._dropped)  # the dropped ones were reported
-            self._failure = None
-            self._release()
+        try:
+            with self._lock:
+                if self._busy:  # by a signal handler: the append around it needs the file
+                    return
+                self._busy, self._retry_at_ns = True, 0
+                try:
+                    self._write_rest()
+                finally:
+                    self._busy, self._failure = False, None
+                    self._release()
+        finally:
+            self._make_reports()
+
+    def _write_rest(self) -> None:
+        if self._ready and self._has_lost_name():
+            self._mark_failed(DisplacedError())
+        if self._failure is None:
+            if self._waiting and self._ready:  # appended just before an interrupt
+                self._write_gap()
+        elif not self._try_last_recovery():
+            lost = len(self._unsettled) + len(self._waiting) + self._dropped
+            what = "the whole log is" if self._has_lost_name() else f"up to {lost} events are"
+            self._report(_log.error, "%s: %s lost: %s", self.path, what, self._failure)
+            self._report_dropped(lost - self._dropped)  # the dropped ones were reported
+
+    def _report(self, make: Callable[..., object], *args: object) -> None:
+        """Call ``make`` with these arguments once the lock is free."""
+        self._reports.append(partial(make, *args))
+
+    def _make_reports(self) -> None:
+        while self._reports and not self._busy:
+            self._reports.popleft()()
 
     def reopen(self, lease: Lease | None = None) -> bool:
         """Open the log again after :meth:`close`, to continue it where it was left.
@@ -229,9 +289,10 @@ class LogWriter:
 
     def detach(self) -> None:
         """Close the file in a forked child without writing: the log belongs to the parent."""
-        self._lock = threading.Lock()  # a thread of the parent may hold the old one
-        self._failure = None
+        self._lock = threading.RLock()  # a thread of the parent may hold the old one
+        self._busy, self._failure = False, None
         self._unsettled, self._waiting, self._dropped = [], deque(), 0
+        self._reports.clear()
         self._release()
 
     def _release(self) -> None:
@@ -248,7 +309,7 @@ class LogWriter:
             raise LogWriteError(self.path, "the log is closed")
         return self._try_recover()
 
-    def _recover_from_write_error(self, error: BaseException) -> bool:
+    def _recover_from_write_error(self, error: BaseException, *, settle: bool) -> bool:
         """Handle a write error; return whether the log holds the event after all."""
         if isinstance(error, _InvalidEventError):
             if self._stop:
@@ -258,25 +319,56 @@ class LogWriter:
             return False
         if isinstance(error, LogWriteError):  # the log is closed, or the lease is lost
             raise error
-        self._mark_failed(error)
         if not isinstance(error, OSError):
+            self._complete(settle=settle)
             raise error
+        self._mark_failed(error)
         return self._try_recover()  # it found the event in the file, or wrote it again
+
+    def _complete(self, *, settle: bool) -> None:
+        """Do what is left of a write that an interrupt cut short."""
+        if not self._ready:  # it was opening a log that failed: that begins anew
+            self._retry_at_ns = 0
+            return
+        try:
+            if self._unsettled:
+                self._complete_line(*self._unsettled[-1])
+                if settle and self._durability != "os":
+                    self._files.sync(self._file.descriptor)
+                    self._unsettled.clear()
+            self._write_waiting()
+        except BaseException as error:
+            self._mark_failed(error)
+            if not isinstance(error, OSError):  # another interrupt
+                raise
+
+    def _complete_line(self, event: Event, sha: bytes) -> None:
+        if sha == self._sha:
+            return
+        line, again = encode(event, self._sha)
+        written = self._files.size(self._file.descriptor) - self._end
+        if again != sha or not 0 <= written <= len(line):
+            raise _ForeignWriterError
+        if written < len(line):
+            self._files.write(self._file.descriptor, line[written:])
+        self._seq, self._sha = event.seq, sha
+        self._end += len(line)
 
     def _write(self, event: Event, settle: bool) -> None:  # noqa: FBT001 - positional for speed: it is called for every event
         """Write an event; ``settle`` it and those before it, as the durability requires."""
         event.seq = seq = self._seq + 1
         try:
             line, sha = encode(event, self._sha)
-        except Exception as error:
+            length = len(line)
+            if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
+                raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
+        except BaseException as error:
+            event.seq = 0
+            if not isinstance(error, Exception) or _is_of_the_process(error, event):
+                raise
             raise _InvalidEventError(f"event {event.event_type}: {error}") from error
-        length = len(line)
-        if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
-            raise _InvalidEventError(
-                f"event {event.event_type}: a line of {length} bytes, of at most {MAX_LINE}"
-            )
         files, descriptor, unsettled = self._files, self._file.descriptor, self._unsettled
-        unsettled.append((event, sha))
+        unsettled.append((event, sha))  # from here on, it is the log's
         files.write(descriptor, line)
         self._seq, self._sha = seq, sha
         self._end += length
@@ -297,6 +389,13 @@ class LogWriter:
             self._file.look()
         except RunBusyError as error:
             raise self._give_up(error) from error
+        self._report_lease()
+
+    def _report_lease(self) -> None:
+        if self._file.retook_lease:
+            self._file.retook_lease = False
+            text = "%s: the lease was removed or replaced: it was taken again"
+            self._report(_log.warning, text, self.path)
 
     def _has_lost_name(self) -> bool:
         """Whether events were deleted, renamed or replaced, as far as the disk tells."""
@@ -313,7 +412,7 @@ class LogWriter:
 
     def _drop(self, error: Exception) -> None:
         self._count_dropped()
-        _log.error("%s: an event was dropped: %s", self.path, error)
+        self._report(_log.error, "%s: an event was dropped: %s", self.path, str(error))
 
     def _count_dropped(self) -> None:
         self._dropped += 1
@@ -321,13 +420,13 @@ class LogWriter:
 
     def _report_dropped(self, events: int) -> None:
         if self._observer is not None and events:
-            self._observer.log_dropped(events)
+            self._report(self._observer.log_dropped, events)
 
     def _discard(self, event: Event) -> None:
         """Do not write an event later for which :meth:`append` raises."""
+        event.seq = 0
         self._unsettled = [one for one in self._unsettled if one[0] is not event]
-        if self._waiting and self._waiting[-1] is event:
-            self._waiting.pop()
+        self._waiting = deque(one for one in self._waiting if one is not event)
 
     # -- failure and recovery; called with the lock held
 
@@ -335,15 +434,16 @@ class LogWriter:
         reason = error.problem if isinstance(error, LeaseLostError) else str(error)
         reason = reason or type(error).__name__
         if self._failure is None:
-            _log.error("%s: cannot write to the log: %s", self.path, reason)
+            self._report(_log.error, "%s: cannot write to the log: %s", self.path, reason)
             self._foreign = isinstance(error, _ForeignWriterError)
             if self._durability != "os" or self._foreign:
                 self._acknowledged = self._unsettled[0][0].seq - 1 if self._unsettled else self._seq
         elif reason != self._failure:
-            _log.error("%s: still cannot write to the log: %s", self.path, reason)
+            text = "%s: still cannot write to the log: %s"
+            self._report(_log.error, text, self.path, reason)
         self._failure, self._ready = reason, False
         if self._observer is not None:
-            self._observer.log_failed(error)
+            self._report(self._observer.log_failed, error)
 
     def _give_up(self, busy: RunBusyError) -> LeaseLostError:
         """Write no more: another process executes the run. Return what to raise."""
@@ -360,6 +460,7 @@ class LogWriter:
         self._retry_at_ns = now + _RETRY_NS
         try:
             self._file.reopen()
+            self._report_lease()
             self._catch_up()
         except RunBusyError as error:
             raise self._give_up(error) from error
@@ -384,16 +485,18 @@ class LogWriter:
         self._take_state(state)
         self._acknowledged = self._seq  # all of this was just read from the disk
         missing = [event for event, sha in self._unsettled if sha not in state.seen]
-        self._unsettled.clear()
-        self._waiting.extendleft(reversed(missing))
+        for event in missing:
+            event.seq = 0
+        self._waiting, self._unsettled = deque((*missing, *self._waiting)), []
         self._write_waiting()
         if self._file.restored:
             self._write(self._event("annotation", name=RESTORED), settle=True)
             self._file.restored = False
-            _log.error("%s: the log was put back, whole", self._file.path)
+            self._report(_log.error, "%s: the log was put back, whole", self._file.path)
         else:
-            text = ": what it wrote is declared as damage" if self._foreign else ""
-            _log.warning("%s: the log can be written again%s", self.path, text)
+            tail = ": what it wrote is declared as damage" if self._foreign else ""
+            text = "%s: the log can be written again%s"
+            self._report(_log.warning, text, self.path, tail)
 
     def _try_last_recovery(self) -> bool:
         """Write what waits; where another file has the log's name, to a new file beside it."""
@@ -406,18 +509,24 @@ class LogWriter:
         self._retry_at_ns = 0
         saved = self._try_recover()
         if saved:
-            name = self._file.path.name
-            _log.error("%s: another file has this name: the log was saved as %s", self.path, name)
+            text = "%s: another file has this name: the log was saved as %s"
+            self._report(_log.error, text, self.path, self._file.path.name)
         return saved
 
     def _write_waiting(self) -> None:
         while self._waiting:
-            event = self._waiting.popleft()
-            event.late = True
+            event = self._waiting[0]
             try:
-                self._write(event, settle=not self._waiting)
+                if not event.seq:  # otherwise it was appended twice
+                    event.late = True
+                    self._write(event, settle=len(self._waiting) == 1)
             except _InvalidEventError as error:
                 self._drop(error)
+            except BaseException:
+                if event.seq:  # it is among the unsettled ones
+                    self._waiting.popleft()
+                raise
+            self._waiting.popleft()
         if self._dropped:
             self._write(self._event("log_gap", attributes={"dropped": self._dropped}), settle=True)
             self._dropped = 0

@@ -438,7 +438,7 @@ class Fold:
         step = history.by_id.get(step_id)
         if step is None:
             history.by_id[step_id] = _new_step(step_id, event, attempt)
-        else:
+        elif step.last.start_seq != event.seq:  # otherwise it is fed again after an interrupt
             self._on_another_attempt(step, parent, event)
             step.begin(attempt)
 
@@ -485,6 +485,7 @@ class Fold:
 
     def _on_step_fail(self, event: Event) -> None:
         step, attempt = self._ended(event)
+        before = attempt.status
         attempt.status = status = _or(event.status, "failed")
         attempt.error = _or(event.error, None)
         attempt.retry_in_ns = _or(event.retry_in_ns, None)
@@ -492,7 +493,10 @@ class Fold:
         attempt.question = _or(event.question, None)
         if attempt is not step.last:
             return
-        step.interruptions = step.interruptions + 1 if status == "interrupted" else 0
+        if status != "interrupted":
+            step.interruptions = 0
+        elif before != status:  # otherwise it is fed again after an interrupt
+            step.interruptions += 1
         self._mark_unhandled(event)
         inner = self.history.scopes.get(step.step_id)
         if inner is not None:
@@ -588,8 +592,8 @@ def fold(workflow_id: str, events: Iterable[Event]) -> RunHistory:
 def collector_paused() -> Iterator[None]:
     """Pause the garbage collector: folding is twice as fast without its walks."""
     was_on = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if was_on:

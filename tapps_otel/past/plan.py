@@ -51,6 +51,11 @@ class Plan:
         """Add a step that is new in the history."""
         self.children.setdefault(step.parent, []).append(step)
 
+    def add_missing(self, step: StepHistory) -> None:
+        """Add a step that may have been added."""
+        if not any(one is step for one in self.children.get(step.parent, ())):
+            self.add(step)
+
     def past(self, scope_id: str | None) -> Past | None:
         """Return what a new attempt of a scope finds; ``None`` if it never had a step."""
         children = self.children.get(scope_id)

@@ -72,7 +72,12 @@ class Run:
         except TypeError as error:
             msg = f"inputs of {name!r} cannot be stored: {error}"
             raise WorkflowInputError(msg, str(error).partition(":")[0]) from None
-        return public_run(open_run(name, workflow_id=workflow_id, inputs=data, log_dir=log_dir))
+        recorder = open_run(name, workflow_id=workflow_id, inputs=data, log_dir=log_dir)
+        try:
+            return public_run(recorder)
+        except BaseException:  # Ctrl-C
+            recorder.close()
+            raise
 
     @property
     def workflow_id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.step_spec import StepSpec
     from tapps_otel.run.values import Part
 
-__all__ = ["AttemptRecorder", "status_of"]
+__all__ = ["AttemptRecorder", "interruption", "status_of"]
 
 
 class AttemptRecorder(Scope, kw_only=True, eq=False):
@@ -40,6 +41,12 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar kept: whether this execution may ask for the step again, so that its history is kept; not
         for a new step of the workflow itself, because a long run would grow
     :ivar result: the outcome, once there is one
+    :ivar end_event: how it ends, once that is decided
+    :ivar is_lost: its code may have succeeded, but what came of it is not known
+
+    Ctrl-C may come between any two instructions, so each move is made by one of them. What follows
+    from a move (the line in the log, the span, the release of what encloses it) can be repeated
+    until it is done: by the code that moved, else by the end of what encloses it.
     """
 
     step_id: str
@@ -53,11 +60,14 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     watched: list[Part] | None = None
     by_hand: bool = False
     result: Any = None
-    start_event: Event = None  # type: ignore[assignment]  # until it starts
+    start_event: Any = None  # an Event, from its start on
     kept: bool = False
+    end_event: Event | None = None
+    is_lost: bool = False
     _started_ns: int = 0
     _monotonic: int = 0
     _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
+    _is_last: bool = True  # no other try follows
 
     @property
     def done(self) -> bool:
@@ -70,11 +80,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return sha256(f"{self.run.workflow_id}\0{self.step_id}".encode()).hexdigest()
 
     def start(self) -> None:
-        """Write the start event.
+        """Write the start event; if that fails or is interrupted, end what has started.
 
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        run, event = self.run, None
+        run = self.run
         try:
             event = self._start_event()
             if self.inputs is not None:
@@ -82,17 +92,15 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             run.start_span(self, event, self._started_ns, self.scope)
             self.start_event = event
             seq = run.write(event, sync=self.spec.policy.on_interrupted == "fail")
+            if self.kept:
+                run.remember(self, event, seq)
+            if self.span is not None:
+                self.span.record(event)
         except BaseException as error:
-            if event is not None and event.seq and not isinstance(error, LogError):
-                run.remember(self, event, event.seq)  # Ctrl-C just after the write
-                self.fail_drained(error)
-            else:
-                self._close(FAILED)
+            if self.kept and self.start_event is not None and self.start_event.seq:
+                run.remember(self, self.start_event, self.start_event.seq)
+            self.abandon(error)
             raise
-        if self.kept:
-            run.remember(self, event, seq)
-        if self.span is not None:
-            self.span.record(event)
 
     def _start_event(self) -> Event:
         run, spec, definition = self.run, self.spec, self.spec.definition
@@ -174,9 +182,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
                 raise
         return True
 
-    async def settle_async(self) -> bool:
+    async def settle_async(self, error: BaseException | None = None) -> bool:
         """Begin the end and wait for what is open inside, without blocking the event loop.
 
+        :param error: by which it ends
         :returns: ``False`` if a scope that could not wait has ended it meanwhile
         """
         inside = self.begin_end()
@@ -184,9 +193,9 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             return False
         if inside:
             try:
-                await self.drain_async()
-            except BaseException as error:
-                self.fail_drained(error)
+                await self.drain_async(error and interruption(error))
+            except BaseException as again:
+                self.fail_drained(again)
                 raise
         return True
 
@@ -211,6 +220,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             if self.matcher is not None or self.number > 1:  # else nothing was recorded in it
                 run.report_leftovers(self)
         except BaseException as error:
+            self.is_lost = isinstance(error, (MemoryError, RecursionError))
             self.fail_drained(error)
             raise
         self.result = result
@@ -236,14 +246,14 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             return None
         try:
             if inside:
-                self.drain()
+                self.drain(interruption(error))
         finally:
             wait = self.fail_drained(error, failures_so_far)
         return wait
 
     async def fail_async(self, error: BaseException, failures_so_far: int) -> int | None:
         """End the try as :meth:`fail_or_retry` does, without blocking the event loop."""
-        settled = await self.settle_async()
+        settled = await self.settle_async(error)
         return self.fail_drained(error, failures_so_far) if settled else None
 
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
@@ -251,6 +261,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         run = self.run
         if isinstance(error, RefusalError):  # perhaps of another run, which this step called
             run.refuse(error)
+        if self.open:  # the wait for it was interrupted
+            self.give_up(error)
         event = self._end_event("step_fail", self._status_of(error))
         if self.watched is not None:
             self._report_arguments(self.watched)
@@ -312,24 +324,43 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
                 self.run.report_changed_arguments(self, self.spec.name, names, failing=True)
 
     def abandon(self, error: BaseException | None = None) -> None:
-        """End it for a scope that ends, where its own code cannot end it."""
-        if self.state is CLOSING and self.span_id:  # otherwise it has not started
-            self.fail_drained(error or RunEndedError(self.spec.name, "the code that began it"))
+        """End it in place of its code, which cannot: as was decided, otherwise as failed."""
+        if not self.scope.open or self not in self.scope.open:
+            return  # nothing is left to do
+        self.begin_end()
+        if self.end_event is not None:
+            self._write_end(self.end_event)
+        elif self.has_started:
+            self.fail_drained(error or self._left_open())
         self.release_self()
 
-    def abandon_after(self, *, blocking: bool) -> None:
+    def lose(self, error: BaseException) -> None:
+        """End it if an exception of none of its own code left its call, at any instruction."""
+        self.is_lost = True
+        self.abandon(error)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its start is in the log, or waits to be written."""
+        return self.start_event is not None and self.run.has(self.start_event)
+
+    def _left_open(self) -> BaseException:
+        task = self.task
+        if self.by_hand or (task is not None and not task.done()):
+            return RunEndedError(self.spec.name, "the code that began it")
+        return _CodeInterruptedError("an interrupt ended its code")
+
+    def abandon_after(self, error: BaseException | None, *, blocking: bool) -> None:
         """Abandon it once what is open inside has ended."""
-        if self._begin_wait(blocking=blocking):
-            with self.run.lock:
-                if self.open:
-                    self._waiter = self.abandon
-                    return
-        self.abandon()
+        if self._begin_wait(error, blocking=blocking):
+            self._waiter = partial(self.abandon, error)
+            if self.open:
+                return
+        self.abandon(error)
 
     def release_self(self) -> None:
         """Let the enclosing scope end: no other try follows."""
-        with self.run.lock:
-            self.scope.release(self)
+        self.scope.release(self)
 
     def _warn_of_second_end(self) -> None:
         self.run.warn_once(f"step {self.step_id!r} was ended twice: only its first end counts")
@@ -358,36 +389,40 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def _status_of(self, error: BaseException) -> str:
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
             return "cancelled"
-        return status_of(error)
+        status = status_of(error)
+        return "interrupted" if self.is_lost and status == "failed" else status
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        run = self.run
+        """Decide how it ends, and write that. Only the first decision counts."""
         if self.span is not None:
-            self.span.hold(event, run.put_blob)
+            self.span.hold(event, self.run.put_blob)
         try:
-            seq = run.write(event)
-        except BaseException as error:
-            if isinstance(error, LogError):
-                self._close(FAILED)
-            elif event.seq:  # Ctrl-C just after the write: what the log says counts
-                run.remember(self, event, event.seq, forget=release)
-                self._close(state)
-            else:  # Ctrl-C just before the write: the log needs an end all the same
-                self.fail_drained(error)
+            with self.run.lock:
+                if self.end_event is not None:  # a scope that could not wait was faster
+                    return
+                self.end_event, self.state = event, state
+            if not release:
+                self._is_last = False
+            self._write_end(event)
+        except LogError:
+            self.state = FAILED
+            self.release_self()
             raise
+        except BaseException:
+            if self.end_event is event:
+                self._write_end(event)
+            raise
+
+    def _write_end(self, event: Event) -> None:
+        """Do what follows from the decision; what is done already is not done again."""
+        run = self.run
+        seq = event.seq or run.write(event)
         if self.kept:
-            run.remember(self, event, seq, forget=release)
-        with run.lock:
-            self.state = state
-            if release:
-                # Only now may the enclosing scope end: its end comes after this one in the log.
-                self.scope.release(self)
+            run.remember(self, event, seq, forget=self._is_last)
         if self.span is not None:  # the write may have found that the run is another's now
             self.span.end(event)
-
-    def _close(self, state: str) -> None:
-        with self.run.lock:
-            self.state = state
+        if self._is_last:
+            # Only now may the enclosing scope end: its end comes after this one in the log.
             self.scope.release(self)
 
     def current(self) -> AbstractContextManager[None]:
@@ -404,15 +439,30 @@ class _Current:
         self._attempt = attempt
 
     def __enter__(self) -> None:
-        self._token = current_scope.set(self._attempt)
-        span = self._attempt.span
-        self._span_token = None if span is None else span.attach()
+        span, before = self._attempt.span, current_scope.get()
+        try:
+            self._token = current_scope.set(self._attempt)
+            self._span_token = None if span is None else span.attach()
+        except BaseException:
+            current_scope.set(before)
+            raise
 
     def __exit__(self, *exc: object) -> None:
         span = self._attempt.span
-        if span is not None:
-            span.detach(self._span_token)
-        leave_scope(self._token)
+        try:
+            if span is not None:
+                span.detach(self._span_token)
+        finally:
+            leave_scope(self._token)
+
+
+class _CodeInterruptedError(BaseException):
+    """Stands for an exception that nothing caught on its way through this package."""
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """The exception, if what it left was interrupted: how far it came is not known."""
+    return error if status_of(error) == "interrupted" else None
 
 
 def status_of(error: BaseException) -> str:
@@ -422,7 +472,7 @@ def status_of(error: BaseException) -> str:
     """
     if isinstance(error, StepTimeoutError) and not failures.left_a_step(error):
         return "timeout"
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+    if isinstance(error, (KeyboardInterrupt, SystemExit, _CodeInterruptedError)):
         return "interrupted"
     if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
         return "cancelled"

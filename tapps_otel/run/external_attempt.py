@@ -133,6 +133,9 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
         """Begin the end; nothing that is open inside is waited for."""
         return None if super().begin_end() is None else False
 
+    def give_up(self, error: BaseException) -> None:
+        """Leave open what is open inside: it may outlive the step."""
+
     def fail_as(self, status: str, error: BaseException) -> None:
         """End it with a status that its executor chooses."""
         self._ending = status

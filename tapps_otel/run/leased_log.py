@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import InvalidIdError, LogWriteError
+from tapps_otel.errors import InvalidIdError, LogWriteError, RunBusyError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
@@ -18,6 +20,7 @@ from tapps_otel.run.lookup import blobs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
@@ -43,10 +46,11 @@ class LeasedLog:
         self.tracing, self.measures = tracing(config), measures(config, name)
         self.fold = Fold(workflow_id)
         self.blobs = blobs_of(store, workflow_id, sync=config.durability != "os")
-        self.lease = Lease(store.lease_path(workflow_id), workflow_id)
+        self.lease = _take_lease(store.lease_path(workflow_id), workflow_id)
+        writer = None
         try:
             with collector_paused():
-                self.writer = LogWriter(
+                writer = self.writer = LogWriter(
                     store.log_path(workflow_id),
                     workflow_id,
                     durability=config.durability,
@@ -58,6 +62,8 @@ class LeasedLog:
                     lease=self.lease,
                 )
         except BaseException:
+            if writer is not None:  # Ctrl-C
+                writer.close()
             self.lease.release()
             raise
 
@@ -76,6 +82,16 @@ class LeasedLog:
         """Close the log and release the lease; a second call does nothing."""
         self.writer.close()
         self.lease.release()
+
+
+def _take_lease(path: Path, workflow_id: str) -> Lease:
+    try:
+        return Lease(path, workflow_id)
+    except RunBusyError as busy:
+        if busy.pid != os.getpid():
+            raise
+    gc.collect()  # a run that was dropped, as by Ctrl-C, is held until then by its own cycles
+    return Lease(path, workflow_id)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import weakref
+from contextlib import contextmanager
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from msgspec import UNSET, Raw
 from tapps_otel import clock
 from tapps_otel.errors import (
     FailureDetailError,
+    LogError,
     LogWriteError,
     RunEndedError,
     StepInputError,
@@ -39,7 +41,7 @@ from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.past.advice import RESUME_NOTE, how_to_resume
 from tapps_otel.run import failures
-from tapps_otel.run.attempt import AttemptRecorder, status_of
+from tapps_otel.run.attempt import AttemptRecorder, interruption, status_of
 from tapps_otel.run.codecs.native import check_text, from_json
 from tapps_otel.run.outside import note_closed, note_open
 from tapps_otel.run.replay_state import ReplayState
@@ -56,7 +58,7 @@ from tapps_otel.run.scope import (
 from tapps_otel.run.signals import SigtermHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tapps_otel.errors import RefusalError
@@ -158,6 +160,7 @@ class RunRecorder:
         self._warned: set[str] = set()
         self._started_ns, self._started_monotonic = clock.now_ns()
         self._workflow: Mapping[str, Any] = {}  # the field of that name in the log
+        self._ending: Event | None = None  # how this execution ends, once that is decided
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
@@ -238,9 +241,14 @@ class RunRecorder:
     def enter_root(self) -> None:
         """Make the workflow the current scope; ordered calls come from this thread and task."""
         self.root.thread, self.root.task = get_ident(), running_task()
-        self._token = current_scope.set(self.root)
-        if self.root.span is not None:
-            self._span_token = self.root.span.attach()
+        before = current_scope.get()
+        try:
+            self._token = current_scope.set(self.root)
+            if self.root.span is not None:
+                self._span_token = self.root.span.attach()
+        except BaseException:
+            current_scope.set(before)
+            raise
 
     def leave(self) -> None:
         """Undo :meth:`enter_root`; a second call does nothing."""
@@ -296,12 +304,14 @@ class RunRecorder:
         step_id: str | None = None,
         *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+        by_hand: bool = False,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
         ``None``: a plain call, because the run has completed.
 
         :param arguments: of the call, for a message
+        :param by_hand: only its caller can end it
         :raises Exception: a failure that was handled before, raised again from the log
         :raises RefusalError: to run it might do something twice
         :raises RunEndedError: the scope has ended and did not complete
@@ -353,6 +363,7 @@ class RunRecorder:
                 key=key,
                 digest=digest,
                 kept=record is not None or scope.step_id is not None,
+                by_hand=by_hand,
             )
             scope.enclose(attempt)
             return attempt
@@ -381,11 +392,16 @@ class RunRecorder:
         """Begin a step by hand in the current scope; its caller ends it.
 
         Where the log has its outcome, the attempt is ``done`` and nothing is written.
+
+        :raises RunEndedError: the scope has ended and did not complete
         """
-        entered = self.enter(self.scope_here(), spec, digest, key, step_id)
+        scope = self.scope_here()
+        entered = self.enter(scope, spec, digest, key, step_id, by_hand=True)
         if isinstance(entered, AttemptRecorder):
-            entered.by_hand = True
             entered.start()
+            if entered.state is not OPEN:  # its scope has ended meanwhile, and cannot wait for it
+                entered.abandon()
+                raise RunEndedError(spec.name, self.scope_name(scope))
             return entered
         return AttemptRecorder(
             run=self,
@@ -434,6 +450,10 @@ class RunRecorder:
             _log.warning("%s", text)
 
     # -- writing
+
+    def has(self, event: Event) -> bool:
+        """Whether an event is in the log, or waits to be written."""
+        return bool(event.seq) or (self._writer is not None and self._writer.has(event))
 
     def put_blob(self, data: bytes) -> str:
         """Store what is too large for a line; return its name.
@@ -606,30 +626,36 @@ class RunRecorder:
 
         :returns: the exception to raise: ``error``, unless it hides a refusal
         """
-        if self.done:
-            return error
-        try:
-            self._begin_end()
-            self.root.drain()
-        finally:
-            self._write_failed(error)
+        if not self.done:
+            with self._recording_failure(error):
+                self._begin_end()
+                self.root.drain(interruption(error))
         return self.replay.refusal or error
 
     async def fail_async(self, error: BaseException) -> BaseException:
         """End the run as :meth:`fail` does, without blocking the event loop."""
-        if self.done:
-            return error
-        try:
-            self._begin_end()
-            await self.root.drain_async()
-        finally:
-            self._write_failed(error)
+        if not self.done:
+            with self._recording_failure(error):
+                self._begin_end()
+                await self.root.drain_async(interruption(error))
         return self.replay.refusal or error
+
+    @contextmanager
+    def _recording_failure(self, error: BaseException) -> Iterator[None]:
+        """Write the end of a run that fails after this block; no error of ours hides ``error``."""
+        try:
+            try:
+                yield
+            finally:
+                self._write_failed(error)
+        except Exception as problem:  # noqa: BLE001 - the user's is raised
+            _log.error("run %r: its end cannot be recorded: %r", self.workflow_id, problem)
 
     def _begin_end(self) -> None:
         """Refuse further steps."""
         with self.lock:
-            self.root.state = CLOSING
+            if self.root.state is OPEN:
+                self.root.state = CLOSING
 
     def _write_completed(self, result_json: Callable[[], bytes]) -> None:
         try:
@@ -647,6 +673,8 @@ class RunRecorder:
             self.close()
 
     def _write_failed(self, error: BaseException) -> None:
+        if self.root.open:  # the wait for it was interrupted
+            self.root.give_up(error)
         cause = self.replay.refusal or error
         status = "interrupted" if self._terminated else status_of(cause)
         event = self._end_event(status)
@@ -692,14 +720,27 @@ class RunRecorder:
         )
 
     def _end(self, event: Event, state: str) -> None:
-        span = self.root.span
-        if span is not None:
-            span.hold(event, self.put_blob)
+        """Decide how the run ends, and write that. Only the first decision counts."""
+        if self.root.span is not None:
+            self.root.span.hold(event, self.put_blob)
         try:
-            self.write(event)
-        finally:
             with self.lock:
-                self.root.state = state
+                if self._ending is not None:
+                    return
+                self._ending, self.root.state = event, state
+            self._write_ending(event)
+        except BaseException as error:
+            if self._ending is event and not isinstance(error, LogError):
+                self._write_ending(event)  # Ctrl-C in the middle of it
+            raise
+
+    def _write_ending(self, event: Event) -> None:
+        """Do what follows from the decision; what is done already is not done again."""
+        span = self.root.span
+        try:
+            if not event.seq:
+                self.write(event)
+        finally:
             if span is not None:
                 run_registry.end(self.trace_id, self.workflow_id, clock.time_ns())
                 span.end(event, sha=None if self._writer is None else self._writer.sha)
@@ -713,14 +754,18 @@ class RunRecorder:
 
     def close(self) -> None:
         """Release the scope, the log and the lease; a second call does nothing."""
-        self.leave()
-        note_closed(self.root)
-        if self._sigterm is not None:
-            self._sigterm.restore()
-        if self._writer is not None:
-            self._writer.close()
-        if self._lease is not None:
-            self._lease.release()
+        try:
+            self.leave()
+            note_closed(self.root)
+            if self._sigterm is not None:
+                self._sigterm.restore()
+        finally:  # Ctrl-C may come between any two of these
+            try:
+                if self._writer is not None:
+                    self._writer.close()
+            finally:
+                if self._lease is not None:
+                    self._lease.release()
 
     def begin_execution(
         self,

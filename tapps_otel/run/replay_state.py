@@ -6,6 +6,7 @@ again, or as a new step), and raises the refusals. Its caller holds the run's lo
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.errors import (
@@ -167,18 +168,22 @@ class ReplayState:
 
     def feed(self, event: Event, seq: int | None) -> None:
         """Take in an event that was written; ``None``: it is queued, and has no seq yet."""
-        event.seq = self.history.seq + 1 if seq is None else seq
+        if not seq:
+            event = copy(event)
+            event.seq = self.history.seq + 1
         self._fold.feed(event)
 
     def remember(
         self, attempt: AttemptRecorder, event: Event, seq: int | None, *, forget: bool
     ) -> None:
-        """Take in an event of a step that this execution may try again.
+        """Take in an event of a step that this execution may try again; twice is as once.
 
         :param forget: it ended, and no other try follows: no call will ask for it again
         """
         by_id = self.by_id
         around: Any = attempt.scope
+        if around.step_id is None and forget and attempt.step_id not in by_id:
+            return  # it was forgotten before an interrupt
         if around.step_id is not None and around.step_id not in by_id:
             around.kept = True
             self.remember(around, around.start_event, around.start_event.seq, forget=False)
@@ -187,5 +192,7 @@ class ReplayState:
         if around.step_id is not None:
             if len(by_id) > known:
                 self._plan.add(by_id[attempt.step_id])
+            elif attempt.number == 1 and event.event_type == "step_start":  # after an interrupt
+                self._plan.add_missing(by_id[attempt.step_id])
         elif forget:
             self._plan.forget(attempt.step_id)

@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token, copy_context
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
@@ -102,6 +102,9 @@ class Recorder(Protocol):
     def write(self, event: Event, /, *, sync: bool = False) -> int | None:
         """Write an event; return its seq, or ``None`` where it is not in the log."""
 
+    def has(self, event: Event) -> bool:
+        """Whether an event is in the log, or waits to be written."""
+
     def put_blob(self, data: bytes) -> str:
         """Store what is too large for a line; return its name."""
 
@@ -144,20 +147,18 @@ class OpenAttempt(Protocol):
     task: asyncio.Task[Any] | None
     by_hand: bool
 
+    @property
+    def has_started(self) -> bool:
+        """Whether its start is in the log, or waits to be written."""
+
     def begin_end(self) -> bool | None:
         """Refuse further steps inside; return whether any is open, ``None`` if it has ended."""
-
-    def give_up(self, error: BaseException) -> None:
-        """End what is open inside it, without waiting."""
 
     def abandon(self, error: BaseException | None = None) -> None:
         """End it in place of its code, which cannot end it."""
 
-    def abandon_after(self, *, blocking: bool) -> None:
+    def abandon_after(self, error: BaseException | None, *, blocking: bool) -> None:
         """Abandon it once what is open inside has ended."""
-
-    def release_self(self) -> None:
-        """Let the enclosing scope end."""
 
 
 # A struct, because its constructor is in C: every step makes one.
@@ -208,87 +209,102 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
         self.open.add(attempt)
 
     def release(self, attempt: OpenAttempt) -> None:
-        """Note that ``attempt`` has ended. The caller holds the run's lock."""
+        """Note that ``attempt`` has ended; a second call does nothing."""
         # A task keeps its exception, whose traceback may refer to the attempt: a cycle.
         attempt.task = None
-        if self.open is not None:
-            self.open.discard(attempt)
-            if not self.open and self._waiter is not None:
-                self._waiter()
+        inside = self.open
+        if inside is not None:
+            inside.discard(attempt)
+            # Without a lock: whoever waits has set this before it looks whether any is open.
+            waiter = self._waiter
+            if waiter is not None and not inside:
+                waiter()
 
-    def drain(self) -> None:
+    def drain(self, error: BaseException | None = None) -> None:
         """Wait until nothing is open inside; for code without an event loop.
 
         Tasks are cancelled, threads are waited for.
+
+        :param error: ends what cannot end by itself, if the scope ends by it
         """
-        while self._begin_wait(blocking=True):
+        self._cancel_tasks()
+        while self._begin_wait(error, blocking=True):
             done = threading.Event()
-            with self.run.lock:
-                if not self.open:
-                    break
-                self._waiter = done.set
+            self._waiter = done.set
+            if not self.open:
+                break
             try:
                 done.wait()
-            except BaseException as error:  # Ctrl-C: do not wait for a busy thread
-                self.give_up(error)
+            except BaseException as interrupt:  # Ctrl-C: do not wait for a busy thread
+                self.give_up(interrupt)
                 raise
         self._waiter = None
 
-    async def drain_async(self) -> None:
+    async def drain_async(self, error: BaseException | None = None) -> None:
         """Wait as :meth:`drain` does, without blocking the event loop.
 
         A cancellation is raised only after the wait.
         """
         cancelled: asyncio.CancelledError | None = None
         loop = asyncio.get_running_loop()
-        while self._begin_wait(blocking=False):
+        self._cancel_tasks()
+        while self._begin_wait(error, blocking=False):
             done = asyncio.Event()
-            with self.run.lock:
-                if not self.open:
-                    break
-                self._waiter = lambda done=done: loop.call_soon_threadsafe(done.set)
-            while not done.is_set():
-                try:
-                    await done.wait()
-                except asyncio.CancelledError as error:
-                    cancelled = error
+            wake = done.set
+            self._waiter = partial(loop.call_soon_threadsafe, wake)
+            for task in self._tasks_of(loop):  # one that dies without a trace ends no attempt
+                task.add_done_callback(lambda _, wake=wake: wake())  # type: ignore[misc]
+            if not self.open:
+                break
+            try:
+                await done.wait()
+            except asyncio.CancelledError as again:
+                cancelled = again
         self._waiter = None
         if cancelled is not None:
             raise cancelled
 
-    def _begin_wait(self, *, blocking: bool) -> bool:
-        """Cancel what can be cancelled; return whether anything is left to wait for.
+    def _tasks_of(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+        found = [attempt.task for attempt in list(self.open or ())]
+        return [task for task in found if task is not None and task.get_loop() is loop]
 
-        Attempts that cannot end by themselves are abandoned: those begun by hand, and those whose
-        code cannot run before the code that waits here returns.
-        """
-        if self.run.detached:  # a forked child: the busy threads are in the parent
-            return False
+    def _cancel_tasks(self) -> None:
+        if self.run.detached:
+            return
         own, loop = running_task(), _running_loop()
-        thread = threading.get_ident()
-        with self.run.lock:
-            inside = list(self.open or ())
-        for attempt in inside:
+        for attempt in list(self.open or ()):
             task = attempt.task
             if task is not None and task is not own:
                 _cancel(task, loop)
-            if attempt.thread == thread and (blocking or task is None or task is own):
+
+    def _begin_wait(self, error: BaseException | None, *, blocking: bool) -> bool:
+        """Abandon what cannot end by itself; return whether anything is left to wait for.
+
+        That is what was begun by hand, what has lost its task, and what has code that cannot run
+        before the code that waits here returns.
+        """
+        if self.run.detached:  # a forked child: the busy threads are in the parent
+            return False
+        own, thread = running_task(), threading.get_ident()
+        for attempt in list(self.open or ()):
+            task = attempt.task
+            is_here = attempt.thread == thread and (blocking or task is None or task is own)
+            if is_here or (task is not None and _is_dead(task)):
                 attempt.begin_end()
-                attempt.abandon_after(blocking=blocking)
-            elif attempt.by_hand and attempt.begin_end() is not None:
-                attempt.abandon_after(blocking=blocking)
-        with self.run.lock:
-            return bool(self.open)
+                attempt.abandon_after(error, blocking=blocking)
+            elif attempt.by_hand and attempt.begin_end() is not None and attempt.has_started:
+                # Where another thread is starting it, that will see that it has to end.
+                attempt.abandon_after(error, blocking=blocking)
+        return bool(self.open)
 
     def give_up(self, error: BaseException) -> None:
         """End what is open inside without waiting: how its code will end is not known."""
         for attempt in list(self.open or ()):
-            begun = attempt.begin_end() is not None
-            attempt.give_up(error)
-            if begun:
-                attempt.abandon(error)
-            else:  # it is writing its own end
-                attempt.release_self()
+            attempt.abandon(error)
+
+
+def _is_dead(task: asyncio.Task[Any]) -> bool:
+    return task.done() or task.get_loop().is_closed()
 
 
 def _cancel(task: asyncio.Task[Any], running: asyncio.AbstractEventLoop | None) -> None:

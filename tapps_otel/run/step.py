@@ -156,7 +156,7 @@ class Step(PickledByName, Generic[P, R]):
         if scope is None or (scope.run.detached and scope.run.is_detached()):
             warn_of_call(self._spec.name, scope)
             return _plain(self._body, args, kwargs)
-        return self._call_sync(scope, args, kwargs)
+        return self._call_sync(scope, args, kwargs, scope)
 
     def call_in(self, run: RunRecorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it as a step of ``run``, even outside its scopes."""
@@ -165,7 +165,7 @@ class Step(PickledByName, Generic[P, R]):
             return self._call_async(args, kwargs, scope)
         if run.is_detached():
             return _plain(self._body, args, kwargs)
-        return self._call_sync(scope, args, kwargs)
+        return self._call_sync(scope, args, kwargs, current_scope.get())
 
     def _enter(
         self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -227,43 +227,51 @@ class Step(PickledByName, Generic[P, R]):
         self._spec.definition = definition_of(self._fn)
         self._prepared = True
 
-    def _call_sync(self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    def _call_sync(
+        self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any], before: Scope | None
+    ) -> R:
+        """Call a sync step.
+
+        :param before: the current scope, which need not be of this run
+        """
         entered = self._enter(scope, args, kwargs)
         result: R
         if not isinstance(entered, AttemptRecorder):
             result = _plain(self._body, args, kwargs) if entered is None else entered.result
             return result
         attempt, failures = entered, 0
-        while True:
-            attempt.start()
-            # What `with attempt.current()` does; five calls less are 3 % of an unsynced step.
-            span = attempt.span
-            token, attached = current_scope.set(attempt), None if span is None else span.attach()
-            try:
+        try:
+            while True:
+                attempt.start()
+                # What `with attempt.current()` does; five calls less are 3 % of an unsynced step.
+                span, attached = attempt.span, None
                 try:
-                    result = self._body(*args, **kwargs)
-                finally:
-                    if span is not None:
-                        span.detach(attached)
-                    current_scope.reset(token)
-            except Skipped as skipped:
-                attempt.skip(skipped.reason, skipped.result)
-                return cast("R", skipped.result)
-            except BaseException as error:
-                failures += 1
-                wait_ns = attempt.fail_or_retry(error, failures)
-                if wait_ns is None:
-                    raise
-            else:
-                if attempt.settle():
-                    attempt.finish_drained(result)
-                return result
-            try:
+                    try:
+                        current_scope.set(attempt)
+                        if span is not None:
+                            attached = span.attach()
+                        result = self._body(*args, **kwargs)
+                    finally:  # one call in C: Ctrl-C cannot come before it
+                        current_scope.set(before)
+                        if span is not None:
+                            span.detach(attached)
+                except Skipped as skipped:
+                    attempt.skip(skipped.reason, skipped.result)
+                    return cast("R", skipped.result)
+                except BaseException as error:
+                    failures += 1
+                    wait_ns = attempt.fail_or_retry(error, failures)
+                    if wait_ns is None:
+                        raise
+                else:
+                    if attempt.settle():
+                        attempt.finish_drained(result)
+                    return result
                 clock.sleep(wait_ns / 1e9)
-            except BaseException:
-                attempt.release_self()
-                raise
-            attempt = attempt.again()
+                attempt = attempt.again()
+        except BaseException as error:  # between any two of these: Ctrl-C, no stack, no memory
+            attempt.lose(error)
+            raise
 
     async def _call_async(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], scope: Scope | None = None
@@ -278,30 +286,30 @@ class Step(PickledByName, Generic[P, R]):
                 return await _plain_async(self._body, args, kwargs)
             return entered.result
         attempt, failures = entered, 0
-        while True:
-            attempt.start()
-            try:
-                with attempt.current():
-                    result = await self._await_body(args, kwargs)
-            except Skipped as skipped:
-                if await attempt.settle_async():
-                    attempt.skip_drained(skipped.reason, skipped.result)
-                return skipped.result
-            except BaseException as error:
-                failures += 1
-                wait_ns = await attempt.fail_async(error, failures)
-                if wait_ns is None:
-                    raise
-            else:
-                if await attempt.settle_async():
-                    attempt.finish_drained(result)
-                return result
-            try:
+        try:
+            while True:
+                attempt.start()
+                try:
+                    with attempt.current():
+                        result = await self._await_body(args, kwargs)
+                except Skipped as skipped:
+                    if await attempt.settle_async():
+                        attempt.skip_drained(skipped.reason, skipped.result)
+                    return skipped.result
+                except BaseException as error:
+                    failures += 1
+                    wait_ns = await attempt.fail_async(error, failures)
+                    if wait_ns is None:
+                        raise
+                else:
+                    if await attempt.settle_async():
+                        attempt.finish_drained(result)
+                    return result
                 await clock.sleep_async(wait_ns / 1e9)
-            except BaseException:
-                attempt.release_self()
-                raise
-            attempt = attempt.again()
+                attempt = attempt.again()
+        except BaseException as error:  # between any two of these: Ctrl-C, no stack, no memory
+            attempt.lose(error)
+            raise
 
     async def _await_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._body)

@@ -270,9 +270,9 @@ class Workflow(PickledByName, Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
     ) -> Any:
         run = self._open(args, kwargs, stored)
-        if run.done:
-            return self.signature.result_from_json(run.result_json)
         try:
+            if run.done:
+                return self.signature.result_from_json(run.result_json)
             run.enter_root()
             try:
                 result = self._fn(*args, **kwargs)
@@ -293,9 +293,9 @@ class Workflow(PickledByName, Generic[P, R]):
     ) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._fn)
         run = self._open(args, kwargs, stored)
-        if run.done:
-            return self.signature.result_from_json(run.result_json)
         try:
+            if run.done:
+                return self.signature.result_from_json(run.result_json)
             run.enter_root()
             try:
                 result = await fn(*args, **kwargs)

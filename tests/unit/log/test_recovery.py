@@ -138,7 +138,7 @@ def test_the_longest_line_can_be_written_again(path: Path) -> None:
     """Marked late it is longer than a line may be at first."""
     one = event("annotation", 1, seq=2)
     room = MAX_LINE - len(encode(one, b"0" * 64)[0]) - len(b',"result":""')
-    one.result = raw_json("x" * room)
+    one.result, one.seq = raw_json("x" * room), 0
     disk = CachedDisk(path)
     with log_files.use(disk), writing(path) as writer:
         writer.append(start())
@@ -153,7 +153,7 @@ def test_the_longest_line_can_be_written_again(path: Path) -> None:
 def test_a_line_that_is_one_byte_too_long_is_not_written(path: Path) -> None:
     one = event("annotation", 1, seq=2)
     room = MAX_LINE - len(encode(one, b"0" * 64)[0]) - len(b',"result":""')
-    one.result = raw_json("x" * (room + 1))
+    one.result, one.seq = raw_json("x" * (room + 1)), 0
     with writing(path) as writer:
         writer.append(start())
         assert writer.append(one) is None

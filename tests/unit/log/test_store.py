@@ -303,10 +303,12 @@ def test_runs_come_newest_first(store: Store) -> None:
 
 
 def test_runs_are_filtered(store: Store) -> None:
-    end = event("workflow_end", status="completed")
-    run(store, "a", end, at_ns=AT + 1, name="build")
+    def end() -> Event:
+        return event("workflow_end", status="completed")
+
+    run(store, "a", end(), at_ns=AT + 1, name="build")
     run(store, "b", at_ns=AT + 2, name="build")
-    run(store, "c", end, at_ns=AT + 3, name="deploy")
+    run(store, "c", end(), at_ns=AT + 3, name="deploy")
 
     assert ids(store, status="completed") == ["c", "a"]
     assert ids(store, workflow="build") == ["b", "a"]

@@ -1,0 +1,175 @@
+"""What is called in the middle of a write: signal handlers, finalizers, handlers of the log.
+
+None of it waits for a lock that its own thread holds, and what it records is in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from crashes import go
+from tapps_otel import Run, annotate, configure, step, verify, workflow
+from tapps_otel.log import files as log_files
+from tapps_otel.log.files import FaultyFiles, Files
+
+Labels = Callable[..., list[str]]
+Log = Callable[..., list[dict[str, Any]]]
+
+
+class Interfering(Files):
+    """Calls ``then`` in the middle of the n-th write, as a signal handler or a finalizer is."""
+
+    def __init__(self, nth: int, then: Callable[[], object]) -> None:
+        self._left, self._then = nth, then
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._then()
+        super().write(descriptor, data)
+
+
+@pytest.fixture(autouse=True)
+def _a_deadlock_fails() -> Iterator[None]:
+    """Rather than to wait for the time-out of all tests."""
+    import faulthandler
+
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def test_an_annotation_in_the_middle_of_a_write_is_written_after_it(labels: Labels) -> None:
+    @step
+    def work() -> None:
+        pass
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    with log_files.use(Interfering(2, lambda: annotate("note"))):
+        go(flow)
+
+    assert labels() == [
+        "workflow_start",
+        "step_start work",
+        "annotation",
+        "step_finish work",
+        "workflow_end",
+    ]
+    verify("r").raise_if_bad()
+
+
+def test_a_generator_that_is_collected_in_the_middle_of_a_write_ends_its_step(log: Log) -> None:
+    with Run.open("x", workflow_id="r") as run:
+
+        def items() -> Iterator[int]:
+            with run.begin("items"):
+                yield 1
+
+        left = [items()]
+        next(left[0])
+        with log_files.use(Files()):
+            writer = run._recorder._writer
+            assert writer is not None
+            writer._files = Interfering(1, left.clear)
+            run.annotate("note", {})
+
+    ends = {one["step_id"]: one["status"] for one in log("step_fail")}
+    assert ends == {"items": "cancelled"}
+    verify("r").raise_if_bad()
+
+
+def test_what_ran_in_the_middle_of_a_write_is_not_lost_with_an_interrupt(labels: Labels) -> None:
+    def interrupt() -> None:
+        annotate("note")
+        raise KeyboardInterrupt
+
+    @step
+    def work() -> None:
+        pass
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    with log_files.use(Interfering(2, interrupt)), pytest.raises(KeyboardInterrupt):
+        go(flow)
+
+    assert labels() == [
+        "workflow_start",
+        "step_start work",
+        "annotation",
+        "step_fail work",
+        "workflow_end",
+    ]
+    go(flow)
+    verify("r").raise_if_bad()
+
+
+class Annotating(logging.Handler):
+    """A handler that records in the run what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        annotate("logged", text=record.getMessage())
+
+
+def test_a_handler_of_the_standard_log_may_annotate(log: Log) -> None:
+    """Also of the errors of the log itself."""
+
+    @step
+    def work() -> None:
+        pass
+
+    @workflow
+    def flow() -> None:
+        work()
+
+    logger, handler = logging.getLogger("tapps_otel"), Annotating()
+    logger.addHandler(handler)
+    try:
+        with log_files.use(FaultyFiles("write", 2, times=2)):
+            go(flow)
+    finally:
+        logger.removeHandler(handler)
+
+    texts = [one["attributes"]["text"] for one in log("annotation")]
+    assert any("cannot write to the log" in text for text in texts)
+    verify("r").raise_if_bad()
+
+
+def test_two_threads_that_log_and_annotate_do_not_wait_for_each_other(log: Log) -> None:
+    """One fails to write while it would report that, the other reports and wants to write."""
+    configure(on_log_failure="continue")
+    reporting, annotated = threading.Event(), threading.Event()
+
+    class Waiting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.ERROR:
+                reporting.set()
+                assert annotated.wait(30), "the lock was held while this was reported"
+
+    logger, handler = logging.getLogger("tapps_otel"), Waiting()
+    logger.addHandler(handler)
+    try:
+        with log_files.use(FaultyFiles("write", 2, times=2)), Run.open("x", workflow_id="r") as run:
+
+            def note() -> None:
+                assert reporting.wait(30)
+                run.annotate("other", {})
+                annotated.set()
+
+            thread = threading.Thread(target=note)
+            thread.start()
+            run.annotate("first", {})
+            thread.join()
+    finally:
+        logger.removeHandler(handler)
+
+    assert {one["name"] for one in log("annotation")} == {"first", "other"}
