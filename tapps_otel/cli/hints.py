@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.cli.terminal import command
 from tapps_otel.errors import TappsError
-from tapps_otel.past import advice as _advice
-from tapps_otel.past.advice import Advice, how_to_resume, import_path
+from tapps_otel.past.advice import Advice, how_to_resume, import_path, next_steps
 from tapps_otel.report.lines import Line, labelled
 from tapps_otel.report.text import plain
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.reading import Reading
 
-__all__ = ["advice_text", "next_lines", "next_steps", "resume_hint"]
+__all__ = ["advice_for", "advice_text", "next_lines", "resume_hint"]
 
 
 def advice_text(advice: Advice, log_dir: Path | None) -> str:
@@ -41,18 +40,17 @@ def next_lines(found: Reading, log_dir: Path | None) -> list[Line]:
     """Return what to do next with a run, or what to choose from; nothing if nothing can be done."""
     return [
         labelled("or" if number else "next", advice_text(advice, log_dir))
-        for number, advice in enumerate(next_steps(found))
+        for number, advice in enumerate(advice_for(found))
     ]
 
 
-def next_steps(found: Reading) -> list[Advice]:
+def advice_for(found: Reading) -> list[Advice]:
     """Return what can be done next with a run that was read."""
     if found.log.damage is not None:
         return []
     if found.holder is not None:
         return [Advice(f"watch {found.history.workflow_id}")]
-    steps = _advice.next_steps(found.history)
-    return [_with_code(one, found.history) for one in steps]
+    return [_with_code(one, found.history) for one in next_steps(found.history)]
 
 
 def _with_code(advice: Advice, history: RunHistory) -> Advice:

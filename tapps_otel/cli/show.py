@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.hints import advice_text, next_lines, next_steps
+from tapps_otel.cli.hints import advice_for, advice_text, next_lines
 from tapps_otel.cli.terminal import out, say_error, write_json
 from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.past.advice import Advice
@@ -209,7 +209,7 @@ def _json(found: Reading) -> dict[str, Any]:
             {"after": one.after, "start_ns": one.start_ns, "end_ns": one.end_ns}
             for one in made.downtimes
         ],
-        "next": [advice.text for advice in next_steps(found)],
+        "next": [advice.text for advice in advice_for(found)],
         "trace_url": _trace_link(found.history),
         "holder": holder and {"pid": holder[0], "host": holder[1]},
         "log": {

@@ -28,10 +28,12 @@ __all__ = [
     "mark",
     "outlook",
     "remarks",
+    "status_text",
     "step_json",
 ]
 
 _NAME: Final = 200  # columns of a name in a sentence
+_STATUS: Final = 40  # columns
 _REMARKS: Final = (Column(), Column(least=12), Column(rank=1), Column(least=12))
 
 
@@ -46,6 +48,11 @@ def gate_text(gate: Gate) -> str:
     score = "" if gate.score is None else f" with {gate.score:g}"
     reasons = f": {'; '.join(gate.reasons)}" if gate.reasons else ""
     return plain(f"gate {'passed' if gate.passed else 'failed'}{score}{reasons}")
+
+
+def status_text(status: str) -> str:
+    """Return a status in words for people."""
+    return "in progress" if status == "running" else excerpt(status, _STATUS)
 
 
 def error_text(error: dict[str, Any], *, most: int | None = None) -> str:

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.event import readable
-from tapps_otel.report.history import error_text, mark
+from tapps_otel.report.history import error_text, mark, status_text
 from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, labelled, took
 from tapps_otel.report.lost_parts import lost_parts
 from tapps_otel.report.steps import attempt_note, attempt_took
@@ -84,8 +84,7 @@ def step_screen(detail: Detail) -> list[list[Line]]:
 
 def _head(detail: Detail) -> Iterator[Line]:
     step, record = detail.step, detail.record
-    status = "in progress" if step.status == "running" else plain(step.status)
-    notes = [status]
+    notes = [status_text(step.status)]
     notes += ["handled"] * step.handled
     notes += ["not run again"] * step.not_run_again
     notes += ["resolved"] * record.resolved

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.names import parent_of
 from tapps_otel.past.long_run import merged
-from tapps_otel.report.history import mark, outlook, remarks
+from tapps_otel.report.history import mark, outlook, remarks, status_text
 from tapps_otel.report.lines import Fact, Line, Piece, cut, day_time, labelled, took
 from tapps_otel.report.lost_parts import lost_lines
 from tapps_otel.report.steps import Choice, Steps, step_lines
@@ -186,7 +186,7 @@ def _execution_rows(timeline: Timeline, first: int) -> Iterator[Row]:
             Line([sign, Piece(f" execution {one.number}")]),
             Piece(day_time(one.start_ns)),
             Piece(f">= {length}" if one.killed else length),
-            Piece(_status(one.status), sign.style),
+            Piece(status_text(one.status), sign.style),
             Piece(_process(one.process), "dim"),
         ]
         if one.number in down:
@@ -198,10 +198,6 @@ def _execution_rows(timeline: Timeline, first: int) -> Iterator[Row]:
                 Piece(""),
                 Piece(""),
             ]
-
-
-def _status(status: str) -> str:
-    return "in progress" if status == "running" else excerpt(status, 40)
 
 
 def _process(process: dict[str, object]) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.names import MOST_NESTED
 from tapps_otel.past.long_run import DONE, StepGroup, merged
-from tapps_otel.report.history import error_text, gate_text, mark
+from tapps_otel.report.history import error_text, gate_text, mark, status_text
 from tapps_otel.report.lines import Line, Piece, clock_time, took
 from tapps_otel.report.table import Column, table
-from tapps_otel.report.text import counted, excerpt, few, plain, shorten
+from tapps_otel.report.text import counted, excerpt, few, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -180,7 +180,7 @@ def attempt_took(attempt: TimelineAttempt) -> str:
 
 def attempt_note(attempt: TimelineAttempt) -> str:
     """Return where an attempt ran and how it ended, on one line."""
-    notes = [f"execution {attempt.execution}", _status(attempt.status)]
+    notes = [f"execution {attempt.execution}", status_text(attempt.status)]
     if attempt.error is not None and not attempt.cut_off:
         notes.append(error_text(attempt.error, most=_LONG))
     if attempt.gate is not None:
@@ -188,10 +188,6 @@ def attempt_note(attempt: TimelineAttempt) -> str:
     if attempt.wait_ns:
         notes.append(f"then waited {took(attempt.wait_ns)}")
     return ", ".join(notes)
-
-
-def _status(status: str) -> str:
-    return "in progress" if status == "running" else plain(status)
 
 
 def _notes(one: _Shown) -> Iterator[str]:
@@ -220,7 +216,7 @@ def _outcome(one: _Shown) -> Iterator[str]:
     step, record = one.step, one.record
     last = step.attempts[-1]
     if step.status != "completed":
-        yield _status(step.status)
+        yield status_text(step.status)
     if record.resolved:
         yield "result given by resolve" if record.stored else "will run again, by resolve"
     if step.handled:
@@ -257,7 +253,7 @@ def _summary(
     yield from table(_GROUPS, rows, wide=wide, indent=2)
     if len(rows) < len(ordered):
         yield Line.of((f"  and {counted(len(ordered) - len(rows), 'name')} more", "warn"))
-    bad = [one for one in shown if one.step.status not in DONE]
+    bad = _innermost([one for one in shown if one.step.status not in DONE])
     if bad:
         yield Line()
         bad_rows = [_row(one, "", one.step.step_id) for one in bad[:_MOST_BAD]]
@@ -265,6 +261,12 @@ def _summary(
     if len(bad) > _MOST_BAD:
         words = f"  and {len(bad) - _MOST_BAD} more that did not complete: --failed --all"
         yield Line.of((words, "warn"))
+
+
+def _innermost(shown: list[_Shown]) -> list[_Shown]:
+    """Return the steps that enclose none of the others: these have their errors from there."""
+    outer = {one.record.parent for one in shown}
+    return [one for one in shown if one.step.step_id not in outer]
 
 
 def _in_order(groups: Mapping[str, StepGroup]) -> list[StepGroup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tapps_otel.report.history import error_text, gate_text, mark
+from tapps_otel.report.history import error_text, gate_text, mark, status_text
 from tapps_otel.report.lines import Fact, Line, Piece, clock_time, day_time, labelled, took
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import counted, few, markdown, plain, shorten, width, wrap
@@ -134,10 +134,9 @@ def _ended(timeline: Timeline) -> str:
     if not timeline.executions:
         return "not begun"
     last = timeline.executions[-1]
-    words = {"running": "in progress"}.get(timeline.status, plain(timeline.status))
     count = len(timeline.executions)
     after = f", after {counted(count, 'execution')}" if count > 1 else ""
-    return f"{words} at {day_time(last.end_ns)} UTC{after}"
+    return f"{status_text(timeline.status)} at {day_time(last.end_ns)} UTC{after}"
 
 
 def _cut_off(

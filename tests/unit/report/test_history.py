@@ -319,11 +319,15 @@ def test_inner_steps_are_summed_up_below_their_parents() -> None:
     log = Log().begin()
     for number in range(1, 41):
         outer = f"outer#{number}" if number > 1 else "outer"
-        log.start(outer).start(f"{outer}/inner").finish(f"{outer}/inner").finish(outer)
-    rows = steps(log.history).splitlines()
+        log.start(outer).start(f"{outer}/inner")
+        end = log.fail if number == 9 else log.finish
+        end(f"{outer}/inner")
+        end(outer)
+    groups, bad, *_ = steps(log.history).split("\n\n")
 
-    assert rows[1].startswith("  ✓ outer    40 ")
-    assert rows[2].startswith("    ✓ inner  40 ")
+    assert groups.splitlines()[1].startswith("  ✗ outer    40     1 ")
+    assert groups.splitlines()[2].startswith("    ✗ inner  40     1 ")
+    assert [line.split()[1] for line in bad.splitlines()] == ["outer#9/inner"]
 
 
 def test_open_steps_and_where_a_resume_continues() -> None:
