@@ -120,6 +120,7 @@ VARIANTS = {
 PROGRAMS = ["run program.py:flow --id again", "resume f", "demo -y"]
 COMMANDS = [
     "run nothing:flow", "resume r", "list", "list --json", "show r", "show r --json",
+    "show r one", "watch r --no-wait", "diff r r",
     "timeline r", "timeline r --json", "timeline r --html page.html",
     "open r", "verify r", "verify r --against http://u:{SECRET}@127.0.0.1:PORT",
     "verify r --against http://u:{SECRET}@[",
@@ -127,7 +128,8 @@ COMMANDS = [
     "send r --endpoint http://u:{SECRET}@127.0.0.1:PORT",
     "send r --protocol grpc --endpoint u:{SECRET}@127.0.0.1:1",
     "export r -f otlp-json -o spans.json", "export r -f chrome-trace -o trace.json",
-    "export r -f csv -o table.csv", "schema", "doctor", "doctor --json", "docs",
+    "export r -f csv -o table.csv", "prune --older-than 90d --dry-run",
+    "schema", "doctor", "doctor --json", "docs",
 ]  # fmt: skip
 
 
