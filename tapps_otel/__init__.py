@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.differences import diff
     from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
     from tapps_otel.run.following import EventStream, follow
+    from tapps_otel.run.packing import PackReport, pack, unpack
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.pruning import KeptRun, PrunedRun, PruneReport, prune
     from tapps_otel.run.queries import events, history, last_run, list_runs
@@ -78,6 +79,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "KeptRun",
     "last_run",
     "list_runs",
+    "pack",
+    "PackReport",
     "prune",
     "PrunedRun",
     "PruneReport",
@@ -104,6 +107,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "TimelineExecution",
     "TimelineStep",
     "uninstrument",
+    "unpack",
     "verify",
     "VerifyReport",
     "Workflow",
@@ -132,6 +136,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.differences": "diff",
         "run.external_api": "ExternalAttempt ExternalRun",
         "run.following": "EventStream follow",
+        "run.packing": "PackReport pack unpack",
         "run.policy": "Backoff",
         "run.pruning": "KeptRun PrunedRun PruneReport prune",
         "run.queries": "events history last_run list_runs",

@@ -29,6 +29,7 @@ A base class exists only where a caller would catch it::
     │       └── StepInterruptedError
     │           └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
+    ├── ArchiveError             a file is not an archive of runs
     ├── SpansError               spans to compare a run with could not be read
     └── StepError
         ├── StepFailedError      a recorded failure whose class is not loaded
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousIdError",
+    "ArchiveError",
     "BlobDamagedError",
     "DivergenceError",
     "FailureDetailError",
@@ -358,6 +360,21 @@ class SendError(TappsError):
     def __init__(self, destination: str, reason: str) -> None:
         self.destination, self.reason = destination, reason
         super().__init__(f"cannot send spans to {destination}: {reason}")
+
+
+class ArchiveError(TappsError):
+    """A file is not an archive of runs, or holds what no run has; nothing was unpacked.
+
+    :ivar path: the file
+    :ivar problem: what is wrong with it
+    """
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(
+            f"{path}: cannot be unpacked: {problem}. Nothing was added; use a file that "
+            "`tapps-otel pack` wrote"
+        )
 
 
 class SpansError(TappsError):

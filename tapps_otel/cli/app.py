@@ -14,6 +14,7 @@ from tapps_otel.cli.arguments import (
     FirstRun,
     Last,
     LogDir,
+    OneRun,
     Quiet,
     RunId,
     RunIds,
@@ -638,6 +639,40 @@ def prune(  # noqa: PLR0917 - typer passes them by name
         "unsent": unsent,
     }
     finish(lambda: prune(conditions, dry_run=dry_run, as_json=as_json, log_dir=log_dir))
+
+
+@app.command("pack")
+def pack(
+    workflow_id: OneRun,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A new file, as run.zip.", show_default=False)
+    ],
+    log_dir: LogDir = None,
+) -> None:
+    """Write a run to one file, to move it.
+
+    With its large values, side logs and ledger, and with the runs that its steps called. All of it
+    is verified. The folder stays as it is.
+    """
+    from tapps_otel.cli.pack import pack
+
+    finish(lambda: pack(chosen_run(workflow_id, last=False, log_dir=log_dir), file, log_dir))
+
+
+@app.command("unpack")
+def unpack(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of pack.", show_default=False)
+    ],
+    log_dir: LogDir = None,
+) -> None:
+    """Add the runs of such a file to the log folder.
+
+    The file is not trusted: it is verified before a run appears, and no existing run is touched.
+    """
+    from tapps_otel.cli.pack import unpack
+
+    finish(lambda: unpack(file, log_dir))
 
 
 class ExportFormat(StrEnum):

@@ -20,6 +20,7 @@ __all__ = [
     "FirstRun",
     "Last",
     "LogDir",
+    "OneRun",
     "Quiet",
     "RunId",
     "RunIds",
@@ -59,6 +60,7 @@ def _run(metavar: str, text: str) -> Any:
 _RUN: Final = "Id of a run, or its beginning; @last: the run that was written to last."
 RunId = Annotated[str | None, _run("RUN", _RUN)]
 RunIds = Annotated[list[str] | None, _run("RUN...", _RUN)]
+OneRun = Annotated[str, _run("RUN", _RUN)]
 FirstRun = Annotated[str, _run("A", _RUN)]
 SecondRun = Annotated[str, _run("B", "Another run.")]
 StepId = Annotated[

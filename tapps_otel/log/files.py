@@ -477,6 +477,12 @@ class Files:
         """
         os.unlink(path, dir_fd=folder)
 
+    def move(self, path: Path, to: Path) -> None:
+        """Rename a file, not onto one that exists: the caller keeps others from creating it."""
+        if os.path.lexists(to):
+            raise FileExistsError(errno.EEXIST, "a file of that name exists", str(to))
+        os.rename(path, to)
+
     def is_same_file(self, path: Path, other: Path) -> bool:
         """Return whether both are the same file or folder; ``False`` if one does not exist."""
         with suppress(FileNotFoundError):

@@ -28,6 +28,8 @@ COMMANDS = [
     "resolve",
     "send",
     "prune",
+    "pack",
+    "unpack",
     "export",
     "schema",
     "doctor",

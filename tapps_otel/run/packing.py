@@ -1,0 +1,294 @@
+"""Moving runs between folders of logs: a run in one file, with all that belongs to it.
+
+The file is a ZIP archive, and is not trusted: it may only contain regular files with the names that
+a run's files have, of a bounded size. They are verified in a folder of their own before the run
+appears.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+import zlib
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Final
+
+from msgspec import UNSET
+
+from tapps_otel.errors import ArchiveError, LogError, RunConflictError, RunNotFoundError
+from tapps_otel.log import files as _files
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.reader import check
+from tapps_otel.log.store import Store
+from tapps_otel.names import RESERVED, is_workflow_id, log_name
+from tapps_otel.past.fold import child_of
+from tapps_otel.run.lookup import find, store_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["PackReport", "pack", "unpack"]
+
+_NAME: Final = re.compile(
+    r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,127}?)"
+    r"(?P<kind>\.jsonl|\.ledger|\+[0-9a-f]{8}\.jsonl|\.blobs/[0-9a-f]{64})"
+)
+_MOST_FILES: Final = 1_000_000
+_LARGEST: Final = 64 << 30  # bytes, unpacked
+_BLOCK: Final = 1 << 20
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+
+
+@dataclass(frozen=True, slots=True)
+class PackReport:
+    """What an archive holds.
+
+    :ivar runs: the run, and the runs that its steps called
+    :ivar files: number of files
+    :ivar size: bytes of these files
+    """
+
+    runs: tuple[str, ...]
+    files: int
+    size: int
+
+
+# -- packing
+
+
+def pack(workflow_id: str, file: Path, *, log_dir: Path | str | None = None) -> PackReport:
+    """Write a run to one file: log, large values, side logs and ledger.
+
+    The runs that its steps called, and that are in the same folder, come along: a resume needs
+    them. The folder stays as it is.
+
+    :param file: a new file, readable only by you
+    :raises RunNotFoundError: there is no such run
+    :raises RunBusyError: a process executes it, or a run that it called
+    :raises LogError: a log or a large value is damaged; nothing was written
+    :raises OSError: the file cannot be written, or exists
+    """
+    store, name = find(workflow_id, log_dir)
+    if not store.has_log(name) or name in RESERVED:
+        raise RunNotFoundError(name, store.folder)
+    with ExitStack() as leases:
+        runs: dict[str, list[Path]] = {}
+        due = [name]
+        while due:
+            run = due.pop()
+            if run not in runs and store.has_log(run):
+                lease = Lease(store.lease_path(run), run)
+                leases.callback(lease.release)
+                runs[run], called = _examine(store, run)
+                due += called
+        paths = [path for found in runs.values() for path in found]
+        size = _write(file, store.folder, paths)
+    return PackReport(tuple(runs), len(paths), size)
+
+
+def _examine(store: Store, run: str) -> tuple[list[Path], list[str]]:
+    """Verify a run; return its files, and the runs that its steps called in the same folder.
+
+    :raises LogError: something is damaged
+    """
+    blobs: set[str] = set()
+    called: dict[str, None] = {}
+
+    def look(event: Event, _: bytes) -> None:
+        for name in (event.inputs_blob, event.result_blob, event.otel_blob):
+            if isinstance(name, str):
+                blobs.add(name)
+        child = None if event.attributes is UNSET else child_of(event.attributes)
+        if child is not None and child.log_dir is None:
+            called[log_name(child.workflow_id)] = None
+
+    logs = [store.log_path(run), *store.side_paths().get(run, [])]
+    for path in logs:
+        found = check(path, run, on_event=look)
+        if not found.ok:
+            raise LogError(f"{path} is damaged: see `tapps-otel verify {run}`, and repair it first")
+    folder = store.blobs_folder(run)
+    for name in blobs:
+        Blobs(folder).check(name)
+    ledger = store.ledger_path(run)
+    more = [ledger] if _files.system().is_file(ledger) else []
+    return [*(folder / name for name in sorted(blobs)), *logs, *more], list(called)
+
+
+def _write(file: Path, folder: Path, paths: list[Path]) -> int:
+    files, size = _files.system(), 0
+    files.make_folder(file.absolute().parent)
+    with (
+        files.new_file(file, replace=False, sync=True) as descriptor,
+        files.writer(descriptor) as output,
+        zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive,
+    ):
+        for path in paths:
+            info = zipfile.ZipInfo(str(path.relative_to(folder)))
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o100600 << 16
+            with (
+                files.open_read(path) as source,
+                archive.open(info, "w", force_zip64=True) as target,
+            ):
+                size += _copy(source, target)
+    return size
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> int:
+    size = 0
+    while block := source.read(_BLOCK):
+        target.write(block)
+        size += len(block)
+    return size
+
+
+# -- unpacking
+
+
+def unpack(file: Path, *, log_dir: Path | str | None = None) -> PackReport:
+    """Add the runs of an archive of :func:`pack` to a folder of logs.
+
+    The archive is not trusted. Its runs appear only once all of their files are verified.
+
+    :raises ArchiveError: it is not such an archive, or holds what no run has; nothing was added
+    :raises RunConflictError: there is a run of that name; nothing was added
+    :raises RunBusyError: a process executes a run of that name
+    :raises LogError: a log or a large value in it is damaged; nothing was added
+    :raises OSError: the archive cannot be read, or the files cannot be written
+    """
+    store = store_of(log_dir)
+    with (
+        _files.system().open_user_file(file) as source,
+        _naming(file),
+        zipfile.ZipFile(source) as archive,
+        ExitStack() as leases,
+    ):
+        members = _members(file, archive)
+        for run in members:
+            lease = Lease(store.lease_path(run), run)
+            leases.callback(lease.release)
+            _refuse_existing(store, run)
+        size = sum(info.file_size for found in members.values() for info in found)
+        if size > _files.system().free_bytes(store.folder):
+            raise ArchiveError(file, f"its files take {size} bytes: the disk has less")
+        with _staging(store, members) as staged:
+            for found in members.values():
+                for info in found:
+                    _extract(archive, info, staged)
+            for run, found in members.items():
+                _verify(staged, run, found)
+            for run in reversed(members):  # the run after those that it called
+                _move(staged, store, run, members[run])
+            _files.system().sync_folder(store.folder)
+    return PackReport(tuple(members), sum(map(len, members.values())), size)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise ArchiveError(file, str(error) or type(error).__name__) from error
+
+
+def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, list[zipfile.ZipInfo]]:
+    """Return the files of each run, the one that was packed first.
+
+    :raises ArchiveError: there is one that no run has
+    """
+    found: dict[str, list[zipfile.ZipInfo]] = {}
+    names: set[str] = set()
+    infos = archive.infolist()
+    if len(infos) > _MOST_FILES or sum(info.file_size for info in infos) > _LARGEST:
+        raise ArchiveError(file, f"it holds more than {_MOST_FILES} files, or {_LARGEST} bytes")
+    for info in infos:
+        match = _NAME.fullmatch(info.filename)
+        if match is None or not is_workflow_id(match["run"]) or match["run"] in RESERVED:
+            raise ArchiveError(file, f"{info.filename[:300]!r} is no file of a run")
+        kind = info.external_attr >> 28  # 0 or 8: unknown, or a regular file
+        if kind not in {0, 8} or info.flag_bits & 1 or info.compress_type not in _METHODS:
+            raise ArchiveError(file, f"{info.filename!r} is not a regular file as pack writes it")
+        if info.filename in names:
+            raise ArchiveError(file, f"{info.filename!r} is there twice")
+        names.add(info.filename)
+        found.setdefault(match["run"], []).append(info)
+    for run in found:
+        if f"{run}.jsonl" not in names:
+            raise ArchiveError(file, f"it has no log of run {run!r}")
+    if not found:
+        raise ArchiveError(file, "it is empty")
+    return found
+
+
+def _refuse_existing(store: Store, run: str) -> None:
+    beside = [store.log_path(run), store.ledger_path(run), *store.side_paths().get(run, [])]
+    for path in beside:
+        if _files.system().exists(path):
+            raise RunConflictError(
+                f"{path} exists: nothing was unpacked. Unpack into another folder (--log-dir)"
+            )
+
+
+@contextmanager
+def _staging(store: Store, runs: dict[str, list[zipfile.ZipInfo]]) -> Iterator[Store]:
+    """Make a folder beside the logs, which no command looks into, and remove it again."""
+    files, folder = _files.system(), store.folder / f".unpack-{os.urandom(4).hex()}"
+    staged = Store(folder)
+    files.make_folder(folder)
+    try:
+        yield staged
+    finally:
+        for run in runs:
+            files.remove_folder(staged.blobs_folder(run))
+        files.remove_folder(folder)
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, staged: Store) -> None:
+    files, path = _files.system(), staged.folder / info.filename
+    files.make_folder(path.parent)
+    with (
+        archive.open(info) as source,
+        files.new_file(path, replace=False, sync=True) as descriptor,
+        files.writer(descriptor) as target,
+    ):
+        _copy(source, target)
+
+
+def _verify(staged: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
+    """Verify a run's logs and all large values, named or not.
+
+    :raises LogError: something is damaged
+    """
+    staged.summary(run)  # raises for a file that is not a log
+    _examine(staged, run)
+    blobs = Blobs(staged.blobs_folder(run))
+    for info in found:
+        if "/" in info.filename:
+            blobs.check(info.filename.rpartition("/")[2])
+
+
+def _move(staged: Store, store: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
+    """Move a run's files: large values first, then the log, then what is only there to be sent."""
+    files = _files.system()
+    for info in sorted(found, key=_order):
+        path = store.folder / info.filename
+        files.make_folder(path.parent)
+        if "/" in info.filename and files.exists(path):  # left by a crash
+            Blobs(path.parent).check(path.name)
+        else:
+            files.move(staged.folder / info.filename, path)
+    if files.is_folder(store.blobs_folder(run)):
+        files.sync_folder(store.blobs_folder(run))
+
+
+def _order(info: zipfile.ZipInfo) -> int:
+    if "/" in info.filename:
+        return 0
+    return 1 if info.filename.endswith(".jsonl") and "+" not in info.filename else 2
