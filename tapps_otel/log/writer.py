@@ -208,7 +208,7 @@ class LogWriter:
                     return None
                 self._busy, self._execution = True, event.execution
                 try:
-                    if self._ready or self._try_reopen():
+                    if self._ready or self._try_reopen(event):
                         if not event.seq:
                             self._write(event, settle)
                         if self._waiting:
@@ -301,11 +301,13 @@ class LogWriter:
 
     # -- one event; called with the lock held
 
-    def _try_reopen(self) -> bool:
+    def _try_reopen(self, event: Event) -> bool:
         """Reopen a log that failed; return whether it can be written again."""
         if self._taken_by is not None:
             raise LeaseLostError(self.path, *self._taken_by)
         if self._failure is None:
+            if event.seq:  # another thread was faster, and has closed the log since
+                return True
             raise LogWriteError(self.path, "the log is closed")
         return self._try_recover()
 

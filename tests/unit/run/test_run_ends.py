@@ -461,3 +461,26 @@ def test_a_run_is_resumed_after_ctrl_c(did: Effects, labels: Labels, *, is_async
 
     assert go(used) == "work"
     assert did.all == ["done", "work", "work"]
+
+
+async def test_a_task_that_died_without_ending_its_step_is_not_waited_for(labels: Labels) -> None:
+    """As after two Ctrl-C: the second one may come anywhere in the task."""
+
+    class Lost(BaseException):
+        pass
+
+    with Run.open("x", workflow_id="r") as run:
+
+        async def die() -> None:
+            attempt = run.begin("lost")
+            attempt._recorder.by_hand = False  # as a step's own call would leave it
+            raise Lost
+
+        task = asyncio.create_task(die())
+        with pytest.raises(Lost):
+            await task
+        async with asyncio.timeout(30):
+            await run._recorder.root.drain_async()
+
+    assert labels() == ["workflow_start", "step_start lost", "step_fail lost", "workflow_end"]
+    assert statuses() == {"lost": "interrupted"}

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from logs import Settable
-from tapps_otel import Backoff, bind, clock, configure, step, workflow
+from tapps_otel import Backoff, Run, bind, clock, configure, step, workflow
 from tapps_otel.errors import LogWriteError, RunEndedError
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
-from tapps_otel.run.scope import Scope
+from tapps_otel.run.scope import OPEN, Scope
+from waiting import until
 
 Labels = Callable[..., list[str]]
 AT_ONCE = Backoff(0, 1, 0)
@@ -111,3 +112,47 @@ def test_a_step_in_a_thread_whose_end_cannot_be_written_lets_its_workflow_end() 
     # The third write is the step's end, after the starts of the run and of the step.
     with files.use(FaultyFiles("write", 3)), pytest.raises(LogWriteError):
         flow.options(workflow_id="r")()
+
+
+def test_a_step_that_is_begun_in_a_thread_while_the_run_fails_starts_before_it_ends(
+    labels: Labels,
+) -> None:
+    """And the run fails by the user's failure."""
+    starting, closing = threading.Event(), threading.Event()
+    refused: list[BaseException] = []
+    threads: list[threading.Thread] = []
+
+    class Slow(files.Files):
+        def write(self, descriptor: int, data: bytes) -> None:
+            if b'"step":"late"' in data and b"step_start" in data:
+                starting.set()
+                closing.wait(30)
+            super().write(descriptor, data)
+
+    def fail() -> None:
+        with files.use(Slow()), Run.open("x", workflow_id="r") as run:
+            recorder = run._recorder
+
+            def begin() -> None:
+                try:
+                    run.begin("late")
+                except RunEndedError as error:
+                    refused.append(error)
+
+            def close() -> None:
+                until(lambda: recorder.root.state is not OPEN)
+                closing.set()
+
+            threads.extend(threading.Thread(target=one) for one in (begin, close))
+            for one in threads:
+                one.start()
+            assert starting.wait(30)
+            raise ValueError("of the user")
+
+    with pytest.raises(ValueError, match="of the user"):
+        fail()
+    for one in threads:
+        one.join()
+
+    assert labels() == ["workflow_start", "step_start late", "step_fail late", "workflow_end"]
+    assert len(refused) == 1
