@@ -54,6 +54,8 @@ def test_a_summary_describes_the_run(store: Store) -> None:
         seq=7,
         size=len(data),
         execution=1,
+        steps=2,
+        steps_done=1,
     )
 
 
