@@ -8,11 +8,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from histories import AT, Story, started
 from logs import ID
 from tapps_otel.log.event import EVENT_TYPES, Event, raw_json
-from tapps_otel.past.fold import RESOLVED, Fold, collector_paused, fold
+from tapps_otel.past.fold import (
+    DIGEST,
+    GATE,
+    RESOLVED,
+    ChildRun,
+    Fold,
+    Gate,
+    collector_paused,
+    fold,
+)
 
 # ---------------------------------------------------------------- executions
 
@@ -694,3 +704,48 @@ def test_a_fold_can_be_looked_at_after_every_event(made: list[tuple[str, dict[st
         events.append(event)
 
         assert folded.history == fold(ID, events)
+
+
+# ---------------------------------------------------------------- annotations of steps
+
+
+def test_a_gate_belongs_to_the_step_that_evaluated_it() -> None:
+    story = started()
+    story.step("review")
+    found = {"passed": False, "score": 5.5, "failures": ["too short", "no tests"]}
+    story.add("annotation", step_id="review", name=GATE, attributes=found)
+    story.step("deploy")
+    story.add("annotation", step_id="deploy", name=GATE, attributes={"condition": "x > 1"})
+
+    first, second = (story.record(name).last.gate for name in ("review", "deploy"))
+    assert first == Gate(passed=False, score=5.5, reasons=("too short", "no tests"))
+    assert second == Gate(passed=False, score=None, reasons=("x > 1",))
+
+
+def test_a_digest_that_comes_later_completes_its_artifact() -> None:
+    story = started()
+    story.start("build")
+    story.finish("build", artifacts=[{"path": "a.bin"}, {"path": "b.bin"}])
+    for attempt in (1, 2):  # of the second, the log knows nothing
+        found = {"path": "b.bin", "sha256": "c" * 64 if attempt == 1 else "d" * 64}
+        story.add("annotation", step_id="build", attempt=attempt, name=DIGEST, attributes=found)
+
+    assert story.record("build").last.artifacts == (
+        {"path": "a.bin"},
+        {"path": "b.bin", "sha256": "c" * 64},
+    )
+
+
+def test_the_run_that_a_step_calls_is_known() -> None:
+    story = started()
+    story.start("order", attributes={"tapps.child.workflow_id": "order-17"})
+    story.start("plain", attributes={"tapps.child.workflow_id": 17})
+
+    assert story.record("order").child == ChildRun("order-17")
+    assert story.record("plain").child is None
+
+
+def test_a_result_that_is_no_plain_json_is_still_read() -> None:
+    story = started()
+    story.end(result=Raw(b'{"big": 1e999}'))
+    assert story.history.result is not None
