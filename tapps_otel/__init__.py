@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.step import Step, step
     from tapps_otel.run.timelines import timeline
     from tapps_otel.run.workflow import Workflow, workflow
-    from tapps_otel.settings import Settings, configure
+    from tapps_otel.settings import Redaction, Settings, configure
     from tapps_otel.version import __version__
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look names up
@@ -84,6 +84,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "prune",
     "PrunedRun",
     "PruneReport",
+    "Redaction",
     "register_codec",
     "resume",
     "Run",
@@ -145,7 +146,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.step": "Step step",
         "run.timelines": "timeline",
         "run.workflow": "Workflow workflow",
-        "settings": "Settings configure",
+        "settings": "Redaction Settings configure",
         "version": "__version__",
     }
     _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -65,6 +65,7 @@ __all__ = [
     "LogWriteError",
     "PlatformError",
     "RefusalError",
+    "ResultOmittedError",
     "RunBusyError",
     "RunConflictError",
     "RunEndedError",
@@ -284,6 +285,21 @@ class RunEndedError(RunError):
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(
             f"step {name!r} was called after {scope} had ended without completing: it was not run"
+        )
+
+
+class ResultOmittedError(RunError):
+    """A run has completed, and its result is not in its log.
+
+    :ivar workflow_id: the run
+    :ivar reason: why it is not
+    """
+
+    def __init__(self, workflow_id: str, reason: str) -> None:
+        self.workflow_id, self.reason = workflow_id, reason
+        super().__init__(
+            f"run {workflow_id!r} has completed, and its result is not in the log ({reason}). To "
+            "compute it again, start a run with another id"
         )
 
 

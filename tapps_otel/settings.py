@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
@@ -21,6 +23,7 @@ __all__ = [
     "Durability",
     "OnLogFailure",
     "OtlpProtocol",
+    "Redaction",
     "Settings",
     "SettingsDict",
     "configure",
@@ -39,6 +42,38 @@ _ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
 _HEADERS: Final = "otlp_headers"
 
 
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """Rules of redaction, beyond the usual ones.
+
+    :param keys: names whose values are secrets; ``card_number`` also stands for ``cardNumber`` and
+        ``customer.card-number``
+    :param patterns: regular expressions; what they match in a text is replaced
+    :param hook: gets the name of a value and its text, and returns the text to keep
+    :param usual: whether the names and forms of the usual secrets are redacted too
+    :raises SettingsError: a pattern is not a regular expression
+    """
+
+    keys: Sequence[str] = ()
+    patterns: Sequence[str] = ()
+    hook: Callable[[str, str], str] | None = None
+    usual: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("keys", "patterns"):
+            given = getattr(self, field)
+            if isinstance(given, str):
+                raise SettingsError(f"Redaction({field}={given!r}): expected a list of strings")
+            object.__setattr__(self, field, tuple(given))
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise SettingsError(
+                    f"Redaction(patterns=...): {pattern!r} is not a regular expression: {error}"
+                ) from None
+
+
 class Settings(BaseSettings):
     """All settings with their defaults.
 
@@ -55,6 +90,9 @@ class Settings(BaseSettings):
         events in memory and retries, ``stop`` raises before the step runs
     :ivar buffer_events: maximum number of events to keep in memory; later ones are dropped
     :ivar capture_inputs: log the inputs of steps, not only their digest
+    :ivar redact: replace secrets before they are logged or sent; ``Redaction(...)`` for rules of
+        your own, a JSON object of its fields in the environment
+    :ivar redact_results: do not store results in which redaction would replace something
     :ivar strict: fail a step that changes its arguments or its ``self``: on resume they would stay
         as they were; otherwise that is logged as a warning
     :ivar executor_variables: log the variables that each finished step of an instrumented executor
@@ -90,6 +128,8 @@ class Settings(BaseSettings):
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
+    redact: bool | Redaction = True
+    redact_results: bool = False
     strict: bool = False
     executor_variables: bool = True
     executor_state_from_log: bool = False
@@ -145,6 +185,8 @@ class SettingsDict(TypedDict, total=False):
     on_log_failure: OnLogFailure
     buffer_events: int
     capture_inputs: bool
+    redact: bool | Redaction
+    redact_results: bool
     strict: bool
     executor_variables: bool
     executor_state_from_log: bool

@@ -112,9 +112,14 @@ def _values(annotation: Any) -> str:
         return f"any of {_values(inner[0])}"
     if origin is dict:
         return "names and values"
-    return {bool: "`True`, `False`", int: "integer", float: "number", str: "text", Path: "path"}[
-        annotation
-    ]
+    return {
+        bool: "`True`, `False`",
+        int: "integer",
+        float: "number",
+        str: "text",
+        Path: "path",
+        settings.Redaction: "`Redaction(...)`",
+    }[annotation]
 
 
 def error_table() -> str:

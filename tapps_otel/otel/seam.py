@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
+    from tapps_otel.redact import Rules
 
 __all__ = [
     "PARENT",
@@ -100,9 +101,10 @@ class LiveSpan:
     def record(self, event: Event) -> None:
         """Add an event whose line is written, the event that started the span included."""
 
-    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
+    def hold(self, event: Event, rules: Rules, put: Callable[[bytes], str] | None = None) -> None:
         """Note in the ending event, before its line, what others put on the span.
 
+        :param rules: what is redacted of it, on the span too
         :param put: stores what is too large for a line, and returns its name for ``otel_blob``;
             without it that is left out, and the event tells how much it was
         """

@@ -194,9 +194,9 @@ class StepHistory(Struct, gc=False):
     def stored(self) -> bool:
         """Whether it completed or was skipped, and its result can be read from the log."""
         status = self.last.status
-        return status == "skipped" or (
-            status == "completed" and (self.result is not None or self.result_blob is not None)
-        )
+        if status == "skipped":
+            return not self.result_omitted  # it is empty for a skip without a result
+        return status == "completed" and (self.result is not None or self.result_blob is not None)
 
 
 class ScopeHistory(Struct):
@@ -286,6 +286,7 @@ class RunHistory(Struct):
     :ivar by_id: all steps by their ids, in the order of their first start
     :ivar seq: seq of the last event
     :ivar question: what it asks, if it is paused
+    :ivar result_omitted: why the log has no result of a run that completed
     :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
     :ivar repairs: number of repairs of the log
     :ivar dropped: number of events that could not be written
@@ -300,6 +301,7 @@ class RunHistory(Struct):
     inputs_blob: str | None = None
     result_json: bytes | None = None
     result_blob: str | None = None
+    result_omitted: str | None = None
     error: dict[str, Any] | None = None
     question: str | None = None
     executions: list[ExecutionHistory] = []
@@ -412,6 +414,7 @@ class Fold:
         history.question = _or(event.question, None)
         history.result_json = _bytes(event.result)
         history.result_blob = _or(event.result_blob, None)
+        history.result_omitted = _or(event.result_omitted, None)
         if history.executions:
             execution = history.executions[-1]
             execution.status, execution.end_seq = history.status, event.seq

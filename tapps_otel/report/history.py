@@ -160,6 +160,7 @@ def as_json(history: RunHistory) -> dict[str, Any]:
         "inputs_blob": history.inputs_blob,
         "result": _loaded(history.result_json),
         "result_blob": history.result_blob,
+        "result_omitted": history.result_omitted,
         "error": history.error,
         "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],

@@ -14,6 +14,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LogError, RefusalError, RunEndedError, StepTimeoutError
 from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
+from tapps_otel.redact import combined
 from tapps_otel.run import argument_changes, failures
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
+    from tapps_otel.redact import Rules
     from tapps_otel.run.step_spec import StepSpec
     from tapps_otel.run.values import Part
 
@@ -75,6 +77,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return self.state is COMPLETED
 
     @property
+    def rules(self) -> Rules:
+        """What is redacted in its events and on its span."""
+        return combined(self.run.rules, self.spec.policy.redact)
+
+    @property
     def idempotency_key(self) -> str:
         """64 hex digits, equal in every attempt and execution of this step."""
         return sha256(f"{self.run.workflow_id}\0{self.step_id}".encode()).hexdigest()
@@ -88,7 +95,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         try:
             event = self._start_event()
             if self.inputs is not None:
-                run.store_inputs(event, self.inputs)
+                run.store_inputs(event, self.rules.json(self.inputs))
             run.start_span(self, event, self._started_ns, self.scope)
             self.start_event = event
             seq = run.write(event, sync=self.spec.policy.on_interrupted == "fail")
@@ -280,7 +287,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return wait
 
     def _put_error(self, event: Event, error: BaseException) -> None:
-        event.error = failures.describe(error)
+        event.error = failures.describe(error, self.rules)
 
     def skip(self, reason: str, result: Any = None) -> None:
         """End the step as skipped, once what is open inside has ended.
@@ -295,7 +302,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def skip_drained(self, reason: str, result: Any) -> None:
         """End the step as skipped; nothing is open inside."""
         event = self._end_event("step_skip", "skipped")
-        event.reason = reason
+        event.reason = self.rules.text(reason)
         try:
             if self.watched is not None:
                 self._check_arguments()
@@ -395,7 +402,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
         """Decide how it ends, and write that. Only the first decision counts."""
         if self.span is not None:
-            self.span.hold(event, self.run.put_blob)
+            self.span.hold(event, self.rules, self.run.put_blob)
         try:
             with self.run.lock:
                 if self.end_event is not None:  # a scope that could not wait was faster

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tapps_otel.log.artifacts import Artifact, LargeFile
+    from tapps_otel.redact import Rules
 
 __all__ = [
     "STATUSES",
@@ -66,7 +67,7 @@ class ExternalStep(StepSpec):
             return
         data = bytes(raw_json(value))
         if len(data) <= _RESULT_LIMIT:
-            run.store(event, data)
+            self._store(run, event, data)
         else:
             event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
 
@@ -103,7 +104,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
 
     def skip_drained(self, reason: str, result: Any) -> None:
         """End it as skipped, with the executor's reason, shortened if it is long."""
-        super().skip_drained(failures.cut(reason), result)
+        super().skip_drained(failures.cut(self.rules.text(reason)), result)
 
     def summarize_artifacts(self, artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
         """Summarize files that the step has made; large ones are hashed once it has ended."""
@@ -179,12 +180,12 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
         else:
             self._ending, self._question = status, question
             if not isinstance(error, BaseException):
-                error = _Said(described_end("StepFailed", word, error))
+                error = _Said(described_end("StepFailed", word, error, self.rules))
             self.fail_drained(error)
 
     def _put_error(self, event: Event, error: BaseException) -> None:
         if self._question is not None:
-            event.question = failures.cut(self._question)
+            event.question = failures.cut(self.rules.text(self._question))
         if isinstance(error, _Said):
             event.error = error.described or UNSET
         elif event.status != "paused":
@@ -193,7 +194,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
     def _start_event(self) -> Event:
         event = super()._start_event()
         if self.begun_with:
-            event.attributes = self.begun_with
+            event.attributes = self.rules.attributes(self.begun_with)
         if self.late:
             event.late = True
             self._stopped_ns = self._monotonic
@@ -204,7 +205,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
         if self.late:
             event.late = True
         if self.attributes:
-            event.attributes = self.attributes
+            event.attributes = self.rules.attributes(self.attributes)
         return event
 
     def _status_of(self, error: BaseException) -> str:
@@ -237,7 +238,9 @@ def checked_attributes(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     return held
 
 
-def described_end(kind: str, word: str, error: BaseException | str | None) -> dict[str, Any] | None:
+def described_end(
+    kind: str, word: str, error: BaseException | str | None, rules: Rules
+) -> dict[str, Any] | None:
     """The error of an end: an exception, or what the executor says; a failure always has one.
 
     :param kind: type of an error that is no exception
@@ -246,8 +249,9 @@ def described_end(kind: str, word: str, error: BaseException | str | None) -> di
     if word in _NO_ERRORS or (not error and word in _MAY_LACK_ERRORS):
         return None
     if isinstance(error, BaseException):
-        return failures.describe(error)
-    return {"type": kind, "message": failures.cut(str(error or _no_reason(word))), "stack": None}
+        return failures.describe(error, rules)
+    said = rules.text(str(error or _no_reason(word)))
+    return {"type": kind, "message": failures.cut(said), "stack": None}
 
 
 def _no_reason(word: str) -> str:

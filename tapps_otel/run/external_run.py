@@ -23,6 +23,7 @@ from tapps_otel.errors import LeaseLostError, LogWriteError, RunBusyError, Tapps
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
+from tapps_otel.redact import rules_here
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import status_of
 from tapps_otel.run.external_attempt import (
@@ -78,6 +79,8 @@ class ExternalRunRecorder(RunRecorder):
             writer=leased.writer,
             tracing=leased.tracing,
             measures=leased.measures,
+            rules=rules_here(leased.config),
+            redact_results=leased.config.redact_results,
         )
         self.log_name = log_name(workflow_id)
         self.workflow_before = leased.history.workflow
@@ -189,7 +192,7 @@ class ExternalRunRecorder(RunRecorder):
             agent=spec.agent,
             action=spec.action,
             attempt=self._numbers.get(place, 0),
-            reason=failures.cut(reason),
+            reason=failures.cut(self.rules.text(reason)),
             status="skipped",
         )
         self.write(event)
@@ -233,7 +236,7 @@ class ExternalRunRecorder(RunRecorder):
             execution=self.execution,
             step_id=step_id,
             name=name,
-            attributes=dict(attributes),
+            attributes=self.rules.attributes(dict(attributes)),
             attempt=UNSET if attempt is None else attempt,
         )
         span = self.root.span if self.root.state is OPEN else None
@@ -277,8 +280,8 @@ class ExternalRunRecorder(RunRecorder):
         if status != word:
             event.attributes = {ATTR.EXECUTOR_STATUS: word}
         if question is not None and status == "paused":
-            event.question = failures.cut(question)
-        event.error = described_end("WorkflowFailed", word, error) or UNSET
+            event.question = failures.cut(self.rules.text(question))
+        event.error = described_end("WorkflowFailed", word, error, self.rules) or UNSET
         try:
             self._end(event, COMPLETED if status == "completed" else FAILED)
         except LogWriteError as failure:

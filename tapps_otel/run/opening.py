@@ -11,6 +11,7 @@ from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import new_workflow_id
 from tapps_otel.past.advice import how_to_resume
 from tapps_otel.past.fold import Fold
+from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.current_recorder import caller_here
@@ -99,6 +100,8 @@ def open_run(
             tracing=leased.tracing,
             measures=leased.measures,
             capture_inputs=config.capture_inputs,
+            rules=rules_here(config),
+            redact_results=config.redact_results,
             strict=config.strict,
             on_divergence=on_divergence,
             module=None if module is None else WorkflowModule(module, before or None),
@@ -162,10 +165,11 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
     if stored != inputs and not match(stored, inputs):
         run_id = history.workflow_id
         advice = how_to_resume(run_id, history.workflow)
+        rules = rules_here()
         own = f": `tapps-otel {advice.text}`" if advice.is_command else f", {advice.text}"
         msg = (
             f"run {run_id!r} began with other inputs:\n"
-            f"  then: {_shown(stored)}\n  now:  {_shown(inputs)}\n"
+            f"  then: {_shown(rules.json(stored))}\n  now:  {_shown(rules.json(inputs))}\n"
             f"To resume it with its own inputs{own}. To run with these inputs, choose another id"
         )
         raise RunConflictError(msg)

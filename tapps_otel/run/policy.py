@@ -16,6 +16,8 @@ from tapps_otel.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.settings import Redaction
+
 __all__ = ["Backoff", "OnDivergence", "OnInterrupted", "Policy"]
 
 OnDivergence = Literal["fail", "rerun"]
@@ -57,12 +59,14 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The options of ``@step`` about retries, timeouts and interruptions.
+    """The options of ``@step`` about retries, timeouts, interruptions and secrets.
 
     :ivar retries: tries after the first
     :ivar timeout: of one try, seconds; async steps only
     :ivar persist: whether the result is stored, so that the step need not run again
     :ivar max_interruptions: how often in a row it runs again after its process died
+    :ivar redact: rules beyond those of the run, ``False`` for none; ``None`` for the run's alone
+    :ivar redact_results: whether a result is not stored if redaction would alter it
     """
 
     retries: int = 0
@@ -73,6 +77,8 @@ class Policy:
     persist: bool = True
     on_interrupted: OnInterrupted = "rerun"
     max_interruptions: int = 3
+    redact: bool | Redaction | None = None
+    redact_results: bool = False
 
     def __post_init__(self) -> None:
         if self.retries < 0 or self.max_interruptions < 0:

@@ -22,6 +22,7 @@ from tapps_otel.errors import (
     FailureDetailError,
     LogError,
     LogWriteError,
+    ResultOmittedError,
     RunEndedError,
     StepInputError,
     StepNestingError,
@@ -40,6 +41,7 @@ from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import note_of_links, warn_once
 from tapps_otel.past.advice import RESUME_NOTE, how_to_resume
+from tapps_otel.redact import NO_RULES, REDACTED
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, interruption, status_of
 from tapps_otel.run.codecs.native import check_text, from_json
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.seam import Measures, SpanRef, Tracing
     from tapps_otel.past.fold import Fold, StepHistory
+    from tapps_otel.redact import Rules
     from tapps_otel.run.caller import Caller
     from tapps_otel.run.policy import OnDivergence
     from tapps_otel.run.step_spec import StepSpec, Stored
@@ -119,6 +122,8 @@ class RunRecorder:
     :ivar caller: the step of another run that called this one
     :ivar workflow_id: names the run and its log
     :ivar execution: 1, 2, ...: which of the run's executions this is
+    :ivar rules: what is redacted before it is logged or sent
+    :ivar redacts_results: whether a result is not stored if redaction would alter it
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
     :ivar renamed: by the name of a module, the one by which the log knows its steps
     :ivar write: writes an event
@@ -138,6 +143,8 @@ class RunRecorder:
         tracing: Tracing | None = None,
         measures: Measures | None = None,
         capture_inputs: bool = False,
+        rules: Rules | None = None,
+        redact_results: bool = False,
         strict: bool = False,
         on_divergence: OnDivergence = "fail",
         module: failures.WorkflowModule | None = None,
@@ -156,6 +163,8 @@ class RunRecorder:
         self.replay = ReplayState(workflow_id, fold, blobs, on_divergence, module)
         self._blobs, self._tracing, self._measures = blobs, tracing, measures
         self.captures_inputs, self._strict = capture_inputs, strict
+        self.rules = rules or NO_RULES
+        self.redacts_results = redact_results
         self._attach_log(lease, writer)
         self._warned: set[str] = set()
         self._started_ns, self._started_monotonic = clock.now_ns()
@@ -181,8 +190,13 @@ class RunRecorder:
 
     @property
     def result_json(self) -> bytes:
-        """The stored result of a run that is ``done``, as JSON."""
+        """The stored result of a run that is ``done``, as JSON.
+
+        :raises ResultOmittedError: it is not in the log
+        """
         history = self.replay.history
+        if history.result_omitted is not None:
+            raise ResultOmittedError(self.workflow_id, history.result_omitted)
         if history.result_blob is not None:
             return self._blobs.get(history.result_blob)
         return history.result_json or b"null"
@@ -475,6 +489,23 @@ class RunRecorder:
             _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)
             event.result_omitted = f"it could not be stored: {error}"
 
+    def store_result(
+        self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False
+    ) -> None:
+        """Put a result into its event, unless it is a secret and those are not stored.
+
+        :param what: returned it
+        :param refuse: whether this one is not stored if redaction would alter it
+        """
+        if (refuse or self.redacts_results) and rules.alters_json(data):
+            event.result_omitted = REDACTED
+            self.warn_once(
+                f"the result of {what} is not stored, because redaction would alter it "
+                "(redact_results): a resume cannot take it from the log"
+            )
+        else:
+            self.store(event, data)
+
     def store_inputs(self, event: Event, data: bytes) -> None:
         """Put captured inputs into their event, or into a blob if they are large."""
         if len(data) <= INLINE_LIMIT or self.detached:
@@ -519,12 +550,12 @@ class RunRecorder:
             workflow_id=self.workflow_id,
             timestamp=clock.timestamp(at),
             execution=self.execution,
-            name=name,
+            name=where.rules.text(name),
         )
         if where.step_id is not None:
             event.step_id = where.step_id
         if attributes:
-            event.attributes = dict(attributes)
+            event.attributes = where.rules.attributes(dict(attributes))
         if where.span_id:
             event.trace_id, event.span_id = self.trace_id, where.span_id
         self.write(event)
@@ -662,7 +693,7 @@ class RunRecorder:
             event = self._end_event("completed")
             if self.replay.refusal is not None:
                 raise self.replay.refusal
-            self.store(event, result_json())
+            self.store_result(event, result_json(), self.rules, f"run {self.workflow_id!r}")
             self.report_leftovers(self.root)
         except BaseException as error:
             self._write_failed(error)
@@ -678,7 +709,7 @@ class RunRecorder:
         cause = self.replay.refusal or error
         status = "interrupted" if self._terminated else status_of(cause)
         event = self._end_event(status)
-        event.error = failures.describe(cause)
+        event.error = failures.describe(cause, self.rules)
         blamed = {step_id: None for one in (error, cause) for step_id in self.caused_by(one, None)}
         if blamed:
             event.caused_by = list(blamed)
@@ -722,7 +753,7 @@ class RunRecorder:
     def _end(self, event: Event, state: str) -> None:
         """Decide how the run ends, and write that. Only the first decision counts."""
         if self.root.span is not None:
-            self.root.span.hold(event, self.put_blob)
+            self.root.span.hold(event, self.rules, self.put_blob)
         try:
             with self.lock:
                 if self._ending is not None:

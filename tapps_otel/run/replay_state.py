@@ -16,6 +16,7 @@ from tapps_otel.errors import (
     StepTimeoutError,
 )
 from tapps_otel.past.plan import Plan
+from tapps_otel.redact import combined
 from tapps_otel.run import error_messages, failures
 from tapps_otel.run.attempt import status_of
 from tapps_otel.run.matching import Matcher
@@ -157,6 +158,8 @@ class ReplayState:
         )
         if found is not None:
             inputs = None if arguments is None else spec.inputs_json(*arguments)
+            if inputs is not None:
+                inputs = combined(scope.rules, spec.policy.redact).json(inputs)
             self._refuse(error_messages.diverged(*found, order, digest, inputs))
 
     def _refuse(self, error: RefusalError) -> NoReturn:

@@ -20,6 +20,7 @@ from tapps_otel.log.reader import check
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import new_span_id
 from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
+from tapps_otel.redact import rules_here
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.run.lookup import find
 from tapps_otel.run.person import person
@@ -163,7 +164,11 @@ class _Resolution:
             execution=self._execution,
             step_id=self._step.step_id,
             name=RESOLVED,
-            attributes={"by": by, **person(), **({} if reason is None else {"reason": reason})},
+            attributes={
+                "by": by,
+                **person(),
+                **({} if reason is None else {"reason": rules_here().text(reason)}),
+            },
         )
 
     def _event(self, event_type: str, at: str, number: int, span_id: str | None) -> Event:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tapps_otel.errors import RefusalError
     from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
+    from tapps_otel.redact import Rules
     from tapps_otel.run.matching import Matcher
 
 __all__ = [
@@ -56,6 +57,8 @@ class Recorder(Protocol):
     :ivar detached: this process does not execute the run: steps are plain calls
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
     :ivar renamed: by the name of a module, the one by which the log knows its steps
+    :ivar rules: what is redacted before it is logged or sent
+    :ivar redacts_results: whether a result is not stored if redaction would alter it
     """
 
     workflow_id: str
@@ -65,6 +68,8 @@ class Recorder(Protocol):
     detached: bool
     captures_inputs: bool
     renamed: Mapping[str, str] | None
+    rules: Rules
+    redacts_results: bool
 
     @property
     def encloses_workflows(self) -> bool:
@@ -110,6 +115,11 @@ class Recorder(Protocol):
 
     def store(self, event: Event, data: bytes) -> None:
         """Put a result into its event, or into a blob if it is large."""
+
+    def store_result(
+        self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False
+    ) -> None:
+        """Put a result into its event, unless it is a secret and those are not stored."""
 
     def store_inputs(self, event: Event, data: bytes) -> None:
         """Put captured inputs into their event, or into a blob if they are large."""
@@ -191,6 +201,11 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.step_id!r} of {self.run!r}: {self.state}>"
+
+    @property
+    def rules(self) -> Rules:
+        """What is redacted in its events and on its span."""
+        return self.run.rules
 
     def order_of_call(self, name: str, thread: int, task: asyncio.Task[Any] | None) -> int | None:
         """Count a call made from the scope's own task and thread; ``None`` for any other."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.run.scope import Scope
     from tapps_otel.run.step_spec import Stored
+    from tapps_otel.settings import Redaction
 
 __all__ = ["Step", "step"]
 
@@ -374,6 +375,8 @@ def step(
     persist: bool = True,
     on_interrupted: OnInterrupted = "rerun",
     max_interruptions: int = 3,
+    redact: bool | Redaction | None = None,
+    redact_results: bool = False,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(
     fn: Callable[..., Any] | None = None,
@@ -391,6 +394,8 @@ def step(
     persist: bool = True,
     on_interrupted: OnInterrupted = "rerun",
     max_interruptions: int = 3,
+    redact: bool | Redaction | None = None,
+    redact_results: bool = False,
 ) -> Any:
     """Make a function, sync or async, a step: inside a workflow its result is stored.
 
@@ -409,6 +414,8 @@ def step(
     :param persist: ``False``: the result is not stored, and the step runs again on resume
     :param on_interrupted: ``fail``: after a crash inside it, a person must resolve it first
     :param max_interruptions: how often in a row it runs again after its process died in it
+    :param redact: rules for its secrets beyond those of the setting; ``False``: none at all
+    :param redact_results: do not store a result in which redaction would replace something
     :raises TypeError: ``timeout`` on a function that is not async, an unknown name in ``ignore``
     :raises ValueError: a number out of range
     """
@@ -421,6 +428,8 @@ def step(
         persist=persist,
         on_interrupted=on_interrupted,
         max_interruptions=max_interruptions,
+        redact=redact,
+        redact_results=redact_results,
     )
 
     def decorate(fn: Callable[P, R]) -> Step[P, R]:

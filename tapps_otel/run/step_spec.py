@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from tapps_otel.errors import StepResultError
 from tapps_otel.names import escape
+from tapps_otel.redact import combined
 from tapps_otel.run.codecs.native import check_text, from_json, to_json
 from tapps_otel.run.policy import Policy
 
@@ -74,7 +75,7 @@ class StepSpec:
         """
         try:
             if self.policy.persist:
-                run.store(event, self.write_result(value))
+                self._store(run, event, self.write_result(value))
                 return
         except StepResultError:
             refuse_coroutine(value, f"step {self.name!r}")
@@ -87,7 +88,15 @@ class StepSpec:
 
         :raises StepResultError: it cannot be stored
         """
-        run.store(event, b"null" if value is None else self.write_result(value))
+        self._store(run, event, b"null" if value is None else self.write_result(value))
+
+    def _store(self, run: Recorder, event: Event, data: bytes) -> None:
+        refuse = self.policy.redact_results
+        if refuse or run.redacts_results:
+            rules = combined(run.rules, self.policy.redact)
+            run.store_result(event, data, rules, f"step {self.name!r}", refuse=refuse)
+        else:
+            run.store(event, data)
 
 
 def refuse_coroutine(value: object, what: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from tapps_otel.otel.mapping.content import text
+from tapps_otel.redact import rules_here
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.audit.export.outcome import Outcome
     from tapps_otel.log.event import Event
+    from tapps_otel.redact import Rules
 
 __all__ = ["COLUMNS", "rows"]
 
@@ -59,14 +61,14 @@ def rows(events: Iterable[tuple[str, Event]], outcome: Outcome) -> Iterator[str]
 
     :param events: each with the name of its log
     """
-    write = csv.writer(_Echo()).writerow
+    write, rules = csv.writer(_Echo()).writerow, rules_here()
     yield str(write(COLUMNS))
     for log, event in events:
         outcome.count += 1
-        yield str(write([_cell(one) for one in _values(log, event)]))
+        yield str(write([_cell(one) for one in _values(log, event, rules)]))
 
 
-def _values(log: str, event: Event) -> tuple[Any, ...]:
+def _values(log: str, event: Event, rules: Rules) -> tuple[Any, ...]:
     """Return the event's fields, in the order of the columns."""
     error = {} if event.error is UNSET else event.error
     asked = event.question if event.reason is UNSET else event.reason
@@ -79,12 +81,12 @@ def _values(log: str, event: Event) -> tuple[Any, ...]:
         event.attempt,
         event.agent,
         event.action,
-        event.name,
+        rules.value(event.name),
         event.status,
         UNSET if event.duration_ns is UNSET else _seconds(event.duration_ns),
         error.get("type"),
-        error.get("message"),
-        asked,
+        rules.value(error.get("message")),
+        rules.value(asked),
         UNSET if event.artifacts is UNSET else len(event.artifacts),
         event.trace_id,
         event.span_id,

@@ -23,6 +23,8 @@ from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel.capture.event import Captured, Resources, capture
 from tapps_otel.otel.capture.side_logs import SideLogs
+from tapps_otel.otel.mapping.redacted import redacted
+from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,9 +105,11 @@ class Router:
         """Return their events, and the error of one that no log can hold."""
         folder = Store(run.folder).blobs_folder(run.log_name)
         put, captured, problem = Blobs(folder, sync=durability != "os").put, [], None
+        rules = rules_here()
         for span in spans:
             try:
-                captured.append(capture(span, run, self._resources, put, late=late))
+                clean = redacted(span, rules)
+                captured.append(capture(clean, run, self._resources, put, late=late))
             except Exception as error:  # noqa: BLE001 - of odd values, a disk
                 problem = error
         return captured, problem

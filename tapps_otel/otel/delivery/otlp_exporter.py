@@ -10,9 +10,11 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
 from tapps_otel.otel.mapping.owner import run_of
+from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.otel.replay.ledger import Ledger
 from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.encoding import encoded, id_of
+from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,8 @@ class OtlpExporter(SpanExporter):
         """Send a batch; ``SUCCESS`` only if the collector accepted all of it."""
         result = SpanExportResult.SUCCESS
         try:
-            for request in encoded(spans):
+            rules = rules_here()
+            for request in encoded([redacted(span, rules) for span in spans]):
                 if not self._send(request):
                     result = SpanExportResult.FAILURE
         except SendError as error:

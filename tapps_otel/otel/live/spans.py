@@ -40,6 +40,7 @@ from tapps_otel.otel.mapping.content import (
     workflow_name,
 )
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
+from tapps_otel.otel.mapping.redacted import redacted_event, redacted_link, redacted_status
 from tapps_otel.otel.sdk_internals import is_unchanged, span_limits_of
 from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, warn_once
 from tapps_otel.version import __version__
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from tapps_otel.log.event import Event
+    from tapps_otel.redact import Rules
     from tapps_otel.settings import Settings
 
 __all__ = ["tracing"]
@@ -332,13 +334,13 @@ class _Span(LiveSpan):
         self._events += 1 if event.seq > self._last_seq else _OUT_OF_ORDER
         self._last_seq = event.seq
 
-    def hold(self, event: Event, put: Callable[[bytes], str] | None = None) -> None:
+    def hold(self, event: Event, rules: Rules, put: Callable[[bytes], str] | None = None) -> None:
         if not self._recording:
             return
         try:
             if not is_unchanged(
                 self.span, self._attributes, self._events, self._links, self._name
-            ) and (note := self._differences()):
+            ) and (note := self._differences(rules)):
                 keep(note, event, put)
         except Exception as error:  # noqa: BLE001 - an SDK with other attributes
             warn_once("hold", error)
@@ -370,7 +372,7 @@ class _Span(LiveSpan):
         if code:
             span.set_status(StatusCode(code), description)
 
-    def _differences(self) -> dict[str, Any]:
+    def _differences(self, rules: Rules) -> dict[str, Any]:
         """Return what a rebuilt span needs beyond the log, before its end."""
         span: Any = self.span
         note: dict[str, Any] = {}
@@ -378,23 +380,34 @@ class _Span(LiveSpan):
             getattr(span, "attributes", None) is None
         ):  # another SDK's, which does not show what it holds
             return note
-        held = dict(span.attributes)
+        held = self._redact(rules)
         if list(held.items()) != list(self._attributes.items()):
             note["attributes"] = pack_attributes(held)
         if len(span.events) != self._events:
-            note["events"] = [pack_event(one) for one in span.events]
+            note["events"] = [pack_event(redacted_event(one, rules)) for one in span.events]
         if len(span.links) != self._links:
-            note["links"] = [pack_link(link) for link in span.links]
+            note["links"] = [pack_link(redacted_link(link, rules)) for link in span.links]
         if span.name != self._name:
-            note["name"] = span.name
+            note["name"] = rules.text(span.name)
         if span.status.status_code is not StatusCode.UNSET:
-            note["status"] = [span.status.status_code.value, span.status.description]
+            status = redacted_status(span.status, rules)
+            note["status"] = [status.status_code.value, status.description]
         if not span.is_recording():  # ended by the user's code, so without our end
             note["end_time"] = span.end_time
         for what in ("attributes", "events", "links"):
             if dropped := getattr(span, f"dropped_{what}", 0):
                 note.setdefault("dropped", {})[what] = dropped
         return note
+
+    def _redact(self, rules: Rules) -> dict[str, Any]:
+        """Return the span's attributes, redacted; what others set is redacted on the span, too."""
+        span: Any = self.span
+        held = dict(span.attributes)
+        redacted = rules.attributes(held)
+        for name, value in redacted.items():
+            if name in held and value is not held[name]:
+                span.set_attribute(name, value)
+        return redacted
 
 
 def _aliases(event: Event) -> Aliases:

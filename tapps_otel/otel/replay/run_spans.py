@@ -11,8 +11,10 @@ from tapps_otel.log import lease
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
+from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.past.fold import child_of
+from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -97,6 +99,7 @@ class RunSpans:
             self.running = self.running or (own and self._is_held())
             return
         checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
+        rules = rules_here()  # for logs that were written under others
         free = own and not self._is_held()
         try:
             for event in read(path, self._id, checker=checker):
@@ -105,7 +108,9 @@ class RunSpans:
                 if event.attributes is not UNSET and (child := child_of(event.attributes)):
                     self.children[child] = None
                 for span, seq, execution in rebuilder.feed(event, checker.sha):
-                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
+                    yield Found(
+                        redacted(span, rules), path.name, seq, checker.sha.decode(), execution
+                    )
                 if own and self._before is not None and event.execution >= self._before:
                     return
             # A process that took the lease since then has added lines that were not read.
@@ -113,7 +118,9 @@ class RunSpans:
                 self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
             if not (own and self.running):
                 for span, seq, execution in rebuilder.close():
-                    yield Found(span, path.name, seq, checker.sha.decode(), execution)
+                    yield Found(
+                        redacted(span, rules), path.name, seq, checker.sha.decode(), execution
+                    )
                 if not rebuilder.problems:
                     self.ends[path.name] = (checker.seq, checker.sha.decode())
         finally:

@@ -5,7 +5,7 @@ A class may override anything; what is read here is what the interpreter itself 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
@@ -57,10 +57,13 @@ def names_of_fields(kind: type) -> list[str]:
     return [name for name, _ in _fields(kind)]
 
 
-def message_of(error: BaseException) -> str:
-    """The exception's text, shortened."""
+def message_of(error: BaseException, redact: Callable[[str], str] = str) -> str:
+    """The exception's text, shortened.
+
+    :param redact: alters the whole text: of a secret, a part may be cut off
+    """
     try:
-        return cut(str(error))
+        return cut(redact(str(error)))
     except Exception:  # noqa: BLE001 - the user's own __str__
         return "(its message cannot be shown)"
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from tapps_otel.run.codecs.native import NotStorableError, class_name
 from tapps_otel.run.failures.lost import PartialMapping, Refuse, lost_details, partial_class
 
-__all__ = ["HttpForm", "http_form"]
+__all__ = ["LOST", "HttpForm", "http_form"]
 
 _BODY_LIMIT: Final = 32 * 1024  # bytes of a body as JSON
-_LOST: Final = "lost"
+LOST: Final = "lost"
 _PLAIN: Final = "_tapps_plain"  # on headers some of which are lost: the others
 _CREDENTIAL: Final = "a credential, which is not written into a log"
 _UNREAD: Final = "it was not read when the step failed"
@@ -82,7 +82,7 @@ class _Fields:
 
     def form(self) -> dict[str, Any]:
         """What is kept, and what is lost with the reasons."""
-        return self.kept | ({_LOST: self.lost} if self.lost else {})
+        return self.kept | ({LOST: self.lost} if self.lost else {})
 
 
 def _open(
@@ -93,7 +93,7 @@ def _open(
     :param readers: what is lost with the content
     :param body: more of the class, where something is lost
     """
-    lost = dict(data.get(_LOST, {}))
+    lost = dict(data.get(LOST, {}))
     if "content" in lost:
         lost |= dict.fromkeys(readers, lost["content"])
     if not lost:
@@ -291,12 +291,12 @@ def _write_extensions(value: Any, part: Part) -> dict[str, Any]:
             kept[name] = part(item)
         except NotStorableError as problem:
             lost[name] = problem.problem
-    return {"kept": kept, _LOST: lost}
+    return {"kept": kept, LOST: lost}
 
 
 def _make_extensions(data: dict[str, Any], part: Part, refuse: Refuse) -> Any:
     kept = part(data["kept"])
-    return PartialMapping(kept, data[_LOST], refuse) if data[_LOST] else kept
+    return PartialMapping(kept, data[LOST], refuse) if data[LOST] else kept
 
 
 # ---------------------------------------------------------------- requests
@@ -332,7 +332,7 @@ def _make_requests_response(kind: Any, data: dict[str, Any], part: Part, refuse:
     # There is no connection to release.
     cls, lost = _open(kind, data, refuse, _REQUESTS_READERS, close=lambda _: None)
     made = cls()
-    for name in data.keys() - {"content", _LOST}:
+    for name in data.keys() - {"content", LOST}:
         setattr(made, name, part(data[name]))
     if "content" in data:
         content = part(data["content"])
@@ -355,7 +355,7 @@ def _write_requests_request(value: Any, part: Part) -> Any:
 def _make_requests_request(kind: Any, data: dict[str, Any], part: Part, refuse: Refuse) -> Any:
     cls, lost = _open(kind, data, refuse, ())
     made = cls()
-    for name in data.keys() - {_LOST}:
+    for name in data.keys() - {LOST}:
         setattr(made, name, part(data[name]))
     return _close(made, lost)
 

@@ -18,14 +18,15 @@ from tapps_otel.run.codecs.native import NotStorableError, check_native, class_n
 from tapps_otel.run.codecs.registry import registered
 from tapps_otel.run.failures.classes import WorkflowModule, find_class
 from tapps_otel.run.failures.exception_parts import type_name
-from tapps_otel.run.failures.http import http_form
+from tapps_otel.run.failures.http import LOST, http_form
 
 if TYPE_CHECKING:
     from tapps_otel.run.failures.lost import Refuse
 
-__all__ = ["ERROR", "Reader", "write"]
+__all__ = ["ERROR", "Reader", "plain", "write"]
 
 ERROR: Final = "$error"
+_HTTP: Final = ("httpx.", "requests.")
 _DEPTH: Final = 20
 _CONTAINERS: Final[dict[str, type]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _BY_TEXT: Final[dict[str, Any]] = {"float": float, "decimal.Decimal": Decimal}  # NaN, infinity
@@ -102,6 +103,24 @@ def _is_known(kind: type) -> bool:
         or builtin_codec(kind) is not None
         or fields_of(kind) is not None
     )
+
+
+def plain(form: Any) -> Any:
+    """What a form tells, for rules that look for secrets: without its classes."""
+    if type(form) is list:
+        return [plain(one) for one in form]
+    if type(form) is not dict:
+        return form
+    if not is_tagged(form):
+        return {key: plain(one) for key, one in form.items()}
+    name, data = form[CLASS], form[VALUE]
+    if name == "dict":
+        return {str(plain(key)): plain(one) for key, one in data}
+    if name.startswith(_HTTP):  # the names of what it has lost are no secrets
+        data = (
+            {key: one for key, one in data.items() if key != LOST} if type(data) is dict else data
+        )
+    return plain(data)
 
 
 class Reader:

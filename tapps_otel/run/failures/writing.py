@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import traceback
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.redact import REDACTED
 from tapps_otel.run.codecs.native import NotStorableError, class_name
 from tapps_otel.run.failures import foreign, values
 from tapps_otel.run.failures.exception_parts import (
@@ -21,6 +22,9 @@ from tapps_otel.run.failures.exception_parts import (
 )
 from tapps_otel.run.failures.lost import lost_details
 
+if TYPE_CHECKING:
+    from tapps_otel.redact import Rules
+
 __all__ = ["describe"]
 
 _DEPTH: Final = 32  # exceptions linked one below the other
@@ -30,27 +34,29 @@ _VALUES_LIMIT: Final = 192 * 1024  # of args and attributes
 _VALUE_LIMIT: Final = 64 * 1024  # of one of them
 
 
-def describe(error: BaseException) -> dict[str, Any]:
+def describe(error: BaseException, rules: Rules) -> dict[str, Any]:
     """An exception as the ``error`` field: type, message, stack, and what a handler may ask.
 
     That is: ``bases`` (of its class), ``args`` and ``attributes``, ``notes``, ``cause``,
     ``context``, ``suppress_context`` and ``exceptions`` (of a group), each only if there is any.
-    What could not be kept is named in
-    ``lost``, with the reason. An exception that occurs twice has an ``id`` the first time, and is
-    ``{"same": id}`` elsewhere.
+    What could not be kept is named in ``lost``, with the reason. An exception that occurs twice has
+    an ``id`` the first time, and is ``{"same": id}`` elsewhere.
+
+    :param rules: redact the texts, and the values they would alter are lost
     """
-    return _Writer().write(error)
+    return _Writer(rules).write(error)
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._nodes: dict[int, dict[str, Any]] = {}  # by id of the exception
         self._unfilled: list[tuple[BaseException, dict[str, Any], int]] = []
         self._tree_left, self._values_left = _TREE_LIMIT, _VALUES_LIMIT
         self._shared = 0
 
     def write(self, error: BaseException) -> dict[str, Any]:
-        node = {**_name(error), "stack": cut(_stack(error))}
+        node = {**self._name(error), "stack": cut(self._rules.text(_stack(error)))}
         self._nodes[id(error)] = node
         self._add_tree(error, node, _DEPTH)
         # The values after the whole tree, the outermost first: what decides most gets its room.
@@ -68,7 +74,7 @@ class _Writer:
             return {"same": known["id"]}
         if depth == 0:
             raise NotStorableError(f"more than {_DEPTH} exceptions below each other")
-        node = _name(error)
+        node = self._name(error)
         self._tree_left = _charged(self._tree_left, node)
         self._nodes[id(error)] = node
         self._add_tree(error, node, depth)
@@ -91,6 +97,8 @@ class _Writer:
     def _notes(self, notes: Any) -> Any:
         if type(notes) is not list or not all(type(note) is str for note in notes):
             raise NotStorableError("notes that are not a list of strings")
+        if self._rules.alters(notes):
+            raise NotStorableError(REDACTED)
         self._tree_left = _charged(self._tree_left, notes)
         return list(notes)
 
@@ -110,17 +118,19 @@ class _Writer:
             if name in lost or foreign.is_only_shown(error, name):
                 continue
             try:
-                attributes[name] = self._value(value, depth)
+                attributes[name] = self._value(value, depth, name)
             except NotStorableError as problem:
                 node.setdefault("lost", {})[name] = _reason(problem)
         if attributes:
             node["attributes"] = attributes
 
-    def _value(self, value: Any, depth: int) -> Any:
+    def _value(self, value: Any, depth: int, name: str = "") -> Any:
         known, unfilled = len(self._nodes), len(self._unfilled)
         left = self._tree_left
         try:
             form = values.write(value, lambda error: self._node(error, depth - 1))
+            if self._rules.alters(values.plain(form), name):
+                raise NotStorableError(REDACTED)
             if len(json.dumps(form)) > _VALUE_LIMIT:
                 raise NotStorableError(f"more than {_VALUE_LIMIT} bytes")
             self._values_left = _charged(self._values_left, form)
@@ -134,6 +144,12 @@ class _Writer:
             raise NotStorableError(f"{class_name(type(value))}: {type(problem).__name__}") from None
         return form
 
+    def _name(self, error: BaseException) -> dict[str, Any]:
+        kind = type(error)
+        bases = names_of_bases(kind)
+        named = {"type": type_name(kind), "message": message_of(error, self._rules.text)}
+        return {**named, "bases": bases} if bases else named
+
     def _put(self, node: dict[str, Any], name: str, make: Any) -> None:
         """Add a part of an exception, or name it as lost."""
         try:
@@ -145,13 +161,6 @@ class _Writer:
 
 # The parts of an exception by their names in the log.
 _NAMES: Final = {"cause": "__cause__", "context": "__context__", "notes": "__notes__"}
-
-
-def _name(error: BaseException) -> dict[str, Any]:
-    kind = type(error)
-    bases = names_of_bases(kind)
-    named = {"type": type_name(kind), "message": message_of(error)}
-    return {**named, "bases": bases} if bases else named
 
 
 def _charged(left: int, form: object) -> int:

@@ -41,6 +41,7 @@ from tapps_otel.otel.live import spans
 from tapps_otel.otel.mapping.content import time_of
 from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.otel.seam import LiveSpan, SpanRef
+from tapps_otel.redact import NO_RULES
 from tapps_otel.settings import Settings
 from tapps_otel.version import __version__
 
@@ -98,7 +99,7 @@ class Driver:
         event.trace_id, event.span_id = span.trace_id, span.span_id
         if event_type != "workflow_end":
             event.step_id = event.step = "draft"
-        span.hold(event)
+        span.hold(event, NO_RULES)
         span.end(self.write(event), sha=SHA if event_type == "workflow_end" else None)
         return event
 
@@ -588,7 +589,7 @@ def test_a_note_too_large_for_a_line_goes_into_a_blob(driver: Driver) -> None:
         step = driver.step(driver.workflow())
         step.span.set_attribute("prompt", "x" * 100_000)  # type: ignore[attr-defined]
         ends.append(driver.event("step_finish", status="completed"))
-        step.hold(ends[-1], keep)
+        step.hold(ends[-1], NO_RULES, keep)
     lost = {"omitted": f"{len(blobs[0])} bytes"}
 
     assert [(end.otel_blob, end.otel) for end in ends] == [

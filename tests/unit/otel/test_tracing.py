@@ -18,6 +18,7 @@ from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.live import spans
 from tapps_otel.otel.seam import LiveSpan
 from tapps_otel.otel.tracing import tracing
+from tapps_otel.redact import NO_RULES
 from tapps_otel.settings import Settings
 
 OFF = {"OTEL_SDK_DISABLED": "true"}
@@ -131,7 +132,7 @@ def test_a_bare_span_has_ids_and_does_nothing() -> None:
     does: list[Callable[[], object]] = [
         lambda: span.detach(span.attach()),
         lambda: span.record(event),
-        lambda: span.hold(event),
+        lambda: span.hold(event, NO_RULES),
         lambda: span.end(event, sha="ab"),
     ]
 

@@ -32,6 +32,7 @@ from effort import examples
 from handled_failures import both, handling
 from tapps_otel import history, step, workflow
 from tapps_otel.errors import FailureDetailError
+from tapps_otel.redact import NO_RULES
 from tapps_otel.run import failures
 from tapps_otel.run.resolving import resolve
 
@@ -531,7 +532,7 @@ def exceptions(draw: st.DrawFn, depth: int = 2) -> Exception:
     max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck)
 )
 def test_any_exception_comes_back_the_same(error: Exception) -> None:
-    written = json.loads(json.dumps(failures.describe(error)))
+    written = json.loads(json.dumps(failures.describe(error, NO_RULES)))
 
     assert facts(failures.rebuild(written, _refuse)) == facts(error)
 
