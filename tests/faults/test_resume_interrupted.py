@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
+from effort import examples
 from independent_checker import check
 from interrupts import Interrupts
 from tapps_otel import Backoff, Run, configure, settings, skip, step, verify, workflow
@@ -30,7 +31,6 @@ from tapps_otel.run.scope import current_scope
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 QUICK = Backoff(0.0001, 1, 0.0001)
-SAMPLE = 40  # places of each program that the quick tests take
 ENDS = frozenset({"step_finish", "step_fail", "step_skip"})
 
 
@@ -311,24 +311,12 @@ def problems(folder: Path, kind: str, error: type[BaseException], places: list[i
 ERRORS = (KeyboardInterrupt, RecursionError, MemoryError)
 
 
+@pytest.mark.timeout(900)  # with the profile `thorough`, all places are tried
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 @pytest.mark.parametrize("kind", PROGRAMS)
-def test_an_interrupt_at_a_sample_of_places(
-    folder: Path, kind: str, error: type[BaseException]
-) -> None:
+def test_an_interrupt_at_any_place(folder: Path, kind: str, error: type[BaseException]) -> None:
     count = places_of(folder, kind)
     assert count > 500
-    sample = random.Random(0).sample(range(1, count + 1), SAMPLE)
+    sample = random.Random(0).sample(range(1, count + 1), min(count, examples(100)))
     found = problems(folder, kind, error, sample)
-    assert not found, "\n".join(found)
-
-
-@pytest.mark.slow
-@pytest.mark.exhaustive
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
-@pytest.mark.parametrize("kind", PROGRAMS)
-def test_an_interrupt_at_every_place(folder: Path, kind: str, error: type[BaseException]) -> None:
-    count = places_of(folder, kind)
-    found = problems(folder, kind, error, list(range(1, count + 1)))
     assert not found, "\n".join(found)
