@@ -1,4 +1,7 @@
-"""Redaction of spans that were made elsewhere: of libraries, and by the user's own calls. Pure."""
+"""Redaction of spans that were made elsewhere: of libraries, and by the user's own calls. Pure.
+
+A log may hold anything in place of their texts: that is passed on as it is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def redacted(span: ReadableSpan, rules: Rules) -> ReadableSpan:
     if not rules.on:
         return span
     given, events_given, links_given = span.attributes, span.events, span.links
-    name = rules.text(span.name)
+    name = rules.value(span.name)
     attributes = _attributes(given, span.dropped_attributes, rules)
     events = [redacted_event(one, rules) for one in events_given]
     links = [redacted_link(one, rules) for one in links_given]
@@ -54,7 +57,7 @@ def redacted(span: ReadableSpan, rules: Rules) -> ReadableSpan:
 
 def redacted_event(event: SpanEvent, rules: Rules) -> SpanEvent:
     """Return an event of a span without its secrets."""
-    name = rules.text(event.name)
+    name = rules.value(event.name)
     given = event.attributes
     attributes = _attributes(given, event.dropped_attributes, rules)
     if name is event.name and attributes is given:
@@ -73,7 +76,7 @@ def redacted_status(status: Status, rules: Rules) -> Status:
     """Return the status of a span without the secrets in its description."""
     if not status.description:
         return status
-    description = rules.text(status.description)
+    description = rules.value(status.description)
     same = description is status.description
     return status if same else Status(status.status_code, description)
 
