@@ -108,13 +108,15 @@ class Rules:
         return text if redacted == text else redacted
 
     def value(self, value: Any, name: str = "") -> Any:
-        """Redact a JSON-native value."""
+        """Redact a JSON-native value; of one that is nested too deep, only the outline is kept."""
         if not self.on:
             return value
         try:
             return self._value(value, name)
-        except RecursionError:
-            return MASK
+        except (
+            RecursionError
+        ):  # no stack is left for all of it: an event must stay one all the same
+            return _outline(value)
 
     def attributes(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """Redact attributes."""
@@ -237,6 +239,21 @@ def _is_secret_name(names: re.Pattern[str], name: str) -> bool:
 def _words_of(name: str) -> str:
     """A name as words in lower case: ``apiKey``, ``api-key`` and ``API key`` are ``api_key``."""
     return _NO_WORD.sub("_", _CASE_CHANGE.sub("_", name).lower()).strip("_")
+
+
+def _outline(value: Any) -> Any:
+    """A value with neither texts nor inner values, whose parts are of the kinds that they were."""
+    if isinstance(value, Mapping):
+        return {str(key): _blank(one) for key, one in value.items()}
+    return [_blank(one) for one in value] if isinstance(value, list | tuple) else _blank(value)
+
+
+def _blank(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return MASK
+    if isinstance(value, Mapping | list | tuple):
+        return {} if isinstance(value, Mapping) else []
+    return value
 
 
 def _dumped(value: Any) -> bytes:

@@ -541,3 +541,12 @@ def test_a_live_span_and_the_same_span_from_the_log_are_equal(
 def test_equal_rules_are_compiled_once() -> None:
     assert rules_of(Redaction(keys=["a"])) is rules_of(Redaction(keys=["a"]))
     assert isinstance(USUAL, Rules)
+
+
+def test_of_what_is_nested_too_deep_the_outline_is_kept() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    error = {"type": "builtins.ValueError", "args": nested, "lost": {}, "line": 5}
+
+    assert USUAL.value(error) == {"type": "***", "args": [], "lost": {}, "line": 5}
