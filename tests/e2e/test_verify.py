@@ -75,7 +75,8 @@ def test_a_run_agrees_with_what_a_collector_accepted(
     assert report.against is not None
     assert (report.against.spans, report.against.equal) == (4, 4)
     cut(1)
-    assert "the log's end was cut off" in verify("r", against=against).problems[0]
+    found = verify("r", against=against).problems
+    assert any("the log's end was cut off" in one for one in found)
 
 
 def test_a_killed_run_agrees_with_what_was_sent_of_it(
@@ -134,7 +135,7 @@ def test_a_run_agrees_with_a_real_jaeger_and_a_cut_log_does_not(
     assert whole.against is not None
     assert (whole.against.spans, whole.against.equal) == (6, 6)
     assert len(whole.against.heads) == 2
-    assert "the log's end was cut off" in less.problems[0]
+    assert any("the log's end was cut off" in one for one in less.problems)
     assert (said.code, said.err) == (1, "")
     LOG.write_bytes(whole_log)
     assert verify("r", against=jaeger.query).ok
