@@ -12,7 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from browsers import Look, open_browser
 from capabilities import need
 from otlp_collector import Collector, Ended, Program, Sink, serving, start_agent
 from stack import Stack, stack_up
@@ -89,6 +91,23 @@ def refusing() -> Iterator[str]:
     with socket.socket() as bound:  # bound, and not listening
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for the tests of a module."""
+    need("chromium")
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def look(browser: Browser) -> Iterator[Look]:
+    """A page, which must make no request, log nothing and break no rule of its policy."""
+    opened = Look(browser)
+    yield opened
+    opened.page.close()
+    assert opened.noises == []
 
 
 @pytest.fixture

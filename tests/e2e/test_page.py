@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browsers import Look, open_browser
-from capabilities import need
+from browsers import Look
 from commands import child
 from logs import forge
 from tapps_otel.log.event import raw_json
@@ -20,21 +18,6 @@ from tapps_otel.report.page.render import render
 from timelines import SECOND, TimedStory, crashed_and_resumed
 
 EVIL = "</script><img src=x onerror=alert(1)><b>bold</b>open1\x1b[2J\u202e"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need("chromium")
-    with open_browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def look(browser: Browser) -> Iterator[Look]:
-    opened = Look(browser)
-    yield opened
-    opened.page.close()
-    assert opened.noises == []
 
 
 def write(story: TimedStory) -> Path:

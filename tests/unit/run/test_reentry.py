@@ -34,25 +34,17 @@ class Interfering(Files):
         super().write(descriptor, data)
 
 
-@pytest.fixture(autouse=True)
-def _a_deadlock_fails() -> Iterator[None]:
-    """Rather than to wait for the time-out of all tests."""
-    import faulthandler
+@step
+def work() -> None:
+    pass
 
-    faulthandler.dump_traceback_later(60, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
+
+@workflow
+def flow() -> None:
+    work()
 
 
 def test_an_annotation_in_the_middle_of_a_write_is_written_after_it(labels: Labels) -> None:
-    @step
-    def work() -> None:
-        pass
-
-    @workflow
-    def flow() -> None:
-        work()
-
     with log_files.use(Interfering(2, lambda: annotate("note"))):
         go(flow)
 
@@ -91,14 +83,6 @@ def test_what_ran_in_the_middle_of_a_write_is_not_lost_with_an_interrupt(labels:
         annotate("note")
         raise KeyboardInterrupt
 
-    @step
-    def work() -> None:
-        pass
-
-    @workflow
-    def flow() -> None:
-        work()
-
     with log_files.use(Interfering(2, interrupt)), pytest.raises(KeyboardInterrupt):
         go(flow)
 
@@ -122,14 +106,6 @@ class Annotating(logging.Handler):
 
 def test_a_handler_of_the_standard_log_may_annotate(log: Log) -> None:
     """Also of the errors of the log itself."""
-
-    @step
-    def work() -> None:
-        pass
-
-    @workflow
-    def flow() -> None:
-        work()
 
     logger, handler = logging.getLogger("tapps_otel"), Annotating()
     logger.addHandler(handler)

@@ -859,8 +859,12 @@ def cursor_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     return project.kill_in("architect")
 
 
-def test_a_run_in_cursor_mode_resumes(project: Project, cursor_run: str, story: Story) -> None:
-    state = resumed(project)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_run_in_cursor_mode_resumes(
+    project: Project, cursor_run: str, story: Story, *, loaded: bool
+) -> None:
+    configure(executor_state_from_log=loaded)
+    state = load_and_execute(project) if loaded else resumed(project)
 
     assert (state.status, state.workflow_id) == ("completed", cursor_run)
     assert project.did.all == [*FIRST, *REST]
@@ -879,17 +883,6 @@ def test_a_run_in_cursor_mode_resumes_headless_only_if_told(
     assert resumed(project, accept_change=True).status == "completed"
     assert project.did.all == [*FIRST, *REST]
     assert history(cursor_run).workflow["mode"] == "headless"
-
-
-def test_a_loaded_run_in_cursor_mode_resumes_with_the_setting(
-    project: Project, cursor_run: str, story: Story
-) -> None:
-    configure(executor_state_from_log=True)
-    state = load_and_execute(project)
-
-    assert (state.status, state.workflow_id) == ("completed", cursor_run)
-    assert project.did.all == [*FIRST, *REST]
-    assert story()[-1] == "workflow_end completed"
 
 
 def test_a_loaded_run_in_cursor_mode_is_refused_headless(
