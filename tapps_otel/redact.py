@@ -113,10 +113,17 @@ class Rules:
             return value
         try:
             return self._value(value, name)
-        except (
-            RecursionError
-        ):  # no stack is left for all of it: an event must stay one all the same
-            return _outline(value)
+        except RecursionError:  # the event must still be one
+            return self._outline(value)
+
+    def _outline(self, value: Any) -> Any:
+        """A value without texts and inner values; its parts keep their kinds."""
+        if isinstance(value, Mapping):
+            return {
+                self.text(str(key)): MASK if self.hides(str(key)) else _blank(one)
+                for key, one in value.items()
+            }
+        return [_blank(one) for one in value] if isinstance(value, list | tuple) else _blank(value)
 
     def attributes(self, attributes: dict[str, Any]) -> dict[str, Any]:
         """Redact attributes."""
@@ -154,7 +161,7 @@ class Rules:
         if isinstance(value, list | tuple):
             made = [self._value(one, name) for one in value]
             same = all(one is before for one, before in zip(made, value, strict=True))
-            return value if same else type(value)(made)
+            return value if same else made
         if isinstance(value, bytes):
             return MASK if self.alters(value.decode("latin-1"), name) else value
         return value
@@ -239,13 +246,6 @@ def _is_secret_name(names: re.Pattern[str], name: str) -> bool:
 def _words_of(name: str) -> str:
     """A name as words in lower case: ``apiKey``, ``api-key`` and ``API key`` are ``api_key``."""
     return _NO_WORD.sub("_", _CASE_CHANGE.sub("_", name).lower()).strip("_")
-
-
-def _outline(value: Any) -> Any:
-    """A value with neither texts nor inner values, whose parts are of the kinds that they were."""
-    if isinstance(value, Mapping):
-        return {str(key): _blank(one) for key, one in value.items()}
-    return [_blank(one) for one in value] if isinstance(value, list | tuple) else _blank(value)
 
 
 def _blank(value: Any) -> Any:

@@ -33,17 +33,20 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
     :param what: what the failure costs, as the log message puts it
     :param refuses: the block may ask for a step not to run: ``LogWriteError`` is raised, if the
         setting ``on_log_failure`` is ``stop``
+    :param passes: exceptions of this class are raised
     """
 
-    __slots__ = ("_refuses", "_what")
+    __slots__ = ("_passes", "_refuses", "_what")
 
-    def __init__(self, what: str, *, refuses: bool = False) -> None:
-        self._what, self._refuses = what, refuses
+    def __init__(
+        self, what: str, *, refuses: bool = False, passes: type[Exception] | tuple[()] = ()
+    ) -> None:
+        self._what, self._refuses, self._passes = what, refuses, passes
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, self._passes):
             return False
         if self._refuses and isinstance(error, LogWriteError) and _stops():
             return False

@@ -269,8 +269,12 @@ class LogWriter:
         self._reports.append(partial(make, *args))
 
     def _make_reports(self) -> None:
-        while self._reports and not self._busy:
-            self._reports.popleft()()
+        while not self._busy:
+            try:
+                report = self._reports.popleft()
+            except IndexError:  # another thread may have made the last one
+                return
+            report()
 
     def reopen(self, lease: Lease | None = None) -> bool:
         """Open the log again after :meth:`close`, to continue it where it was left.

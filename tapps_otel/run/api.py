@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tapps_otel.errors import WorkflowInputError
-from tapps_otel.run.carried import carried_by
-from tapps_otel.run.codecs.canonical import digest, is_value
+from tapps_otel.run.codecs.canonical import digest
 from tapps_otel.run.codecs.native import to_json
 from tapps_otel.run.scope import OPEN
 from tapps_otel.run.step import Step
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from tapps_otel.log.artifacts import Artifact
     from tapps_otel.run.attempt import AttemptRecorder
     from tapps_otel.run.recorder import RunRecorder
-    from tapps_otel.run.scope import Scope
-    from tapps_otel.run.step_spec import Stored
 
 __all__ = ["Attempt", "Run", "public_attempt", "public_run"]
 
@@ -314,25 +311,17 @@ class Attempt:
 def _step(
     fn: Callable[..., Any], name: str, agent: str | None, action: str | None, key: str | None
 ) -> Step[..., Any]:
-    receiver = carried_by(fn).get("self")
-    if receiver is None or is_value(receiver):
-        return Step(fn, name=name, agent=agent, action=action, key=key)
-    return _MethodStep(fn, name=name, agent=agent, action=action, key=key, ignore=("self",))
+    return _CalledStep(fn, name=name, agent=agent, action=action, key=key)
 
 
-class _MethodStep(Step[..., Any]):
-    """A step of :meth:`Run.call` that is a method of an object without a value.
+class _CalledStep(Step[..., Any]):
+    """A step of :meth:`Run.call`.
 
-    It may be the executor itself, whose attributes change from run to run: they do not count. So
-    that no call gets the result of another object's, there may be only one object.
+    A method's object may be the executor itself, whose attributes change from run to run: they do
+    not count. So that no call gets the result of another object's, there may be only one.
     """
 
-    def _enter(
-        self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AttemptRecorder | Stored | None:
-        if self._key is None:
-            self._check_receiver(scope, carried_by(self._fn)["self"])
-        return super()._enter(scope, args, kwargs)
+    _by_value = frozenset({"self"})
 
 
 # A run and an attempt have one public object each, so that `is` tells them apart.

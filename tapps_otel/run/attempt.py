@@ -44,7 +44,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         for a new step of the workflow itself, because a long run would grow
     :ivar result: the outcome, once there is one
     :ivar end_event: how it ends, once that is decided
-    :ivar is_lost: its code may have succeeded, but what came of it is not known
+    :ivar is_lost: its code may have succeeded, but its outcome is unknown
 
     Ctrl-C may come between any two instructions, so each move is made by one of them. What follows
     from a move (the line in the log, the span, the release of what encloses it) can be repeated
@@ -421,7 +421,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             raise
 
     def _write_end(self, event: Event) -> None:
-        """Do what follows from the decision; what is done already is not done again."""
+        """Do what follows from the decision. Idempotent."""
         run = self.run
         seq = event.seq or run.write(event)
         if self.kept:

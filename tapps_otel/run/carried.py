@@ -12,7 +12,7 @@ from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
 __all__ = ["carried_by", "digest_of_carried"]
 
@@ -40,9 +40,10 @@ def _arguments_of(fn: functools.partial[Any]) -> dict[str, Any]:
         return {"args": fn.args, **fn.keywords}
 
 
-def digest_of_carried(carried: Mapping[str, Any]) -> tuple[str, str]:
+def digest_of_carried(carried: Mapping[str, Any], by_value: Container[str] = ()) -> tuple[str, str]:
     """Digest of what a callable brings along.
 
+    :param by_value: names of objects whose attributes do not count
     :returns: with it the name of an object that nothing tells from others of its class; empty if
         there is none
     """
@@ -50,7 +51,8 @@ def digest_of_carried(carried: Mapping[str, Any]) -> tuple[str, str]:
 
     digests, formless = {}, ""
     for name, value in carried.items():
-        digest = canonical.digest_of_carried(value)
+        digest_of = canonical.digest_of_value if name in by_value else canonical.digest_of_carried
+        digest = digest_of(value)
         if digest is None:
             formless = name
         else:

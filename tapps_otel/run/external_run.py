@@ -239,12 +239,12 @@ class ExternalRunRecorder(RunRecorder):
             attributes=self.rules.attributes(dict(attributes)),
             attempt=UNSET if attempt is None else attempt,
         )
-        span = self.root.span if self.root.state is OPEN else None
-        if self.root.state is OPEN and self.root.span_id:
-            event.trace_id, event.span_id = self.trace_id, self.root.span_id
+        root, is_open = self.root, self.root.state is OPEN
+        if is_open and root.span_id:
+            event.trace_id, event.span_id = self.trace_id, root.span_id
         self.write(event)
-        if span is not None:
-            span.record(event)
+        if is_open and root.span is not None:
+            root.span.record(event)
 
     # -- the end
 
@@ -297,7 +297,7 @@ class ExternalRunRecorder(RunRecorder):
             self.write = self._until_taken(self.write)
 
     def _until_taken(self, write: Write) -> Write:
-        """Write until another process takes the run: that costs an executor its log, and no more.
+        """Write until another process takes the run; then the executor continues without a log.
 
         Unless it is to stop when it has no log.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
 from tapps_otel.errors import RunNotFoundError
@@ -40,9 +40,6 @@ class EventStream(Iterator[WorkflowEvent], AsyncIterator[WorkflowEvent]):
     def __init__(self, workflow_id: str, log_dir: Path | str | None) -> None:
         self._found = _found(workflow_id, log_dir)
 
-    def __iter__(self) -> Self:
-        return self
-
     def __next__(self) -> WorkflowEvent:
         while isinstance(found := next(self._found), float):
             if found:
@@ -52,9 +49,6 @@ class EventStream(Iterator[WorkflowEvent], AsyncIterator[WorkflowEvent]):
     def close(self) -> None:
         """Close the log."""
         self._found.close()
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> WorkflowEvent:
         try:

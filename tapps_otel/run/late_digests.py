@@ -10,7 +10,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tapps_otel.log.artifacts import digest_of
@@ -35,7 +34,7 @@ class _Hasher:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        """Forget the files of the parent process, and its thread, which does not exist here."""
+        """Forget the files, and the thread: it does not exist, also not in a forked child."""
         self._lock, self._works = threading.Lock(), False
         self._files.clear()
 
@@ -45,9 +44,10 @@ class _Hasher:
             if self._works:
                 return
             self._works = True
-        # A process that is exiting starts no thread: then there is no digest.
-        with suppress(RuntimeError):
+        try:
             threading.Thread(target=self._work, name="tapps-otel-digests", daemon=True).start()
+        except RuntimeError:  # the process is exiting, or can have no more threads
+            self._renew()
 
     def _work(self) -> None:
         while (found := self._next()) is not None:

@@ -77,9 +77,11 @@ def read_run(
         raise RunNotFoundError(workflow_id, path.parent) from None
     except (LogDamagedError, LogVersionError) as error:
         damage = str(error)
-    history, holder = fold.history, lease.holder(store.lease_path(workflow_id))
-    in_progress = history.status == "running" and holder is not None
-    if history.status == "running" and not in_progress and history.executions:
+    history = fold.history
+    running = history.status == "running"
+    holder = lease.holder(store.lease_path(workflow_id)) if running else None
+    in_progress = running and holder is not None
+    if running and not in_progress and history.executions:
         status = "interrupted" if damage is None else "damaged"
         history.status = history.executions[-1].status = status
     now_ns = clock.time_ns() if in_progress and damage is None else None

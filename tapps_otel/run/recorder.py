@@ -565,13 +565,12 @@ class RunRecorder:
     def remember(
         self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False
     ) -> None:
-        """Keep the history of a step up to date, where it is kept.
+        """Keep the history of a step up to date. The attempt is ``kept``.
 
         :param forget: it ended, and no other try follows: no call will ask for it again
         """
-        if attempt.kept:
-            with self.lock:
-                self.replay.remember(attempt, event, seq, forget=forget)
+        with self.lock:
+            self.replay.remember(attempt, event, seq, forget=forget)
 
     def report_leftovers(self, scope: Scope) -> None:
         """Report, when a scope completes, records that no call took, and code that has changed."""
@@ -766,7 +765,7 @@ class RunRecorder:
             raise
 
     def _write_ending(self, event: Event) -> None:
-        """Do what follows from the decision; what is done already is not done again."""
+        """Do what follows from the decision. Idempotent."""
         span = self.root.span
         try:
             if not event.seq:

@@ -179,7 +179,7 @@ class ReplayState:
     def remember(
         self, attempt: AttemptRecorder, event: Event, seq: int | None, *, forget: bool
     ) -> None:
-        """Take in an event of a step that this execution may try again; twice is as once.
+        """Take in an event of a step that this execution may try again. Idempotent.
 
         :param forget: it ended, and no other try follows: no call will ask for it again
         """

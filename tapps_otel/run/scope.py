@@ -261,14 +261,12 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
         A cancellation is raised only after the wait.
         """
         cancelled: asyncio.CancelledError | None = None
-        loop = asyncio.get_running_loop()
+        loop, watched = asyncio.get_running_loop(), set[OpenAttempt]()
         self._cancel_tasks()
         while self._begin_wait(error, blocking=False):
             done = asyncio.Event()
-            wake = done.set
-            self._waiter = partial(loop.call_soon_threadsafe, wake)
-            for task in self._tasks_of(loop):  # one that dies without a trace ends no attempt
-                task.add_done_callback(lambda _, wake=wake: wake())  # type: ignore[misc]
+            self._waiter = partial(loop.call_soon_threadsafe, done.set)
+            self._watch_tasks(loop, watched)
             if not self.open:
                 break
             try:
@@ -279,9 +277,20 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
         if cancelled is not None:
             raise cancelled
 
-    def _tasks_of(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-        found = [attempt.task for attempt in list(self.open or ())]
-        return [task for task in found if task is not None and task.get_loop() is loop]
+    def _watch_tasks(self, loop: asyncio.AbstractEventLoop, watched: set[OpenAttempt]) -> None:
+        """Wake the wait when a task is done whose attempt is open: its code did not run.
+
+        :param watched: attempts whose tasks are watched already
+        """
+        for attempt in list(self.open or ()):
+            task = attempt.task
+            if task is not None and task.get_loop() is loop and attempt not in watched:
+                watched.add(attempt)
+                task.add_done_callback(partial(self._wake_for, attempt))
+
+    def _wake_for(self, attempt: OpenAttempt, _: object) -> None:
+        if attempt in (self.open or ()) and self._waiter is not None:
+            self._waiter()
 
     def _cancel_tasks(self) -> None:
         if self.run.detached:

@@ -63,9 +63,13 @@ class Step(PickledByName, Generic[P, R]):
 
     Outside a workflow its calls are plain calls.
 
+    :cvar _by_value: what a callable brings along whose attributes do not tell calls apart
+
     :param body: what a call runs; by default ``fn``, which in any case tells what the step is
     :param attributes: of its start events and spans
     """
+
+    _by_value: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -198,7 +202,7 @@ class Step(PickledByName, Generic[P, R]):
 
     def _digest_of_carried(self, scope: Scope) -> str:
         """What tells its function from others that bring something else along."""
-        digest, formless = digest_of_carried(self._carried)
+        digest, formless = digest_of_carried(self._carried, self._by_value)
         if formless:
             self._check_receiver(scope, self._carried[formless], formless)
         return digest

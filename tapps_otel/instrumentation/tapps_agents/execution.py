@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from tapps_otel import settings
 from tapps_otel.instrumentation.execution import (
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("tapps_otel")
-_warned: WeakSet[type[Any]] = WeakSet()
+_warned: WeakKeyDictionary[type[Any], set[str]] = WeakKeyDictionary()
 
 
 class TappsExecution(Execution):
@@ -213,9 +213,10 @@ def _open_run(call: MethodCall) -> ExternalRunRecorder:
 
 
 def warn_once(kind: type[Any], what: str) -> None:
-    """Warn once of a class that does by itself what tapps-agents does."""
-    if kind not in _warned:
-        _warned.add(kind)
+    """Warn, once of each, of what a class does by itself instead of tapps-agents."""
+    said = _warned.setdefault(kind, set())
+    if what not in said:
+        said.add(what)
         _log.warning("%s %s", kind.__qualname__, what)
 
 

@@ -39,7 +39,7 @@ SIGNATURES: Final = {
     "parallel_executor.ParallelStepExecutor.execute_parallel": (
         "(self, steps, execute_fn, *, state, timeout_seconds)"
     ),
-    "auto_progression.AutoProgressionManager.evaluate_gate": ("(self, step, state, review_result)"),
+    "auto_progression.AutoProgressionManager.evaluate_gate": "(self, step, state, review_result)",
     "agent_handlers.registry.AgentHandlerRegistry.find_handler": "(self, agent_name, action)",
     "event_log.WorkflowEventLog.emit_event": (
         "(self, event_type, workflow_id, step_id, agent, action, status, error, artifacts, "
@@ -61,7 +61,9 @@ SIGNATURES: Final = {
     "cursor_executor.CursorWorkflowExecutor.pause_workflow": "(self)",
 }
 # What subclasses may override without a call of the base class's method.
-_OVERRIDDEN: Final = frozenset({"execute", "run", "mark_step_complete", "skip_step"})
+_OVERRIDDEN: Final = frozenset(
+    {"execute", "run", "mark_step_complete", "skip_step", "pause_workflow"}
+)
 _ESSENTIAL: Final = frozenset({"execute", "execute_parallel"})
 
 

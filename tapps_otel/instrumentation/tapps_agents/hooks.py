@@ -114,20 +114,9 @@ def _correct_loaded_state(executor: Any) -> None:
             correct_state(executor, state)
 
 
-@contextmanager
-def _restoring(what: str) -> Iterator[None]:
-    """Guard what restores a state, but not its refusals: all steps would run again.
-
-    :param what: what a failure costs
-    """
-    refusal = None
-    with guarded(what):
-        try:
-            yield
-        except RunConflictError as error:
-            refusal = error
-    if refusal is not None:
-        raise refusal
+def _restoring(what: str) -> guarded:
+    """Guard what restores a state, but not its refusals: all steps would run again."""
+    return guarded(what, passes=RunConflictError)
 
 
 @contextmanager
@@ -335,6 +324,7 @@ def _skip_step(original: Original, executor: Any, args: Any, kwargs: Any) -> Any
 def _pause_workflow(original: Original, executor: Any, args: Any, kwargs: Any) -> Any:
     result = original(*args, **kwargs)
     known = executor_state(executor)
+    known.hand_calls += 1
     if known.execution is not None or known.manual_run is not None:
         with guarded("a pause is not logged"):
             _record(executor, lambda run: run.annotate("tapps.pause", {}))
@@ -438,6 +428,8 @@ OVERRIDE_WRAPPERS: Final[dict[str, Wrapper]] = {
     "executor.WorkflowExecutor.execute": _execute_override,
     "executor.WorkflowExecutor.mark_step_complete": _hand_override,
     "executor.WorkflowExecutor.skip_step": _hand_override,
+    "executor.WorkflowExecutor.pause_workflow": _hand_override,
     "cursor_executor.CursorWorkflowExecutor.run": _execute_override,
     "cursor_executor.CursorWorkflowExecutor.skip_step": _hand_override,
+    "cursor_executor.CursorWorkflowExecutor.pause_workflow": _hand_override,
 }

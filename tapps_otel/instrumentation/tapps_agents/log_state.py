@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import UNSET
 
 from tapps_otel.clock import timestamp_ns
-from tapps_otel.errors import BlobDamagedError, RunNotFoundError
+from tapps_otel.errors import BlobDamagedError, LogError, RunNotFoundError
 from tapps_otel.instrumentation.tapps_agents import snapshots
 from tapps_otel.log import files as _files
 from tapps_otel.log.artifacts import summary_of
@@ -148,15 +147,26 @@ def log_of(store: Store, state: Any) -> str | None:
 
     Two runs may have the same id in tapps-agents; their start times tell them apart. Only the
     newest runs of the id are looked at.
+
+    :raises LogError: no log is, and one cannot be read
     """
+    unreadable: LogError | None = None
     numbers = RunNumbers(store, str(state.workflow_id))
     last = numbers.last()
     for number in range(last, max(0, last - _MOST_LOOKED_AT), -1):
         own_id = numbers.id_of(number)
-        with suppress(RunNotFoundError), StoredRun(store, log_name(own_id)) as found:
-            logged = found.history.workflow.get("state") or {}
-            if logged.get("started_at") == state.started_at.isoformat():
-                return own_id
+        try:
+            with StoredRun(store, log_name(own_id)) as found:
+                logged = found.history.workflow.get("state") or {}
+        except RunNotFoundError:
+            continue
+        except LogError as error:
+            unreadable = unreadable or error
+            continue
+        if logged.get("started_at") == state.started_at.isoformat():
+            return own_id
+    if unreadable is not None:
+        raise unreadable
     return None
 
 

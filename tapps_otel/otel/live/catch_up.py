@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING
@@ -46,12 +46,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A resumed run, and its new execution; ``None`` for a run that it called before."""
+    """A resumed run, and its new execution; ``None`` for a run that it called before.
+
+    :ivar followed: the runs that it called, so far
+    """
 
     store: Store
     workflow_id: str
     execution: int | None
     provider: TracerProvider
+    followed: set[tuple[Path, str]] = field(default_factory=set)
 
 
 class _Worker:
@@ -69,7 +73,6 @@ class _Worker:
     def _start(self) -> None:
         self._jobs: Queue[_Job] = Queue()
         self._open: deque[_Job] = deque()
-        self._children: set[tuple[Path, str]] = set()
         self._client: Client | None = None
         self._given_up = False
         threading.Thread(target=self._work, name="tapps_otel-catch-up", daemon=True).start()
@@ -121,11 +124,11 @@ class _Worker:
         """Send a called run's spans too, unless a process executes it, which sends them itself."""
         store = job.store if child.log_dir is None else Store(Path(child.log_dir))
         name = log_name(child.workflow_id)
-        if (store.folder, name) in self._children:
+        if (store.folder, name) in job.followed:
             return
-        self._children.add((store.folder, name))
+        job.followed.add((store.folder, name))
         if holder(store.lease_path(name)) is None:
-            self.add(_Job(store, name, None, job.provider))
+            self.add(_Job(store, name, None, job.provider, job.followed))
 
     # -- flushed at exit
 

@@ -404,9 +404,10 @@ class _Span(LiveSpan):
         span: Any = self.span
         held = dict(span.attributes)
         redacted = rules.attributes(held)
-        for name, value in redacted.items():
-            if name in held and value is not held[name]:
-                span.set_attribute(name, value)
+        if span.is_recording():  # otherwise the user's code has ended it
+            for name, value in redacted.items():
+                if name in held and value is not held[name]:
+                    span.set_attribute(name, value)
         return redacted
 
 

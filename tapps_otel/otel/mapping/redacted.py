@@ -44,7 +44,7 @@ def redacted(span: ReadableSpan, rules: Rules) -> ReadableSpan:
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=counted(dict(attributes or {}), span.dropped_attributes),
+        attributes=attributes,
         events=kept(events, span.dropped_events),
         links=kept(links, span.dropped_links),
         kind=span.kind,

@@ -17,7 +17,7 @@ from tapps_otel.past.fold import child_of
 from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
@@ -101,26 +101,26 @@ class RunSpans:
         checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
         rules = rules_here()  # for logs that were written under others
         free = own and not self._is_held()
+
+        def found(rebuilt: Iterable[tuple[ReadableSpan, int, int]]) -> Iterator[Found]:
+            for span, seq, execution in rebuilt:
+                sha = checker.sha.decode()
+                yield Found(redacted(span, rules), path.name, seq, sha, execution)
+
         try:
             for event in read(path, self._id, checker=checker):
                 if self._seen is not None:
                     self._seen(path.name, event)
                 if event.attributes is not UNSET and (child := child_of(event.attributes)):
                     self.children[child] = None
-                for span, seq, execution in rebuilder.feed(event, checker.sha):
-                    yield Found(
-                        redacted(span, rules), path.name, seq, checker.sha.decode(), execution
-                    )
+                yield from found(rebuilder.feed(event, checker.sha))
                 if own and self._before is not None and event.execution >= self._before:
                     return
             # A process that took the lease since then has added lines that were not read.
             if own:
                 self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
             if not (own and self.running):
-                for span, seq, execution in rebuilder.close():
-                    yield Found(
-                        redacted(span, rules), path.name, seq, checker.sha.decode(), execution
-                    )
+                yield from found(rebuilder.close())
                 if not rebuilder.problems:
                     self.ends[path.name] = (checker.seq, checker.sha.decode())
         finally:

@@ -30,9 +30,9 @@ __all__ = [
     "digest",
     "digest_of_carried",
     "digest_of_object",
+    "digest_of_value",
     "find_formless",
     "form_and_image",
-    "is_value",
 ]
 
 _CONTAINERS: Final = frozenset({dict, list, tuple})
@@ -94,15 +94,14 @@ def digest(value: object) -> str:
     return sha256(canonical(value)).hexdigest()
 
 
-def is_value(value: object) -> bool:
-    """Whether an object tells itself what it is: a class, a value, or by ``__tapps_key__()``."""
+def digest_of_value(value: Any) -> str | None:
+    """Digest of a class, a value or an object with ``__tapps_key__()``; ``None``: it is neither."""
     if isinstance(value, type) or hasattr(value, "__tapps_key__"):
-        return True
+        return digest_of_object(value)
     try:
-        canonical(value)
+        return digest(value)
     except Exception:  # noqa: BLE001 - of users' classes
-        return False
-    return True
+        return None
 
 
 def digest_of_object(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,6 +29,7 @@ from tapps_otel import (
     Redaction,
     annotate,
     configure,
+    current_run,
     history,
     skip,
     step,
@@ -547,6 +548,23 @@ def test_of_what_is_nested_too_deep_the_outline_is_kept() -> None:
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    error = {"type": "builtins.ValueError", "args": nested, "lost": {}, "line": 5}
+    error = {"type": "builtins.ValueError", "args": nested, "lost": {}, "line": 5, "password": 7}
+    error["password=hunter2x"] = 1
 
-    assert USUAL.value(error) == {"type": "***", "args": [], "lost": {}, "line": 5}
+    assert USUAL.value(error) == {
+        "type": "***", "args": [], "lost": {}, "line": 5, "password": "***", "password=***": "***",
+    }  # fmt: skip
+
+
+def test_a_named_tuple_with_a_secret_is_redacted(log: Any) -> None:
+    class Point(NamedTuple):
+        x: int
+        note: str
+
+    @workflow
+    def flow() -> None:
+        current_run().annotate("n", {"point": Point(1, "Bearer abcdefghijklmnop1234")})
+
+    flow.options(workflow_id="r")()
+    (annotation,) = history("r").annotations
+    assert annotation.attributes == {"point": [1, "***"]}

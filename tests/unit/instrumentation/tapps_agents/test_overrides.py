@@ -284,6 +284,50 @@ def test_a_mark_without_super_is_not_logged_and_never_leaves_a_run_interrupted(
     assert caplog.text.count(said) == 1
 
 
+def test_each_method_that_is_not_logged_is_told(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mark(self: Any, step_id: str) -> None:
+        self.state.completed_steps.append(step_id)
+
+    def skip(self: Any, step_id: str) -> None:
+        self.state.skipped_steps.append(step_id)
+
+    project.write()
+    executor = own(project, mark_step_complete=mark, skip_step=skip)
+    executor.start()
+    for name in ("s1", "s2"):
+        executor.mark_step_complete(name)
+        executor.skip_step(name)
+
+    assert caplog.text.count("Own has a mark()") == caplog.text.count("Own has a skip()") == 1
+
+
+@pytest.mark.parametrize("calls_super", [False, True])
+def test_a_pause_of_a_subclass_is_logged_if_it_calls_that_of_its_base(
+    project: Project, story: Story, caplog: pytest.LogCaptureFixture, *, calls_super: bool
+) -> None:
+    from tapps_agents.workflow.executor import WorkflowExecutor
+
+    def pause(self: Any) -> None:
+        if calls_super:
+            WorkflowExecutor.pause_workflow(self)
+        else:
+            self.state.status = "paused"
+
+    project.write()
+    executor = own(project, pause_workflow=pause)
+    executor.start()
+    executor.mark_step_complete("s1")
+    executor.pause_workflow()
+
+    said = "Own has a pause() that does not call that of tapps-agents: its calls are not logged"
+    assert (said in caplog.text) is not calls_super
+    assert any("tapps.pause" in one for one in story()) is calls_super
+    (run,) = list_runs()
+    assert run.status != "interrupted"
+
+
 def test_a_mark_with_super_is_logged_once(
     project: Project, story: Story, caplog: pytest.LogCaptureFixture
 ) -> None:

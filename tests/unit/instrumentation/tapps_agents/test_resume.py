@@ -570,6 +570,26 @@ def load_and_execute(project: Project) -> Any:
     return asyncio.run(executor.execute())
 
 
+def test_a_damaged_log_of_another_run_does_not_hide_that_of_a_loaded_state(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPPS_AGENTS_PRESERVE_WORKFLOW_ID", "true")
+    project.kill_in()
+    kept = {path: path.read_bytes() for path in STATES.rglob("*.json")}
+    project.run()
+    (LOGS / "demo.2.jsonl").write_bytes(b"no log\n")
+    for path in STATES.rglob("*.json"):
+        path.unlink()
+    for path, data in kept.items():
+        path.write_bytes(data)
+    configure(executor_state_from_log=True)
+    state = load_and_execute(project)
+    (LOGS / "demo.2.jsonl").unlink()  # every log that is left is checked
+
+    assert state.status == "completed"
+    assert [one.status for one in history("demo").executions] == ["interrupted", "completed"]
+
+
 def test_load_last_state_starts_a_new_run(project: Project) -> None:
     project.kill_in()
     load_and_execute(project)
