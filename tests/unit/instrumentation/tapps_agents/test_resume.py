@@ -577,14 +577,16 @@ def test_a_damaged_log_of_another_run_does_not_hide_that_of_a_loaded_state(
     project.kill_in()
     kept = {path: path.read_bytes() for path in STATES.rglob("*.json")}
     project.run()
-    (LOGS / "demo.2.jsonl").write_bytes(b"no log\n")
+    damaged = LOGS / "demo.2.jsonl"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data.replace(b"Demo", b"Dema", 1))
     for path in STATES.rglob("*.json"):
         path.unlink()
     for path, data in kept.items():
         path.write_bytes(data)
     configure(executor_state_from_log=True)
     state = load_and_execute(project)
-    (LOGS / "demo.2.jsonl").unlink()  # every log that is left is checked
+    damaged.unlink()  # every log that is left is checked
 
     assert state.status == "completed"
     assert [one.status for one in history("demo").executions] == ["interrupted", "completed"]
