@@ -30,6 +30,7 @@ __all__ = [
 _NS = 1_000_000_000
 _ONE_MOMENT: Final = 10_000  # ns; far less than the shortest step takes
 _TRIES: Final = 10
+_VALID: Final = 10_000_000  # ns; how long the wall clock can be set without being noticed
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
 
@@ -46,6 +47,9 @@ class Clock(Protocol):
         """Wait for ``seconds``."""
 
 
+_UNKNOWN: Final = (0, 0)
+_relation = _UNKNOWN  # what `_relate` measured last, and until when it is used (monotonic, ns)
+
 # The system's clock, until `use` replaces it: call clock.time_ns(), do not import the functions.
 time_ns = time.time_ns
 monotonic_ns = time.monotonic_ns
@@ -55,15 +59,28 @@ sleep: Callable[[float], None] = time.sleep
 def now_ns() -> tuple[int, int]:
     """Read the wall clock and the monotonic clock at one moment, ns each.
 
-    A thread that loses its processor between the two readings would get an end, start + duration,
-    that is as much too early: before the ends of steps inside. Then they are read again.
+    The wall clock is the monotonic one plus a difference that is measured again after 10 ms, so
+    that what encloses a step never seems to end before it.
     """
-    monotonic, wall = monotonic_ns(), time_ns()
-    tries = _TRIES
-    while tries and monotonic_ns() - monotonic >= _ONE_MOMENT:
-        monotonic, wall = monotonic_ns(), time_ns()
-        tries -= 1
-    return wall, monotonic
+    monotonic = monotonic_ns()
+    difference, valid_until = _relation
+    if monotonic >= valid_until:
+        difference = _relate()
+    return monotonic + difference, monotonic
+
+
+def _relate() -> int:
+    """Measure by how much the wall clock is ahead of the monotonic one, ns.
+
+    A thread may lose its processor between two readings: then they are taken again.
+    """
+    global _relation  # noqa: PLW0603 - of the process, as the clocks are
+    for _ in range(_TRIES):
+        before, wall, after = monotonic_ns(), time_ns(), monotonic_ns()
+        if after - before < _ONE_MOMENT:
+            break
+    _relation = (wall - before, after + _VALID)
+    return wall - before
 
 
 async def sleep_async(seconds: float) -> None:
@@ -80,13 +97,15 @@ async def sleep_async(seconds: float) -> None:
 @contextmanager
 def use(clock: Clock) -> Iterator[None]:
     """Use ``clock`` in the whole process within the context. For tests."""
-    global time_ns, monotonic_ns, sleep
+    global time_ns, monotonic_ns, sleep, _relation  # noqa: PLW0603 - for tests
     before = time_ns, monotonic_ns, sleep
     time_ns, monotonic_ns, sleep = clock.time_ns, clock.monotonic_ns, clock.sleep
+    _relation = _UNKNOWN
     try:
         yield
     finally:
         time_ns, monotonic_ns, sleep = before
+        _relation = _UNKNOWN
 
 
 _cached = (-1, 0, "")

@@ -29,6 +29,14 @@ def watch(parts: list[Part]) -> list[Part] | None:
 
 def changed(parts: list[Part]) -> list[str]:
     """Names of the parameters whose values are others now."""
+    try:  # nearly always, nothing has changed that has an image
+        for part in parts:
+            if part.image is None or part.image != image(part.value):
+                break
+        else:
+            return []
+    except Exception:  # noqa: BLE001, S110 - an object inside, maybe of a class of the user's
+        pass
     return sorted({part.name for part in parts if _differs(part)})
 
 
