@@ -75,10 +75,11 @@ def _relate() -> int:
     A thread may lose its processor between two readings: then they are taken again.
     """
     global _relation  # noqa: PLW0603 - of the process, as the clocks are
-    for _ in range(_TRIES):
+    before, wall, after = monotonic_ns(), time_ns(), monotonic_ns()
+    tries = _TRIES
+    while tries and after - before >= _ONE_MOMENT:
         before, wall, after = monotonic_ns(), time_ns(), monotonic_ns()
-        if after - before < _ONE_MOMENT:
-            break
+        tries -= 1
     _relation = (wall - before, after + _VALID)
     return wall - before
 
