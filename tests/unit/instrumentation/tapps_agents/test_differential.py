@@ -62,10 +62,12 @@ class Story:
         self._ended.set()
         later = await asyncio.gather(*self._tasks, return_exceptions=True)
         state = executor.state
+        own_id = str(state.workflow_id)  # made of the time
         return {
-            "error": repr(error),
+            "error": repr(error).replace(own_id, ""),
             "later": [repr(one) for one in later],
-            "state": (state.status, state.completed_steps, state.skipped_steps, state.error),
+            "state": (state.status, state.completed_steps, state.skipped_steps),
+            "failure": str(state.error).replace(own_id, ""),
             "variables": {name: type(value) for name, value in state.variables.items()},
             "steps": [(one.step_id, one.agent, one.status) for one in state.step_executions],
             "effects": list(self._project.did.all),
