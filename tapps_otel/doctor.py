@@ -42,7 +42,7 @@ _MUCH: Final = 50 << 30  # bytes of all runs
 _PAST_DAYS: Final = 7  # whose logs tell how fast they grow
 _AHEAD_DAYS: Final = 14
 _DAY_NS: Final = 86_400 * 1_000_000_000
-_FREE: Final = "`tapps-otel prune --older-than 90d --dry-run` shows what could go"
+_FREE: Final = "`tapps-otel prune --older-than 90d --dry-run` lists what can be removed"
 _WAIT: Final = 1.0  # seconds for a collector to accept a connection
 _START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
 _LIST: Final = "`tapps-otel docs settings` lists the settings"
@@ -208,7 +208,8 @@ def _space(files: _files.Files, folder: Path, logs: dict[str, RunFiles]) -> Find
     if free < _LITTLE:
         return Finding("free space", "warn", text, f"a full disk stops the log: {_FREE}", data)
     if days is not None and days < _AHEAD_DAYS:
-        text += f", which lasts {days} days: logs took {_size(written)} in the last {_PAST_DAYS}"
+        grown = f"logs grew by at most {_size(written)} in the last {_PAST_DAYS} days"
+        text += f", which lasts {days} days: {grown}"
         return Finding("free space", "warn", text, _FREE, data)
     return Finding("free space", "ok", text, data=data)
 

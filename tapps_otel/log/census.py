@@ -35,7 +35,7 @@ class StepCount(NamedTuple):
 
 
 def skim(file: BinaryIO) -> Iterator[_Skimmed]:
-    """Yield what the lines of a log say, without a check of its chain."""
+    """Yield the decoded lines of a log without verifying its chain."""
     for line in lines(file):
         try:
             yield _decode(line)

@@ -97,7 +97,7 @@ class Files:
         return descriptor
 
     def open_lock(self, path: Path) -> int:
-        """Open or create as :meth:`open_append`, a file that a power cut may take away."""
+        """Open or create as :meth:`open_append`, a file that need not survive a power cut."""
         try:
             return self._open_own(path)
         except FileNotFoundError:

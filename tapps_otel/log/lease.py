@@ -2,7 +2,7 @@
 
 It is a lock on ``<workflow_id>.lease`` that belongs to an open file, so that it ends with the
 process, however that ends: without heartbeats and without time-outs. The holder removes the file
-before it lets the lock go, so that only a process that was killed leaves one. Whoever has locked a
+before it releases the lock, so that only a process that was killed leaves one. Whoever has locked a
 file therefore checks that it still has the name. Network file systems may not honour the lock.
 """
 

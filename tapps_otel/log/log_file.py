@@ -31,7 +31,8 @@ class LogFile:
     """The open file of a log, and the lease of its run.
 
     :ivar descriptor: of the open file, -1 if there is none
-    :ivar restored: it was put back under its name, which its log does not say yet
+    :ivar restored: it was put back under its name; the annotation that records this is not written
+        yet
     :ivar retook_lease: the lease was taken again, which was not reported yet
     """
 
@@ -57,7 +58,7 @@ class LogFile:
 
         :raises DisplacedError: the log does not
         :raises RunBusyError: another process has taken the lease
-        :raises OSError: the system does not tell, or the lease cannot be created
+        :raises OSError: its status cannot be read, or the lease cannot be created
         """
         self._keep_lease()
         if self.is_displaced():
@@ -70,7 +71,7 @@ class LogFile:
     def is_displaced(self) -> bool:
         """Whether the log has lost its name.
 
-        :raises OSError: the system does not tell
+        :raises OSError: its status cannot be read
         """
         return self._files.identity_of_name(str(self.path)) != self._identity
 

@@ -8,7 +8,7 @@ opens the file again, evicts it from the cache, checks it, and writes what is mi
 With each sync it looks whether the log and the lease still have their names. A log that was
 deleted, renamed or replaced (an agent that cleans its working tree) is whole in the open file: it
 is copied to its name, if that is free, and the log has an annotation of it. Until that succeeds,
-the log fails as on a failing disk. A lease that another process has taken is the end of writing.
+the log fails as on a failing disk. If another process has taken the lease, writing stops.
 
 Ctrl-C, a ``RecursionError`` or the like may come between any two instructions, and a signal handler
 or a finalizer may append in the middle of an append. Once :meth:`LogWriter.append` has put an event
@@ -498,7 +498,7 @@ class LogWriter:
         if self._file.restored:
             self._write(self._event("annotation", name=RESTORED), settle=True)
             self._file.restored = False
-            self._report(_log.error, "%s: the log was put back, whole", self._file.path)
+            self._report(_log.error, "%s: the complete log was restored", self._file.path)
         else:
             tail = ": what it wrote is declared as damage" if self._foreign else ""
             text = "%s: the log can be written again%s"

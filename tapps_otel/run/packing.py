@@ -275,7 +275,7 @@ def _verify(staged: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
 
 
 def _move(staged: Store, store: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
-    """Move a run's files: large values first, then the log, then what is only there to be sent."""
+    """Move a run's files: large values, then the log, then the files needed only for sending."""
     files = _files.system()
     for info in sorted(found, key=_order):
         path = store.folder / info.filename

@@ -312,7 +312,7 @@ class _Pruning:
     # -- spans outside any run
 
     def _prune_traces(self, tombstones: Tombstones | None) -> None:
-        """Remove the side logs of spans outside any run that are old: nothing else has an age."""
+        """Remove old side logs of spans outside any run: only these are selected by age."""
         before_ns, found = self._rules.before_ns, self.files.get(NO_RUN)
         if before_ns is None or found is None:
             return

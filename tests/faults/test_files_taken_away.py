@@ -101,7 +101,7 @@ def test_a_log_that_is_taken_away_is_put_back_and_the_run_completes(
 
     assert go(losing, command) == 5
     assert remarks() == [RESTORED]
-    assert "the log was put back, whole" in caplog.text
+    assert "the complete log was restored" in caplog.text
     verify("r").raise_if_bad()
     assert [one.step_id for one in history("r").steps] == ["count", "lose", "count#2", "count#3"]
     assert go(losing, command) == 5  # its stored result

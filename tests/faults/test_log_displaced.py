@@ -59,7 +59,7 @@ def test_the_next_event_that_ends_something_puts_it_back(
     assert [one["name"] for one in events if one["event_type"] == "annotation"] == [RESTORED]
     assert marks(path) == [1, 2, 3]
     assert "deleted, renamed or replaced" in caplog.text
-    assert "the log was put back, whole" in caplog.text
+    assert "the complete log was restored" in caplog.text
     assert not any(one.get("late") for one in events)
     assert [one.name for one in path.parent.iterdir() if ".jsonl." in one.name] == []
     if lose is renamed:
