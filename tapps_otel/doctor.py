@@ -17,6 +17,7 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.run_files import list_files
 from tapps_otel.log.store import Store
+from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def _folder(folder: Path) -> Iterator[Finding]:
     there = folder
     while not files.is_folder(there) and there != there.parent:
         there = there.parent
-    text = f"{folder}" + ("" if there == folder else f" (the first run creates it in {there})")
+    to_create = "" if files.exists(folder) else f" (the first run creates it in {there})"
+    text = f"{folder}{to_create}"
     probe = there / f".tapps-otel-doctor-{os.getpid()}"
     try:
         descriptor = files.open_append(probe, create=True)
@@ -138,9 +140,10 @@ def _folder(folder: Path) -> Iterator[Finding]:
     try:
         yield Finding("log folder", "ok", text, data={"path": str(folder)})
         yield _file_system(there)
-        logs = list_files(Store(folder))
+        logs: dict[str, RunFiles] = {}
+        listed = _guarded("logs", lambda: _logs(folder, logs))
         yield _guarded("free space", lambda: _space(files, there, logs))
-        yield _logs(logs)
+        yield listed
         yield _guarded("sync", lambda: _sync_cost(files, descriptor))
         yield _guarded("lock", lambda: _lock(probe))
     finally:
@@ -214,13 +217,18 @@ def _space(files: _files.Files, folder: Path, logs: dict[str, RunFiles]) -> Find
     return Finding("free space", "ok", text, data=data)
 
 
-def _logs(logs: dict[str, RunFiles]) -> Finding:
-    """Report the size of the runs' files, and a run that is too large to be looked at."""
+def _logs(folder: Path, logs: dict[str, RunFiles]) -> Finding:
+    """Report the size of the runs' files, and a run that is too large to be looked at.
+
+    :param logs: gets what is in the folder
+    """
+    logs.update(list_files(Store(folder)))
     total = sum(one.size for one in logs.values())
     largest = max(logs, key=lambda name: logs[name].size, default=None)
     most = 0 if largest is None else logs[largest].size
-    data = {"runs": len(logs), "bytes": total, "largest": largest, "largest_bytes": most}
-    text = f"{_size(total)} of {len(logs)} runs"
+    runs = len(logs.keys() - {NO_RUN})
+    data = {"runs": runs, "bytes": total, "largest": largest, "largest_bytes": most}
+    text = f"{_size(total)} of {runs} runs"
     if most >= _LARGE:
         text += f"; {largest} alone has {_size(most)}"
         hint = "return less from steps, or a file's name; split the run into child runs"

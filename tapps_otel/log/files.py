@@ -43,9 +43,8 @@ FOLDER_MODE: Final = 0o700
 
 # O_NOFOLLOW: an id must not lead out of the folder through a link. O_NONBLOCK: opening a FIFO in
 # the place of a log must fail, not wait for a reader. Neither matters for a regular file.
-_SAFE: Final = (
-    getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-)
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
+_SAFE: Final = _NO_LINK | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _APPEND: Final = os.O_RDWR | os.O_APPEND | _SAFE
 _FOLDER: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _SAFE
 _BLOCK: Final = 1 << 20  # bytes of a file that are copied at a time
@@ -161,22 +160,23 @@ class Files:
         opened = os.open(path.name, os.O_RDONLY | _SAFE, dir_fd=folder)
         return os.fdopen(self._check_regular(opened, path), "rb", buffering=1 << 18)
 
-    def open_folder(self, path: Path) -> int:
+    def open_folder(self, path: Path, *, follow: bool = False) -> int:
         """Open a folder of ours, to open files in it; a link to a folder is rejected.
 
         Files in it are opened by this descriptor, so that a link which replaces the folder
         meanwhile changes nothing.
+
+        :param follow: accept a link to a folder
         """
         try:
-            return os.open(path, _FOLDER)
+            return os.open(path, _FOLDER & ~_NO_LINK if follow else _FOLDER)
         except NotADirectoryError:  # also for a link
-            text = "not a folder, or a link to one"
+            text = "not a folder" if follow else "not a folder, or a link to one"
             raise NotRegularFileError(errno.ENOTDIR, text, str(path)) from None
 
     def open_user_file(self, path: Path) -> BinaryIO:
         """Open a user's file for reading; links are followed, special files are rejected."""
-        flags = _SAFE & ~getattr(os, "O_NOFOLLOW", 0)
-        descriptor = self._check_regular(os.open(path, os.O_RDONLY | flags), path)
+        descriptor = self._check_regular(os.open(path, os.O_RDONLY | _SAFE & ~_NO_LINK), path)
         return os.fdopen(descriptor, "rb", buffering=1 << 18)
 
     def reader(self, descriptor: int) -> BinaryIO:
@@ -358,13 +358,16 @@ class Files:
                     except FileNotFoundError:  # removed since it was listed
                         continue
 
-    def entries(self, folder: Path) -> Iterator[Entry]:
+    def entries(self, folder: Path, *, follow: bool) -> Iterator[Entry]:
         """Yield what a folder contains, unsorted; nothing if there is no such folder.
 
-        Links are not followed, also where the folder itself is one.
+        Links in it are not followed.
+
+        :param follow: accept a link to a folder
+        :raises NotRegularFileError: it is not a folder
         """
-        with suppress(FileNotFoundError, NotRegularFileError):
-            descriptor = self.open_folder(folder)
+        with suppress(FileNotFoundError):
+            descriptor = self.open_folder(folder, follow=follow)
             try:
                 with os.scandir(descriptor) as found:
                     for one in found:

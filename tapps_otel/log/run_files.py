@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel.log import files as _files
-from tapps_otel.names import is_workflow_id
+from tapps_otel.log.store import run_of_side_log
+from tapps_otel.names import PRUNED, is_workflow_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tapps_otel.log.store import Store
@@ -38,26 +40,25 @@ class RunFiles:
 
 
 def list_files(store: Store) -> dict[str, RunFiles]:
-    """Return what is on the disk of each run, also of one that has no log; one listing each.
+    """Return what is on the disk of each run, also of one that has no log; one listing.
+
+    The side logs of spans outside any run are listed as those of :data:`~tapps_otel.names.NO_RUN`.
 
     :raises OSError: the folder cannot be listed
     """
-    files, found = _files.system(), dict[str, RunFiles]()
-    sides = {path.name: name for name, paths in store.side_paths().items() for path in paths}
-    for entry in files.entries(store.folder):
-        name = sides.get(entry.name) or _run_of(entry.name)
-        if name is None:
+    found: dict[str, RunFiles] = {}
+    for entry in _files.system().entries(store.folder, follow=True):
+        beside = run_of_side_log(entry.name)
+        name = beside or _run_of(entry.name)
+        if name is None or name == PRUNED:
             continue
         of_run = found.setdefault(name, RunFiles())
         if entry.name.endswith(".jsonl"):
             of_run.changed_ns = max(of_run.changed_ns, entry.changed_ns)
-            of_run.has_log = of_run.has_log or entry.name not in sides
-        if entry.name in sides:
+            of_run.has_log = of_run.has_log or beside is None
+        if beside is not None:
             of_run.side_logs[store.folder / entry.name] = entry.changed_ns
-        if entry.is_file:
-            of_run.size += entry.size
-        elif entry.name.endswith(".blobs"):
-            of_run.size += sum(one.size for one in files.entries(store.folder / entry.name))
+        of_run.size += _size(store.folder, entry)
     return found
 
 
@@ -67,19 +68,30 @@ def _run_of(name: str) -> str | None:
     return run if is_workflow_id(run) and run != name else None
 
 
-def remove_run(store: Store, workflow_id: str) -> None:
+def _size(folder: Path, entry: _files.Entry) -> int:
+    if entry.is_file:
+        return entry.size
+    if entry.name.endswith(".blobs"):
+        with suppress(_files.NotRegularFileError):  # a link, which may lead anywhere
+            blobs = _files.system().entries(folder / entry.name, follow=False)
+            return sum(one.size for one in blobs)
+    return 0
+
+
+def remove_run(store: Store, workflow_id: str, side_logs: Iterable[Path]) -> None:
     """Remove a run's files, except its lease, which the caller holds.
 
     Until the log goes, the run can be verified and resumed: what comes before is only needed to
     send its spans, and the large values come after. The folder is synced in between, so that a
     power cut keeps that order.
 
+    :param side_logs: those that the caller has checked: there may be newer ones
     :raises OSError: a file cannot be removed
     """
     files = _files.system()
     ledger = store.ledger_path(workflow_id)
     _remove(files, ledger)  # first: it names the side logs
-    for path in store.side_paths().get(workflow_id, []):
+    for path in side_logs:
         _remove(files, path)
     files.sync_folder(store.folder)
     _remove(files, store.log_path(workflow_id))

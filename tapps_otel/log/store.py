@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["RunSummary", "Store"]
+__all__ = ["RunSummary", "Store", "run_of_side_log"]
 
 _SUFFIX: Final = ".jsonl"
-_SIDE: Final = re.compile(r"[0-9a-f]{8}")
+_SIDE: Final = re.compile(r"(?P<run>[^+]+)\+[0-9a-f]{8}\.jsonl")
 _BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
 _COUNTED: Final = 4 << 20  # bytes: the steps of a larger log are not counted for a list
 _ERROR: Final = 500  # characters of an error in a summary
 _HEAD: Final = 64 * 1024  # bytes to search for a run's start, after a torn first line
+
+
+def run_of_side_log(name: str) -> str | None:
+    """Return the run that a side log of this name belongs to; ``None`` for another file."""
+    match = _SIDE.fullmatch(name)
+    return match["run"] if match and is_workflow_id(match["run"]) else None
 
 
 class RunSummary(Struct, frozen=True):
@@ -140,8 +146,7 @@ class Store:
         """Return the side logs of all runs, by run; the folder is listed once."""
         found: dict[str, list[Path]] = {}
         for _, name in _files.system().modification_times(self.folder, _SUFFIX):
-            workflow_id, plus, rest = name[: -len(_SUFFIX)].partition("+")
-            if plus and _SIDE.fullmatch(rest) and is_workflow_id(workflow_id):
+            if (workflow_id := run_of_side_log(name)) is not None:
                 found.setdefault(workflow_id, []).append(self.folder / name)
         for paths in found.values():
             paths.sort()

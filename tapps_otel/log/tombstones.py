@@ -7,56 +7,60 @@ with it. It is on the disk before the first file of the run is removed.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tapps_otel import clock
 from tapps_otel.errors import LogError
-from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import read
+from tapps_otel.log.recovery import log_event
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import PRUNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
-__all__ = ["TOMBSTONE", "Tombstones", "open_tombstones", "pruned_runs"]
+__all__ = ["TOMBSTONE", "Tombstone", "Tombstones", "open_tombstones", "pruned_runs"]
 
 TOMBSTONE: Final = "tapps.pruned"  # name of the annotation
+
+
+class Tombstone(NamedTuple):
+    """What was checked before a run was removed.
+
+    :ivar head: of its log, as ``(seq, sha)``
+    :ivar side_logs: the names of its side logs
+    """
+
+    head: tuple[int, str]
+    side_logs: frozenset[str]
 
 
 class Tombstones:
     """The log of removed runs, open for writing.
 
-    :ivar heads: by run, the head of its log in its last tombstone as ``(seq, sha)``
+    :ivar last: the last tombstone of each run
     """
 
     def __init__(self, store: Store, lease: Lease) -> None:
-        self.heads: dict[str, tuple[int, str]] = {}
+        self.last: dict[str, Tombstone] = {}
         self._writer = LogWriter(
             store.pruned_path(), PRUNED, stop=True, on_event=self._note, lease=lease
         )
 
     def _note(self, event: Event) -> None:
-        if (found := _head_in(event)) is not None:
-            self.heads[found[0]] = found[1:]
+        if (found := _tombstone_in(event)) is not None:
+            run, self.last[run] = found
 
     def add(self, fields: dict[str, Any]) -> None:
         """Write a tombstone, and sync.
 
-        :param fields: ``run``, ``seq`` and ``sha``, and what else is worth knowing
+        :param fields: ``run``, ``seq``, ``sha`` and ``side_logs``, and what else is worth knowing
         :raises LogWriteError: it may not be on the disk
         """
-        event = Event(
-            event_type="annotation",
-            workflow_id=PRUNED,
-            timestamp=clock.timestamp(clock.time_ns()),
-            execution=1,
-            name=TOMBSTONE,
-            attributes=fields,
-        )
+        event = log_event("annotation", PRUNED, 1, name=TOMBSTONE, attributes=fields)
         self._writer.append(event, sync=True)
         self._note(event)
 
@@ -85,26 +89,28 @@ def open_tombstones(store: Store) -> Iterator[Tombstones]:
         lease.release()
 
 
-def pruned_runs(store: Store) -> dict[str, tuple[int, str]]:
-    """Return the runs that have a tombstone, each with the head that its log had.
+def pruned_runs(store: Store) -> set[str]:
+    """Return the runs that have a tombstone.
 
     A damaged log is read up to the damage, and a missing one has none.
     """
-    found: dict[str, tuple[int, str]] = {}
+    found: set[str] = set()
     try:
         for event in read(store.pruned_path(), PRUNED):
-            if (head := _head_in(event)) is not None:
-                found[head[0]] = head[1:]
+            if (one := _tombstone_in(event)) is not None:
+                found.add(one[0])
     except (FileNotFoundError, LogError):  # `verify pruned` reports damage
         pass
     return found
 
 
-def _head_in(event: Event) -> tuple[str, int, str] | None:
+def _tombstone_in(event: Event) -> tuple[str, Tombstone] | None:
     fields = event.attributes
     if event.name != TOMBSTONE or not isinstance(fields, dict):
         return None
     match fields:
         case {"run": str(run), "seq": int(seq), "sha": str(sha)}:
-            return run, seq, sha
+            sides = fields.get("side_logs") or []  # each as `name seq sha`
+            names = (str(one).partition(" ")[0] for one in sides)
+            return run, Tombstone((seq, sha), frozenset(names))
     return None

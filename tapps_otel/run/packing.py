@@ -28,7 +28,7 @@ from tapps_otel.past.fold import child_of
 from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tapps_otel.log.event import Event
@@ -80,20 +80,20 @@ def pack(workflow_id: str, file: Path, *, log_dir: Path | str | None = None) -> 
         raise RunNotFoundError(name, store.folder)
     with ExitStack() as leases:
         runs: dict[str, list[Path]] = {}
-        due = [name]
+        due, beside = [name], store.side_paths()
         while due:
             run = due.pop()
             if run not in runs and store.has_log(run):
                 lease = Lease(store.lease_path(run), run)
                 leases.callback(lease.release)
-                runs[run], called = _examine(store, run)
+                runs[run], called = _examine(store, run, beside.get(run, []))
                 due += called
         paths = [path for found in runs.values() for path in found]
         size = _write(file, store.folder, paths)
     return PackReport(tuple(runs), len(paths), size)
 
 
-def _examine(store: Store, run: str) -> tuple[list[Path], list[str]]:
+def _examine(store: Store, run: str, side_logs: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Verify a run; return its files, and the runs that its steps called in the same folder.
 
     :raises LogError: something is damaged
@@ -109,7 +109,7 @@ def _examine(store: Store, run: str) -> tuple[list[Path], list[str]]:
         if child is not None and child.log_dir is None:
             called[log_name(child.workflow_id)] = None
 
-    logs = [store.log_path(run), *store.side_paths().get(run, [])]
+    logs = [store.log_path(run), *side_logs]
     for path in logs:
         found = check(path, run, on_event=look)
         if not found.ok:
@@ -174,7 +174,7 @@ def unpack(file: Path, *, log_dir: Path | str | None = None) -> PackReport:
         for run in members:
             lease = Lease(store.lease_path(run), run)
             leases.callback(lease.release)
-            _refuse_existing(store, run)
+        _refuse_existing(store, members)
         size = sum(info.file_size for found in members.values() for info in found)
         if size > _files.system().free_bytes(store.folder):
             raise ArchiveError(file, f"its files take {size} bytes: the disk has less")
@@ -182,8 +182,9 @@ def unpack(file: Path, *, log_dir: Path | str | None = None) -> PackReport:
             for found in members.values():
                 for info in found:
                     _extract(archive, info, staged)
+            beside = staged.side_paths()
             for run, found in members.items():
-                _verify(staged, run, found)
+                _verify(staged, run, found, beside.get(run, []))
             for run in reversed(members):  # the run after those that it called
                 _move(staged, store, run, members[run])
             _files.system().sync_folder(store.folder)
@@ -227,10 +228,12 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, list[zipfile.Zip
     return found
 
 
-def _refuse_existing(store: Store, run: str) -> None:
-    beside = [store.log_path(run), store.ledger_path(run), *store.side_paths().get(run, [])]
-    for path in beside:
-        if _files.system().exists(path):
+def _refuse_existing(store: Store, runs: Iterable[str]) -> None:
+    beside = store.side_paths()
+    for run in runs:
+        for path in (store.log_path(run), store.ledger_path(run), *beside.get(run, [])):
+            if not _files.system().exists(path):
+                continue
             raise RunConflictError(
                 f"{path} exists: nothing was unpacked. Unpack into another folder (--log-dir)"
             )
@@ -261,13 +264,15 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, staged: Store) -> 
         _copy(source, target)
 
 
-def _verify(staged: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
+def _verify(
+    staged: Store, run: str, found: list[zipfile.ZipInfo], side_logs: Sequence[Path]
+) -> None:
     """Verify a run's logs and all large values, named or not.
 
     :raises LogError: something is damaged
     """
     staged.summary(run)  # raises for a file that is not a log
-    _examine(staged, run)
+    _examine(staged, run, side_logs)
     blobs = Blobs(staged.blobs_folder(run))
     for info in found:
         if "/" in info.filename:

@@ -15,7 +15,7 @@ from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
 from tapps_otel.log.tail import head_of
 from tapps_otel.log.tombstones import open_tombstones
-from tapps_otel.names import NO_RUN, PRUNED
+from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.run.lookup import store_of
 from tapps_otel.run.person import person
@@ -184,7 +184,6 @@ class _Pruning:
         self, store: Store, rules: _Rules, *, unsent: bool, progress: Callable[[PrunedRun], None]
     ) -> None:
         self.files = list_files(store)
-        self.files.pop(PRUNED, None)
         self.report = PruneReport(left=sum(one.size for one in self.files.values()))
         self._store, self._rules, self._progress = store, rules, progress
         self._with_unsent, self._wanted = unsent, traces_wanted(settings.current())
@@ -192,12 +191,18 @@ class _Pruning:
 
     def finish_others(self, tombstones: Tombstones) -> None:
         """Finish what an earlier call had begun: it was killed after it wrote a tombstone."""
-        for name, head in tombstones.heads.items():
-            if name in self.files:
-                with suppress(RunBusyError, OSError), self._leased(name):  # in use again
-                    if _head(self._store, name) in {None, head}:
-                        remove_run(self._store, name)
-                        self.report.left -= self.files.pop(name).size
+        for name, tombstone in tombstones.last.items():
+            found = self.files.get(name)
+            if found is None:
+                continue
+            checked = [path for path in found.side_logs if path.name in tombstone.side_logs]
+            if found.side_logs and not (checked or found.has_log):
+                continue  # a process has written them since: nothing is left of what was pruned
+            with suppress(RunBusyError, OSError), self._leased(name):  # in use again
+                if _head(self._store, name) in {None, tombstone.head}:
+                    remove_run(self._store, name, checked)
+        self.files = list_files(self._store)
+        self.report.left = sum(one.size for one in self.files.values())
 
     def prune(self, tombstones: Tombstones | None) -> None:
         """Remove what meets a condition.
@@ -267,7 +272,7 @@ class _Pruning:
                 with self._leased(run.workflow_id):
                     if not self._bury(run, found, why, tombstones):
                         return "it was written to a moment ago"
-                    remove_run(self._store, run.workflow_id)
+                    remove_run(self._store, run.workflow_id, found.side_logs)
             except RunBusyError:
                 return "a process executes it"
         del self._runs[run.workflow_id]

@@ -231,3 +231,31 @@ def test_many_logs_are_warned_of() -> None:
 
     assert (shown.state, shown.data["runs"]) == ("warn", 60)
     assert "prune" in str(shown.hint)
+
+
+def test_logs_in_a_folder_that_is_a_link_are_counted(tmp_path: Path) -> None:
+    log_of(3 << 20)
+    link = tmp_path / "link"
+    link.symlink_to(LOGS.absolute())
+
+    assert found("logs", log_dir=link).data["bytes"] == 3 << 20
+
+
+def test_only_runs_are_counted() -> None:
+    log_of(1 << 20)
+    for name in ("pruned.jsonl", "traces+0123abcd.jsonl"):
+        (LOGS / name).write_bytes(b"x")
+
+    assert found("logs").text == "1 MiB of 1 runs"
+
+
+def test_a_file_in_the_place_of_the_log_folder_does_not_stop_the_other_checks(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    states = {one.name: one.state for one in examine(path)}
+
+    assert states["logs"] == "fail"
+    assert {"free space", "sync", "lock", "collector", "versions"} <= states.keys()
+    assert path.exists()

@@ -16,6 +16,8 @@ from crashes import Forked, killed
 from logs import start, write
 from tapps_otel import configure, history, list_runs, prune, step, verify, workflow
 from tapps_otel.errors import InvalidIdError, LogDamagedError, RunBusyError
+from tapps_otel.log import files as log_files
+from tapps_otel.log.files import Files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.ledger import Ledger, Whole
@@ -316,6 +318,43 @@ def test_side_logs_that_are_written_after_their_run_was_pruned_are_no_damage(cli
 
     assert done.code == 0, done
     assert "was pruned" in done.out
+
+
+class SideLogAtRemoval(Files):
+    """Another process writes a side log of the run just before its first file is removed."""
+
+    def remove(self, path: Path, *, folder: int | None = None) -> None:
+        late = LOGS / "r+0123abcd.jsonl"
+        if path.name == "r.ledger" and not late.exists():
+            write(late, [start("r")], workflow_id="r")
+        super().remove(path, folder=folder)
+
+
+def test_a_side_log_that_was_not_checked_is_not_removed() -> None:
+    run("r", days=9)
+    with log_files.use(SideLogAtRemoval()):
+        assert pruned(prune(older_than=DAY)) == ["r"]
+    prune(older_than=DAY)  # would finish an earlier call
+
+    assert files() == {"r+0123abcd.jsonl", "pruned.jsonl"}
+    assert verify("pruned").ok
+
+
+def test_what_is_left_includes_side_logs_written_after_their_run_was_pruned() -> None:
+    run("r", days=9)
+    prune(older_than=DAY)
+    write(LOGS / "r+0123abcd.jsonl", [start("r")], workflow_id="r")
+
+    assert prune(older_than=DAY).left == (LOGS / "r+0123abcd.jsonl").stat().st_size
+
+
+def test_a_folder_of_logs_that_is_a_link_is_pruned(tmp_path: Path) -> None:
+    run("r", days=9)
+    link = tmp_path / "link"
+    link.symlink_to(LOGS.absolute())
+
+    assert pruned(prune(older_than=DAY, log_dir=link)) == ["r"]
+    assert files() == {"pruned.jsonl"}
 
 
 def test_a_pruned_id_can_be_used_again() -> None:
