@@ -16,6 +16,7 @@ from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.run_files import list_files
+from tapps_otel.log.staging import abandoned
 from tapps_otel.log.store import Store
 from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
@@ -44,6 +45,7 @@ _PAST_DAYS: Final = 7  # whose logs tell how fast they grow
 _AHEAD_DAYS: Final = 14
 _DAY_NS: Final = 86_400 * 1_000_000_000
 _FREE: Final = "`tapps-otel prune --older-than 90d --dry-run` lists what can be removed"
+_NAME_ANOTHER: Final = "name another (--log-dir, TAPPS_OTEL_LOG_DIR)"
 _WAIT: Final = 1.0  # seconds for a collector to accept a connection
 _START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
 _LIST: Final = "`tapps-otel docs settings` lists the settings"
@@ -124,26 +126,31 @@ def _settings() -> list[Finding]:
 
 def _folder(folder: Path) -> Iterator[Finding]:
     files = _files.system()
-    there = folder
+    there = taken = folder
     while not files.is_folder(there) and there != there.parent:
-        there = there.parent
-    to_create = "" if files.exists(folder) else f" (the first run creates it in {there})"
-    text = f"{folder}{to_create}"
+        there, taken = there.parent, there
+    text = f"{folder}" if there == folder else f"{folder} (the first run creates it in {there})"
+    data = {"path": str(folder)}
+    place = Finding("log folder", "ok", text, data=data)
+    if there != folder and files.exists(taken):
+        text = f"{folder}: {taken} is not a folder"
+        place = Finding("log folder", "fail", text, _NAME_ANOTHER, data)
     probe = there / f".tapps-otel-doctor-{os.getpid()}"
     try:
         descriptor = files.open_append(probe, create=True)
     except (OSError, TappsError) as error:
-        hint = "make it writable, or name another (--log-dir, TAPPS_OTEL_LOG_DIR)"
-        yield Finding("log folder", "fail", f"{text}: {error}", hint, {"path": str(folder)})
+        hint = f"make it writable, or {_NAME_ANOTHER}"
+        yield Finding("log folder", "fail", f"{text}: {error}", hint, data)
         yield _file_system(there)
         return
     try:
-        yield Finding("log folder", "ok", text, data={"path": str(folder)})
+        yield place
         yield _file_system(there)
         logs: dict[str, RunFiles] = {}
         listed = _guarded("logs", lambda: _logs(folder, logs))
         yield _guarded("free space", lambda: _space(files, there, logs))
         yield listed
+        yield from _left_by_unpack(folder)
         yield _guarded("sync", lambda: _sync_cost(files, descriptor))
         yield _guarded("lock", lambda: _lock(probe))
     finally:
@@ -236,6 +243,17 @@ def _logs(folder: Path, logs: dict[str, RunFiles]) -> Finding:
     if total >= _MUCH:
         return Finding("logs", "warn", text, _FREE, data)
     return Finding("logs", "ok", text, data=data)
+
+
+def _left_by_unpack(folder: Path) -> Iterator[Finding]:
+    """Report what a killed ``unpack`` left, if anything."""
+    try:
+        found = [one.name for one in abandoned(Store(folder))]
+    except OSError:  # the check of the logs has told
+        return
+    if found:
+        text = f"a killed `unpack` left {', '.join(found)}"
+        yield Finding("unpack", "warn", text, "the next unpack or prune removes it")
 
 
 def _size(number: int) -> str:

@@ -19,7 +19,7 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from msgspec import UNSET
 
 from tapps_otel.log.event import Event
+from tapps_otel.log.files import Files
 from tapps_otel.log.writer import LogWriter
 
 CRASHED = 77
@@ -125,6 +126,33 @@ def _run_child(call: Callable[[], object], pipe: int) -> NoReturn:
 def die() -> NoReturn:
     """End this process at once, as a crash would."""
     os._exit(CRASHED)
+
+
+class Deadly(Files):
+    """Ends the process before the n-th call that changes a disk.
+
+    :param calls: names of the methods that are counted
+    :ivar left: how many more calls, the deadly one included
+    """
+
+    CHANGING = (
+        "make_folder", "move", "new_file", "open_append", "open_lock", "remove", "remove_folder",
+        "replace_content", "sync", "sync_folder", "write",
+    )  # fmt: skip
+
+    def __init__(self, nth: int, calls: Sequence[str] = CHANGING) -> None:
+        self.left = nth
+        for name in calls:
+            setattr(self, name, self._counted(name))
+
+    def _counted(self, name: str) -> object:
+        def call(*args: object, **named: object) -> object:
+            self.left -= 1
+            if not self.left:
+                die()
+            return getattr(Files, name)(self, *args, **named)
+
+        return call
 
 
 def die_at(point: str) -> None:

@@ -32,16 +32,26 @@ class Blobs:
         :raises OSError: it cannot be stored
         """
         name = sha256(data).hexdigest()
-        files, path = _files.system(), self._folder / name
+        path = self._folder / name
+        with self.own_folder() as folder:
+            if not self._is_there(path, folder):
+                _files.system().write_file(path, data, sync=self._sync, folder=folder)
+        return name
+
+    @contextmanager
+    def own_folder(self) -> Iterator[int]:
+        """Make the folder if there is none, and yield a descriptor of it.
+
+        :raises OSError: it cannot be made, is a link, or another user can write to it
+        """
+        files = _files.system()
         files.make_folder(self._folder)
         folder = files.open_folder(self._folder)
         try:
             files.check_own(folder, self._folder)
-            if not self._is_there(path, folder):
-                files.write_file(path, data, sync=self._sync, folder=folder)
+            yield folder
         finally:
             files.close(folder)
-        return name
 
     def _is_there(self, path: Path, folder: int) -> bool:
         """Return whether a blob is stored already."""

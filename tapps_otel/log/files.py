@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import struct
 import sys
@@ -52,6 +53,7 @@ _OF_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 # struct flock of Linux: type, whence, start, length, pid (0, as open file description locks need).
 _FLOCK: Final = "hhqqi4x"
 _UNLOCKED: Final = getattr(fcntl, "F_UNLCK", 2)
+_PART: Final = re.compile(r"\.[0-9a-f]{8}")  # after a name: a copy that is to get that name
 
 
 OpenFile = io.FileIO
@@ -126,9 +128,13 @@ class Files:
     def check_own(self, descriptor: int, path: Path) -> None:
         """Check that no other user made this file or folder, or can write to it.
 
-        :raises UntrustedFileError: somebody may have, and the setting ``trust`` does not name it
+        :raises UntrustedFileError: one may have, and the setting ``trust`` does not name the file
         """
-        problem = _foreign(os.fstat(descriptor))
+        found = os.fstat(descriptor)
+        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+            self._finish_put_back(descriptor, path)
+            found = os.fstat(descriptor)
+        problem = _foreign(found)
         if problem is not None and not self.is_trusted(path):
             raise UntrustedFileError(
                 errno.EPERM,
@@ -243,6 +249,14 @@ class Files:
         with suppress(OSError):
             os.close(descriptor)
 
+    def close_object(self, file: OpenFile | None) -> None:
+        """Close an object of :attr:`as_object` as :meth:`close` does, if there is one."""
+        if file is not None:
+            try:  # noqa: SIM105 - not even Ctrl-C comes before the call
+                file.close()
+            except OSError:
+                pass
+
     def make_folder(self, path: Path) -> None:
         """Create a private folder (0700) and its parents, each synced into its own parent."""
         if path.is_dir():
@@ -310,8 +324,8 @@ class Files:
     def put_back(self, descriptor: int, path: Path) -> tuple[int, int]:
         """Copy an open file, which has lost its name, to a name, whole and synced.
 
-        After a crash the copy is complete, or not there. A file that has taken the name is never
-        replaced.
+        After a crash the copy is complete, or not there; it may have a second name, which the
+        next check of its owner removes. A file that has taken the name is never replaced.
 
         :returns: the copy's identity
         :raises FileExistsError: the name is taken
@@ -331,13 +345,28 @@ class Files:
             text = "another file has taken the name"
             raise FileExistsError(errno.EEXIST, text, str(path)) from None
         finally:
-            os.unlink(part)
+            self._remove_part(part)
         try:
             self.sync_folder(path.parent)
         except BaseException:
             os.unlink(path)  # so that it can be tried again
             raise
         return identity
+
+    def _finish_put_back(self, descriptor: int, path: Path) -> None:
+        """Remove the second name of a file that :meth:`put_back` has linked and not unlinked."""
+        identity = self.identity(descriptor)
+        with os.scandir(path.parent) as found:
+            names = [one.name for one in found if one.name.startswith(f"{path.name}.")]
+        for name in names:
+            part = path.with_name(name)
+            is_part = _PART.fullmatch(name, len(path.name)) is not None
+            if is_part and self.identity_of_name(str(part)) == identity:
+                self._remove_part(part)
+
+    def _remove_part(self, part: Path) -> None:
+        with suppress(FileNotFoundError):  # another process was faster
+            self.remove(part)
 
     def replace_content(self, descriptor: int, data: bytes) -> None:
         """Overwrite a small file in place. Not atomic: for labels, not for records."""
@@ -474,7 +503,7 @@ class Files:
         return found.f_bavail * found.f_frsize
 
     def remove(self, path: Path, *, folder: int | None = None) -> None:
-        """Remove a file: a lease, one that was created as a test, or one of a pruned run.
+        """Remove a file of ours.
 
         :param folder: a descriptor of :meth:`open_folder`, to which ``path`` is relative
         """
@@ -491,13 +520,6 @@ class Files:
         with suppress(FileNotFoundError):
             return os.path.samefile(path, other)
         return False
-
-    def is_name_of(self, path: Path, descriptor: int) -> bool:
-        """Return whether ``path`` is still the name of this open file."""
-        try:
-            return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-        except FileNotFoundError:
-            return False
 
     def _check_free(self, path: Path, *, replace: bool, folder: int | None) -> None:
         name = path if folder is None else path.name
@@ -520,7 +542,7 @@ def _entry(found: os.DirEntry[str]) -> Entry:
 
 
 def _foreign(found: os.stat_result) -> str | None:
-    """Say why a file or folder may hold what another user wants; ``None``: it does not."""
+    """Return why a file or folder may hold what another user wants; ``None``: it does not."""
     user = os.geteuid()
     if found.st_uid != user:
         return f"it belongs to user {found.st_uid}, and this process runs as user {user}"

@@ -70,9 +70,9 @@ class Follower:
     @property
     def is_replaced(self) -> bool:
         """Whether the log's path names another file now, or none, or the file was cut."""
-        descriptor = self._log.fileno()
-        is_same = self._files.is_name_of(self._path, descriptor)
-        return not is_same or self._files.size(descriptor) < self._offset
+        files, descriptor = self._files, self._log.fileno()
+        is_same = files.identity_of_name(str(self._path)) == files.identity(descriptor)
+        return not is_same or files.size(descriptor) < self._offset
 
     def close(self) -> None:
         """Close the log, unless it was open before."""

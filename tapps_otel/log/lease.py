@@ -115,11 +115,7 @@ class Lease:
 
     def _close(self) -> None:
         self._descriptor = -1
-        if self._file is not None:
-            try:  # noqa: SIM105 - not even Ctrl-C comes before the call
-                self._file.close()
-            except OSError:
-                pass
+        self._files.close_object(self._file)
 
 
 def holder(path: Path) -> tuple[int | None, str | None] | None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.files import Files, OpenFile
-    from tapps_otel.log.lease import Lease
 
 __all__ = ["DisplacedError", "LogFile"]
 
@@ -28,17 +27,17 @@ class DisplacedError(OSError):
 
 
 class LogFile:
-    """The open file of a log, and the lease of its run.
+    """The open file of a log.
 
     :ivar descriptor: of the open file, -1 if there is none
     :ivar restored: it was put back under its name; the annotation that records this is not written
         yet
-    :ivar retook_lease: the lease was taken again, which was not reported yet
     """
 
-    def __init__(self, files: Files, path: Path, lease: Lease | None) -> None:
-        self.path, self.descriptor, self.restored = path, -1, False
-        self._files, self._lease, self.retook_lease = files, lease, False
+    def __init__(self, files: Files, path: Path) -> None:
+        self.path, self._name = path, str(path)
+        self.descriptor, self.restored = -1, False
+        self._files = files
         self._file: OpenFile | None = None  # closes itself if an interrupt drops it
         self._identity: tuple[int, int] | None = None  # of the file that must have the name
 
@@ -53,37 +52,20 @@ class LogFile:
     def _hold(self, file: OpenFile) -> None:
         self._file, self.descriptor = file, file.fileno()
 
-    def look(self) -> None:
-        """Check that the log has its name; a lease that was deleted or replaced is taken again.
-
-        :raises DisplacedError: the log does not
-        :raises RunBusyError: another process has taken the lease
-        :raises OSError: its status cannot be read, or the lease cannot be created
-        """
-        self._keep_lease()
-        if self.is_displaced():
-            raise DisplacedError
-
-    def _keep_lease(self) -> None:
-        if self._lease is not None and self._lease.keep():
-            self.retook_lease = True
-
     def is_displaced(self) -> bool:
         """Whether the log has lost its name.
 
         :raises OSError: its status cannot be read
         """
-        return self._files.identity_of_name(str(self.path)) != self._identity
+        return self._files.identity_of_name(self._name) != self._identity
 
     def reopen(self) -> None:
         """Open the file of the log's name again; put it back there first if it has lost that.
 
         If this fails, what was open stays open.
 
-        :raises RunBusyError: another process has taken the lease
         :raises OSError: another file has the name, or the file cannot be copied or opened
         """
-        self._keep_lease()
         if self.is_displaced():
             self._identity = self._files.put_back(self.descriptor, self.path)
             self.restored = True
@@ -96,18 +78,17 @@ class LogFile:
             raise
         before = self._file
         self._hold(file)
-        _close(before)
+        self._files.close_object(before)
 
-    def reopen_unchanged(self, lease: Lease | None, size: int, sha: bytes) -> bool:
+    def reopen_unchanged(self, size: int, sha: bytes) -> bool:
         """Open it again after :meth:`close`, if it ends as it was left.
 
-        :param lease: the caller's new one
         :raises OSError: it is gone, or cannot be opened or read
         """
         files = self._files
         self._hold(files.as_object(files.open_append(self.path, create=False), "r+"))
         try:
-            self._lease, self._identity = lease, files.identity(self.descriptor)
+            self._identity = files.identity(self.descriptor)
             trailer = files.read_at(self.descriptor, TRAILER, max(0, size - TRAILER))
             same = (
                 files.lock(self.descriptor)
@@ -122,19 +103,11 @@ class LogFile:
         return same
 
     def move_beside(self) -> None:
-        """Have a free name beside the log's own from now on, which needs no lease."""
+        """Have a free name beside the log's own from now on."""
         self.path = self.path.with_name(f"{self.path.name}.{os.urandom(4).hex()}")
-        self._lease = None
+        self._name = str(self.path)
 
     def close(self) -> None:
         """Close it; a second call does nothing."""
         self.descriptor = -1
-        _close(self._file)
-
-
-def _close(file: OpenFile | None) -> None:
-    if file is not None:
-        try:  # noqa: SIM105 - not even Ctrl-C comes before the call
-            file.close()
-        except OSError:  # what matters was synced before
-            pass
+        self._files.close_object(self._file)

@@ -122,7 +122,7 @@ class LogWriter:
         self.path, self._observer = path, observer
         self._durability, self._stop, self._limit = durability, stop, limit
         self._files = _files.system()
-        self._file, self._look_at_ns = LogFile(self._files, path, lease), 0
+        self._file, self._lease, self._look_at_ns = LogFile(self._files, path), lease, 0
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
         self._lock = threading.RLock()
         self._busy = False  # this thread is in the middle of an append
@@ -287,8 +287,8 @@ class LogWriter:
         :raises OSError: the file is gone, or cannot be opened or read
         """
         with self._lock:
-            self._ready = self._file.reopen_unchanged(lease, self._end, self._sha)
-            self._taken_by = None
+            self._ready = self._file.reopen_unchanged(self._end, self._sha)
+            self._lease, self._taken_by = lease, None
             return self._ready
 
     def detach(self) -> None:
@@ -391,15 +391,21 @@ class LogWriter:
 
     def _look(self) -> None:
         """Check that the log and its lease still have their names."""
+        self._keep_lease()
+        if self._file.is_displaced():
+            raise DisplacedError
+
+    def _keep_lease(self) -> None:
+        """Take the lease again if its file was deleted or replaced.
+
+        :raises LeaseLostError: another process has taken it
+        :raises OSError: it cannot be created
+        """
         try:
-            self._file.look()
+            taken_again = self._lease is not None and self._lease.keep()
         except RunBusyError as error:
             raise self._give_up(error) from error
-        self._report_lease()
-
-    def _report_lease(self) -> None:
-        if self._file.retook_lease:
-            self._file.retook_lease = False
+        if taken_again:
             text = "%s: the lease was removed or replaced: it was taken again"
             self._report(_log.warning, text, self.path)
 
@@ -465,8 +471,8 @@ class LogWriter:
             return False
         self._retry_at_ns = now + _RETRY_NS
         try:
+            self._keep_lease()
             self._file.reopen()
-            self._report_lease()
             self._catch_up()
         except RunBusyError as error:
             raise self._give_up(error) from error
@@ -512,7 +518,7 @@ class LogWriter:
         if not self._has_lost_name():
             return False
         self._file.move_beside()
-        self._retry_at_ns = 0
+        self._lease, self._retry_at_ns = None, 0  # a lease is for the log's own name
         saved = self._try_recover()
         if saved:
             text = "%s: another file has this name: the log was saved as %s"

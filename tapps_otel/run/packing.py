@@ -2,12 +2,12 @@
 
 The file is a ZIP archive, and is not trusted: it may only contain regular files with the names that
 a run's files have, of a bounded size. They are verified in a folder of their own before the run
-appears.
+appears, which it does with its log, the last of its files. What a killed process left is the same
+as what is in the archive, and no conflict.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 import zlib
@@ -22,7 +22,7 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
-from tapps_otel.log.store import Store
+from tapps_otel.log.staging import staging
 from tapps_otel.names import RESERVED, is_workflow_id, log_name
 from tapps_otel.past.fold import child_of
 from tapps_otel.run.lookup import find, store_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
 
 __all__ = ["PackReport", "pack", "unpack"]
 
@@ -155,7 +156,8 @@ def _copy(source: IO[bytes], target: IO[bytes]) -> int:
 def unpack(file: Path, *, log_dir: Path | str | None = None) -> PackReport:
     """Add the runs of an archive of :func:`pack` to a folder of logs.
 
-    The archive is not trusted. Its runs appear only once all of their files are verified.
+    The archive is not trusted. Its runs appear only once all of their files are verified, the one
+    that was packed last. If the process is killed before that, it can be done again.
 
     :raises ArchiveError: it is not such an archive, or holds what no run has; nothing was added
     :raises RunConflictError: there is a run of that name; nothing was added
@@ -174,20 +176,20 @@ def unpack(file: Path, *, log_dir: Path | str | None = None) -> PackReport:
         for run in members:
             lease = Lease(store.lease_path(run), run)
             leases.callback(lease.release)
-        _refuse_existing(store, members)
+        _refuse_existing(store, next(iter(members)))
         size = sum(info.file_size for found in members.values() for info in found)
         if size > _files.system().free_bytes(store.folder):
             raise ArchiveError(file, f"its files take {size} bytes: the disk has less")
-        with _staging(store, members) as staged:
+        with staging(store) as staged:
             for found in members.values():
                 for info in found:
                     _extract(archive, info, staged)
             beside = staged.side_paths()
             for run, found in members.items():
                 _verify(staged, run, found, beside.get(run, []))
+            _refuse_other(staged, store, members)
             for run in reversed(members):  # the run after those that it called
                 _move(staged, store, run, members[run])
-            _files.system().sync_folder(store.folder)
     return PackReport(tuple(members), sum(map(len, members.values())), size)
 
 
@@ -228,29 +230,46 @@ def _members(file: Path, archive: zipfile.ZipFile) -> dict[str, list[zipfile.Zip
     return found
 
 
-def _refuse_existing(store: Store, runs: Iterable[str]) -> None:
-    beside = store.side_paths()
-    for run in runs:
-        for path in (store.log_path(run), store.ledger_path(run), *beside.get(run, [])):
-            if not _files.system().exists(path):
-                continue
-            raise RunConflictError(
-                f"{path} exists: nothing was unpacked. Unpack into another folder (--log-dir)"
-            )
+def _refuse_existing(store: Store, run: str) -> None:
+    """Refuse a run that is there: its log, which comes last, was moved.
+
+    :raises RunConflictError: it is
+    """
+    if _files.system().exists(store.log_path(run)):
+        raise _conflict(store.log_path(run))
 
 
-@contextmanager
-def _staging(store: Store, runs: dict[str, list[zipfile.ZipInfo]]) -> Iterator[Store]:
-    """Make a folder beside the logs, which no command looks into, and remove it again."""
-    files, folder = _files.system(), store.folder / f".unpack-{os.urandom(4).hex()}"
-    staged = Store(folder)
-    files.make_folder(folder)
-    try:
-        yield staged
-    finally:
-        for run in runs:
-            files.remove_folder(staged.blobs_folder(run))
-        files.remove_folder(folder)
+def _refuse_other(staged: Store, store: Store, runs: dict[str, list[zipfile.ZipInfo]]) -> None:
+    """Refuse files of these runs that are not those of the archive.
+
+    :raises RunConflictError: there is one
+    """
+    files, beside = _files.system(), store.side_paths()
+    for run, found in runs.items():
+        moves = _moves(staged, store, found)
+        for path in {store.ledger_path(run), *beside.get(run, []), *moves}:
+            if files.exists(path) and not (path in moves and _is_same(path, moves[path])):
+                raise _conflict(path)
+
+
+def _moves(staged: Store, store: Store, found: list[zipfile.ZipInfo]) -> dict[Path, Path]:
+    """Return where each file goes, and where it is staged."""
+    return {store.folder / info.filename: staged.folder / info.filename for info in found}
+
+
+def _conflict(path: Path) -> RunConflictError:
+    return RunConflictError(
+        f"{path} exists: nothing was unpacked. Unpack into another folder (--log-dir)"
+    )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    files = _files.system()
+    with files.open_read(path) as one, files.open_read(other) as two:
+        while (block := one.read(_BLOCK)) == two.read(_BLOCK):
+            if not block:
+                return True
+    return False
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, staged: Store) -> None:
@@ -280,20 +299,16 @@ def _verify(
 
 
 def _move(staged: Store, store: Store, run: str, found: list[zipfile.ZipInfo]) -> None:
-    """Move a run's files: large values, then the log, then the files needed only for sending."""
-    files = _files.system()
-    for info in sorted(found, key=_order):
-        path = store.folder / info.filename
-        files.make_folder(path.parent)
-        if "/" in info.filename and files.exists(path):  # left by a crash
-            Blobs(path.parent).check(path.name)
-        else:
-            files.move(staged.folder / info.filename, path)
-    if files.is_folder(store.blobs_folder(run)):
-        files.sync_folder(store.blobs_folder(run))
-
-
-def _order(info: zipfile.ZipInfo) -> int:
-    if "/" in info.filename:
-        return 0
-    return 1 if info.filename.endswith(".jsonl") and "+" not in info.filename else 2
+    """Move a run's files, its log once all others are on the disk."""
+    files, moves = _files.system(), _moves(staged, store, found)
+    log, blobs = store.log_path(run), store.blobs_folder(run)
+    if any(path.parent == blobs for path in moves):
+        with Blobs(blobs).own_folder():
+            pass
+    for path in sorted(moves, key=log.__eq__):
+        if path == log:
+            for folder in {one.parent for one in moves}:
+                files.sync_folder(folder)
+        if not files.exists(path):  # a killed process may have moved it
+            files.move(moves[path], path)
+    files.sync_folder(store.folder)

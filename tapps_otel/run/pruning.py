@@ -13,6 +13,7 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
+from tapps_otel.log.staging import remove_abandoned
 from tapps_otel.log.tail import head_of
 from tapps_otel.log.tombstones import open_tombstones
 from tapps_otel.names import NO_RUN
@@ -104,7 +105,8 @@ def prune(
     A tombstone in ``pruned.jsonl`` keeps each one's id and the head of its log, and
     ``verify("pruned")`` checks that file. Never removed are runs that a process executes, and runs
     that a step of an unfinished run has called. Interrupted, paused and damaged runs are removed
-    only by ``status``, and runs whose spans no collector has confirmed only with ``unsent``.
+    only by ``status``, and runs whose spans no collector has confirmed only with ``unsent``. What a
+    killed :func:`~tapps_otel.unpack` left is removed, too.
 
     :param older_than: remove runs that were last written to before that; also old side logs of
         spans outside any run
@@ -132,7 +134,9 @@ def prune(
     )
     if dry_run:
         pruning.prune(None)
-    elif pruning.files:  # a folder without runs gets no file
+        return pruning.report
+    remove_abandoned(store)
+    if pruning.files:  # a folder without runs gets no file
         with open_tombstones(store) as tombstones:
             pruning.finish_others(tombstones)
             pruning.prune(tombstones)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 import independent_checker
+from crashes import CRASHED, Deadly, in_child
 from logs import ID, Settable, event, marks, start, writing
 from tapps_otel import clock
 from tapps_otel.errors import LogWriteError
 from tapps_otel.log import files as log_files
-from tapps_otel.log.files import FaultyFiles
-from tapps_otel.log.writer import RESTORED
+from tapps_otel.log.files import FaultyFiles, UntrustedFileError
+from tapps_otel.log.writer import RESTORED, LogWriter
 
 
 @pytest.fixture
@@ -169,3 +170,48 @@ def test_a_failure_while_it_is_put_back_loses_nothing(path: Path, call: str, nth
 
     assert marks(path) == [1, 2, 3]
     independent_checker.check(path)
+
+
+def put_back_until(nth: int, path: Path) -> int:
+    """Lose a log, and end the process before the n-th call that changes the disk after that."""
+
+    def doomed() -> None:
+        deadly = Deadly(10**6)
+        with log_files.use(deadly):
+            writer = LogWriter(path, ID)
+            writer.append(start())
+            writer.append(event("step_finish", 1))
+            path.unlink()
+            deadly.left = nth
+            writer.append(event("step_finish", 2))
+
+    return in_child(doomed).code
+
+
+def test_a_kill_while_it_is_put_back_leaves_it_whole_or_not_there(path: Path) -> None:
+    """A second name that a kill left would make it look like a file of another user."""
+    nth, code, whole = 0, CRASHED, 0
+    while code == CRASHED:
+        nth += 1
+        code = put_back_until(nth, path)
+        if path.exists():
+            whole += 1
+            with writing(path) as writer:
+                writer.append(event("step_finish", 3))
+            assert marks(path) in ([1, 2, 3], [1, 3])
+            assert path.stat().st_nlink == 1
+        for one in path.parent.glob("*"):
+            one.unlink()
+    assert code == 0
+    assert whole > 2
+
+
+def test_a_second_name_that_is_not_ours_stays_refused(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+    other = path.with_name(f"{path.name}.copy")
+    other.hardlink_to(path)
+
+    with pytest.raises(UntrustedFileError, match="2 names"), writing(path):
+        pass
+    assert other.exists()

@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from commands import LOGS
-from crashes import CRASHED, die, in_child
+from crashes import CRASHED, Deadly, in_child
 from logs import start, write
 from tapps_otel import history, list_runs, prune, step, verify, workflow
 from tapps_otel.audit.verify import verify_all
 from tapps_otel.log import files
-from tapps_otel.log.files import FaultyFiles, Files
+from tapps_otel.log.files import FaultyFiles
 from tapps_otel.log.store import Store
 from tapps_otel.log.tombstones import pruned_runs
 from tapps_otel.otel.replay.ledger import Ledger
 
 DAY = timedelta(days=1)
-CHANGING = ("remove", "remove_folder", "sync", "sync_folder", "write", "replace_content")
 
 
 @step
@@ -33,24 +32,6 @@ def large(n: int) -> str:
 @workflow
 def flow() -> int:
     return len(large(1)) + len(large(2))
-
-
-class Deadly(Files):
-    """Ends the process before the n-th call that changes a disk."""
-
-    def __init__(self, nth: int) -> None:
-        self._left = nth
-        for name in CHANGING:
-            setattr(self, name, self._counted(name))
-
-    def _counted(self, name: str) -> object:
-        def call(*args: object, **named: object) -> object:
-            self._left -= 1
-            if not self._left:
-                die()
-            return getattr(Files, name)(self, *args, **named)
-
-        return call
 
 
 def make() -> None:
@@ -119,25 +100,12 @@ def test_a_new_run_of_the_id_is_intact_whatever_a_killed_prune_left(nth: int) ->
     make()
 
     def doomed() -> None:
-        with files.use(After(nth)):
+        with files.use(Deadly(nth, ["remove"])):
             go()
 
     assert in_child(doomed).code == CRASHED
     assert flow.options(workflow_id="r")() == 140_000
     assert verify("r").ok
-
-
-class After(Files):
-    """Ends the process before the n-th removal."""
-
-    def __init__(self, nth: int) -> None:
-        self._left = nth
-
-    def remove(self, path: Path, *, folder: int | None = None) -> None:
-        self._left -= 1
-        if not self._left:
-            die()
-        super().remove(path, folder=folder)
 
 
 @pytest.mark.parametrize("call", ["sync", "write"])

@@ -10,6 +10,8 @@ from commands import LOGS, Cli
 from tapps_otel.doctor import Finding, examine, mounted_type
 from tapps_otel.log import files as _files
 from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.staging import staging
+from tapps_otel.log.store import Store
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -256,6 +258,24 @@ def test_a_file_in_the_place_of_the_log_folder_does_not_stop_the_other_checks(
     path.touch()
     states = {one.name: one.state for one in examine(path)}
 
-    assert states["logs"] == "fail"
+    assert (states["log folder"], states["logs"]) == ("fail", "fail")
     assert {"free space", "sync", "lock", "collector", "versions"} <= states.keys()
     assert path.exists()
+
+
+def test_a_folder_below_a_file_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = found("log folder", log_dir=tmp_path / "file" / "logs")
+
+    assert place.state == "fail"
+    assert f"{tmp_path / 'file'} is not a folder" in place.text
+
+
+def test_what_a_killed_unpack_left_is_named() -> None:
+    left = LOGS / ".unpack-0123abcd"
+    left.mkdir(parents=True)
+
+    assert "`unpack` left .unpack-0123abcd" in found("unpack").text
+    with staging(Store(LOGS.absolute())):
+        assert [one for one in examine(LOGS) if one.name == "unpack"] == []
+    assert not left.exists()
