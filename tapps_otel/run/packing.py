@@ -28,7 +28,7 @@ from tapps_otel.past.fold import child_of
 from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from tapps_otel.log.event import Event

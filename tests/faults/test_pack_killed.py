@@ -50,7 +50,8 @@ def _run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPPS_OTEL_LOG_DIR", str(LOGS))
     killed(flow.options(workflow_id="r"), at="dies")
     write(LOGS / "r+0123abcd.jsonl", [start("r")], workflow_id="r")
-    Ledger(LOGS / "r.ledger", "to").mark("r.jsonl", 1, "ab" * 32)
+    log = verify("r").log
+    Ledger(LOGS / "r.ledger", "to").mark("r.jsonl", log.seq, log.sha)
 
 
 def kills(call: Callable[[], object]) -> Iterator[int]:

@@ -6,7 +6,6 @@ import errno
 import os
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
