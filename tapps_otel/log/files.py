@@ -1,7 +1,7 @@
 """The only module that makes file system calls, and a double that fails on demand.
 
 Each method documents what it promises. What a log promises follows from the order of the calls,
-which :mod:`~tapps_otel.log.writer` and :mod:`~tapps_otel.log.lease` choose.
+which :mod:`~tapps_otel.log.open_log` and :mod:`~tapps_otel.log.lease` choose.
 """
 
 from __future__ import annotations

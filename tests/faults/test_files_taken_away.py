@@ -18,7 +18,7 @@ from crashes import Effects, Forked, Outcome, go, killed
 from tapps_otel import configure, history, step, verify, workflow
 from tapps_otel.errors import LeaseLostError, LogWriteError, RunBusyError
 from tapps_otel.log.lease import Lease
-from tapps_otel.log.writer import RESTORED
+from tapps_otel.log.open_log import RESTORED
 
 LOG, LEASE = LOGS / "r.jsonl", LOGS / "r.lease"
 

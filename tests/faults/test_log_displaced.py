@@ -15,7 +15,8 @@ from tapps_otel import clock
 from tapps_otel.errors import LogWriteError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.files import FaultyFiles, UntrustedFileError
-from tapps_otel.log.writer import RESTORED, LogWriter
+from tapps_otel.log.open_log import RESTORED
+from tapps_otel.log.writer import LogWriter
 
 
 @pytest.fixture

@@ -262,7 +262,7 @@ def test_a_forked_child_writes_nothing_of_its_parents_buffer(
 ) -> None:
     need("fork")
     running._waiting.append(event("annotation", "parents"))
-    running._dropped, running._failure = 3, "the disk was full"
+    running._dropped, running._log.failure = 3, "the disk was full"
     before = path.read_bytes()
     in_child(running.close)
 

@@ -598,7 +598,7 @@ def test_a_failure_of_one_run_does_not_affect_another(traced: Traced, tmp_path: 
 def test_a_failing_log_keeps_its_buffer_for_its_own_events(traced: Traced) -> None:
     with Run.open("flow", workflow_id="r") as run:
         with files.use(FaultyFiles("open_append")):
-            writer_of(run)._mark_failed(OSError("gone"))
+            writer_of(run)._log.fail(OSError("gone"))
             traced.call()
         assert traced.flush() is SUCCESS
         assert not writer_of(run)._waiting

@@ -70,7 +70,7 @@ def test_a_generator_that_is_collected_in_the_middle_of_a_write_ends_its_step(lo
         with log_files.use(Files()):
             writer = run._recorder._writer
             assert writer is not None
-            writer._files = Interfering(1, left.clear)
+            writer._log._files = Interfering(1, left.clear)
             run.annotate("note", {})
 
     ends = {one["step_id"]: one["status"] for one in log("step_fail")}

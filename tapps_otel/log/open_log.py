@@ -1,0 +1,292 @@
+"""A log that is open for writing: its file, the end of its hash chain, and why it fails if it does.
+
+After a failed write or sync it is unknown whether the file holds the event (after a failed sync
+the page cache shows it although the disk has lost it). Before anything else is written, the file is
+therefore opened again, evicted from the cache and checked.
+
+With each sync, the names of the log and of the lease are looked at. A log that was deleted, renamed
+or replaced (an agent that cleans its working tree) is whole in the open file: it is copied to its
+name, if that is free. Until that succeeds, the log fails as on a failing disk. If another process
+has taken the lease, writing stops.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tapps_otel import clock
+from tapps_otel.errors import LeaseLostError, RunBusyError
+from tapps_otel.log import files as _files
+from tapps_otel.log.event import MAX_LINE, Event, encode
+from tapps_otel.log.log_file import DisplacedError, LogFile
+from tapps_otel.log.recovery import Recovery, State, log_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tapps_otel.log.lease import Lease
+    from tapps_otel.log.reports import Reports
+
+__all__ = ["RESTORED", "InvalidEventError", "OpenLog"]
+
+RESTORED: Final = "tapps.log_restored"  # name of the annotation of a log that was put back
+# Where nothing is synced, looking at the names would be a tenth of a step: it is done this often.
+_LOOK_NS: Final = 10_000_000
+# Events are kept in memory until they are settled. A run that writes no event of a synced type for
+# long is synced after this many.
+_MAX_UNSETTLED: Final = 1024
+_LATE_MARK: Final = 32  # bytes: a line grows by `late` when it is written again
+
+
+class _ForeignWriterError(OSError):
+    """The end of the file is not where this process left it."""
+
+    def __str__(self) -> str:
+        return "another process wrote to the log without the lease"
+
+
+class InvalidEventError(Exception):
+    """The event cannot be encoded as a line; the log itself is intact."""
+
+
+def _is_of_the_process(error: Exception, event: Event) -> bool:
+    """Whether an event could not be encoded although it is valid: no stack or memory was left."""
+    by_users = event.event_type in {"annotation", "span"}  # these may be nested too deep
+    return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
+
+
+class OpenLog:
+    """The log of one run, open for writing. Its caller holds a lock.
+
+    :param workflow_id: the name of the log
+    :param boot_id: id of the current boot, which tells the holes of a power cut from other damage
+    :param syncs: whether :meth:`settle` syncs
+    :param lease: of the run, to look whether it still has its name
+    :param reports: gets what is to be reported
+    :ivar ready: it can be written to; a log that fails is open, and not ready
+    :ivar seq: of its last event, 0 if there is none
+    :ivar sha: of its last event, empty if there is none
+    :ivar size: of the file in bytes
+    :ivar unsettled: events that are written, but not yet as safe as promised, each with its sha:
+        after a failure the file may or may not hold them
+    :ivar failure: why it cannot be written; ``None`` while it can
+    :ivar taken_by: which process has the lease as ``(pid, host)``; ``None``: this one
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        workflow_id: str,
+        *,
+        boot_id: str | None,
+        syncs: bool,
+        lease: Lease | None,
+        reports: Reports,
+    ) -> None:
+        self._files = _files.system()
+        self._path, self._syncs, self._lease, self._reports = path, syncs, lease, reports
+        self._file = LogFile(self._files, path)
+        self._recovery = Recovery(self._files, path, workflow_id, boot_id)
+        self._event_id = workflow_id  # in events
+        self._look_at_ns = 0
+        self.ready = False
+        self.seq, self.sha, self.size = 0, b"", 0
+        self.unsettled: list[tuple[Event, bytes]] = []
+        self.failure: str | None = None
+        self.taken_by: tuple[int | None, str | None] | None = None
+        self._foreign = False  # the failure: another process wrote to the file
+        self._acknowledged = 0  # seq up to which the log was settled when it failed
+
+    def open(self, on_event: Callable[[Event], None], *, accept_damage: bool) -> None:
+        """Open or create the log, check it, and seal its torn end."""
+        try:
+            self._file.open()
+            self._take_state(
+                self._recovery.run(
+                    self._file.descriptor, on_event=on_event, accept_damage=accept_damage
+                )
+            )
+        except BaseException:
+            self.close()
+            raise
+        self.ready = True
+
+    def _take_state(self, state: State) -> None:
+        self.seq, self.sha, self.size = state.seq, state.sha, state.end
+        self._event_id = state.workflow_id
+
+    def make_event(self, event_type: str, execution: int | None, **fields: Any) -> Event:
+        """Make an event that the log has of itself."""
+        return log_event(event_type, self._event_id, execution or 1, **fields)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self.ready = False
+        self._file.close()
+
+    def detach(self) -> None:
+        """Close the file in a forked child, and forget what is not settled: it is the parent's."""
+        self.failure, self.unsettled = None, []
+        self.close()
+
+    def reopen_unchanged(self, lease: Lease | None) -> bool:
+        """Open the log again after :meth:`close`, if it ends as it was left.
+
+        :param lease: the caller's new one
+        :raises OSError: it is gone, or cannot be opened or read
+        """
+        self.ready = self._file.reopen_unchanged(self.size, self.sha)
+        self._lease, self.taken_by = lease, None
+        return self.ready
+
+    # -- writing
+
+    def write(self, event: Event, settle: bool) -> None:  # noqa: FBT001 - positional for speed: it is called for every event
+        """Write an event; ``settle`` it and those before it.
+
+        :raises InvalidEventError: it cannot be encoded
+        :raises OSError: the file may hold it nevertheless
+        """
+        event.seq = seq = self.seq + 1
+        try:
+            line, sha = encode(event, self.sha)
+            length = len(line)
+            if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
+                raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
+        except BaseException as error:
+            event.seq = 0
+            if not isinstance(error, Exception) or _is_of_the_process(error, event):
+                raise
+            raise InvalidEventError(f"event {event.event_type}: {error}") from error
+        unsettled = self.unsettled
+        unsettled.append((event, sha))  # from here on, it is the log's
+        self._files.write(self._file.descriptor, line)
+        self.seq, self.sha = seq, sha
+        self.size += length
+        if settle or len(unsettled) >= _MAX_UNSETTLED:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Make what is written as safe as promised."""
+        files, descriptor = self._files, self._file.descriptor
+        if files.position(descriptor) != self.size:
+            raise _ForeignWriterError
+        if self._syncs:
+            self._look()
+            files.sync(descriptor)
+        elif clock.monotonic_ns() >= self._look_at_ns:
+            self._look()
+            self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
+        self.unsettled.clear()
+
+    def _look(self) -> None:
+        """Check that the log and its lease still have their names."""
+        self._keep_lease()
+        if self._file.is_displaced():
+            raise DisplacedError
+
+    def _keep_lease(self) -> None:
+        """Take the lease again if its file was deleted or replaced.
+
+        :raises LeaseLostError: another process has taken it
+        :raises OSError: it cannot be created
+        """
+        try:
+            taken_again = self._lease is not None and self._lease.keep()
+        except RunBusyError as error:
+            raise self._give_up(error) from error
+        if taken_again:
+            self._reports.warning("the lease was removed or replaced: it was taken again")
+
+    def complete(self, *, settle: bool) -> None:
+        """Do what is left of a write that an interrupt cut short."""
+        if self.unsettled:
+            self._complete_line(*self.unsettled[-1])
+            if settle and self._syncs:
+                self._files.sync(self._file.descriptor)
+                self.unsettled.clear()
+
+    def _complete_line(self, event: Event, sha: bytes) -> None:
+        if sha == self.sha:
+            return
+        line, again = encode(event, self.sha)
+        written = self._files.size(self._file.descriptor) - self.size
+        if again != sha or not 0 <= written <= len(line):
+            raise _ForeignWriterError
+        if written < len(line):
+            self._files.write(self._file.descriptor, line[written:])
+        self.seq, self.sha = event.seq, sha
+        self.size += len(line)
+
+    # -- failure and recovery
+
+    def fail(self, error: BaseException) -> None:
+        """Note that it cannot be written, and why."""
+        reason = error.problem if isinstance(error, LeaseLostError) else str(error)
+        reason = reason or type(error).__name__
+        if self.failure is None:
+            self._reports.error("cannot write to the log: %s", reason)
+            self._foreign = isinstance(error, _ForeignWriterError)
+            if self._syncs or self._foreign:
+                self._acknowledged = self.unsettled[0][0].seq - 1 if self.unsettled else self.seq
+        elif reason != self.failure:
+            self._reports.error("still cannot write to the log: %s", reason)
+        self.failure, self.ready = reason, False
+        self._reports.failed(error)
+
+    def _give_up(self, busy: RunBusyError) -> LeaseLostError:
+        """Write no more: another process executes the run. Return what to raise."""
+        self.taken_by = busy.pid, busy.host
+        lost = LeaseLostError(self._path, *self.taken_by)
+        self.fail(lost)
+        return lost
+
+    def reopen(self, execution: int | None, *, accept_foreign: bool) -> list[Event]:
+        """Open the log again after a failure, and check it; return the events that it lacks.
+
+        :param execution: of an event that declares damage
+        :param accept_foreign: declare what another process wrote as damage
+        :raises LeaseLostError: another process executes the run
+        :raises LogError: it is damaged
+        :raises OSError: it cannot be opened, read, synced or repaired
+        """
+        try:
+            self._keep_lease()
+            self._file.reopen()
+            state = self._recovery.run(
+                self._file.descriptor,
+                wanted={sha for _, sha in self.unsettled},
+                acknowledged=self._acknowledged,
+                accept_damage=self._foreign and accept_foreign,
+                execution=execution,
+            )
+        except RunBusyError as error:
+            raise self._give_up(error) from error
+        self._take_state(state)
+        self._acknowledged = self.seq  # all of this was just read from the disk
+        return [event for event, sha in self.unsettled if sha not in state.seen]
+
+    def work_again(self, execution: int | None) -> None:
+        """Note that it can be written again: what it lacked is in it."""
+        if self._file.restored:
+            self.write(self.make_event("annotation", execution, name=RESTORED), settle=True)
+            self._file.restored = False
+            self._reports.error("the complete log was restored as %s", self._file.path.name)
+        else:
+            tail = ": what it wrote is declared as damage" if self._foreign else ""
+            self._reports.warning("the log can be written again%s", tail)
+        self.failure, self.ready = None, True
+
+    def has_lost_name(self) -> bool:
+        """Whether events were deleted, renamed or replaced, as far as the disk tells."""
+        try:
+            return self.seq > 0 and self._file.is_displaced()
+        except OSError:
+            return False
+
+    def move_beside(self) -> str:
+        """Have a free name beside the log's own from now on, which needs no lease; return it."""
+        self._file.move_beside()
+        self._lease = None
+        return self._file.path.name
