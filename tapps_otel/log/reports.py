@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["LogObserver", "Reports", "held_back", "report"]
 
 _log = logging.getLogger("tapps_otel")
+P = ParamSpec("P")
 
 
 class LogObserver(Protocol):
@@ -82,12 +83,12 @@ class _HeldBack(threading.local):
 _held = _HeldBack()
 
 
-def report(make: Callable[[], object]) -> None:
+def report(make: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call ``make``, after the blocks of :func:`held_back` that this thread is in."""
     if _held.depth:
-        _held.reports.append(make)
+        _held.reports.append(partial(make, *args, **kwargs))
     else:
-        make()
+        make(*args, **kwargs)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tapps_otel.log.reports import report
 from tapps_otel.names import ATTR
 
 if TYPE_CHECKING:
@@ -178,13 +179,13 @@ class Measures(ABC):
 
 def warn_once(what: str, error: BaseException) -> None:
     """Log a failure of OpenTelemetry: a warning once for each ``what``, then debug."""
-    level = logging.DEBUG if what in _warned else logging.WARNING
+    again = what in _warned
     _warned.add(what)
-    _log.log(
-        level,
+    report(
+        _log.debug if again else _log.warning,
         "OpenTelemetry failed (%s): %s: %s. The run continues, and its log is complete.",
         what,
         type(error).__qualname__,
         error,
-        exc_info=level == logging.DEBUG,
+        exc_info=error if again else None,
     )

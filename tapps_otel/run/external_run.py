@@ -22,6 +22,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, LogWriteError, RunBusyError, TappsError
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
+from tapps_otel.log.reports import held_back, report
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
 from tapps_otel.redact import rules_here
 from tapps_otel.run import failures
@@ -199,7 +200,7 @@ class ExternalRunRecorder(RunRecorder):
         if scope.span is not None:
             scope.span.record(event)
 
-    def _refuses(self, scope: Scope, name: str) -> bool:  # noqa: ARG002 - as the base class
+    def _is_plain_in(self, scope: Scope, name: str) -> bool:  # noqa: ARG002 - as the base class
         """Never: a step of the user's code counts, whatever has ended around it."""
         return False
 
@@ -367,7 +368,7 @@ class ExternalRunRecorder(RunRecorder):
         """
         if self.root.state is not OPEN:
             event.late = True  # not a sign that the run is in progress again
-        with self.lock:
+        with held_back(), self.lock:
             if self.detached:
                 return None
             try:
@@ -403,7 +404,8 @@ class ExternalRunRecorder(RunRecorder):
 
         Spans of that are not ended here: they have been sent as the log has them.
         """
-        _log.warning(
+        report(
+            _log.warning,
             "run %r was resumed while steps of its execution %d were in progress: what these do "
             "from now on is not logged",
             self.workflow_id,

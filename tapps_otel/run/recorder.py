@@ -29,6 +29,7 @@ from tapps_otel.errors import (
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.event import Event
+from tapps_otel.log.reports import held_back, report
 from tapps_otel.names import (
     MOST_NESTED,
     escape,
@@ -322,7 +323,7 @@ class RunRecorder:
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
-        ``None``: a plain call, because the run has completed.
+        ``None``: a plain call, because the run has completed; the caller warns of it.
 
         :param arguments: of the call, for a message
         :param by_hand: only its caller can end it
@@ -336,7 +337,7 @@ class RunRecorder:
         with self.lock:
             if replay.refusal is not None:
                 raise replay.refusal
-            if scope.state is not OPEN and self._refuses(scope, spec.name):
+            if scope.state is not OPEN and self._is_plain_in(scope, spec.name):
                 return None
             order = scope.order_of_call(spec.name, thread, task)
             matcher = scope.matcher or replay.matcher_of(scope)
@@ -353,7 +354,7 @@ class RunRecorder:
                 stored = replay.answer(scope, spec, record)
                 if stored is not None:
                     return stored
-            if self._writer is None and self.done and self._refuses(scope, spec.name):
+            if self._writer is None and self.done and self._is_plain_in(scope, spec.name):
                 return None
             if record is not None:
                 replay.check_rerun(spec, record)
@@ -417,6 +418,8 @@ class RunRecorder:
                 entered.abandon()
                 raise RunEndedError(spec.name, self.scope_name(scope))
             return entered
+        if entered is None:
+            self.warn_of_plain_call(scope, spec.name)
         return AttemptRecorder(
             run=self,
             scope=self.root,
@@ -430,18 +433,21 @@ class RunRecorder:
             by_hand=True,
         )
 
-    def _refuses(self, scope: Scope, name: str) -> bool:
+    def _is_plain_in(self, scope: Scope, name: str) -> bool:
         """Whether a call after its scope's end is a plain one: the scope completed.
 
         :raises RunEndedError: it did not
         """
         if scope.state is COMPLETED or self.done:
-            self.warn_once(
-                f"step {name!r} was called after {self.scope_name(scope)} had completed: it runs "
-                "as a plain call, without a log"
-            )
             return True
         raise RunEndedError(name, self.scope_name(scope))
+
+    def warn_of_plain_call(self, scope: Scope, name: str) -> None:
+        """Log a warning that a step runs without a log, because its scope has completed."""
+        self.warn_once(
+            f"step {name!r} was called after {self.scope_name(scope)} had completed: it runs "
+            "as a plain call, without a log"
+        )
 
     def scope_name(self, scope: Scope) -> str:
         """Name a scope in a message."""
@@ -461,7 +467,7 @@ class RunRecorder:
         """Log a warning, once a run, through the logger ``tapps_otel``."""
         if text not in self._warned:
             self._warned.add(text)
-            _log.warning("%s", text)
+            report(_log.warning, "%s", text)
 
     # -- writing
 
@@ -884,7 +890,7 @@ class RunRecorder:
         :raises LookupError: the run is not in progress here, or its log failed before: the queue
             is for the run's own events
         """
-        with self.lock:  # so that nothing is written after the run's end
+        with held_back(), self.lock:  # so that nothing is written after the run's end
             in_progress = self.root.state is OPEN and not self.detached and self._writer is not None
             if not in_progress or self.log_failure is not None:
                 raise LookupError

@@ -143,6 +143,9 @@ class Recorder(Protocol):
     def warn_once(self, text: str) -> None:
         """Log a warning, once a run."""
 
+    def warn_of_plain_call(self, scope: Scope, name: str) -> None:
+        """Log a warning that a step runs without a log, because its scope has completed."""
+
     def scope_name(self, scope: Scope) -> str:
         """Name a scope in a message."""
 

@@ -194,6 +194,8 @@ class Step(PickledByName, Generic[P, R]):
         entered: AttemptRecorder | Stored | None = run.enter(
             scope, spec, digest, key, arguments=(args, kwargs)
         )
+        if entered is None:
+            run.warn_of_plain_call(scope, spec.name)
         if parts and isinstance(entered, AttemptRecorder):
             entered.watched = watch(parts)
         if run.captures_inputs and isinstance(entered, AttemptRecorder):

@@ -19,6 +19,7 @@ from tapps_otel.errors import LogError, LogWriteError, RunBusyError, RunNotFound
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import read
+from tapps_otel.log.reports import held_back
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.otel.capture.event import Captured, Resources, capture
@@ -58,7 +59,7 @@ class Router:
         captured, problem = self._capture(run, spans, durability)
         left, waiting = _append(run, captured)
         if left:
-            with self._lock:
+            with held_back(), self._lock:
                 if not self._append_to_completed(run, left, durability):
                     self._append_to_side_log(run, left, durability)
         if waiting or problem:
@@ -79,7 +80,7 @@ class Router:
         missing = [one for one in captured if one.event.span_id not in whole]
         inside = [one for one in missing if one.event.span_id in begun]
         outside = [one for one in missing if one.event.span_id not in begun]
-        with self._lock:
+        with held_back(), self._lock:
             if inside and not _append_under_lease(run, inside, durability):
                 path = Store(run.folder).log_path(run.log_name)
                 problem = problem or LogWriteError(path, "another process writes it")

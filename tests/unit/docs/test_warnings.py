@@ -14,7 +14,15 @@ import tapps_otel
 PACKAGE = Path(tapps_otel.__file__).parent
 PAGE = " ".join((PACKAGE / "docs" / "warnings.md").read_text("utf-8").split())
 # What makes a message of a text that it is given: which argument that is.
-LOGGERS = {"warning": 0, "error": 0, "log": 1, "warn_once": 0, "_warn_once": 1, "_report": 2}
+LOGGERS = {
+    "warning": 0,
+    "error": 0,
+    "log": 1,
+    "warn_once": 0,
+    "_warn_once": 1,
+    "_report": 2,
+    "report": 1,
+}
 SHORTEST = 10  # letters of a part between two placeholders that must be on the page
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crashes import go
-from tapps_otel import Run, annotate, configure, step, verify, workflow
+from tapps_otel import Run, annotate, configure, settings, step, verify, workflow
 from tapps_otel.log import files as log_files
+from tapps_otel.log.event import Event
 from tapps_otel.log.files import FaultyFiles, Files
+from tapps_otel.log.store import Store
+from tapps_otel.run.external_start import ExternalWorkflow, start_run
 
 Labels = Callable[..., list[str]]
 Log = Callable[..., list[dict[str, Any]]]
@@ -149,3 +154,90 @@ def test_two_threads_that_log_and_annotate_do_not_wait_for_each_other(log: Log) 
         logger.removeHandler(handler)
 
     assert {one["name"] for one in log("annotation")} == {"first", "other"}
+
+
+# ---------------------------------------------------------------- the run's own lock
+
+
+class Recording(logging.Handler):
+    """Runs a step of a run for each message, in this thread and in another one.
+
+    :ivar blocked: messages at which the other thread waited for a lock that this one held
+    """
+
+    def __init__(self, record: Callable[[str], object]) -> None:
+        super().__init__()
+        self._record, self._inside = record, False
+        self.blocked: list[str] = []
+        self.texts: list[str] = []
+
+    def createLock(self) -> None:  # noqa: N802 - of the base class
+        self.lock = None  # only locks of the library may block
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._inside:  # what the steps of this handler cause
+            return
+        self._inside, text = True, record.getMessage()
+        self.texts.append(text)
+        self._record("here")
+        thread = threading.Thread(target=self._record, args=["there"], daemon=True)
+        thread.start()
+        thread.join(10)
+        if thread.is_alive():
+            self.blocked.append(text)
+        self._inside = False
+
+
+@contextmanager
+def recording(record: Callable[[str], object]) -> Iterator[Recording]:
+    logger, handler = logging.getLogger("tapps_otel"), Recording(record)
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_a_handler_may_use_a_run_whose_captured_span_cannot_be_written(log: Log) -> None:
+    with Run.open("x", workflow_id="r") as run, log_files.use(Files()):
+        recorder = run._recorder
+        assert recorder._writer is not None
+        recorder._writer._log._files = FaultyFiles("write", times=1)
+        span = Event(
+            event_type="annotation",
+            workflow_id="r",
+            timestamp="2026-11-24T00:00:00.000000000Z",
+            execution=1,
+            name="captured",
+        )
+        with recording(lambda name: run.call(name, lambda: None)) as handler:
+            recorder.append_captured(span, sync=False)
+
+    assert any("cannot write to the log" in text for text in handler.texts)
+    assert handler.blocked == []
+    assert {one["step"] for one in log("step_finish")} == {"here", "there"}
+    assert [one["name"] for one in log("annotation")] == ["captured"]
+
+
+def test_a_handler_may_use_a_run_that_is_called_after_its_end() -> None:
+    with Run.open("x", workflow_id="r") as run:
+        pass
+    with recording(lambda name: run.call(name, lambda: None)) as handler:
+        run.call("late", lambda: None)
+
+    assert any("'late' was called after run 'r' had completed" in text for text in handler.texts)
+    assert handler.blocked == []
+
+
+def test_a_handler_may_use_an_executors_run_that_is_written_event_by_event(
+    log_dir: Path, log: Log
+) -> None:
+    run = start_run(Store(log_dir), "r", ExternalWorkflow("x", {}), settings.current())
+    run.end("completed")
+    run._last_writer._log._files = FaultyFiles("write", times=1)
+    with recording(lambda name: run.annotate_step(name, name, {})) as handler:
+        run.annotate_step("first", "first", {})
+
+    assert any("cannot write to the log" in text for text in handler.texts)
+    assert handler.blocked == []
+    assert {one["name"] for one in log("annotation")} == {"first", "here", "there"}
