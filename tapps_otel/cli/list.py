@@ -44,12 +44,12 @@ class Order(NamedTuple):
 
 
 # The longest and the latest come first, names in their order; what is not known comes last.
-_KEYS: Final[dict[str, Callable[[RunSummary], Any]]] = {
-    "started": lambda run: -(run.started_ns or 0),
-    "took": lambda run: -(run.duration_ns or 0),
-    "status": lambda run: run.status,
-    "workflow": lambda run: run.workflow or "",
-    "name": lambda run: run.workflow_id,
+_KEYS: Final[dict[str, Callable[[RunSummary, int], Any]]] = {
+    "started": lambda run, _: -(run.started_ns or 0),
+    "took": lambda run, now_ns: -(_duration_ns(run, now_ns) or 0),
+    "status": lambda run, _: run.status,
+    "workflow": lambda run, _: run.workflow or "",
+    "name": lambda run, _: run.workflow_id,
 }
 
 
@@ -64,7 +64,8 @@ def list_runs(
     from tapps_otel.run.lookup import store_of
 
     store = store_of(log_dir)
-    found = _found(store, filters, last, order)
+    now_ns = clock.time_ns()
+    found = _found(store, filters, last, order, now_ns)
     shown = [store.counted(one) for one in (found[:last] if last else found)]
     if as_json:
         write_json([_json(one) for one in shown])
@@ -72,7 +73,6 @@ def list_runs(
     if not shown:
         _say_nothing_found(store, filters, log_dir)
         return Code.OK
-    now_ns = clock.time_ns()
     out().say(*table(_LAYOUT, [*_rows(shown, now_ns)], wide=out().width))
     if len(found) > len(shown):
         words = f"only the {'last' if order == Order() else 'first'} {counted(last, 'run')}"
@@ -80,13 +80,16 @@ def list_runs(
     return Code.OK
 
 
-def _found(store: Store, filters: dict[str, Any], last: int, order: Order) -> list[RunSummary]:
+def _found(
+    store: Store, filters: dict[str, Any], last: int, order: Order, now_ns: int
+) -> list[RunSummary]:
     """Return the runs in their order: one more than is shown, to know whether there are more."""
     if order == Order():
         return [*store.runs(**filters, last=last + 1 if last else None)]
     found = [*store.runs(**filters)]
-    if order.by in _KEYS:
-        found.sort(key=_KEYS[order.by])
+    key = _KEYS.get(order.by)
+    if key is not None:
+        found.sort(key=lambda run: key(run, now_ns))
     return found[::-1] if order.reverse else found
 
 
@@ -116,7 +119,7 @@ def _rows(found: list[RunSummary], now_ns: int) -> Iterator[Row]:
             Piece("-" if one.last_ns is None else age(now_ns - one.last_ns)),
             Piece("-" if one.last_ns is None else day_time(one.last_ns), "dim"),
             Piece(_steps(one)),
-            Piece(_took(one, now_ns)),
+            Piece(took(_duration_ns(one, now_ns)) or "-"),
             Piece(excerpt(one.workflow or "-", _NAME)),
             _last(one),
         ]
@@ -128,10 +131,11 @@ def _steps(run: RunSummary) -> str:
     return f"{run.seq} events" if run.seq else "-"
 
 
-def _took(run: RunSummary, now_ns: int) -> str:
+def _duration_ns(run: RunSummary, now_ns: int) -> int | None:
+    """Return how long a run took; of one in progress, how long it has taken."""
     if run.status == "running" and run.started_ns is not None:
-        return took(max(0, now_ns - run.started_ns))
-    return "-" if run.duration_ns is None else took(run.duration_ns)
+        return max(0, now_ns - run.started_ns)
+    return run.duration_ns
 
 
 def _last(run: RunSummary) -> Piece:

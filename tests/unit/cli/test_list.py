@@ -12,6 +12,7 @@ import pytest
 from commands import LOGS, Cli, on_terminal
 from logs import forge
 from tapps_otel.cli.arguments import parse_time
+from tapps_otel.log.lease import Lease
 
 DAY = 86_400 * 10**9
 
@@ -113,6 +114,23 @@ def test_steps_durations_and_ages_are_shown(cli: Cli) -> None:
         r"! r +interrupted +\d+ d +2026-01-01 10:02:05 +1/2 +2 min 05 s +- +b", line
     )
     assert (data["steps"], data["steps_done"], data["duration_ns"]) == (2, 1, 125 * 10**9)
+
+
+def test_a_run_in_progress_is_sorted_by_the_time_that_is_shown(cli: Cli) -> None:
+    def at(hour: int, kind: str) -> dict[str, str]:
+        return {"event_type": kind, "timestamp": f"2020-01-01T{hour:02d}:00:00.000000000Z"}
+
+    forge(LOGS, "ended", [at(10, "workflow_start"), at(12, "workflow_end")])
+    forge(LOGS, "held", [at(10, "workflow_start")])
+    lease = Lease(LOGS / "held.lease", "held")
+    try:
+        shown = cli("list", "--sort", "took").out
+        turned = cli("list", "--sort", "took", "--reverse").out
+    finally:
+        lease.release()
+
+    assert names(shown) == ["held", "ended"]
+    assert names(turned) == ["ended", "held"]
 
 
 def test_steps_of_a_larger_log_are_counted_and_of_a_very_large_one_its_events(cli: Cli) -> None:
