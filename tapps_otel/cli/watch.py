@@ -117,8 +117,10 @@ class _Watching:
         if event.event_type in {"workflow_start", "workflow_resume"}:
             self._view.stopped = None
             if self._is_new:
-                down = took(max(0, self.progress.began_ns - before))
-                text = f"{execution_text(self.progress)}, {down} after the last event"
+                text = execution_text(self.progress)
+                if before:  # otherwise the log had no event
+                    down = took(max(0, self.progress.began_ns - before))
+                    text += f", {down} after the last event"
                 self._view.say(Line.of(("… ", "strong"), text))
 
     def _look_for_process(self) -> None:

@@ -129,6 +129,19 @@ def test_a_replaced_log_is_read_anew(cli: Cli) -> None:
         terminal.wait_for(r"^  … restored")
 
 
+def test_the_first_event_of_a_log_has_no_time_after_another(cli: Cli) -> None:
+    path = forge(LOGS, "a", [{"event_type": "workflow_start", "workflow": {"name": "x"}}])
+    first = path.read_bytes()
+    with Terminal("watch", "a") as terminal:
+        terminal.wait_for(r"waiting for its resume")
+        path.unlink()
+        terminal.wait_for(r"waiting for another")
+        path.touch()
+        terminal.wait_for(r"waiting for its resume")
+        path.write_bytes(first)
+        terminal.wait_for(r"^… x, execution 1$")
+
+
 def test_a_log_that_was_removed_may_come_back(cli: Cli) -> None:
     with executing("run", "flow.py:held", "--id", "a"), Terminal("watch", "a") as terminal:
         terminal.wait_for(r"^  … hold")
