@@ -22,13 +22,13 @@ from tapps_otel.cli.arguments import (
     StepId,
     chosen_run,
     chosen_step,
+    given_run,
     parse_size,
     parse_span,
     parse_time,
 )
 from tapps_otel.cli.codes import MEANINGS, Code, finish
 from tapps_otel.cli.usage import ParserError, UsageError, refuse_usage, say_usage_error
-from tapps_otel.names import LAST_RUN
 
 __all__ = ["app", "run_app"]
 
@@ -153,15 +153,15 @@ def resume(  # noqa: PLR0917 - typer passes them by name
 
     Workflow and inputs are taken from its log. Completed steps do not run again. Where a project
     was copied or moved, its code below the current directory is taken, and named. Code outside the
-    current project is run only if you agree: on a terminal it is asked for, else by --trust.
+    current project is run only if you agree. On a terminal, the command asks; otherwise pass
+    --trust.
     """
-    from tapps_otel.cli.resume import resume
+    from tapps_otel.cli.resume import resume, run_to_resume
 
     finish(
         lambda: resume(
-            chosen_run(workflow_id, last=last, log_dir=log_dir),
+            run_to_resume(given_run(workflow_id, last=last), log_dir),
             workflow,
-            around=last or workflow_id == LAST_RUN,
             accept_change=accept_change,
             trust=trust,
             log_dir=log_dir,
@@ -229,7 +229,7 @@ def list_(  # noqa: PLR0917 - typer passes them by name
     sort: Annotated[
         Sort, typer.Option(help="The order: the latest, longest or first name first.")
     ] = Sort.last,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
     last: Annotated[
         int, typer.Option("--last", "-n", metavar="N", min=0, help="At most this many; 0: all.")
     ] = 20,
@@ -315,8 +315,8 @@ def watch(
 ) -> None:
     """Watch a run until it ends.
 
-    Steps in progress and for how long, how many are done, and what happened last. A run that was
-    interrupted is watched on once it is resumed. The exit code is that of the run: 0 if it
+    Steps in progress and for how long, how many are done, and what happened last. `watch`
+    continues when an interrupted run is resumed. The exit code is that of the run: 0 if it
     completed, 1 if it failed, 5 if it was paused, 130 if it was interrupted and is not waited for.
     """
     from tapps_otel.cli.watch import watch
@@ -588,7 +588,7 @@ def prune(  # noqa: PLR0917 - typer passes them by name
         str | None,
         typer.Option(
             metavar="SPAN",
-            help="Runs last written to before that: 90d, 8w, 12h.",
+            help="Remove runs last written to longer ago than SPAN: 90d, 8w, 12h.",
             show_default=False,
         ),
     ] = None,
@@ -605,7 +605,7 @@ def prune(  # noqa: PLR0917 - typer passes them by name
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="The oldest runs, until all files take that: 5GB, 500MiB.",
+            help="Remove the oldest runs until all files together are at most SIZE: 5GB, 500MiB.",
             show_default=False,
         ),
     ] = None,
@@ -623,7 +623,7 @@ def prune(  # noqa: PLR0917 - typer passes them by name
 ) -> None:
     """Remove old runs with everything that belongs to them.
 
-    A line in pruned.jsonl keeps the id and the head of each; `verify pruned` checks that file.
+    For each removed run, pruned.jsonl records its id and head; `verify pruned` checks that file.
     Runs in progress are never removed, nor what an unfinished run has called. Interrupted, paused
     and damaged runs are removed only by --status.
     """

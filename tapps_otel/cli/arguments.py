@@ -28,6 +28,7 @@ __all__ = [
     "StepId",
     "chosen_run",
     "chosen_step",
+    "given_run",
     "parse_size",
     "parse_span",
     "parse_time",
@@ -45,7 +46,7 @@ def _complete_run(context: typer.Context, incomplete: str) -> list[str]:
     try:
         store = store_of(context.params.get("log_dir"))
         found = [*islice(store.beginning_with(incomplete), _MOST_OFFERED)]
-    except (TappsError, OSError):  # there is nobody to tell while a line is being typed
+    except (TappsError, OSError):  # completion cannot show errors
         found = []
     return found + [LAST_RUN] * LAST_RUN.startswith(incomplete)
 
@@ -85,9 +86,14 @@ def chosen_run(given: str | None, *, last: bool, log_dir: Path | None) -> str:
     """
     from tapps_otel.run.lookup import choose
 
+    return choose(given_run(given, last=last), log_dir)
+
+
+def given_run(given: str | None, *, last: bool) -> str:
+    """Return the argument RUN; with ``--last``, it is ``@last``."""
     if (given is None) is not last:
         refuse_usage("give the id of a run, or --last")
-    return choose(LAST_RUN if given is None else given, log_dir)
+    return LAST_RUN if given is None else given
 
 
 def chosen_step(run: str | None, step: str | None, *, last: bool) -> tuple[str | None, str | None]:
@@ -97,10 +103,16 @@ def chosen_step(run: str | None, step: str | None, *, last: bool) -> tuple[str |
 
 def parse_span(text: str) -> timedelta:
     """Parse a time span as ``90d``."""
-    span = re.fullmatch(r"(\d{1,6})([smhdw])", text.strip())
-    if span is None:
+    seconds = _span_seconds(text)
+    if seconds is None:
         refuse_usage(f"--older-than {text!r} is not a time span: give 90s, 15m, 2h, 3d or 8w")
-    return timedelta(seconds=int(span[1]) * _TIME_UNITS[span[2]])
+    return timedelta(seconds=seconds)
+
+
+def _span_seconds(text: str) -> int | None:
+    """Return the length of a time span as ``90d``; ``None`` if it is not one."""
+    span = re.fullmatch(r"(\d{1,8})([smhdw])", text.strip())
+    return None if span is None else int(span[1]) * _TIME_UNITS[span[2]]
 
 
 def parse_size(text: str) -> int:
@@ -113,9 +125,9 @@ def parse_size(text: str) -> int:
 
 def parse_time(text: str) -> int:
     """Parse a time span back from now, a day, or a time (UTC), as ns since 1970 UTC."""
-    span = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip())
-    if span:
-        return clock.time_ns() - int(span[1]) * _TIME_UNITS[span[2]] * 1_000_000_000
+    seconds = _span_seconds(text)
+    if seconds is not None:
+        return clock.time_ns() - seconds * 1_000_000_000
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.workflow import Workflow
 
-__all__ = ["resume"]
+__all__ = ["resume", "run_to_resume"]
 
 
 def resume(
     workflow_id: str,
     target: str | None = None,
     *,
-    around: bool,
     accept_change: bool,
     trust: bool,
     log_dir: Path | None,
@@ -37,15 +36,12 @@ def resume(
 
     :param workflow_id: the name of its log
     :param target: its workflow, instead of the one that the log names
-    :param around: if a step of another run called it, resume that run, unless it has completed
     :param accept_change: resume an executor's run although the steps of its workflow changed
     :param trust: import the workflow that the log names, wherever it is
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
     store = store_of(log_dir)
-    if around:
-        workflow_id = _around(store, store.summary(workflow_id)).workflow_id
     with StoredRun(store, workflow_id) as found:
         if found.history.foreign:
             _refuse_target(found, target)
@@ -62,6 +58,21 @@ def resume(
             log_dir=log_dir,
             quiet=quiet,
         )
+
+
+def run_to_resume(given: str, log_dir: Path | None) -> str:
+    """The name of the log of the run to resume.
+
+    If a step of another run called the last run, it is that run, unless it has completed.
+
+    :param given: the argument RUN
+    """
+    from tapps_otel.run.lookup import choose, last_of, means_last, store_of
+
+    store = store_of(log_dir)
+    if means_last(given, store):
+        return _around(store, last_of(store)).workflow_id
+    return choose(given, log_dir)
 
 
 def _around(store: Store, run: RunSummary) -> RunSummary:

@@ -29,8 +29,10 @@ __all__ = [
     "find",
     "fold_log",
     "inputs_of",
+    "last_of",
     "load",
     "look_up",
+    "means_last",
     "store_of",
 ]
 
@@ -53,7 +55,7 @@ def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
 
 
 def choose(given: str, log_dir: Path | str | None) -> str:
-    """The name of the log of the run that a person means.
+    """The name of the log of the run that the argument names.
 
     :param given: its id, or the id that a third-party executor gave it; the beginning of one run's
         id; or ``@last``, the run that was written to last
@@ -63,11 +65,8 @@ def choose(given: str, log_dir: Path | str | None) -> str:
     :raises RunNotFoundError: the last run is asked for, and there is none
     """
     store = store_of(log_dir)
-    if given == LAST_RUN and not store.exists(log_name(LAST_RUN)):
-        last = store.last()
-        if last is None:
-            raise RunNotFoundError(LAST_RUN, store.folder)
-        return last.workflow_id
+    if means_last(given, store):
+        return last_of(store).workflow_id
     name = store.name_of(given)
     if store.exists(name):
         return name
@@ -75,6 +74,22 @@ def choose(given: str, log_dir: Path | str | None) -> str:
     if len(found) > 1:
         raise AmbiguousIdError(given, found[:_MOST_NAMED], more=len(found) > _MOST_NAMED)
     return found[0] if found else name
+
+
+def means_last(given: str, store: Store) -> bool:
+    """Whether an argument means the run that was written to last: no log has this name itself."""
+    return given == LAST_RUN and not store.exists(log_name(LAST_RUN))
+
+
+def last_of(store: Store) -> RunSummary:
+    """The run that was written to last.
+
+    :raises RunNotFoundError: there is no run
+    """
+    last = store.last()
+    if last is None:
+        raise RunNotFoundError(LAST_RUN, store.folder)
+    return last
 
 
 def load(workflow_id: str, log_dir: Path | str | None = None) -> RunHistory:

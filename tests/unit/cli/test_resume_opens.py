@@ -70,6 +70,16 @@ def test_the_command_opens_the_log_twice(
     assert failed.before_the_first_answer == ["read", "append"]
 
 
+@pytest.mark.parametrize("last", ["--last", "@last"])
+def test_finding_the_last_run_opens_its_log_once_more(
+    cli: Cli, failed: CountingFiles, last: str
+) -> None:
+    with files.use(failed):
+        assert cli("resume", last).code == 0
+
+    assert failed.before_the_first_answer == ["read", "read", "append"]
+
+
 def test_the_function_opens_the_log_twice(failed: CountingFiles) -> None:
     with files.use(failed):
         assert resume("r") == 1
