@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
-    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.fold import Annotation, RunHistory, StepHistory
     from tapps_otel.report.one_step import CapturedSpan
     from tapps_otel.run.reading import Reading
 
@@ -45,7 +45,7 @@ def show(
     store = store_of(log_dir)
     if as_json:
         found = read_run(store, workflow_id)
-        write_json(_json(found))
+        write_json(_json(found, choice))
         return _code(found)
     keep_values = (lambda _: True) if verbose else None
     found, steps = _read(store, workflow_id, choice, keep_values=keep_values)
@@ -82,12 +82,13 @@ def show_step(
     read_side_logs(store, workflow_id, see=see)
     record = _find(found.history, step_id)
     inside = spans_of((one.span_id for one in record.attempts), spans)
+    notes = _notes_by_step(found.history).get(record.step_id, [])
     if as_json:
-        write_json(_step_json(record, found.history, inside))
+        write_json(_step_json(record, found.history, notes, inside))
     else:
         by_time = next(one for one in steps.timeline.steps if one.step_id == record.step_id)
         blob = blobs_of(store, workflow_id).get
-        _say(step_screen(Detail(found.history, by_time, record, inside, blob, verbose)))
+        _say(step_screen(Detail(found.history, by_time, record, inside, notes, blob, verbose)))
     return _code(found)
 
 
@@ -139,11 +140,20 @@ def _each_step(store: Store, steps: Steps, choice: Choice) -> Iterator[list[Line
     from tapps_otel.report.one_step import Detail, step_screen
     from tapps_otel.run.lookup import blobs_of
 
-    blob = blobs_of(store, steps.history.workflow_id).get
+    history = steps.history
+    blob, notes_of = blobs_of(store, history.workflow_id).get, _notes_by_step(history)
     for one in steps.timeline.steps:
-        record = steps.history.by_id[one.step_id]
+        record = history.by_id[one.step_id]
         if choice.accepts(record):
-            yield from step_screen(Detail(steps.history, one, record, [], blob, verbose=True))
+            notes = notes_of.get(one.step_id, [])
+            yield from step_screen(Detail(history, one, record, [], notes, blob, verbose=True))
+
+
+def _notes_by_step(history: RunHistory) -> dict[str | None, list[Annotation]]:
+    found: dict[str | None, list[Annotation]] = {}
+    for note in history.annotations:
+        found.setdefault(note.step_id, []).append(note)
+    return found
 
 
 def _say(sections: list[list[Line]]) -> None:
@@ -198,13 +208,13 @@ def _related(history: RunHistory, log_dir: Path | None) -> Iterator[Line]:
 # -- for programs
 
 
-def _json(found: Reading) -> dict[str, Any]:
+def _json(found: Reading, choice: Choice) -> dict[str, Any]:
     from tapps_otel.past.timeline import make_timeline
 
     log, holder = found.log, found.holder
     made = make_timeline(found.history, now_ns=found.now_ns, log=log)
     return {
-        **report.as_json(found.history),
+        **report.as_json(found.history, choice.accepts),
         "downtimes": [
             {"after": one.after, "start_ns": one.start_ns, "end_ns": one.end_ns}
             for one in made.downtimes
@@ -224,11 +234,13 @@ def _json(found: Reading) -> dict[str, Any]:
 
 
 def _step_json(
-    record: StepHistory, history: RunHistory, spans: list[CapturedSpan]
+    record: StepHistory,
+    history: RunHistory,
+    notes: list[Annotation],
+    spans: list[CapturedSpan],
 ) -> dict[str, Any]:
     from msgspec import to_builtins
 
-    notes = [one for one in history.annotations if one.step_id == record.step_id]
     return {
         "workflow_id": history.workflow_id,
         **report.step_json(record),

@@ -15,7 +15,7 @@ from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, json_text, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tapps_otel.past.fold import Annotation, ChildRun, Gate, RunHistory, StepHistory
     from tapps_otel.report.table import Row
@@ -148,8 +148,13 @@ def _innermost(steps: list[StepHistory]) -> list[StepHistory]:
 # -- for programs
 
 
-def as_json(history: RunHistory) -> dict[str, Any]:
-    """Convert the history to JSON values; stored values are decoded."""
+def as_json(
+    history: RunHistory, accepts: Callable[[StepHistory], bool] = lambda _: True
+) -> dict[str, Any]:
+    """Convert the history to JSON values; stored values are decoded.
+
+    :param accepts: whether a step is listed
+    """
     return {
         "workflow_id": history.workflow_id,
         "workflow": history.workflow,
@@ -164,7 +169,7 @@ def as_json(history: RunHistory) -> dict[str, Any]:
         "error": history.error,
         "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],
-        "steps": [step_json(step) for step in history.steps],
+        "steps": [step_json(step) for step in history.steps if accepts(step)],
         "open": [step.step_id for step in open_steps(history)],
         "goes_on_at": [] if history.status == "completed" else _goes_on(history),
         "annotations": [msgspec.to_builtins(one) for one in history.annotations],

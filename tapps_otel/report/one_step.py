@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tapps_otel.log.event import Event
-    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.fold import Annotation, RunHistory, StepHistory
     from tapps_otel.past.timeline import TimelineAttempt, TimelineStep
 
 __all__ = ["CapturedSpan", "Detail", "spans_of", "step_screen"]
@@ -57,6 +57,7 @@ class CapturedSpan(NamedTuple):
 class Detail(NamedTuple):
     """What is shown of a step.
 
+    :ivar notes: annotations of the step
     :ivar blob: reads a large value; raises an exception whose text tells why it cannot
     :ivar verbose: whether values and stacks are shown whole, however long they are
     """
@@ -65,6 +66,7 @@ class Detail(NamedTuple):
     step: TimelineStep
     record: StepHistory
     spans: list[CapturedSpan]
+    notes: list[Annotation]
     blob: Callable[[str], bytes]
     verbose: bool = False
 
@@ -138,12 +140,12 @@ def _value(label: str, data: bytes | None, blob: str | None, detail: Detail) -> 
 def _loaded(data: bytes) -> Any:
     try:
         return readable(data)
-    except ValueError:  # only a made-up log has what is no JSON
+    except ValueError:  # only a made-up log has invalid JSON
         return data.decode(errors="replace")
 
 
 def _cut(lines: list[str], detail: Detail) -> list[str]:
-    """Cut what is too long for a screen, and tell so."""
+    """Cut what is too long for a screen, and add a line that says how many lines were cut."""
     if detail.verbose or len(lines) <= _MOST_LINES:
         return lines
     left_out = len(lines) - _MOST_LINES
@@ -207,10 +209,9 @@ def _size(value: object) -> str:
 
 
 def _annotations(detail: Detail) -> Iterator[Line]:
-    for note in detail.history.annotations:
-        if note.step_id == detail.step.step_id:
-            head = ("note  ", "dim"), plain(note.name), (f"  seq {note.seq}  ", "dim")
-            yield Line.of(*head, json_text(note.attributes) if note.attributes else "")
+    for note in detail.notes:
+        head = ("note  ", "dim"), plain(note.name), (f"  seq {note.seq}  ", "dim")
+        yield Line.of(*head, json_text(note.attributes) if note.attributes else "")
 
 
 # -- captured spans

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pyte
@@ -52,6 +55,31 @@ def test_a_history_is_shown_as_json(cli: Cli) -> None:
     assert log["path"] == str((LOGS / "two.jsonl").absolute())
     assert (log["problem"], log["unfinished"], log["seq"]) == (None, None, shown["seq"])
     assert log["sha"] == (LOGS / "two.jsonl").read_text().splitlines()[-1][-66:-2]
+
+
+@pytest.mark.parametrize(
+    "options", [["--failed"], ["--step", "che*"], ["--agent", "critic"], ["--all", "--failed"]]
+)
+def test_json_has_only_the_steps_that_are_asked_for(cli: Cli, options: list[str]) -> None:
+    write, check = (
+        {"step_id": name, "step": name, "agent": agent}
+        for name, agent in (("write", "writer"), ("check", "critic"))
+    )
+    log: list[dict[str, Any]] = [
+        {"event_type": "workflow_start"},
+        {"event_type": "step_start", **write},
+        {"event_type": "step_finish", "status": "completed", **write},
+        {"event_type": "step_start", **check},
+        {"event_type": "step_fail", "status": "failed", **check},
+    ]
+    forge(LOGS, "r", log)
+
+    def steps(*arguments: str) -> list[str]:
+        shown = json.loads(cli("show", "r", "--json", *arguments).out)
+        return [step["step_id"] for step in shown["steps"]]
+
+    assert steps(*options) == ["check"]
+    assert steps() == ["write", "check"]
 
 
 @pytest.mark.usefixtures("runs")
@@ -414,6 +442,36 @@ def test_verbose_shows_each_step_whole(cli: Cli) -> None:
     assert shown.count("\nstep      fetch") == 2
     assert '    raise ValueError("not yet")\n' in shown
     assert cli("show", "a").out.count("\nstep ") == 0
+
+
+def lines_executed(call: Callable[[], object]) -> int:
+    """How many lines of the commands and reports a call executes."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame: FrameType, what: str, _: object) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.endswith(("cli/show.py", "report/one_step.py")):
+            return None
+        count += what == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_verbose_takes_linear_time_in_steps_and_annotations(cli: Cli) -> None:
+    def effort(count: int) -> int:
+        steps = [{"step_id": f"s#{at}", "step": "s"} for at in range(count)]
+        kinds = ("step_start", "annotation", "step_finish")
+        events = [{"event_type": kind, "name": "n", **one} for one in steps for kind in kinds]
+        forge(LOGS, f"r{count}", [{"event_type": "workflow_start"}, *events])
+        return lines_executed(lambda: cli("show", f"r{count}", "--verbose"))
+
+    assert effort(400) < 5 * effort(100)
 
 
 STORED = """
