@@ -61,7 +61,7 @@ class LiveView:
             self._terminal.say(Line([*counts(self.progress), Piece(" so far")]))
 
     def say_standing(self) -> None:
-        """Tell how the run stands, where no view shows it."""
+        """Print the run's state if the output is not a terminal."""
         if not self._terminal.is_terminal and not self._quiet:
             about = (plain(self._workflow_id), "strong"), f"  {execution_text(self.progress)}"
             self._terminal.say(Line.of(*about), counts(self.progress))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["RunDiff", "RunSide", "StepDiff", "StepSide", "StepTime", "compare"]
 
 _WITH_RESULT: Final = frozenset({"completed", "skipped"})
-_DETAILED: Final = 200  # steps of which it is told where their values differ
+_DETAILED: Final = 200  # steps whose changed values are listed
 # What differs before a step does anything. The rest is its outcome.
 _AT_START: Final = frozenset({"presence", "inputs", "code", "agent", "action"})
 
@@ -93,7 +93,9 @@ class StepTime(Struct, frozen=True):
 
 
 class RunDiff(Struct, frozen=True):
-    """How two runs differ. Durations always do: they are in ``times``, and are no difference.
+    """How two runs differ.
+
+    Durations always differ: they are in ``times``, and do not count as differences.
 
     :ivar differs: what differs of the runs themselves: ``workflow``, ``inputs``, ``status``,
         ``error``, ``result``

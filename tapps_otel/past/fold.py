@@ -50,7 +50,7 @@ RESOLVED: Final = "tapps.resolved"
 DIGEST: Final = "tapps.artifact.digest"
 # Name of the annotation that has the result of a gate of a step.
 GATE: Final = "tapps.gate"
-# Name of the annotation that tells that an executor's workflow has got another type.
+# Name of the annotation that records that the type of an executor's workflow changed.
 WORKFLOW_TYPE: Final = "tapps.workflow.type"
 _ENDED_BADLY: Final = frozenset({"failed", "timeout", "cancelled"})
 

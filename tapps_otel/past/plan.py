@@ -52,7 +52,7 @@ class Plan:
         self.children.setdefault(step.parent, []).append(step)
 
     def add_missing(self, step: StepHistory) -> None:
-        """Add a step that may have been added."""
+        """Add a step unless it is already there."""
         if not any(one is step for one in self.children.get(step.parent, ())):
             self.add(step)
 

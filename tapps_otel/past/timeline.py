@@ -95,7 +95,7 @@ class TimelineAttempt(Struct):
     @property
     def cut_off(self) -> bool:
         """Whether its process ended in it: it ran at least as long as the log knows."""
-        # Where a process lived to see the interruption, the error has the class of an exception.
+        # If the process handled the interruption itself, the error has the class of an exception.
         kind = (self.error or {}).get("type", _CUT_OFF)
         return self.status == "interrupted" and kind == _CUT_OFF
 

@@ -1,4 +1,4 @@
-"""A run in progress, from its events: a line for each that is worth one, and what is open. Pure."""
+"""A run in progress, from its events: a line for each notable event, and what is open. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a run as a table: a row a step, or a row a name where they are many. Pure."""
+"""The steps of a run as a table: one row per step, or one per name if there are many. Pure."""
 
 from __future__ import annotations
 

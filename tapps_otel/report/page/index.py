@@ -65,7 +65,7 @@ def _has_failed(step: TimelineStep) -> bool:
 
 
 def _about(timeline: Timeline) -> tuple[str, str]:
-    """Say in a line what is special about a run, and its style."""
+    """Summarize what is notable about a run, with the style of that line."""
     if timeline.log is not None and timeline.log.damage is not None:
         return f"shown up to seq {timeline.log.seq}: its log is damaged", "bad"
     if timeline.error is not None:
