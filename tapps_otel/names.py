@@ -29,9 +29,11 @@ __all__ = [
     "number_in",
     "parent_of",
     "safe_file_name",
+    "without_numbers",
 ]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NUMBER = re.compile(r"#\d+(?=/|$)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ESCAPES = str.maketrans({"/": "%2F", "#": "%23", "%": "%25"})
 # Takes the place of a run's id for captured spans outside any run. No new run gets this name.
@@ -139,6 +141,11 @@ def number_in(step_id: str) -> int:
     """Return the number in a step id, 1 if it has none."""
     _, hash_sign, number = step_id.rpartition("#")
     return int(number) if hash_sign and number.isdecimal() else 1
+
+
+def without_numbers(step_id: str) -> str:
+    """Return a step id without the numbers of equal names: ``outer/inner``."""
+    return _NUMBER.sub("", step_id) if "#" in step_id else step_id
 
 
 def parent_of(step_id: str) -> str | None:

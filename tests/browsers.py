@@ -11,6 +11,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from capabilities import chromium
 
+# A name that would run, load or draw something if it were markup.
+EVIL = "</script><img src=x onerror=alert(1)><b>bold</b>open1\x1b[2J\u202e"
+
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:

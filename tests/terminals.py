@@ -18,9 +18,17 @@ from typing import Self
 
 import pyte
 
-from commands import command, environment
+from commands import command, environment, on_terminal
 
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 _PATIENCE = 60  # seconds, on a machine that is busy
+
+
+def displayed(*arguments: str, columns: int, **more: str) -> list[str]:
+    """Run a command, and return what a person sees on a terminal, without blanks at line ends."""
+    screen = pyte.Screen(columns, 70)
+    pyte.Stream(screen).feed(on_terminal(*arguments, columns=columns, **more))
+    return [line.rstrip() for line in screen.display]
 
 
 class Terminal:

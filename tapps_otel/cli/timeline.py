@@ -11,7 +11,7 @@ from tapps_otel.cli.output import naming, write_file
 from tapps_otel.cli.terminal import err, out, say_error, write_json
 from tapps_otel.cli.usage import refuse_usage
 from tapps_otel.report import timeline as report
-from tapps_otel.report.lines import Line
+from tapps_otel.report.lines import Line, fact_lines
 from tapps_otel.report.text import counted, markdown, plain
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def timeline(workflow_id: str, form: Form, *, everything: bool, log_dir: Path | 
     else:
         wide = terminal.width
         drawn = report.chart(made, columns=wide or 100, everything=everything)
-        sections = [report.facts(made, columns=wide), drawn, hints]
+        sections = [fact_lines(report.summary(made), wide=wide), drawn, hints]
         for number, section in enumerate(one for one in sections if one):
             terminal.say(*([Line()] if number else []), *section)
     return _code(made)

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.past.changes import Change, changes
+from tapps_otel.past.fold import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDiff", "RunSide", "StepDiff", "StepSide", "StepTime", "compare"]
 
-_WITH_RESULT: Final = frozenset({"completed", "skipped"})
 _DETAILED: Final = 200  # steps whose changed values are listed
 # What differs before a step does anything. The rest is its outcome.
 _AT_START: Final = frozenset({"presence", "inputs", "code", "agent", "action"})
@@ -176,14 +176,10 @@ def _times(a: RunHistory, b: RunHistory) -> list[StepTime]:
     totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     for total, run in zip(totals, (a, b), strict=True):
         for step in run.by_id.values():
-            total[step.name] += _took(step)
+            total[step.name] += step.duration_ns
     names = {**totals[0], **totals[1]}
     found = [StepTime(name, totals[0][name], totals[1][name]) for name in names]
     return sorted(found, key=lambda one: -abs(one.b_ns - one.a_ns))
-
-
-def _took(step: StepHistory) -> int:
-    return sum(max(0, one.duration_ns or 0) for one in step.attempts)
 
 
 # -- the steps of a run
@@ -214,7 +210,7 @@ class _Run:
             self.began[step.step_id] + 1,
             step.status,
             len(step.attempts),
-            _took(step),
+            step.duration_ns,
             self._count_inside(step) if alone else 0,
             step.last.error,
             step.last.reason,
@@ -351,7 +347,7 @@ def _match(
 def _differing(a: StepHistory | None, b: StepHistory | None) -> tuple[str, ...]:
     if a is None or b is None:
         return ("presence",)
-    ended = a.status in _WITH_RESULT and b.status in _WITH_RESULT
+    ended = a.status in DONE and b.status in DONE
     found = {
         "inputs": a.inputs_digest != b.inputs_digest or _have_other(a.inputs, b.inputs),
         "code": _have_other(a.definition, b.definition),

@@ -52,7 +52,8 @@ DIGEST: Final = "tapps.artifact.digest"
 GATE: Final = "tapps.gate"
 # Name of the annotation that records that the type of an executor's workflow changed.
 WORKFLOW_TYPE: Final = "tapps.workflow.type"
-_ENDED_BADLY: Final = frozenset({"failed", "timeout", "cancelled"})
+DONE: Final = frozenset({"completed", "skipped"})
+FAILED: Final = frozenset({"failed", "timeout", "cancelled"})
 
 
 class Gate(Struct, gc=False, frozen=True):
@@ -165,6 +166,11 @@ class StepHistory(Struct, gc=False):
     def open_attempts(self) -> list[AttemptHistory]:
         """Attempts that have not ended; a third-party executor may have several at once."""
         return [attempt for attempt in self.attempts if not attempt.end_seq]
+
+    @property
+    def duration_ns(self) -> int:
+        """Time in all attempts that have ended."""
+        return sum(max(0, attempt.duration_ns or 0) for attempt in self.attempts)
 
     def attempt(self, number: int) -> AttemptHistory | None:
         """Return the attempt of this number, the latest if there are several."""
@@ -452,7 +458,7 @@ class Fold:
         step.definition = _or(event.definition, step.definition)
         if not last.end_seq:
             return
-        if last.status in _ENDED_BADLY and last.retry_in_ns is None:
+        if last.status in FAILED and last.retry_in_ns is None:
             self.history.scope(parent).forget_between(last.end_seq, event.seq)
         if last.execution == event.execution:  # a retry: its inner calls may differ
             self.history.scope(step.step_id).forget_between(last.start_seq, event.seq)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from tapps_otel.past.fold import Fold
+from tapps_otel.names import without_numbers
+from tapps_otel.past.fold import DONE, Fold
 from tapps_otel.past.plan import not_run_again
 
 if TYPE_CHECKING:
@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import RunHistory, StepHistory
 
-__all__ = ["DONE", "LongFold", "StepGroup", "merged"]
+__all__ = ["LongFold", "StepGroup", "merged"]
 
-DONE: Final = frozenset({"completed", "skipped"})
 _MOST: Final = 10_000  # steps that are kept one by one
 _MOST_INPUTS: Final = 400  # bytes of a step's inputs that are kept
 _STORED: Final = Raw(b"null")  # in place of a result: that there is one is what matters
-_NUMBER: Final = re.compile(r"#\d+(?=/|$)")
 
 
 class StepGroup(Struct):
@@ -34,7 +32,6 @@ class StepGroup(Struct):
     :ivar agent: that of the first
     :ivar failed: how many failed, timed out, were cancelled or interrupted
     :ivar open: how many have not ended
-    :ivar attempts: attempts of all
     :ivar total_ns: time in all attempts
     :ivar slowest: id of the step that took longest
     :ivar done_in: how many were completed or skipped, by the execution that did it
@@ -48,7 +45,6 @@ class StepGroup(Struct):
     count: int = 0
     failed: int = 0
     open: int = 0
-    attempts: int = 0
     total_ns: int = 0
     slowest: str = ""
     slowest_ns: int = -1
@@ -60,13 +56,10 @@ class StepGroup(Struct):
 
         :param foreign: whether it is one of a third-party executor
         """
-        attempts = step.attempts
-        duration_ns = sum(one.duration_ns or 0 for one in attempts)
-        started = attempts[0].start_seq
+        duration_ns, started = step.duration_ns, step.attempts[0].start_seq
         self.first_seq = min(self.first_seq or started, started)
         self.agent = self.agent or step.agent
         self.count += 1
-        self.attempts += len(attempts)
         self.total_ns += duration_ns
         if duration_ns > self.slowest_ns:
             self.slowest, self.slowest_ns = step.step_id, duration_ns
@@ -94,14 +87,9 @@ class StepGroup(Struct):
         return sum(count for number, count in self.done_in.items() if number < execution)
 
 
-def _place_of(step_id: str) -> str:
-    """Return the id of a step without the numbers of equal names."""
-    return _NUMBER.sub("", step_id) if "#" in step_id else step_id
-
-
 def _add_to_group(groups: dict[str, StepGroup], step: StepHistory, *, foreign: bool) -> None:
     """Add a step to its group, which is created if needed."""
-    place = _place_of(step.step_id)
+    place = without_numbers(step.step_id)
     group = groups.get(place)
     if group is None:
         group = groups[place] = StepGroup(place, step.name)
@@ -167,7 +155,7 @@ class LongFold:
         if is_first or event.step_id is UNSET or event.step_id in self.history.by_id:
             return
         for groups in (self.summed_up, self.chosen):
-            group = groups.get(_place_of(event.step_id))
+            group = groups.get(without_numbers(event.step_id))
             if group is not None:
                 group.take_back()
 

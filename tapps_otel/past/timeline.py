@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
-from tapps_otel.past.fold import Gate  # noqa: TC001 - help() evaluates annotations of fields
+from tapps_otel.past.fold import DONE, Gate  # Gate: help() evaluates annotations of fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 _CUT_OFF: Final = "interrupted"  # the type of error that a resume records for a dead process
-_WITH_RESULT: Final = frozenset({"completed", "skipped"})
 
 
 class LogState(Struct, frozen=True):
@@ -338,7 +337,7 @@ def _steps(history: RunHistory, executions: dict[int, TimelineExecution]) -> lis
             step.agent,
             step.action,
             [*_attempts(step, executions)],
-            step.status in _WITH_RESULT and step.last.execution < last,
+            step.status in DONE and step.last.execution < last,
             step.handled,
         )
         for depth, step in _in_order(history)

@@ -15,7 +15,7 @@ from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, json_text, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tapps_otel.past.fold import Annotation, ChildRun, Gate, RunHistory, StepHistory
     from tapps_otel.report.table import Row
@@ -25,6 +25,7 @@ __all__ = [
     "child_runs",
     "error_text",
     "gate_text",
+    "innermost",
     "mark",
     "outlook",
     "remarks",
@@ -104,7 +105,7 @@ def outlook(
     :param holder: process and host that are executing the run, if any
     :param kept: steps that a resume does not run again, besides those in the history
     """
-    is_open = _names(_innermost(open_steps(history)))
+    is_open = _names(innermost(open_steps(history)))
     if is_open:
         yield "open", few(is_open), ""
     if history.status in {"completed", "damaged"}:
@@ -123,7 +124,7 @@ def _resume(history: RunHistory, kept: int) -> str:
     if unresolved is not None:
         return f"refused until {excerpt(unresolved, _NAME)} is resolved"
     kept += sum(not_run_again(step, foreign=history.foreign) for step in history.by_id.values())
-    again = _names(_innermost(resume_points(history)))
+    again = _names(innermost(resume_points(history)))
     text = f"continues at {few(again)}" if again else "continues after the last step"
     return text + (f"; {counted(kept, 'completed step')} will not run again" if kept else "")
 
@@ -139,7 +140,7 @@ def child_runs(history: RunHistory) -> list[ChildRun]:
     return list(dict.fromkeys(step.child for step in called if step.child is not None))
 
 
-def _innermost(steps: list[StepHistory]) -> list[StepHistory]:
+def innermost(steps: Sequence[StepHistory]) -> list[StepHistory]:
     """Return the steps that enclose none of the others."""
     outer = {step.parent for step in steps}
     return [step for step in steps if step.step_id not in outer]

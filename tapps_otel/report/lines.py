@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.clock import timestamp
-from tapps_otel.report.text import shorten, width
+from tapps_otel.report.text import shorten, width, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +20,7 @@ __all__ = [
     "columns",
     "cut",
     "day_time",
+    "fact_lines",
     "labelled",
     "took",
 ]
@@ -36,6 +37,10 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "running": ("…", "strong"),
     "damaged": ("✗", "bad"),
 }
+
+_LABEL: Final = 10  # columns of a label
+_MOST_ROWS: Final = 4  # of one fact, on a terminal
+_MOST_COLUMNS: Final = 2000  # of one fact, elsewhere
 
 Fact = tuple[str, str, str]  # a label, a text that is safe to show, a style
 
@@ -65,7 +70,23 @@ class Line(tuple[Piece, ...]):
 
 def labelled(label: str, text: str, style: str = "") -> Line:
     """Make a line of a label and a text, as reports begin and end with."""
-    return Line.of((f"{label:<10}", "dim"), (text, style))
+    return Line.of((f"{label:<{_LABEL}}", "dim"), (text, style))
+
+
+def fact_lines(facts: Iterable[Fact], *, wide: int | None, whole: bool = False) -> list[Line]:
+    """Put each label before its text, which is wrapped to the terminal, and cut.
+
+    :param wide: columns of the terminal, if it is one
+    :param whole: do not cut
+    """
+    room = None if wide is None else max(12, wide - _LABEL)
+    most = _MOST_COLUMNS if room is None else _MOST_ROWS * room
+    lines = []
+    for label, text, style in facts:
+        shown = text if whole else shorten(text, most)
+        for at, line in enumerate([shown] if room is None else wrap(shown, room)):
+            lines.append(labelled("" if at else label, line, style))
+    return lines
 
 
 def columns(rows: Iterable[Sequence[Line | Piece]], *, indent: int = 0, gap: int = 2) -> list[Line]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.past.fold import FAILED
 from tapps_otel.report.lines import Line, Piece, columns
 from tapps_otel.report.text import plain
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["lost_lines", "lost_parts"]
 
-_FAILED: Final = frozenset({"failed", "timeout", "cancelled"})
 _LINKS: Final = {"cause": "__cause__", "context": "__context__"}
 _UNNAMED: Final = frozenset({"attributes", "$error", "$value"})  # levels that only the log has
 _OURS: Final = frozenset({"cause", "context", "exceptions", "$error", "$value"})
@@ -31,7 +31,7 @@ def lost_parts(step: StepHistory) -> dict[str, str]:
     :returns: with each the reason; as ``{"__cause__.response": "..."}``
     """
     last = step.last
-    return dict(_lost_in(last.error)) if last.status in _FAILED and last.error else {}
+    return dict(_lost_in(last.error)) if last.status in FAILED and last.error else {}
 
 
 def lost_lines(history: RunHistory) -> list[Line]:

@@ -10,7 +10,7 @@ from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
 from tapps_otel.report.history import error_text, mark
 from tapps_otel.report.lines import Line, took
-from tapps_otel.report.text import plain, shorten
+from tapps_otel.report.text import excerpt, shorten
 
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
@@ -174,6 +174,4 @@ class Progress:
 
 
 def _short(text: object) -> str:
-    """Return text of the log, safe to show, of bounded length."""
-    shown = text if isinstance(text, str) else str(text)
-    return shorten(plain(shown[: _LONG + 1]), _LONG)
+    return excerpt(text, _LONG)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.names import parent_of
 from tapps_otel.past.long_run import merged
 from tapps_otel.report.history import mark, outlook, remarks, status_text
-from tapps_otel.report.lines import Fact, Line, Piece, cut, day_time, labelled, took
+from tapps_otel.report.lines import Line, Piece, cut, day_time, fact_lines, labelled, took
 from tapps_otel.report.lost_parts import lost_lines
 from tapps_otel.report.steps import Choice, Steps, step_lines
 from tapps_otel.report.table import Column, table
-from tapps_otel.report.text import counted, excerpt, few, plain, shorten, wrap
+from tapps_otel.report.text import counted, excerpt, few, plain
 from tapps_otel.report.timeline import costs, identity, story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapps_otel.past.timeline import LogState, Timeline
+    from tapps_otel.report.lines import Fact
     from tapps_otel.report.table import Row
 
 __all__ = ["Screen", "audit", "run_screen"]
 
-_LABEL: Final = 10  # columns of a fact's label
 _NAME: Final = 200  # columns of a name
-_MOST_LINES: Final = 4  # of one fact, on a terminal
-_MOST_COLUMNS: Final = 2000  # of one fact, elsewhere
+_MOST_COLUMNS: Final = 2000  # of a value
 _HEAD: Final = 16  # digits of the head's sha
 _MOST_EXECUTIONS: Final = 10
 _MOST_COSTS: Final = 4
@@ -64,28 +64,16 @@ def run_screen(screen: Screen) -> list[list[Line]]:
     """Describe a run, in sections."""
     history, most = screen.steps.history, None if screen.verbose else _MOST_REMARKS
     kept = sum(group.kept for group in screen.steps.summed_up.values())
+    facts = partial(fact_lines, wide=screen.wide, whole=screen.verbose)
     found = [
-        _facts([*_about(screen), *_story(screen)], screen),
+        facts([*_about(screen), *_story(screen)]),
         _execution_lines(screen),
         step_lines(screen.steps, screen.choice, wide=screen.wide),
         _lost(screen),
         remarks(history, most=most, wide=screen.wide),
-        _facts([*outlook(history, screen.holder, kept=kept)], screen),
+        facts(outlook(history, screen.holder, kept=kept)),
     ]
     return [section for section in found if section]
-
-
-def _facts(facts: list[Fact], screen: Screen) -> list[Line]:
-    """Put each label before its text, which is wrapped to the terminal, and cut."""
-    room = max(12, screen.wide - _LABEL) if screen.wide is not None else None
-    lines = []
-    for label, text, style in facts:
-        shown = text
-        if not screen.verbose:
-            shown = shorten(text, _MOST_COLUMNS if room is None else _MOST_LINES * room)
-        for at, line in enumerate([shown] if room is None else wrap(shown, room)):
-            lines.append(labelled("" if at else label, line, style))
-    return lines
 
 
 def _about(screen: Screen) -> Iterator[Fact]:

@@ -6,8 +6,9 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.names import MOST_NESTED
-from tapps_otel.past.long_run import DONE, StepGroup, merged
-from tapps_otel.report.history import error_text, gate_text, mark, status_text
+from tapps_otel.past.fold import DONE
+from tapps_otel.past.long_run import StepGroup, merged
+from tapps_otel.report.history import error_text, gate_text, innermost, mark, status_text
 from tapps_otel.report.lines import Line, Piece, clock_time, took
 from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, shorten
@@ -253,20 +254,16 @@ def _summary(
     yield from table(_GROUPS, rows, wide=wide, indent=2)
     if len(rows) < len(ordered):
         yield Line.of((f"  and {counted(len(ordered) - len(rows), 'name')} more", "warn"))
-    bad = _innermost([one for one in shown if one.step.status not in DONE])
+    by_id = {one.step.step_id: one for one in shown if one.step.status not in DONE}
+    # Those that enclose others have their errors from there.
+    bad = innermost([one.record for one in by_id.values()])
     if bad:
         yield Line()
-        bad_rows = [_row(one, "", one.step.step_id) for one in bad[:_MOST_BAD]]
+        bad_rows = [_row(by_id[one.step_id], "", one.step_id) for one in bad[:_MOST_BAD]]
         yield from table(_ROWS, bad_rows, wide=wide, indent=2)
     if len(bad) > _MOST_BAD:
         words = f"  and {len(bad) - _MOST_BAD} more that did not complete: --failed --all"
         yield Line.of((words, "warn"))
-
-
-def _innermost(shown: list[_Shown]) -> list[_Shown]:
-    """Return the steps that enclose none of the others: these have their errors from there."""
-    outer = {one.record.parent for one in shown}
-    return [one for one in shown if one.step.step_id not in outer]
 
 
 def _in_order(groups: Mapping[str, StepGroup]) -> list[StepGroup]:

@@ -76,12 +76,13 @@ def shorten(text: str, columns: int) -> str:
     return "".join(taken) + "…" if columns > 0 else ""
 
 
-def excerpt(text: str, columns: int) -> str:
+def excerpt(text: object, columns: int) -> str:
     """Make the beginning of ``text`` safe, on one line of this many columns.
 
     It takes no more time than that line, however long the text is.
     """
-    return shorten(plain(text[: columns + 1]), columns)
+    shown = text if isinstance(text, str) else str(text)
+    return shorten(plain(shown[: columns + 1]), columns)
 
 
 def wrap(text: str, columns: int) -> list[str]:

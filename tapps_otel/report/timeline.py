@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tapps_otel.names import without_numbers
+from tapps_otel.past.fold import DONE
 from tapps_otel.report.history import error_text, gate_text, mark, status_text
-from tapps_otel.report.lines import Fact, Line, Piece, clock_time, day_time, labelled, took
+from tapps_otel.report.lines import Fact, Line, Piece, clock_time, day_time, took
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import counted, few, markdown, plain, shorten, width, wrap
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
         TimelineStep,
     )
 
-__all__ = ["as_markdown", "chart", "costs", "facts", "identity", "story", "summary"]
+__all__ = ["as_markdown", "chart", "costs", "identity", "story", "summary"]
 
 _MOST_ROWS: Final = 60
 _WAITED_FOR, _PARALLEL, _WAIT, _DOWN = "█", "▒", "·", "░"
@@ -33,26 +35,9 @@ _LEGEND: Final = (
     "✗ failed",
     f"{_DOWN} down",
 )
-_LABEL: Final = 10  # columns of a fact's label
 
 
 # -- what is worth knowing first
-
-
-def facts(timeline: Timeline, *, columns: int | None = None) -> list[Line]:
-    """Describe how the run ended, what was killed, how long it was down, what costs the time.
-
-    :param columns: columns to wrap at; ``None``: not at all
-    """
-    lines = []
-    for label, text, style in summary(timeline):
-        # A message may be a megabyte long: a terminal gets the first lines of it.
-        first, *more = (
-            wrap(shorten(text, 6 * columns), max(12, columns - _LABEL)) if columns else [text]
-        )
-        lines.append(labelled(label, first, style))
-        lines += [labelled("", one, style) for one in more]
-    return lines
 
 
 def summary(timeline: Timeline) -> Iterator[Fact]:
@@ -213,7 +198,7 @@ def _rows(timeline: Timeline, *, everything: bool) -> tuple[list[_Row], int]:
         return rows, 0
     rows = [_row(steps) for steps in _by_name(timeline)]
     # Those that somebody looks for first stay, in their order.
-    order = sorted(rows, key=lambda row: (row.status in {"completed", "skipped"}, -row.cost))
+    order = sorted(rows, key=lambda row: (row.status in DONE, -row.cost))
     kept = {id(row) for row in order[:_MOST_ROWS]}
     return [row for row in rows if id(row) in kept], len(rows) - len(kept)
 
@@ -222,14 +207,14 @@ def _by_name(timeline: Timeline) -> Iterable[list[TimelineStep]]:
     """Sum up the steps of one name that are inside the same ones."""
     found: dict[str, list[TimelineStep]] = {}
     for step in timeline.steps:
-        found.setdefault(re.sub(r"#\d+(?=/|$)", "", step.step_id), []).append(step)
+        found.setdefault(without_numbers(step.step_id), []).append(step)
     return found.values()
 
 
 def _row(steps: list[TimelineStep]) -> _Row:
     first = steps[0]
     attempts = [attempt for step in steps for attempt in step.attempts]
-    bad = [step for step in steps if step.status not in {"completed", "skipped"}]
+    bad = [step for step in steps if step.status not in DONE]
     name = plain(first.step_id.rpartition("/")[2]) or "''"
     if len(steps) > 1:
         name = f"{plain(first.name)} x{len(steps)}"
@@ -332,7 +317,7 @@ def _background(timeline: Timeline, scale: Scale, layout: _Layout) -> list[Piece
 
 def _finish(cells: list[Piece], drawn: range, status: str) -> None:
     """Mark the end of what did not complete, so that it is seen without colours."""
-    if status not in {"completed", "skipped"}:
+    if status not in DONE:
         cells[drawn[-1]] = mark(status)
 
 

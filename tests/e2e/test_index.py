@@ -8,14 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browsers import Look
+from browsers import EVIL, Look
 from commands import child
 from logs import forge
 from tapps_otel.report.page.index import index_content, index_row
 from tapps_otel.report.page.render import render_index
 from timelines import SECOND, TimedStory, crashed_and_resumed
-
-EVIL = "</script><img src=x onerror=alert(1)><b>bold</b>open1\x1b[2J\u202e"
 
 
 def logs() -> None:

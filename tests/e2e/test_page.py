@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from browsers import Look
+from browsers import EVIL, Look
 from commands import child
 from logs import forge
 from tapps_otel.log.event import raw_json
@@ -16,8 +16,6 @@ from tapps_otel.past.timeline import LogState
 from tapps_otel.report.page.content import Recording, content
 from tapps_otel.report.page.render import render
 from timelines import SECOND, TimedStory, crashed_and_resumed
-
-EVIL = "</script><img src=x onerror=alert(1)><b>bold</b>open1\x1b[2J\u202e"
 
 
 def write(story: TimedStory) -> Path:
@@ -186,6 +184,19 @@ def test_a_run_of_a_hundred_thousand_steps_can_be_looked_at(look: Look) -> None:
     page.get_by_role("tab", name="Events").click()
     page.get_by_label("Search events").fill("print#4321")
     expect(page.locator("#event-count")).to_have_text("22 of 200001 events")
+
+
+def test_a_page_that_is_being_read_tells_what_it_loads(look: Look) -> None:
+    path = write(nested())
+    whole = path.read_text("utf-8")
+    path.write_text(whole[: len(whole) // 2], "utf-8")  # as a browser that has read so much has it
+    page = look.open(path)
+
+    expect(page.get_by_role("status")).to_have_text("Loading 503 steps…")
+    path.write_text(whole, "utf-8")
+    page.reload()
+    expect(page.locator("#count")).to_have_text("503 steps")
+    expect(page.locator("#loading")).to_be_hidden()
 
 
 def test_all_steps_are_printed(look: Look) -> None:

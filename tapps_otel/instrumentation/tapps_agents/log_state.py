@@ -16,6 +16,7 @@ from tapps_otel.log.artifacts import summary_of
 from tapps_otel.log.reader import read
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import ATTR, escape, log_name
+from tapps_otel.past.fold import DONE
 from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.lookup import StoredRun
 from tapps_otel.run.lookup import inputs_of as stored_inputs
@@ -33,7 +34,6 @@ __all__ = ["LogState", "done_steps", "inputs_of", "log_of", "variables_of"]
 
 _log = logging.getLogger("tapps_otel")
 _MOST_LOOKED_AT: Final = 100  # runs of one id
-_DONE: Final = frozenset({"completed", "skipped"})
 # File systems take the time of a change from a clock that may be this much behind.
 _TICK_NS: Final = 10_000_000
 
@@ -189,14 +189,12 @@ def done_steps(
     """
     if history.status == "completed":
         return {
-            step.name: step
-            for step in history.steps
-            if step.parent is None and step.status in _DONE
+            step.name: step for step in history.steps if step.parent is None and step.status in DONE
         }
     intact, artifacts = {}, _Artifacts(history, root)
     for step in executor.workflow.steps:
         record = history.by_id.get(escape(str(step.id)))
-        if record is None or record.status not in _DONE or not artifacts.are_there(record):
+        if record is None or record.status not in DONE or not artifacts.are_there(record):
             continue
         if record.step_id in lost:
             _log.warning(

@@ -34,6 +34,7 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.names import ATTR
 from tapps_otel.otel.mapping.aliases import artifact_aliases, end_aliases, start_aliases
+from tapps_otel.past.fold import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +70,7 @@ UNSET_STATUS: Final = 0
 _TEXT_LIMIT: Final = 32_768  # characters; the log has the whole text, a collector need not
 _ARTIFACTS: Final = 32  # events; more would displace other events of the span (the limit is 128)
 _INT64: Final = 1 << 63
-_BAD: Final = frozenset({"failed", "timeout", "cancelled", "interrupted"})
+_BAD: Final = FAILED | {"interrupted"}
 _INTERRUPTED: Final = "interrupted"
 _last_second = ("", 0)
 

@@ -31,6 +31,10 @@ const tapps = (() => {
     return element;
   }
 
+  const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  // An entry of a legend.
+  const entry = (style, text) =>
+    make("span", {}, make("i", {}, make("span", { class: style })), text);
   const percent = (part) => `${(part * 100).toFixed(4)}%`;
 
   function took(ms) {
@@ -47,9 +51,10 @@ const tapps = (() => {
   }
 
   // Light or dark as the system asks, until the button says otherwise.
+  const asked = window.matchMedia("(prefers-color-scheme: dark)"),
+    root = document.documentElement;
+  root.classList.toggle("dark", asked.matches); // before anything is painted
   function theme(changed = () => {}) {
-    const asked = window.matchMedia("(prefers-color-scheme: dark)"),
-      root = document.documentElement;
     function dark(on) {
       root.classList.toggle("dark", on);
       $("theme").textContent = on ? "Light" : "Dark";
@@ -60,5 +65,12 @@ const tapps = (() => {
     return () => dark(asked.matches);
   }
 
-  return { $, data, known, make, percent, sign, theme, took };
+  // The data of a large run take seconds to read: meanwhile, a line tells what is loaded.
+  $("loading").hidden = false;
+  function drawn() {
+    $("loading").hidden = true;
+    $("app").hidden = false;
+  }
+
+  return { $, counted, data, drawn, entry, known, make, percent, sign, theme, took };
 })();

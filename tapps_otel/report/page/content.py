@@ -9,7 +9,7 @@ from msgspec import UNSET
 from tapps_otel.clock import timestamp, timestamp_ns
 from tapps_otel.names import parent_of
 from tapps_otel.report.history import error_text, gate_text
-from tapps_otel.report.text import block, counted, json_text, plain
+from tapps_otel.report.text import block, counted, excerpt, json_text, plain
 from tapps_otel.report.timeline import summary
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording", "content"]
 
-_SHORT: Final = 400  # characters of a name or a message
+_SHORT: Final = 400  # columns of a name or a message
 _MOST_PARENTS: Final = (
     1_000  # between a span and its step; only a made-up log has more, or a circle
 )
@@ -319,5 +319,4 @@ def _text(value: object) -> str:
 
 
 def _short(text: object) -> str:
-    shown = text if isinstance(text, str) else str(text)
-    return plain(shown if len(shown) <= _SHORT else f"{shown[:_SHORT]}...")
+    return excerpt(text, _SHORT)

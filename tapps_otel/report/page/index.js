@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { $, known, make, percent, sign, took } = tapps;
+  const { $, counted, entry, known, make, percent, sign, took } = tapps;
   const { runs } = tapps.data();
   const longest = Math.max(1, ...runs.map((run) => run.total));
 
@@ -87,7 +87,7 @@
   function refresh() {
     const shown = runs.filter(matches).sort(compare);
     $("shown").replaceChildren(...shown.map((run) => elements.get(run)));
-    const all = `${runs.length} run${runs.length === 1 ? "" : "s"}`;
+    const all = counted(runs.length, "run");
     $("count").textContent = shown.length === runs.length ? all : `${shown.length} of ${all}`;
     for (const head of $("heads").children) {
       const isOrder = head.dataset.field === order[0];
@@ -152,22 +152,19 @@
       make("dd", { text }),
     );
   }
-  const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
   const byStatus = new Map();
   for (const run of runs) byStatus.set(run.status, (byStatus.get(run.status) || 0) + 1);
   $("facts").append(
-    ...[...byStatus].map(([status, number]) => fact(status, count(number, "run"), sign(status)[1])),
+    ...[...byStatus].map(([status, number]) => fact(status, counted(number, "run"), sign(status)[1])),
     fact("steps", `${total("finished")} of ${total("steps")} finished`),
     fact("time", `${took(total("total") - total("down"))} running, ${took(total("down"))} down`),
   );
-  const entry = (style, text) =>
-    make("span", {}, make("i", {}, make("span", { class: style })), text);
   $("legend").append(entry("bar", "executed"));
   if (runs.some((run) => run.executions.some((one) => one[3])))
     $("legend").append(entry("crash", "killed"));
   if (runs.some((run) => run.downtimes.length)) $("legend").append(entry("down", "down"));
 
-  $("app").hidden = false;
+  tapps.drawn();
   tapps.theme()();
   refresh();
 })();

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.clock import timestamp
+from tapps_otel.past.fold import DONE, FAILED
 from tapps_otel.report.history import error_text
 from tapps_otel.report.lines import day_time
-from tapps_otel.report.text import counted, few, plain, shorten
+from tapps_otel.report.text import counted, excerpt, few, plain
 
 if TYPE_CHECKING:
     from tapps_otel.past.timeline import Timeline, TimelineStep
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["index_content", "index_row"]
 
 _SHORT: Final = 400  # columns of a name or a message
-_ENDED_WELL: Final = frozenset({"completed", "skipped"})
-_FAILED: Final = frozenset({"failed", "timeout", "cancelled"})
 
 
 def index_content(rows: list[dict[str, Any]], *, now_ns: int) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def index_row(timeline: Timeline, page: str) -> dict[str, Any]:
         ],
         "downtimes": [[ms(one.start_ns), ms(one.end_ns)] for one in timeline.downtimes],
         "steps": len(timeline.steps),
-        "finished": sum(step.status in _ENDED_WELL for step in timeline.steps),
+        "finished": sum(step.status in DONE for step in timeline.steps),
         "failed": sum(map(_has_failed, timeline.steps)),
         "about": _short(about),
         "about_style": style,
@@ -61,7 +60,7 @@ def index_row(timeline: Timeline, page: str) -> dict[str, Any]:
 
 def _has_failed(step: TimelineStep) -> bool:
     """Whether it ended badly, and does not wait for a retry."""
-    return step.status in _FAILED and not step.attempts[-1].wait_ns
+    return step.status in FAILED and not step.attempts[-1].wait_ns
 
 
 def _about(timeline: Timeline) -> tuple[str, str]:
@@ -85,5 +84,4 @@ def _times(number: int) -> str:
 
 
 def _short(text: object) -> str:
-    shown = text if isinstance(text, str) else str(text)
-    return shorten(plain(shown[: _SHORT + 1]), _SHORT)
+    return excerpt(text, _SHORT)

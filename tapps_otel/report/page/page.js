@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { $, known, make, percent, sign, took } = tapps;
+  const { $, counted, entry, known, make, percent, sign, took } = tapps;
   const run = tapps.data();
   const ROW = 26,
     MOST_PRINTED = 3000;
@@ -179,7 +179,7 @@
       if (row.open || filtered)
         for (let at = row.inside.length - 1; at >= 0; at -= 1) waiting.push(row.inside[at]);
     }
-    const all = `${stepRows.length} step${stepRows.length === 1 ? "" : "s"}`;
+    const all = counted(stepRows.length, "step");
     $("count").textContent = filtered ? `${found} of ${all}` : all;
     $("space").style.height = `${rows.length * ROW}px`;
     $("rows").setAttribute("aria-rowcount", rows.length);
@@ -1202,8 +1202,6 @@
   }
 
   function legend() {
-    const entry = (style, text) =>
-      make("span", {}, make("i", {}, make("span", { class: style })), text);
     const made = [entry("bar", "completed"), entry("part", "the run waited for it")];
     if (run.steps.some((step) => step.kept)) made.push(entry("bar kept", "not run again"));
     const any = (status) =>
@@ -1243,7 +1241,7 @@
     $("jaeger").href = run.jaeger;
     $("jaeger").hidden = false;
   }
-  $("app").hidden = false;
+  tapps.drawn();
   rescale();
   legend();
   logView();

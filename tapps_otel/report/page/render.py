@@ -13,6 +13,8 @@ from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.report.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render", "render_index"]
 
+_COMMON: Final = "common.js"  # runs before the data: it shows that these are being loaded
 # In a script element, `</script` and `<!--` have a meaning even inside a JSON string.
 _ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
@@ -27,21 +30,27 @@ _ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029
 def render(content: dict[str, Any]) -> str:
     """Return the page of a run with this content."""
     title = f"{content['name'] or 'run'}: {content['id']}"
-    return _page("page.html.jinja", title, ["page.css"], ["common.js", "page.js"], content)
+    loading = counted(len(content["steps"]), "step")
+    return _page("page", content, title=title, loading=loading, styles=["page.css"])
 
 
 def render_index(content: dict[str, Any]) -> str:
     """Return the index of several runs with this content."""
-    styles, scripts = ["page.css", "index.css"], ["common.js", "index.js"]
-    return _page("index.html.jinja", "Runs", styles, scripts, content)
+    loading, styles = counted(len(content["runs"]), "run"), ["page.css", "index.css"]
+    return _page("index", content, title="Runs", loading=loading, styles=styles)
 
 
 def _page(
-    template: str, title: str, styles: list[str], scripts: list[str], content: dict[str, Any]
+    name: str, content: dict[str, Any], *, title: str, loading: str, styles: list[str]
 ) -> str:
+    """Fill a frame.
+
+    :param loading: what is loaded: it is shown until the script has drawn the page
+    """
     environment, loader = _frames()
     style_texts, script_texts = (
-        [loader.get_source(environment, name)[0] for name in names] for names in (styles, scripts)
+        [loader.get_source(environment, file)[0] for file in files]
+        for files in (styles, [_COMMON, f"{name}.js"])
     )
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     policy = [
@@ -53,8 +62,9 @@ def _page(
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     ]
-    return environment.get_template(template).render(
+    return environment.get_template(f"{name}.html.jinja").render(
         title=title,
+        loading=loading,
         content=content,
         policy="; ".join(policy),
         styles=style_texts,

@@ -44,3 +44,12 @@ def shop() -> Path:
     """The log of a run that was killed inside its payment."""
     assert child("run", "flow.py:shop", "--id", "s", "-q").code == -signal.SIGKILL
     return LOGS / "s.jsonl"
+
+
+@pytest.fixture
+def killed(cli: Cli, shop: Path) -> str:
+    """A run that was killed in its payment, which was settled, and resumed."""
+    Path("paid.txt").touch()
+    cli("resolve", "s", "pay", "--rerun")
+    assert child("resume", "s", "-q").code == 0
+    return "s"

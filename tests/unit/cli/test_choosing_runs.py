@@ -11,15 +11,16 @@ import pytest
 from commands import LOGS, Cli, command, environment
 from logs import forge
 
-COMMANDS = {
-    "show": [],
-    "timeline": [],
-    "watch": ["--no-wait"],
-    "verify": [],
-    "repair": ["--accept-damage"],
-    "export": ["-f", "csv"],
-    "resume": ["-q"],
-    "resolve": ["double", "--rerun"],
+# The commands with their other arguments, the exit code, and what only they say of this run.
+COMMANDS: dict[str, tuple[list[str], int, str]] = {
+    "show": ([], 0, "run       two\n"),
+    "timeline": ([], 0, "run       two\n"),
+    "watch": (["--no-wait"], 1, "✗ two failed after "),
+    "verify": ([], 0, "ok      two  "),
+    "repair": (["--accept-damage"], 0, "nothing to repair: two\n"),
+    "export": (["-f", "csv"], 0, "RuntimeError,boom,"),
+    "resume": (["-q"], 1, "✗ two failed after "),
+    "resolve": (["double", "--rerun"], 0, "  next: tapps-otel resume two\n"),
 }
 
 
@@ -31,11 +32,11 @@ def test_every_command_finds_the_run(cli: Cli, name: str, way: list[str]) -> Non
         forge(LOGS, "other", [{"event_type": "workflow_start"}])
     else:
         os.utime(LOGS / "two.jsonl")
-    rest = COMMANDS[name]
+    rest, code, said = COMMANDS[name]
     done = cli(name, *way, *rest)
 
-    assert done.code in {0, 1}, done.err  # the run had failed
-    assert "two" in done.out + done.err or "boom" in done.err
+    assert done.code == code, done.err
+    assert said in done.out + done.err
 
 
 @pytest.mark.usefixtures("runs")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pyte
 import pytest
 
 from commands import LOGS, Cli, on_terminal
 from tapps_otel import diff
 from tapps_otel.errors import RunNotFoundError
-
-C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+from terminals import C_LOCALE, displayed
 
 
 @pytest.fixture
@@ -54,9 +52,7 @@ def test_json_has_what_the_function_returns(cli: Cli) -> None:
 @pytest.mark.usefixtures("pair")
 @pytest.mark.parametrize("columns", [60, 100, 200])
 def test_it_fits_the_terminal(columns: int) -> None:
-    screen = pyte.Screen(columns, 40)
-    pyte.Stream(screen).feed(on_terminal("diff", "a", "b", columns=columns))
-    lines = [line.rstrip() for line in screen.display]
+    lines = displayed("diff", "a", "b", columns=columns)
 
     assert lines[0] == "runs      a -> b"
     assert "first divergence" in lines

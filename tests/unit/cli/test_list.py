@@ -6,13 +6,13 @@ import json
 import re
 from pathlib import Path
 
-import pyte
 import pytest
 
-from commands import LOGS, Cli, on_terminal
+from commands import LOGS, Cli
 from logs import forge
 from tapps_otel.cli.arguments import parse_time
 from tapps_otel.log.lease import Lease
+from terminals import displayed
 
 DAY = 86_400 * 10**9
 
@@ -158,9 +158,7 @@ def test_it_fits_the_terminal(cli: Cli, columns: int) -> None:
                 {"event_type": "workflow_end", "status": "failed", "error": error},
             ],
         )
-    screen = pyte.Screen(columns, 10)
-    pyte.Stream(screen).feed(on_terminal("list", columns=columns))
-    lines = [line.rstrip() for line in screen.display]
+    lines = displayed("list", columns=columns)
 
     assert lines[0].split()[:3] == ["RUN", "STATUS", "AGE"]
     assert {line.split()[0] for line in lines[1:3]} == {"✗"}  # none was wrapped

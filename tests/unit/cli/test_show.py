@@ -17,6 +17,7 @@ import pytest
 from commands import LOGS, Cli, child, on_terminal
 from logs import forge
 from tapps_otel.log.lease import Lease
+from terminals import C_LOCALE, displayed
 
 
 @pytest.mark.usefixtures("runs")
@@ -258,25 +259,6 @@ def test_what_a_failure_has_lost_is_shown(cli: Cli) -> None:
 
     assert read["lost"] == {"file": "an object of class _io.TextIOWrapper"}
     assert "\nlost  file  of read  an object of class _io.TextIOWrapper\nnot in the log: " in shown
-
-
-C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-def displayed(*arguments: str, columns: int, **more: str) -> list[str]:
-    """What a person sees on a terminal."""
-    screen = pyte.Screen(columns, 70)
-    pyte.Stream(screen).feed(on_terminal(*arguments, columns=columns, **more))
-    return [line.rstrip() for line in screen.display]
-
-
-@pytest.fixture
-def killed(cli: Cli, shop: Path) -> str:
-    """A run that was killed in its payment, which was settled, and resumed."""
-    Path("paid.txt").touch()
-    cli("resolve", "s", "pay", "--rerun")
-    assert child("resume", "s", "-q").code == 0
-    return "s"
 
 
 @pytest.mark.parametrize("columns", [60, 100, 200])

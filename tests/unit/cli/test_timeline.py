@@ -4,25 +4,14 @@ import json
 import re
 from pathlib import Path
 
-import pyte
 import pytest
 
-from commands import LOGS, Cli, child, on_terminal
+from commands import LOGS, Cli, child
 from logs import forge
 from tapps_otel import timeline
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log.lease import Lease
-
-C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-@pytest.fixture
-def killed(cli: Cli, shop: Path) -> str:
-    """A run that was killed in its payment, which was settled, and resumed."""
-    Path("paid.txt").touch()
-    cli("resolve", "s", "pay", "--rerun")
-    assert child("resume", "s", "-q").code == 0
-    return "s"
+from terminals import C_LOCALE, displayed
 
 
 def test_the_timeline_of_a_killed_and_resumed_run(cli: Cli, killed: str) -> None:
@@ -39,9 +28,7 @@ def test_the_timeline_of_a_killed_and_resumed_run(cli: Cli, killed: str) -> None
 
 @pytest.mark.parametrize("columns", [60, 100, 200])
 def test_it_fits_the_terminal(killed: str, columns: int) -> None:
-    screen = pyte.Screen(columns, 60)
-    pyte.Stream(screen).feed(on_terminal("timeline", killed, columns=columns))
-    lines = [line.rstrip() for line in screen.display]
+    lines = displayed("timeline", killed, columns=columns)
 
     axis = 1 + lines.index("")
     rows = lines[axis + 1 : lines.index("", axis)]
@@ -52,9 +39,7 @@ def test_it_fits_the_terminal(killed: str, columns: int) -> None:
 
 
 def test_it_is_readable_in_the_c_locale(killed: str) -> None:
-    screen = pyte.Screen(100, 60)
-    pyte.Stream(screen).feed(on_terminal("timeline", killed, columns=100, **C_LOCALE))
-    shown = "\n".join(screen.display)
+    shown = "\n".join(displayed("timeline", killed, columns=100, **C_LOCALE))
 
     assert shown.isascii()
     assert re.search(r"^\+ pay .*!\.+.*#", shown, re.MULTILINE)

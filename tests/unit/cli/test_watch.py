@@ -14,9 +14,8 @@ import pytest
 from commands import LOGS, Cli, child, command, environment, wait_for
 from logs import forge
 from tapps_otel.log.lease import Lease
-from terminals import Terminal
+from terminals import C_LOCALE, Terminal
 
-C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 HELD = """
 
 @step(agent="keeper")

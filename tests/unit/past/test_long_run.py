@@ -31,16 +31,16 @@ def long_story(count: int = 500) -> Story:
     return story
 
 
-def counts(fold: LongFold) -> dict[str, tuple[int, int, int]]:
+def counts(fold: LongFold) -> dict[str, tuple[int, int]]:
     groups = merged(fold.summed_up, fold.history.by_id.values(), foreign=False)
-    return {place: (one.count, one.kept, one.attempts) for place, one in groups.items()}
+    return {place: (one.count, one.kept) for place, one in groups.items()}
 
 
 def test_finished_steps_of_a_long_run_are_summed_up() -> None:
     fold = folded(long_story())
 
     assert len(fold.history.by_id) <= 2 * MOST
-    assert counts(fold) == {"fetch": (250, 250, 250), "parse": (250, 250, 250)}
+    assert counts(fold) == {"fetch": (250, 250), "parse": (250, 250)}
 
 
 def test_steps_that_are_not_done_are_kept_one_by_one() -> None:

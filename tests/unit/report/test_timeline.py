@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from histories import AT
 from tapps_otel.past.timeline import LogState, Timeline
 from tapps_otel.report import timeline as report
+from tapps_otel.report.lines import Line, fact_lines
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import width
 from timelines import SECOND, TimedStory, crashed_and_resumed
@@ -38,8 +39,12 @@ def fan_out(count: int) -> TimedStory:
     return story
 
 
+def facts(timeline: Timeline, wide: int | None = None) -> list[Line]:
+    return fact_lines(report.summary(timeline), wide=wide)
+
+
 def test_the_facts_answer_what_happened() -> None:
-    assert [line.text for line in report.facts(crashed_and_resumed().timeline())] == [
+    assert [line.text for line in facts(crashed_and_resumed().timeline())] == [
         "run       r",
         "workflow  article",
         "status    completed at 2025-11-13 02:13:30 UTC, after 2 executions",
@@ -57,7 +62,7 @@ def test_what_is_wrong_with_a_log_is_among_the_facts() -> None:
     story.at(1).add("log_gap", attributes={"dropped": 3})
     story.end("failed", error={"type": "ValueError", "message": "no"})
     log = LogState("r.jsonl", 3, "ab", ((1, 2),), "9 bytes", "damaged at byte 9")
-    shown = "\n".join(line.text for line in report.facts(story.timeline(log=log)))
+    shown = "\n".join(line.text for line in facts(story.timeline(log=log)))
 
     assert "error     ValueError: no\n" in shown
     assert "gap       3 events could not be written\n" in shown
@@ -69,7 +74,7 @@ def test_what_is_wrong_with_a_log_is_among_the_facts() -> None:
 def test_a_run_that_has_not_begun_has_no_chart() -> None:
     timeline = TimedStory().timeline()
 
-    assert [line.text for line in report.facts(timeline)][2] == "status    not begun"
+    assert [line.text for line in facts(timeline)][2] == "status    not begun"
     assert chart(timeline) == []
     assert report.as_markdown(timeline)[-1] == "- **time**: 0.0 ms"
 
@@ -110,7 +115,7 @@ def test_a_run_in_progress_is_drawn_until_now() -> None:
     story.start("draft")
     timeline = story.timeline(now_ns=AT + 5 * SECOND)
 
-    assert "in progress at" in report.facts(timeline)[2].text
+    assert "in progress at" in facts(timeline)[2].text
     assert re.search(r"^… draft +█+… +5\.00 s running$", row(timeline, "draft"))
 
 
@@ -121,7 +126,7 @@ def test_the_chart_fits_any_width(columns: int) -> None:
     story.start(EVIL, agent=EVIL)
     timeline = story.timeline()
 
-    lines = [*report.facts(timeline, columns=columns), *report.chart(timeline, columns=columns)]
+    lines = [*facts(timeline, columns), *report.chart(timeline, columns=columns)]
     assert max(width(line.text) for line in lines) <= max(22, columns)
     assert all(line.text.isprintable() for line in lines)
 
@@ -250,5 +255,5 @@ def test_any_events_are_drawn(events: list[tuple[str, str, float, int]], columns
             getattr(story, what)(step_id, **fields)
     timeline = story.timeline()
 
-    lines = [*report.facts(timeline, columns=columns), *report.chart(timeline, columns=columns)]
+    lines = [*facts(timeline, columns), *report.chart(timeline, columns=columns)]
     assert all(width(line.text) <= max(22, columns) for line in lines)
