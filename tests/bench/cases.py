@@ -51,6 +51,10 @@ FILES = Size(100_000, 5_000)
 RUNS = Size(100_000, 2_000)
 MANY_STEPS = Size(100_000, 10_000)
 GOES = Size(7, 3)
+SHOWN = Size(2_002, 402)  # events of 1 000 steps
+PAGE = Size(20_002, 2_002)  # events of 10 000 steps
+PAIR = Size(100_002, 4_002)  # events of 50 000 steps
+SECONDS = Size(10, 2)
 
 
 def _resume(name: str, env: str) -> Fixture:
@@ -60,6 +64,7 @@ def _resume(name: str, env: str) -> Fixture:
 LOG = Fixture("own-log", "made_logs", OWN, EVENTS, copied=False)
 CRASHED_RUN = Fixture("own-crashed", "own_resume", OWN, RESUMED)
 SMALL_LOG = Fixture("own-small-log", "made_logs", OWN, FEW_EVENTS, copied=False)
+RUNS_FOLDER = Fixture("own-runs", "made_logs", OWN, RUNS, option="runs", copied=False)
 
 FLOORS = (
     Case(
@@ -201,8 +206,45 @@ OWN_CASES = (
         "the last 20 runs of a folder",
         "own_list",
         RUNS,
-        fixture=Fixture("own-runs", "made_logs", OWN, RUNS, option="runs", copied=False),
+        fixture=RUNS_FOLDER,
     ),
+    Case(
+        "own.list_command",
+        "list",
+        "tapps-otel list --last 20, and --help with scandir + stat of the folder",
+        "own_commands",
+        GOES,
+        option="list",
+        fixture=RUNS_FOLDER,
+    ),
+    Case(
+        "own.show",
+        "view",
+        "tapps-otel show of 1 000 steps, and --help with a check of the log",
+        "own_commands",
+        GOES,
+        option="show",
+        fixture=Fixture("own-shown-log", "made_logs", OWN, SHOWN, copied=False),
+    ),
+    Case(
+        "own.page",
+        "view",
+        "the page of 10 000 steps, and their history",
+        "own_views",
+        PAGE,
+        option="page",
+        fixture=Fixture("own-page-log", "made_logs", OWN, PAGE, copied=False),
+    ),
+    Case(
+        "own.diff",
+        "view",
+        "the difference of two runs of 50 000 steps, and their histories",
+        "own_views",
+        PAIR,
+        option="diff",
+        fixture=Fixture("own-pair", "made_logs", OWN, PAIR, option="pair", copied=False),
+    ),
+    Case("own.watch", "view", "tapps-otel watch of an idle run", "own_watch", SECONDS),
     Case(
         "own.last_step",
         "read",

@@ -113,6 +113,22 @@ GOALS: tuple[Goal, ...] = (
         target=1.3,
     ),
     Goal(
+        "tapps-otel list --last 20 / --help, scandir + stat",
+        ref("own.list_command command_ms"),
+        ref("own.list_command floor_ms"),
+        target=2,
+    ),
+    Goal(
+        "tapps-otel show of 1 000 steps / --help, check of the log",
+        ref("own.show command_ms"),
+        ref("own.show floor_ms"),
+        target=2,
+    ),
+    Goal("page of 10 000 steps", ref("own.page page_ms"), target=2_000),
+    Goal("page / its history", ref("own.page page_ms"), ref("own.page history_ms")),
+    Goal("diff / the histories of both runs", ref("own.diff diff_ms"), ref("own.diff history_ms")),
+    Goal("watch of an idle run, of a core", ref("own.watch idle_percent"), target=3),
+    Goal(
         "import tapps_otel / opentelemetry.trace + pydantic",
         ref("own.import wall_ms"),
         ref("floor.import wall_ms"),

@@ -13,7 +13,16 @@ NEAR = 1.2
 """A goal counts as done within this factor of its target."""
 
 
-UNITS = {"us": "us", "ms": "ms", "mb": "MB", "floor": "x", "step": "B", "event": "B", "s": "/s"}
+UNITS = {
+    "us": "us",
+    "ms": "ms",
+    "mb": "MB",
+    "floor": "x",
+    "step": "B",
+    "event": "B",
+    "s": "/s",
+    "percent": "%",
+}
 
 
 def unit(metric: str) -> str:

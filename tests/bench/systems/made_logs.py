@@ -5,7 +5,7 @@ Fast to make: ``own_read`` and ``own_list`` measure on them, where a real run wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,29 @@ def _step(seq: int, common: dict[str, Any]) -> Iterator[Event]:
 
 def write(path: Path, workflow_id: str, count: int) -> None:
     """Write a run of ``count`` events (an even number)."""
+    write_events(path, workflow_id, events(workflow_id, count))
+
+
+def write_events(path: Path, workflow_id: str, found: Iterable[Event]) -> None:
+    """Write the log of these events."""
     sha = genesis(workflow_id)
     with path.open("wb", buffering=BUFFER) as file:
-        for event in events(workflow_id, count):
+        for event in found:
             line, sha = encode(event, sha)
             file.write(line)
 
 
 def main(args: Arguments) -> None:
-    """One log of ``n`` events, or with the option ``runs`` a folder of ``n`` short ones."""
+    """One log of ``n`` events; with the option ``runs`` a folder of ``n`` short ones.
+
+    With ``pair`` there is another one, of a run with one step less.
+    """
     folder = args.folder / "log"
     folder.mkdir(mode=0o700)
     if args.option != "runs":
         write(folder / "bench.jsonl", "bench", args.n)
+        if args.option == "pair":
+            write(folder / "other.jsonl", "other", args.n - 2)
         return
     for i in range(args.n):
         write(folder / f"bench-{i:06}.jsonl", f"bench-{i:06}", 6)
