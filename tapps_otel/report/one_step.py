@@ -196,7 +196,7 @@ def _artifacts(detail: Detail) -> Iterator[Line]:
             Piece("artifact", "dim"),
             Piece(plain(made.get("path") or made.get("name"))),
             Piece(_size(made.get("bytes"))),
-            Piece(plain(made.get("sha256") or ""), "dim"),
+            Piece(plain(made.get("sha256") or made.get("error") or ""), "dim"),
         ]
         for attempt in detail.step.attempts
         for made in attempt.artifacts

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tapps_otel.errors import WorkflowInputError
 from tapps_otel.run.codecs.canonical import digest
-from tapps_otel.run.codecs.native import to_json
+from tapps_otel.run.codecs.native import check_text, to_json
 from tapps_otel.run.scope import OPEN
 from tapps_otel.run.step import Step
 from tapps_otel.run.step_spec import Skipped, StepSpec
@@ -14,7 +15,6 @@ from tapps_otel.run.step_spec import Skipped, StepSpec
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
     from types import TracebackType
 
     from tapps_otel.log.artifacts import Artifact
@@ -254,6 +254,21 @@ class Attempt:
         For services that take such a key, so that a step that runs again is not charged twice.
         """
         return self._recorder.idempotency_key
+
+    def artifact(self, path: Path | str, *, media_type: str | None = None) -> None:
+        """Note a file that the step has made: the log gets its name, size and SHA-256.
+
+        Call it once the file is written. The log never has its content. One above 1 MiB is hashed
+        in a thread after the step has ended, and the run's end waits for that. What cannot be read
+        (a missing file, a FIFO, a link) causes a warning, and its entry has the reason.
+
+        :param path: of a file, or of a folder, which is counted and not hashed
+        :param media_type: by default, what the name's ending means
+        :raises TypeError: ``path`` is not a path, or ``media_type`` is not a string
+        """
+        if media_type is not None:
+            check_text(media_type, "the media type of an artifact")
+        self._recorder.add_artifact(Path(path), media_type)
 
     def finish(self, result: Any = None, artifacts: Iterable[Artifact] = ()) -> None:
         """End the step with its result.

@@ -17,11 +17,13 @@ from tapps_otel.log.event import Event
 from tapps_otel.redact import combined
 from tapps_otel.run import argument_changes, failures
 from tapps_otel.run.codecs.native import check_text
+from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from tapps_otel.redact import Rules
     from tapps_otel.run.step_spec import StepSpec
@@ -45,6 +47,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar result: the outcome, once there is one
     :ivar end_event: how it ends, once that is decided
     :ivar is_lost: its code may have succeeded, but its outcome is unknown
+    :ivar files: what it has made, as far as its code has told
 
     Ctrl-C may come between any two instructions, so each move is made by one of them. What follows
     from a move (the line in the log, the span, the release of what encloses it) can be repeated
@@ -66,6 +69,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     kept: bool = False
     end_event: Event | None = None
     is_lost: bool = False
+    files: MadeFiles | None = None
     _started_ns: int = 0
     _monotonic: int = 0
     _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
@@ -237,6 +241,24 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         """Summarize files that the step has made."""
         return summarize(artifacts)
 
+    def add_artifact(self, path: Path, media_type: str | None) -> None:
+        """Note a file that the step has made; what cannot be read causes a warning."""
+        if self.state is not OPEN:
+            self.run.warn_once(
+                f"artifact {str(path)!r} came after the end of {self.run.scope_name(self)}: it is "
+                "not logged"
+            )
+            return
+        with self.run.lock:
+            if self.files is None:
+                self.files = MadeFiles()
+        problem = self.files.add(path, media_type).get("error")
+        if problem is not None:
+            self.run.warn_once(
+                f"artifact {str(path)!r} of {self.run.scope_name(self)} cannot be read, and has no "
+                f"digest in the log: {problem}"
+            )
+
     def fail(self, error: BaseException) -> None:
         """End the step by an exception, which becomes its ``error`` in the log."""
         self.fail_or_retry(error, None)
@@ -400,6 +422,16 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return "interrupted" if self.is_lost and status == "failed" else status
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
+        """End it by this event, and have digests computed that are missing in it."""
+        files = self.files
+        if files is None:
+            self._end_by(event, state, release=release)
+            return
+        files.put(event)
+        with files.hashed_after(self.run, self.run.root, self.step_id, self.number):
+            self._end_by(event, state, release=release)
+
+    def _end_by(self, event: Event, state: str, *, release: bool) -> None:
         """Decide how it ends, and write that. Only the first decision counts."""
         if self.span is not None:
             self.span.hold(event, self.rules, self.run.put_blob)

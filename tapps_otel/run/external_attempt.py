@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
 from tapps_otel import clock
-from tapps_otel.log.artifacts import summarize
 from tapps_otel.log.event import Event, raw_json
 from tapps_otel.names import ATTR
-from tapps_otel.past.fold import DIGEST
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder
 from tapps_otel.run.codecs.native import to_json
-from tapps_otel.run.late_digests import hash_later
+from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.scope import OPEN, Recorder
 from tapps_otel.run.step_spec import StepSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tapps_otel.log.artifacts import Artifact, LargeFile
+    from tapps_otel.log.artifacts import Artifact
     from tapps_otel.redact import Rules
 
 __all__ = [
@@ -33,26 +30,12 @@ __all__ = [
     "described_end",
 ]
 
-_log = logging.getLogger("tapps_otel")
 _NO_ERRORS: Final = frozenset({"completed", "paused"})
 _MAY_LACK_ERRORS: Final = frozenset({"cancelled", "interrupted"})
 STATUSES: Final = _NO_ERRORS | _MAY_LACK_ERRORS | {"failed"}  # that an executor can end a run with
 _STEP_STATUSES: Final = STATUSES | {"timeout", "skipped"}
 _RESULT_LIMIT: Final = 8 << 20  # bytes of JSON
 _ATTRIBUTES_LIMIT: Final = 64 * 1024  # bytes of JSON
-
-
-class _Annotated(Protocol):
-    """What an attempt needs of its run after its end."""
-
-    def annotate_step(
-        self,
-        step_id: str,
-        name: str,
-        attributes: Mapping[str, Any],
-        *,
-        attempt: int | None = None,
-    ) -> None: ...
 
 
 class ExternalStep(StepSpec):
@@ -91,7 +74,6 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
     attributes: dict[str, Any] | None = None
     _ending: str | None = None
     _question: str | None = None
-    _large: list[LargeFile] | None = None  # files that it has made, and that are not hashed yet
 
     @property
     def is_open(self) -> bool:
@@ -108,27 +90,9 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
 
     def summarize_artifacts(self, artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
         """Summarize files that the step has made; large ones are hashed once it has ended."""
-        large: list[LargeFile] = []
-        summaries = summarize(artifacts, large)
-        if large:
-            self._large = large
-        return summaries
-
-    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        super()._end(event, state, release=release)
-        if self._large is not None and event.artifacts is not UNSET:
-            for file in self._large:
-                hash_later(file, self._report_digest)
-
-    def _report_digest(self, file: LargeFile, sha256: str | None, problem: str | None) -> None:
-        """Write the digest of a file that was too large to be hashed before the step ended."""
-        found = {"sha256": sha256} if sha256 else {"reason": failures.cut(problem or "")}
-        run = cast("_Annotated", self.run)
-        try:
-            attributes = {"path": file.shown, **found}
-            run.annotate_step(self.step_id, DIGEST, attributes, attempt=self.number)
-        except Exception as error:  # noqa: BLE001 - nobody awaits the thread in which this is called
-            _log.warning("the digest of %s is not logged: %s", file.path, error)
+        if self.files is None:
+            self.files = MadeFiles()
+        return self.files.summarize(artifacts)
 
     def begin_end(self) -> bool | None:
         """Begin the end; nothing that is open inside is waited for."""

@@ -44,13 +44,14 @@ from tapps_otel.run.scope import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from tapps_otel.log.artifacts import Artifact
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
     from tapps_otel.run.recorder import Write
+    from tapps_otel.run.scope import OpenAttempt
 
 __all__ = ["ID_LIMIT", "ExternalRunRecorder"]
 
@@ -217,35 +218,8 @@ class ExternalRunRecorder(RunRecorder):
         super().start_span(scope, event, started_ns, parent)
         self._started.add(scope)
 
-    def annotate_step(
-        self,
-        step_id: str,
-        name: str,
-        attributes: Mapping[str, Any],
-        *,
-        attempt: int | None = None,
-    ) -> None:
-        """Write an annotation about a step that has ended, and onto the run's span.
-
-        :param step_id: its place in the run
-        :param attempt: of that step; by default, the last one
-        """
-        event = Event(
-            event_type="annotation",
-            workflow_id=self.workflow_id,
-            timestamp=clock.timestamp(clock.time_ns()),
-            execution=self.execution,
-            step_id=step_id,
-            name=name,
-            attributes=self.rules.attributes(dict(attributes)),
-            attempt=UNSET if attempt is None else attempt,
-        )
-        root, is_open = self.root, self.root.state is OPEN
-        if is_open and root.span_id:
-            event.trace_id, event.span_id = self.trace_id, root.span_id
-        self.write(event)
-        if is_open and root.span is not None:
-            root.span.record(event)
+    def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
+        """Wait for none: a digest is written whenever it is known, also after the run's end."""
 
     # -- the end
 

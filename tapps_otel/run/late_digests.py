@@ -1,7 +1,7 @@
 """Digests of large files, which a thread computes after the step that made them has ended.
 
-Nothing waits for it: not the step, not the event loop, and not the process when it exits. A file
-is read in blocks, one file at a time. The thread ends when there is nothing left to hash.
+Neither the step nor the event loop waits for it, nor the process when it exits. A file is read in
+blocks, one file at a time. The thread ends when there is nothing left to hash.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Hasher:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        """Forget the files, and the thread: it does not exist, also not in a forked child."""
+        """Forget the files, and the thread, which a forked child does not have."""
         self._lock, self._works = threading.Lock(), False
         self._files.clear()
 
@@ -46,8 +46,13 @@ class _Hasher:
             self._works = True
         try:
             threading.Thread(target=self._work, name="tapps-otel-digests", daemon=True).start()
-        except RuntimeError:  # the process is exiting, or can have no more threads
-            self._renew()
+        except RuntimeError as error:  # the process is exiting, or can have no more threads
+            self._give_up(str(error))
+
+    def _give_up(self, problem: str) -> None:
+        while (found := self._next()) is not None:
+            file, report = found
+            report(file, None, problem)
 
     def _work(self) -> None:
         while (found := self._next()) is not None:

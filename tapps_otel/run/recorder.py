@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from tapps_otel.redact import Rules
     from tapps_otel.run.caller import Caller
     from tapps_otel.run.policy import OnDivergence
+    from tapps_otel.run.scope import OpenAttempt
     from tapps_otel.run.step_spec import StepSpec, Stored
 
 __all__ = ["RunRecorder", "Write", "make_writer"]
@@ -567,6 +568,44 @@ class RunRecorder:
         self.write(event)
         if where.span is not None:
             where.span.record(event)
+
+    def annotate_step(
+        self,
+        step_id: str,
+        name: str,
+        attributes: Mapping[str, Any],
+        *,
+        attempt: int | None = None,
+    ) -> None:
+        """Write an annotation about a step that has ended, and onto the run's span.
+
+        :param step_id: its place in the run
+        :param attempt: of that step; by default, the last one
+        """
+        if not self._takes_events:
+            return  # the end of the run did not wait for it
+        event = Event(
+            event_type="annotation",
+            workflow_id=self.workflow_id,
+            timestamp=clock.timestamp(clock.time_ns()),
+            execution=self.execution,
+            step_id=step_id,
+            name=name,
+            attributes=self.rules.attributes(dict(attributes)),
+            attempt=UNSET if attempt is None else attempt,
+        )
+        root, is_open = self.root, self.root.state in {OPEN, CLOSING}
+        if is_open and root.span_id:
+            event.trace_id, event.span_id = self.trace_id, root.span_id
+        self.write(event)
+        if is_open and root.span is not None:
+            root.span.record(event)
+
+    def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
+        """Let the run end only after these digests."""
+        with self.lock:
+            for one in digests:
+                self.root.enclose(one)
 
     def remember(
         self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token, copy_context
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
@@ -53,6 +53,7 @@ current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default
 class Recorder(Protocol):
     """What scopes, attempts and calls need from the recorder of their run.
 
+    :ivar root: the scope of the workflow itself
     :ivar lock: guards the state of every scope of the run
     :ivar detached: this process does not execute the run: steps are plain calls
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
@@ -64,6 +65,7 @@ class Recorder(Protocol):
     workflow_id: str
     execution: int
     trace_id: str
+    root: Scope
     lock: threading.RLock
     detached: bool
     captures_inputs: bool
@@ -131,6 +133,19 @@ class Recorder(Protocol):
         self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False
     ) -> None:
         """Keep the history of a step up to date, where a later call may ask for it."""
+
+    def annotate_step(
+        self,
+        step_id: str,
+        name: str,
+        attributes: Mapping[str, Any],
+        *,
+        attempt: int | None = None,
+    ) -> None:
+        """Write an annotation about a step that has ended."""
+
+    def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
+        """Let the run end only after these digests, if it waits for any."""
 
     def report_leftovers(self, scope: Scope) -> None:
         """Report, when a scope completes, what of its past was not used."""

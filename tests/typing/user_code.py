@@ -159,6 +159,7 @@ def careful(pages: list[Page]) -> int:
     attempt = current_step()
     assert_type(attempt, Attempt)
     assert_type(attempt.idempotency_key, str)
+    attempt.artifact("report.html", media_type="text/html")
     assert_type(current_run(), Run)
     annotate("seen", pages=len(pages))
     assert_type(child_env(), dict[str, str])

@@ -183,7 +183,7 @@ class _Content:
                     _short(_text(one.get("path") or one.get("name"))),
                     _short(_text(one.get("bytes"))),
                     _short(_text(one.get("media_type"))),
-                    _short(_text(one.get("sha256"))),
+                    _short(_text(one.get("sha256") or one.get("error"))),
                 ]
                 for one in attempt.artifacts
             ]

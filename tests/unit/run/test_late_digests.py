@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,12 +21,13 @@ def large(path: Path) -> LargeFile:
 def test_a_process_that_could_start_no_thread_hashes_the_next_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reported: list[tuple[str, str | None]] = []
+    reported: list[tuple[str, str | None, str | None]] = []
     done = threading.Event()
 
-    def report(file: LargeFile, sha: str | None, _: Any) -> None:
-        reported.append((file.shown, sha))
-        done.set()
+    def report(file: LargeFile, sha: str | None, problem: str | None) -> None:
+        reported.append((file.shown, sha, problem))
+        if sha:
+            done.set()
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -38,4 +38,7 @@ def test_a_process_that_could_start_no_thread_hashes_the_next_file(
     hash_later(large(tmp_path / "second"), report)
 
     assert done.wait(60)
-    assert reported == [("second", hashlib.sha256(b"large").hexdigest())]
+    assert reported == [
+        ("first", None, "can't start new thread"),
+        ("second", hashlib.sha256(b"large").hexdigest(), None),
+    ]
