@@ -25,6 +25,9 @@ __all__ = ["NO_RULES", "REDACTED", "Rules", "combined", "rules_here", "rules_of"
 REDACTED: Final = "redacted: it holds a secret"  # the reason why something is not stored
 
 _Replace = Callable[[str], str]
+# What a text must contain, casefolded, to be altered, and how. To look for plain words is many
+# times as fast as to match, and most texts have none of them. No words: it may always be altered.
+_Step = tuple[tuple[str, ...], _Replace]
 
 # Names as words in lower case, joined by underscores.
 _HIDDEN_NAME: Final = (
@@ -79,12 +82,12 @@ class Rules:
             )
             or r"(?!)"
         )
-        self._steps: list[_Replace] = _USUAL_STEPS[:] if usual else []
+        self._steps: list[_Step] = _USUAL_STEPS[:] if usual else []
         if any(names):
             labels = "|".join(name.replace("_", r"[\W_]?") for name in names if name)
-            self._steps.append(_masking_after(labels))
+            self._steps.append(((), _masking_after(labels)))
         for part in parts:
-            self._steps += [_masking(re.compile(pattern)) for pattern in part.patterns]
+            self._steps += [((), _masking(re.compile(pattern))) for pattern in part.patterns]
         self._hooks = [part.hook for part in parts if part.hook is not None]
         self.on = bool(usual or names or self._steps or self._hooks)
 
@@ -100,9 +103,10 @@ class Rules:
         """
         if not self.on:
             return text
-        redacted = text
-        for replace in self._steps:
-            redacted = replace(redacted)
+        redacted, folded = text, _folded(text)
+        for words, replace in self._steps:
+            if not words or any(word in folded for word in words):
+                redacted = replace(redacted)
         for hook in self._hooks:
             redacted = _by_hook(hook, name, redacted)
         return text if redacted == text else redacted
@@ -203,6 +207,11 @@ def _as_redaction(given: bool | Redaction) -> Redaction:  # noqa: FBT001 - the s
     return given if isinstance(given, Redaction) else Redaction(usual=given)
 
 
+def _folded(text: str) -> str:
+    """A text with the letters that ``re.IGNORECASE`` takes for equal made equal."""
+    return text.casefold().replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+
+
 def _masking(pattern: re.Pattern[str]) -> _Replace:
     return lambda text: pattern.sub(MASK, text)
 
@@ -220,12 +229,20 @@ def _after_name(match: re.Match[str]) -> str:
     return match[1] + MASK
 
 
-_USUAL_STEPS: Final[list[_Replace]] = [
-    lambda text: _HEADER.sub(_after_name, text),
-    _masking_after(_LABELS),
-    lambda text: _TOKEN.sub(_after_name, text),
-    lambda text: _USER_INFO.sub(MASK, text),
-    lambda text: _FORMS.sub(MASK, text),
+_LABEL_WORDS: Final = (
+    "passw", "pwd", "passphrase", "secret", "credential", "token", "_key", "-key",
+    "apikey", "privatekey", "accesskey", "accountkey",
+)  # fmt: skip
+_FORM_WORDS: Final = (
+    "private key", "bearer", "eyj", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
+    "github_pat_", "glpat-", "sk-", "k_live_", "k_test_", "xox", "aiza", "npm_", "pypi-",
+)  # fmt: skip
+_USUAL_STEPS: Final[list[_Step]] = [
+    (("authorization", "cookie"), lambda text: _HEADER.sub(_after_name, text)),
+    (_LABEL_WORDS, _masking_after(_LABELS)),
+    (("token=",), lambda text: _TOKEN.sub(_after_name, text)),
+    (("://",), lambda text: _USER_INFO.sub(MASK, text)),
+    (_FORM_WORDS, lambda text: _FORMS.sub(MASK, text)),
 ]
 
 

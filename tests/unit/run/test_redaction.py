@@ -213,6 +213,38 @@ def test_texts(secret: str, form: str, before: str, after: str) -> None:
     assert USUAL.text(redacted) == redacted  # what is sent from the log is what was sent before
 
 
+LABELS = [
+    "password", "passwd", "pwd", "passphrase", "secret", "client_secret", "credential",
+    "credentials",
+    *(f"{kind}{between}key" for kind in ("api", "private", "secret", "access", "account")
+      for between in ("", "_", "-")),
+    *(f"{kind}_token"
+      for kind in ("access", "auth", "refresh", "id", "session", "bearer", "api", "csrf")),
+]  # fmt: skip
+SEVERAL = "AbCdEf0123456789GhIjKl0123456789"
+FORMS = [
+    f"-----BEGIN RSA PRIVATE KEY-----{SEVERAL}", f"Bearer {SEVERAL}", f"bearer {SEVERAL}",
+    f"eyJ{SEVERAL}.{SEVERAL}.{SEVERAL}", "AKIA0123456789ABCDEF", "ASIA0123456789ABCDEF",
+    *(f"gh{kind}_{SEVERAL}" for kind in "pousr"), f"github_pat_{SEVERAL}", f"glpat-{SEVERAL}",
+    f"sk-{SEVERAL}", f"sk_live_{SEVERAL}", f"rk_test_{SEVERAL}", f"xoxb-{SEVERAL}",
+    f"AIza{SEVERAL}", f"npm_{SEVERAL}", f"pypi-{SEVERAL}", f"https://me:{SEVERAL}@example.org",
+    f"authorization: Basic {SEVERAL}", f"cookie: a={SEVERAL}", f"?token={SEVERAL}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.title])
+@pytest.mark.parametrize("label", LABELS)
+def test_each_label_is_known_in_upper_and_lower_case(
+    label: str, change: Callable[[str], str]
+) -> None:
+    assert SEVERAL not in USUAL.text(f'it is {{"{change(label)}": "{SEVERAL}"}}')
+
+
+@pytest.mark.parametrize("secret", FORMS)
+def test_each_form_of_a_secret_is_known(secret: str) -> None:
+    assert USUAL.text(f"before {secret} after") != f"before {secret} after"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
