@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ LOGGERS = {
 SHORTEST = 10  # letters of a part between two placeholders that must be on the page
 
 
-def messages() -> Iterator[tuple[str, str]]:
-    """Yield each place in the source, and the message that is logged there."""
+@cache
+def messages() -> list[tuple[str, str]]:
+    """Return each place in the source, and the message that is logged there."""
+    return list(_messages())
+
+
+def _messages() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and (text := logged(node)) is not None:
