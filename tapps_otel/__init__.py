@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.audit.verify import VerifyReport, verify
+    from tapps_otel.encryption import AesGcmCodec, Codec
     from tapps_otel.instrumentation import ExecutorSpec, instrument, uninstrument
     from tapps_otel.instrumentation.external_log import ExternalLog
     from tapps_otel.instrumentation.resuming import resume
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look names up
     "__version__",
+    "AesGcmCodec",
     "annotate",
     "Attempt",
     "AttemptHistory",
@@ -58,6 +60,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "bind",
     "Change",
     "child_env",
+    "Codec",
     "configure",
     "Cost",
     "current_run",
@@ -119,6 +122,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one that this may give
     _MODULES = {
         "audit.verify": "VerifyReport verify",
+        "encryption": "AesGcmCodec Codec",
         "instrumentation": "ExecutorSpec instrument uninstrument",
         "instrumentation.external_log": "ExternalLog",
         "instrumentation.resuming": "resume",

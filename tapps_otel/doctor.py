@@ -30,6 +30,7 @@ __all__ = ["Finding", "examine", "mounted_type"]
 
 State = Literal["ok", "warn", "fail", "info"]
 
+_TRIAL: Final = b"a value"
 _PREFIX: Final = "TAPPS_OTEL_"
 _REMOTE: Final = frozenset(
     {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"}
@@ -110,6 +111,7 @@ def _settings() -> list[Finding]:
     )
     data = {"changed": {name: str(value) for name, value in changed.items()}, "unknown": unknown}
     found = [Finding("settings", "ok", text, data=data)]
+    found.append(_encryption(current))
     if not current.enabled:
         hint = "unset TAPPS_OTEL_ENABLED, or configure(enabled=True)"
         found.append(Finding("switch", "warn", "off: no run is logged", hint))
@@ -119,6 +121,22 @@ def _settings() -> list[Finding]:
         hint = f"did you mean {' or '.join(sorted(meant))}?" if meant else _LIST
         found.append(Finding("environment", "warn", text, hint))
     return found
+
+
+def _encryption(current: settings.Settings) -> Finding:
+    """Encrypt and decrypt something with the codec, if there is one."""
+    codec = current.codec
+    if codec is None:
+        return Finding("encryption", "info", "off: inputs and results are stored as they are")
+    try:
+        key_id = codec.key_id
+        encrypted = codec.encode(_TRIAL, b"doctor")
+        works = codec.decode(encrypted, b"doctor", key_id) == _TRIAL != encrypted
+    except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
+        return Finding("encryption", "fail", f"the codec failed: {type(error).__name__}: {error}")
+    if not works:
+        return Finding("encryption", "fail", "the codec does not return what it was given")
+    return Finding("encryption", "ok", f"with key {key_id}", data={"key": key_id})
 
 
 # -- the folder and its disk

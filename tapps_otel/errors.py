@@ -11,6 +11,8 @@ A base class exists only where a caller would catch it::
     │   ├── LogDamagedError      a log was changed or lost bytes; nothing was written
     │   ├── BlobDamagedError     a large value of the log is missing or was changed
     │   ├── LogVersionError      a log has a newer format
+    │   ├── EncryptionKeyError   values are encrypted with a key that is not configured
+    │   ├── DecryptionError      encrypted values were changed, or the key is another one
     │   ├── LogWriteError        an event could not be written
     │   │   └── LeaseLostError   another process has taken the run over
     │   └── LedgerError          a log no longer has what a collector confirmed
@@ -53,7 +55,9 @@ __all__ = [
     "AmbiguousIdError",
     "ArchiveError",
     "BlobDamagedError",
+    "DecryptionError",
     "DivergenceError",
+    "EncryptionKeyError",
     "FailureDetailError",
     "InterruptedTooOftenError",
     "InvalidIdError",
@@ -178,6 +182,43 @@ class LogVersionError(LogError):
         super().__init__(
             f"{path}: the line at byte {offset} has format version {version}, but this tapps_otel "
             "reads version 1: upgrade it (pip install -U tapps_otel)"
+        )
+
+
+class EncryptionKeyError(LogError):
+    """Values of a run are encrypted with a key that is not configured; nothing was run.
+
+    :ivar workflow_id: the run
+    :ivar place: the event that has them, with its step, or the blob
+    :ivar key_id: id of the key
+    """
+
+    def __init__(self, workflow_id: str, place: str, key_id: str) -> None:
+        self.workflow_id, self.place, self.key_id = workflow_id, place, key_id
+        super().__init__(
+            f"run {workflow_id!r}: the values of {place} are encrypted with key {key_id!r}, which "
+            "is not configured: nothing was run. Add the key to TAPPS_OTEL_ENCRYPTION_KEYS or to "
+            "what configure() is given, then try again. If the key is lost, the values are too: "
+            "start a new run under another id"
+        )
+
+
+class DecryptionError(LogError):
+    """Encrypted values of a run were changed, or the key is another one; nothing was run.
+
+    :ivar workflow_id: the run
+    :ivar place: the event that has them, with its step, or the blob
+    :ivar key_id: id of the key
+    :ivar problem: what is wrong
+    """
+
+    def __init__(self, workflow_id: str, place: str, key_id: str, problem: str) -> None:
+        self.workflow_id, self.place = workflow_id, place
+        self.key_id, self.problem = key_id, problem
+        super().__init__(
+            f"run {workflow_id!r}: the values of {place} cannot be decrypted with key {key_id!r}: "
+            f"{problem}. Nothing was run. Configure the key of this id with which the run was "
+            "written; if it is that key, restore the log and its blobs from a backup"
         )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tapps_otel.encryption import AesGcmCodec, Codec, parse_keys
 from tapps_otel.errors import SettingsError
 from tapps_otel.masking import MASK, public_url
 
@@ -40,6 +41,8 @@ OnLogFailure = Literal["continue", "stop"]
 OtlpProtocol = Literal["grpc", "http/protobuf"]
 _ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
 _HEADERS: Final = "otlp_headers"
+_KEYS: Final = "encryption_keys"
+_HIDDEN: Final = frozenset({_HEADERS, _KEYS, "codec"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,12 @@ class Settings(BaseSettings):
     :ivar capture_inputs: log the inputs of steps, not only their digest
     :ivar redact: replace secrets before they are logged or sent; ``Redaction(...)`` for rules of
         your own, a JSON object of its fields in the environment
-    :ivar redact_results: do not store results in which redaction would replace something
+    :ivar redact_results: do not store results in which redaction would replace something, unless
+        they are encrypted
+    :ivar encryption_keys: keys to encrypt inputs, results and details of errors with, by their ids;
+        the first one encrypts, all of them decrypt. ``ID:KEY,ID:KEY`` in the environment
+    :ivar codec: encrypts them in another way; takes precedence over ``encryption_keys``. Only by
+        ``configure()``
     :ivar strict: fail a step that changes its arguments or its ``self``: on resume they would stay
         as they were; otherwise that is logged as a warning
     :ivar executor_variables: log the variables that each finished step of an instrumented executor
@@ -130,6 +138,8 @@ class Settings(BaseSettings):
     capture_inputs: bool = False
     redact: bool | Redaction = True
     redact_results: bool = False
+    encryption_keys: Annotated[dict[str, bytes | str] | None, NoDecode] = None
+    codec: Annotated[Codec | None, NoDecode] = Field(default=None, validate_default=True)
     strict: bool = False
     executor_variables: bool = True
     executor_state_from_log: bool = False
@@ -169,6 +179,25 @@ class Settings(BaseSettings):
         except (ValueError, RecursionError):
             return given  # is refused as no dictionary; the error of json would quote it
 
+    @field_validator(_KEYS, mode="before")
+    @classmethod
+    def _check_keys(cls, given: object) -> object:
+        keys = parse_keys(given) if isinstance(given, str) else given
+        if isinstance(keys, Mapping):
+            AesGcmCodec(keys)
+        return keys
+
+    @field_validator("codec", mode="plain")
+    @classmethod
+    def _choose_codec(cls, given: object, info: ValidationInfo) -> Codec | None:
+        """The codec that was given, otherwise one of the keys that were."""
+        if given is None:
+            keys = info.data.get(_KEYS)
+            return None if keys is None else AesGcmCodec(keys)
+        if isinstance(given, Codec):
+            return given
+        raise ValueError("it has no key_id, encode() and decode(): give it to configure()")
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield what ``repr()`` shows."""
         for name, value in super().__repr_args__():
@@ -187,6 +216,8 @@ class SettingsDict(TypedDict, total=False):
     capture_inputs: bool
     redact: bool | Redaction
     redact_results: bool
+    encryption_keys: Mapping[str, bytes | str] | str | None
+    codec: Codec | None
     strict: bool
     executor_variables: bool
     executor_state_from_log: bool
@@ -242,7 +273,7 @@ def shown(name: str, value: object) -> object:
         return dict.fromkeys(value, MASK)
     if name in _ADDRESSES and isinstance(value, str):
         return public_url(value)
-    is_open = name in Settings.model_fields.keys() - _ADDRESSES - {_HEADERS}
+    is_open = name in Settings.model_fields.keys() - _ADDRESSES - _HIDDEN
     return value if is_open or value is None else MASK
 
 
@@ -263,6 +294,8 @@ def _problem(place: tuple[int | str, ...], message: str, value: object) -> str:
     setting = str(place[0])
     if setting == _HEADERS:  # of the rest of the place, a part may be a secret given as a name
         place, message = place[:1], f'{message}; give {{"name": "value"}}, JSON in the environment'
+    elif setting == _KEYS:
+        place = place[:1]
     got = shown(setting, value)
     text = (
         f"setting {'.'.join(map(str, place))!r} (TAPPS_OTEL_{setting.upper()} in the environment)"

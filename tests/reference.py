@@ -20,7 +20,7 @@ import click
 import typer
 
 import tapps_otel
-from tapps_otel import Backoff, errors, settings, step, workflow
+from tapps_otel import Backoff, Codec, errors, settings, step, workflow
 from tapps_otel.cli import codes
 from tapps_otel.cli.app import app
 from tapps_otel.instrumentation.spec import Adapter, ExecutorSpec
@@ -119,6 +119,7 @@ def _values(annotation: Any) -> str:
         str: "text",
         Path: "path",
         settings.Redaction: "`Redaction(...)`",
+        Codec: "`Codec`",
     }[annotation]
 
 

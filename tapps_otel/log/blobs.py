@@ -9,22 +9,44 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from tapps_otel.errors import BlobDamagedError
 from tapps_otel.log import files as _files
+from tapps_otel.log.encrypted import context_of, decrypt_data, encrypt_data, locked_error
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tapps_otel.encryption import Codec
 
 __all__ = ["INLINE_LIMIT", "Blobs"]
 
 INLINE_LIMIT: Final = 64 * 1024  # bytes of JSON; larger values become blobs
 _BLOCK: Final = 1 << 20
 _CHANGED: Final = "a stored value was changed"
+# Before the id of the key, a newline, and the ciphertext. JSON never begins like this.
+_ENCRYPTED: Final = b"tapps_otel encrypted 1\n"
 
 
 class Blobs:
-    """The folder ``<workflow_id>.blobs`` of a run, created with the first blob."""
+    """The folder ``<workflow_id>.blobs`` of a run, created with the first blob.
 
-    def __init__(self, folder: Path, *, sync: bool = True) -> None:
-        self._folder, self._sync = folder, sync
+    :ivar codec: encrypts the values of users
+    """
+
+    def __init__(self, folder: Path, *, sync: bool = True, codec: Codec | None = None) -> None:
+        self._folder, self._sync, self.codec = folder, sync, codec
+
+    def put_value(self, data: bytes) -> str:
+        """Store a value of the user, encrypted if there is a codec; return its name.
+
+        :raises OSError: it cannot be stored
+        """
+        if self.codec is not None:
+            key_id, data = encrypt_data(data, self.codec, self._context)
+            data = b"%b%b\n%b" % (_ENCRYPTED, key_id.encode(), data)
+        return self.put(data)
+
+    @property
+    def _context(self) -> bytes:
+        return context_of("blob", self._folder.name)
 
     def put(self, data: bytes) -> str:
         """Store ``data`` on the disk and return its name (64 hex digits).
@@ -68,15 +90,25 @@ class Blobs:
             return False
 
     def get(self, name: str) -> bytes:
-        """Read a blob and verify its content.
+        """Read a blob and verify its content; what is encrypted is decrypted.
 
         :raises BlobDamagedError: it is missing, or its content was changed
+        :raises EncryptionKeyError: the key that it is encrypted with is not configured
+        :raises DecryptionError: it cannot be decrypted
         """
         with self._verified(name) as file:
             data = file.read()
         if sha256(data).hexdigest() != name:  # changed since
             raise BlobDamagedError(self._folder / name, _CHANGED)
-        return data
+        return self._decrypted(data, name) if data.startswith(_ENCRYPTED) else data
+
+    def _decrypted(self, data: bytes, name: str) -> bytes:
+        key, _, ciphertext = data[len(_ENCRYPTED) :].partition(b"\n")
+        key_id = key.decode(errors="replace")
+        found = decrypt_data(ciphertext, key_id, self.codec, self._context)
+        if isinstance(found, str):
+            raise locked_error(self._folder.stem, f"blob {name}", key_id, found)
+        return found
 
     def check(self, name: str) -> None:
         """Verify a blob's content, in bounded memory.

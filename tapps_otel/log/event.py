@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -19,14 +19,18 @@ from msgspec import UNSET, Raw, UnsetType
 __all__ = [
     "EVENT_TYPES",
     "MAX_LINE",
+    "NO_KEY",
     "SYNCED",
     "TRAILER",
     "VERSION",
+    "Encrypted",
     "Event",
     "decode",
+    "decode_as",
     "decode_plain",
     "encode",
     "genesis",
+    "json_of",
     "line_start",
     "loads",
     "raw_json",
@@ -50,6 +54,24 @@ Text = str | UnsetType
 NullableText = str | None | UnsetType
 Number = int | UnsetType
 Json = Raw | UnsetType
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+# Why encrypted values cannot be read, as long as nothing has decrypted them.
+NO_KEY: Final = "this key is not configured"
+
+
+class Encrypted(msgspec.Struct, gc=False, omit_defaults=True):
+    """The encrypted values of an event: see :mod:`tapps_otel.log.encrypted`.
+
+    :ivar key: id of the key
+    :ivar data: the ciphertext, base64 in the line
+    :ivar problem: why the event lacks these values; empty if it has them. Only in memory
+    """
+
+    key: str
+    data: bytes
+    problem: str = NO_KEY
 
 
 class Event(msgspec.Struct, kw_only=True, gc=False):
@@ -99,6 +121,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     process: dict[str, Any] | UnsetType = UNSET
     late: bool | UnsetType = UNSET
     damage: list[tuple[int, int, str]] | UnsetType = UNSET
+    encrypted: Encrypted | UnsetType = UNSET
 
 
 _RAW_FIELDS: Final = frozenset({"inputs", "result"})
@@ -159,17 +182,25 @@ def decode(line: bytes) -> Event:
 
     :raises ValueError: not JSON, nested too deep, a field of a wrong type, an infinite number
     """
+    return decode_as(line, _decoder)
+
+
+def decode_as(data: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode JSON as what a decoder makes of it; lone surrogates may be in it.
+
+    :raises ValueError: as :func:`decode`
+    """
     try:
-        return _decoder.decode(line)
+        return decoder.decode(data)
     except msgspec.ValidationError:
         raise
     except RecursionError:
         msg = "nested too deep"
         raise ValueError(msg) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if b"\\ud" not in line.lower():
+        if b"\\ud" not in data.lower():
             raise ValueError(str(error)) from None
-        return _decode_escaped(line)
+        return _decode_escaped(data, cast("type[_T]", decoder.type))
 
 
 def loads(line: bytes) -> dict[str, Any]:
@@ -215,11 +246,24 @@ def raw_json(value: object) -> Raw:
         return Raw(json.dumps(_finite_only(value), **_COMPACT).encode())
 
 
-def _encode_escaped(event: Event) -> bytes:
+def json_of(struct: msgspec.Struct) -> bytes:
+    """Encode a part of an event; lone surrogates may be in it.
+
+    :raises TypeError: a value is not of a JSON type
+    """
+    try:
+        return _encoder.encode(struct)
+    except UnicodeEncodeError:
+        return _encode_escaped(struct)
+
+
+def _encode_escaped(struct: msgspec.Struct) -> bytes:
     """Encode with all non-ASCII characters escaped, which lone surrogates need."""
     parts = []
-    for field in event.__struct_fields__:
-        value = getattr(event, field)
+    for field in struct.__struct_fields__:
+        value = getattr(struct, field)
+        if isinstance(value, Encrypted):
+            value = msgspec.to_builtins(value)
         if value is not UNSET:
             raw = value if isinstance(value, Raw) else json.dumps(_finite_only(value), **_COMPACT)
             text = raw.encode() if isinstance(raw, str) else bytes(raw)
@@ -227,14 +271,14 @@ def _encode_escaped(event: Event) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def _decode_escaped(line: bytes) -> Event:
-    """Decode a line with escaped lone surrogates, which the fast decoder rejects."""
-    fields = loads(line)
+def _decode_escaped(data: bytes, kind: type[_T]) -> _T:
+    """Decode JSON with escaped lone surrogates, which the fast decoder rejects."""
+    fields = loads(data)
     raws = {name: raw_json(fields.pop(name)) for name in _RAW_FIELDS & fields.keys()}
-    event = msgspec.convert(fields, Event)
+    struct = msgspec.convert(fields, kind)
     for name, raw in raws.items():
-        setattr(event, name, raw)
-    return event
+        setattr(struct, name, raw)
+    return struct
 
 
 def _finite_only(value: Any) -> Any:

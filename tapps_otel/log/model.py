@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field
 
 from tapps_otel import clock
 from tapps_otel.log import files as _files
+from tapps_otel.log.encrypted import decrypt_event
 from tapps_otel.log.event import decode, readable
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tapps_otel.encryption import Codec
+    from tapps_otel.log.event import Event
 
 __all__ = ["WorkflowEvent", "json_schema", "read_model"]
 
@@ -112,6 +117,9 @@ class WorkflowEvent(BaseModel):
     """True if the event was written after the moment that it describes, or after its run's end."""
     damage: list[tuple[int, int, str]] | None = None
     """Bytes that the log declares as damaged: [offset, length, SHA-256]."""
+    encrypted: dict[str, str] | None = None
+    """Inputs, inputs_digest, result and details of the error, encrypted: key (its id), data
+    (base64)."""
     sha: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of the previous line's sha and this line's bytes before its last 75, hex."""
 
@@ -124,17 +132,39 @@ class WorkflowEvent(BaseModel):
         return clock.parse_timestamp(self.timestamp)
 
     @classmethod
-    def from_line(cls, line: bytes) -> WorkflowEvent:
+    def from_line(cls, line: bytes, *, codec: Codec | None = None) -> WorkflowEvent:
         """Decode one line, with or without newline. The hash chain is not verified.
 
+        :param codec: decrypts what is encrypted, as far as it can
         :raises ValueError: it is not an event of this format
         """
-        decode(line)  # strict about types: pydantic would accept "1" for 1
-        return cls.model_validate(readable(line))
+        event = decode(line)  # strict about types: pydantic would accept "1" for 1
+        fields = readable(line)
+        if event.encrypted is not UNSET and codec is not None:
+            decrypt_event(event, codec)
+            fields |= _decrypted(event)
+        return cls.model_validate(fields)
+
+
+def _decrypted(event: Event) -> dict[str, Any]:
+    """The fields that an event hid."""
+    found: dict[str, Any] = {
+        name: readable(bytes(value))
+        for name in _ANY
+        if (value := getattr(event, name)) is not UNSET
+    }
+    for name in ("inputs_digest", "error"):
+        if (value := getattr(event, name)) is not UNSET:
+            found[name] = value
+    return found
 
 
 def read_model(
-    path: Path, workflow_id: str, *, checker: Checker | None = None
+    path: Path,
+    workflow_id: str,
+    *,
+    checker: Checker | None = None,
+    codec: Codec | None = None,
 ) -> Iterator[WorkflowEvent]:
     """Yield the events of a log as models, each once the chain has verified it.
 
@@ -142,6 +172,7 @@ def read_model(
     ignored.
 
     :param checker: pass one to learn the state of the chain
+    :param codec: decrypts what is encrypted, as far as it can
     :raises FileNotFoundError: no such file
     :raises LogDamagedError: the log is damaged; raised after the events before the damage
     :raises LogVersionError: the log has a newer format
@@ -150,7 +181,7 @@ def read_model(
     with _files.system().open_read(path) as file:
         for line in lines(file):
             if checker.feed(line) is not None:
-                yield WorkflowEvent.from_line(line)
+                yield WorkflowEvent.from_line(line, codec=codec)
     raise_if_damaged(checker, path)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, RunBusyError
 from tapps_otel.log import files as _files
-from tapps_otel.log.event import MAX_LINE, Event, encode
+from tapps_otel.log.event import MAX_LINE, Event
 from tapps_otel.log.log_file import DisplacedError, LogFile
 from tapps_otel.log.recovery import Recovery, State, log_event
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tapps_otel.log.encrypted import Encode
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import Reports
 
@@ -64,6 +65,7 @@ class OpenLog:
     :param syncs: whether :meth:`settle` syncs
     :param lease: of the run, to look whether it still has its name
     :param reports: gets what is to be reported
+    :param encode: makes lines of events
     :ivar ready: it can be written to; a log that fails is open, and not ready
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none
@@ -83,8 +85,9 @@ class OpenLog:
         syncs: bool,
         lease: Lease | None,
         reports: Reports,
+        encode: Encode,
     ) -> None:
-        self._files = _files.system()
+        self._files, self._encode = _files.system(), encode
         self._path, self._syncs, self._lease, self._reports = path, syncs, lease, reports
         self._file = LogFile(self._files, path)
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
@@ -150,10 +153,13 @@ class OpenLog:
         """
         event.seq = seq = self.seq + 1
         try:
-            line, sha = encode(event, self.sha)
+            line, sha = self._encode(event, self.sha)
             length = len(line)
             if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
                 raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
+        except OSError:  # of a codec: once that works again, the event is missing in the file
+            self.unsettled.append((event, b""))
+            raise
         except BaseException as error:
             event.seq = 0
             if not isinstance(error, Exception) or _is_of_the_process(error, event):
@@ -210,7 +216,7 @@ class OpenLog:
     def _complete_line(self, event: Event, sha: bytes) -> None:
         if sha == self.sha:
             return
-        line, again = encode(event, self.sha)
+        line, again = self._encode(event, self.sha)
         written = self._files.size(self._file.descriptor) - self.size
         if again != sha or not 0 <= written <= len(line):
             raise _ForeignWriterError

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, LogError, LogWriteError
-from tapps_otel.log.event import SYNCED, Event
+from tapps_otel.log.event import SYNCED, Event, encode
 from tapps_otel.log.log_file import DisplacedError
 from tapps_otel.log.open_log import InvalidEventError, OpenLog
 from tapps_otel.log.reports import Reports
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tapps_otel.log.encrypted import Encode
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import LogObserver
     from tapps_otel.settings import Durability
@@ -53,6 +54,7 @@ class LogWriter:
     :param on_event: called with every event that is already in the log
     :param observer: observes failures and dropped events
     :param lease: the lease of the run, to look whether it still has its name
+    :param encode: makes lines of events
     :raises RunBusyError: another process writes to this file
     :raises LogDamagedError: the log is damaged, and not by a crash; nothing was written
     :raises LogVersionError: the log has a newer format; nothing was written
@@ -72,6 +74,7 @@ class LogWriter:
         on_event: Callable[[Event], None] = lambda _: None,
         observer: LogObserver | None = None,
         lease: Lease | None = None,
+        encode: Encode = encode,
     ) -> None:
         self.path = path
         self._always, self._stop, self._limit = durability == "always", stop, limit
@@ -83,6 +86,7 @@ class LogWriter:
             syncs=durability != "os",
             lease=lease,
             reports=self._reports,
+            encode=encode,
         )
         self._lock = threading.RLock()
         self._busy = False  # this thread is in the middle of an append

@@ -16,12 +16,14 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from tapps_otel.clock import timestamp_ns
+from tapps_otel.log.encrypted import locked_error
 from tapps_otel.log.event import readable
 from tapps_otel.names import ATTR, MOST_NESTED, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from tapps_otel.errors import DecryptionError, EncryptionKeyError
     from tapps_otel.log.event import Event
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "ExecutionHistory",
     "Fold",
     "Gate",
+    "Locked",
     "ParentStep",
     "RunHistory",
     "ScopeHistory",
@@ -66,6 +69,26 @@ class Gate(Struct, gc=False, frozen=True):
     passed: bool
     score: float | None = None
     reasons: tuple[str, ...] = ()
+
+
+class Locked(Struct, gc=False, frozen=True):
+    """Why values of an event cannot be read: they are encrypted.
+
+    :ivar key: id of the key
+    :ivar problem: why they are not decrypted
+    :ivar place: the event
+    """
+
+    key: str
+    problem: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"encrypted with key {self.key}: {self.problem}"
+
+    def error(self, workflow_id: str) -> EncryptionKeyError | DecryptionError:
+        """Return the error of asking for these values."""
+        return locked_error(workflow_id, self.place, self.key, self.problem)
 
 
 class AttemptHistory(Struct, gc=False):
@@ -136,6 +159,8 @@ class StepHistory(Struct, gc=False):
     :ivar interruptions: number of interruptions in a row, without progress inside
     :ivar resolved: whether it was resolved after an interruption, and may run again
     :ivar child: the run that it calls, if it is the call of a run
+    :ivar inputs_locked: why its inputs and their digest cannot be read, if they are encrypted
+    :ivar result_locked: why its result cannot be read, if it is encrypted
     """
 
     step_id: str
@@ -151,6 +176,8 @@ class StepHistory(Struct, gc=False):
     result_blob: str | None = None
     result_omitted: str | None = None
     child: ChildRun | None = None
+    inputs_locked: Locked | None = None
+    result_locked: Locked | None = None
     handled: bool = False
     interruptions: int = 0
     resolved: bool = False
@@ -202,7 +229,11 @@ class StepHistory(Struct, gc=False):
         status = self.last.status
         if status == "skipped":
             return not self.result_omitted  # it is empty for a skip without a result
-        return status == "completed" and (self.result is not None or self.result_blob is not None)
+        return status == "completed" and (
+            self.result is not None
+            or self.result_blob is not None
+            or self.result_locked is not None
+        )
 
 
 class ScopeHistory(Struct):
@@ -294,6 +325,9 @@ class RunHistory(Struct):
     :ivar question: what it asks, if it is paused
     :ivar result_omitted: why the log has no result of a run that completed
     :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
+    :ivar inputs_locked: why its inputs cannot be read, if they are encrypted
+    :ivar result_locked: why its result cannot be read, if it is encrypted
+    :ivar locked: the first event of the run whose values cannot be decrypted, if there is one
     :ivar repairs: number of repairs of the log
     :ivar dropped: number of events that could not be written
     """
@@ -316,6 +350,9 @@ class RunHistory(Struct):
     annotations: list[Annotation] = []
     seq: int = 0
     last_timestamp: str = ""
+    inputs_locked: Locked | None = None
+    result_locked: Locked | None = None
+    locked: Locked | None = None
     repairs: int = 0
     dropped: int = 0
 
@@ -343,7 +380,13 @@ class RunHistory(Struct):
 
     @property
     def result(self) -> Any:
-        """The workflow's result as JSON values; ``None`` without one, or if it is in a blob."""
+        """The workflow's result as JSON values; ``None`` without one, or if it is in a blob.
+
+        :raises EncryptionKeyError: it is encrypted with a key that is not configured
+        :raises DecryptionError: it cannot be decrypted
+        """
+        if self.result_locked is not None:
+            raise self.result_locked.error(self.workflow_id)
         if self.result_json is None:
             return None
         try:
@@ -373,6 +416,8 @@ class Fold:
         if handler is not None:
             handler(self, event)
         history = self.history
+        if event.encrypted is not UNSET and history.locked is None:
+            history.locked = _locked(event)
         history.seq = event.seq
         history.last_timestamp = timestamp = event.timestamp
         execution = self._execution
@@ -400,6 +445,7 @@ class Fold:
             history.name = str(history.workflow.get("name", ""))
             history.inputs = _bytes(event.inputs)
             history.inputs_blob = _or(event.inputs_blob, None)
+            history.inputs_locked = _locked(event)
         history.status = "running"
         history.error = history.question = None
         self._execution = ExecutionHistory(
@@ -421,6 +467,7 @@ class Fold:
         history.result_json = _bytes(event.result)
         history.result_blob = _or(event.result_blob, None)
         history.result_omitted = _or(event.result_omitted, None)
+        history.result_locked = _locked(event)
         if history.executions:
             execution = history.executions[-1]
             execution.status, execution.end_seq = history.status, event.seq
@@ -454,7 +501,7 @@ class Fold:
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
         last = step.last
         step.handled = step.resolved = False
-        step.result = step.result_blob = step.result_omitted = None
+        step.result = step.result_blob = step.result_omitted = step.result_locked = None
         step.definition = _or(event.definition, step.definition)
         if not last.end_seq:
             return
@@ -470,11 +517,12 @@ class Fold:
         attempt.status = "completed" if event.event_type == "step_finish" else "skipped"
         if attempt is not step.last:
             return
+        step.result_locked = _locked(event)
         if event.result is not UNSET:
             step.result = bytes(event.result)
         elif event.result_blob is not UNSET:
             step.result_blob = event.result_blob
-        else:
+        elif step.result_locked is None:
             step.result_omitted = _or(event.result_omitted, "")
         if step.interruptions:
             step.interruptions = 0
@@ -556,7 +604,8 @@ class Fold:
             step.interruptions, step.resolved = 0, True
             step.handled = False
             if step.status == "completed" and _or(event.attributes, {}).get("by") == "rerun":
-                step.result = step.result_blob = None  # as if it had not been stored
+                # As if it had not been stored.
+                step.result = step.result_blob = step.result_locked = None
         elif name == GATE and step is not None:
             step.last.gate = _gate_of(_or(event.attributes, {}))
         elif name == DIGEST and step is not None:
@@ -631,7 +680,19 @@ def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistor
     )
     if event.attributes is not UNSET:
         step.child = child_of(event.attributes)
+    if event.encrypted is not UNSET:
+        step.inputs_locked = _locked(event)
     return step
+
+
+def _locked(event: Event) -> Locked | None:
+    """Why an event lacks the values that it hides; ``None`` if it has them, or hides none."""
+    encrypted = event.encrypted
+    if encrypted is UNSET or not encrypted.problem:
+        return None
+    of_step = "" if event.step_id is UNSET else f" of step {event.step_id!r}"
+    place = f"seq {event.seq} ({event.event_type}{of_step})"
+    return Locked(encrypted.key, encrypted.problem, place)
 
 
 def child_of(attributes: dict[str, Any]) -> ChildRun | None:

@@ -17,7 +17,7 @@ from tapps_otel.report.text import counted, excerpt, few, json_text, plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tapps_otel.past.fold import Annotation, ChildRun, Gate, RunHistory, StepHistory
+    from tapps_otel.past.fold import Annotation, ChildRun, Gate, Locked, RunHistory, StepHistory
     from tapps_otel.report.table import Row
 
 __all__ = [
@@ -167,6 +167,8 @@ def as_json(
         "result": _loaded(history.result_json),
         "result_blob": history.result_blob,
         "result_omitted": history.result_omitted,
+        "inputs_locked": _locked(history.inputs_locked),
+        "result_locked": _locked(history.result_locked),
         "error": history.error,
         "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],
@@ -201,11 +203,17 @@ def step_json(step: StepHistory) -> dict[str, Any]:
         "result": _loaded(step.result),
         "result_blob": step.result_blob,
         "result_omitted": step.result_omitted,
+        "inputs_locked": _locked(step.inputs_locked),
+        "result_locked": _locked(step.result_locked),
         "handled": step.handled,
         "lost": lost_parts(step),
         "resolved": step.resolved,
         "attempts": [msgspec.to_builtins(one) for one in step.attempts],
     }
+
+
+def _locked(locked: Locked | None) -> dict[str, Any] | None:
+    return None if locked is None else msgspec.to_builtins(locked)
 
 
 def _loaded(data: bytes | None) -> Any:

@@ -76,7 +76,7 @@ def step_screen(detail: Detail) -> list[list[Line]]:
     found = [
         [*_head(detail)],
         [*_attempts(detail)],
-        [*_value("inputs", detail.record.inputs, None, detail), *_result(detail)],
+        [*_inputs(detail), *_result(detail)],
         [*_artifacts(detail)],
         [*_annotations(detail)],
         [*_span_lines(detail)],
@@ -116,9 +116,19 @@ def _head(detail: Detail) -> Iterator[Line]:
 # -- values
 
 
+def _inputs(detail: Detail) -> Iterator[Line]:
+    record = detail.record
+    if record.inputs_locked is not None:
+        yield labelled("inputs", plain(record.inputs_locked), "warn")
+    else:
+        yield from _value("inputs", record.inputs, None, detail)
+
+
 def _result(detail: Detail) -> Iterator[Line]:
     record = detail.record
-    if record.result_omitted:  # it is empty if there was no result
+    if record.result_locked is not None:
+        yield labelled("result", plain(record.result_locked), "warn")
+    elif record.result_omitted:  # it is empty if there was no result
         yield labelled("result", f"not stored: {plain(record.result_omitted)}", "warn")
     else:
         yield from _value("result", record.result, record.result_blob, detail)

@@ -91,12 +91,14 @@ def _about(screen: Screen) -> Iterator[Fact]:
         step_id = excerpt(history.parent.step_id, _NAME)
         caller = excerpt(history.parent.workflow_id, _NAME)
         yield ("called by", f"step {step_id} of run {caller}", "")
-    for label, data, blob in (
-        ("inputs", history.inputs, history.inputs_blob),
-        ("result", history.result_json, history.result_blob),
+    for label, data, blob, locked in (
+        ("inputs", history.inputs, history.inputs_blob, history.inputs_locked),
+        ("result", history.result_json, history.result_blob, history.result_locked),
     ):
         text = _value(data, blob, screen)
-        if text is not None:
+        if locked is not None:
+            yield (label, plain(locked), "warn")
+        elif text is not None:
             yield (label, text, "")
     if history.question is not None:
         yield ("asks", plain(history.question), "warn")

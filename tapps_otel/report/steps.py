@@ -210,6 +210,8 @@ def _notes(one: _Shown) -> Iterator[str]:
     yield from (f"made {excerpt(path, _NAME)}" for path in made)
     if record.result_omitted:  # it is empty if there was no result
         yield f"result not stored: {excerpt(record.result_omitted, _LONG)}"
+    if record.result_locked is not None:
+        yield f"result encrypted with key {excerpt(record.result_locked.key, _SHORT)}"
 
 
 def _outcome(one: _Shown) -> Iterator[str]:

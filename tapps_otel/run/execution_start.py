@@ -36,7 +36,11 @@ def begin_execution(
 
     :param about: fields of ``workflow`` in the log, besides the name
     :param inputs: as JSON; for a later execution they are in the log already
+    :raises EncryptionKeyError: values in the log are encrypted with a key that is not configured
+    :raises DecryptionError: they cannot be decrypted
     """
+    if leased.history.locked is not None:
+        raise leased.history.locked.error(run.workflow_id)
     if leased.history.executions:
         _resume(run, leased.history, leased.config, about)
     else:
@@ -50,7 +54,7 @@ def _start(run: RunRecorder, leased: LeasedLog, about: Mapping[str, Any], inputs
     if len(inputs) <= INLINE_LIMIT:
         event.inputs = Raw(inputs)
     else:
-        event.inputs_blob = leased.blobs.put(inputs)
+        event.inputs_blob = leased.blobs.put_value(inputs)
     run.begin_execution(event)
 
 

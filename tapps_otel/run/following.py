@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel import clock
+from tapps_otel import clock, settings
 from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.follower import follow_with_waits
@@ -26,7 +26,8 @@ _POLL: Final = 0.05  # seconds
 def follow(workflow_id: str, *, log_dir: Path | str | None = None) -> EventStream:
     """The run's events as they are written; ends when no process executes the run.
 
-    For ``for``, and in async code for ``async for``, which does not block the event loop.
+    For ``for``, and in async code for ``async for``, which does not block the event loop. Values
+    that are encrypted are decrypted if their key is configured.
 
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the end, if the log is damaged
@@ -39,12 +40,13 @@ class EventStream(Iterator[WorkflowEvent], AsyncIterator[WorkflowEvent]):
 
     def __init__(self, workflow_id: str, log_dir: Path | str | None) -> None:
         self._found = _found(workflow_id, log_dir)
+        self._codec = settings.current().codec
 
     def __next__(self) -> WorkflowEvent:
         while isinstance(found := next(self._found), float):
             if found:
                 clock.sleep(found)
-        return WorkflowEvent.from_line(found[1])
+        return WorkflowEvent.from_line(found[1], codec=self._codec)
 
     def close(self) -> None:
         """Close the log."""
@@ -56,7 +58,7 @@ class EventStream(Iterator[WorkflowEvent], AsyncIterator[WorkflowEvent]):
                 await clock.sleep_async(found)
         except StopIteration:
             raise StopAsyncIteration from None
-        return WorkflowEvent.from_line(found[1])
+        return WorkflowEvent.from_line(found[1], codec=self._codec)
 
     async def aclose(self) -> None:
         """Close the log."""

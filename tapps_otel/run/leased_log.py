@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.errors import InvalidIdError, LogWriteError, RunBusyError
 from tapps_otel.log import files as _files
+from tapps_otel.log.encrypted import decrypting, encoder
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, PRUNED
@@ -45,7 +46,7 @@ class LeasedLog:
         # Spans before metrics: at exit spans are sent first, and can still be counted.
         self.tracing, self.measures = tracing(config), measures(config, name)
         self.fold = Fold(workflow_id)
-        self.blobs = blobs_of(store, workflow_id, sync=config.durability != "os")
+        self.blobs = blobs_of(store, workflow_id, config)
         self.lease = _take_lease(store.lease_path(workflow_id), workflow_id)
         writer = None
         try:
@@ -57,9 +58,10 @@ class LeasedLog:
                     boot_id=boot_id(),
                     stop=config.on_log_failure == "stop",
                     limit=config.buffer_events,
-                    on_event=self.fold.feed,
+                    on_event=decrypting(self.fold.feed, config.codec),
                     observer=self.measures,
                     lease=self.lease,
+                    encode=encoder(config.codec),
                 )
         except BaseException:
             if writer is not None:  # Ctrl-C

@@ -12,6 +12,7 @@ from tapps_otel import settings
 from tapps_otel.errors import AmbiguousIdError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.event import decode
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged, read
 from tapps_otel.log.store import RunSummary, Store
@@ -21,6 +22,7 @@ from tapps_otel.past.fold import Fold, collector_paused
 
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
+    from tapps_otel.settings import Settings
 
 __all__ = [
     "StoredRun",
@@ -111,10 +113,11 @@ def fold_log(store: Store, workflow_id: str) -> Fold:
     :raises LogVersionError: a newer format
     """
     fold = Fold(workflow_id)
+    feed = decrypting(fold.feed, settings.current().codec)
     try:
         with collector_paused():
             for event in read(store.log_path(workflow_id), workflow_id):
-                fold.feed(event)
+                feed(event)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None
     return fold
@@ -149,12 +152,13 @@ class StoredRun:
 
     def _read_start(self) -> RunHistory:
         path, fold = self.store.log_path(self.name), Fold(self.name)
+        feed = decrypting(fold.feed, settings.current().codec)
         checker = Checker(path, self.name)
         with _files.system().reader(self.file.fileno()) as file:
             for line in lines(file):
                 event = checker.feed(line)
                 if event is not None:
-                    fold.feed(event)
+                    feed(event)
                     if event.event_type == "workflow_start":
                         return fold.history
         raise_if_damaged(checker, path)
@@ -170,9 +174,15 @@ class StoredRun:
         return self.history.workflow
 
     @property
-    def blobs(self) -> Blobs:
-        """Where its large values are."""
-        return blobs_of(self.store, self.name)
+    def inputs(self) -> bytes:
+        """The inputs that it began with, as JSON.
+
+        :raises EncryptionKeyError: they are encrypted with a key that is not configured
+        :raises DecryptionError: they cannot be decrypted
+        """
+        if self.history.inputs_locked is not None:  # the code that gives the key may be loaded now
+            self.history = self._read_start()
+        return inputs_of(self.history, blobs_of(self.store, self.name))
 
     def close(self) -> None:
         """Close the log."""
@@ -205,12 +215,24 @@ def look_up(workflow_id: str, log_dir: Path | str | None = None) -> StoredRun:
     return StoredRun(*find(workflow_id, log_dir))
 
 
-def blobs_of(store: Store, workflow_id: str, *, sync: bool = True) -> Blobs:
-    """The folder of the run's large values."""
-    return Blobs(store.blobs_folder(workflow_id), sync=sync)
+def blobs_of(store: Store, workflow_id: str, config: Settings | None = None) -> Blobs:
+    """The folder of the run's large values.
+
+    :param config: the settings; by default, those in force
+    """
+    config = config or settings.current()
+    return Blobs(
+        store.blobs_folder(workflow_id), sync=config.durability != "os", codec=config.codec
+    )
 
 
 def inputs_of(history: RunHistory, blobs: Blobs) -> bytes:
-    """The inputs that a run began with, as JSON."""
+    """The inputs that a run began with, as JSON.
+
+    :raises EncryptionKeyError: they are encrypted with a key that is not configured
+    :raises DecryptionError: they cannot be decrypted
+    """
+    if history.inputs_locked is not None:
+        raise history.inputs_locked.error(history.workflow_id)
     stored = blobs.get(history.inputs_blob) if history.inputs_blob else history.inputs
     return stored or b"{}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Literal
 
+from tapps_otel import settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError
 from tapps_otel.log import files as _files
 from tapps_otel.log import lease
@@ -44,12 +45,15 @@ RunStatus = Literal[
 def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[WorkflowEvent]:
     """The run's events in order, each after its place in the chain was checked; bounded memory.
 
+    Values that are encrypted are decrypted if their key is configured.
+
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage, after the events before it
     """
     store, workflow_id = find(workflow_id, log_dir)
     try:
-        yield from read_model(store.log_path(workflow_id), workflow_id)
+        codec = settings.current().codec
+        yield from read_model(store.log_path(workflow_id), workflow_id, codec=codec)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None
 

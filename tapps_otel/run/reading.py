@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from tapps_otel import clock
+from tapps_otel import clock, settings
 from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
 from tapps_otel.log import lease
+from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.past.fold import Fold, RunHistory, collector_paused
 from tapps_otel.past.timeline import LogState
@@ -66,13 +67,14 @@ def read_run(
     store.summary(workflow_id)  # raises for a file that is not a log
     path = store.log_path(workflow_id)
     fold = Fold(workflow_id) if fold is None else fold
+    feed = decrypting(fold.feed, settings.current().codec)
     checker, damage = Checker(path, workflow_id), None
     try:
         with collector_paused():
             for event in read(path, workflow_id, checker=checker):
                 if see is not None:
                     see(event)
-                fold.feed(event)
+                feed(event)
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, path.parent) from None
     except (LogDamagedError, LogVersionError) as error:

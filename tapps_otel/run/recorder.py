@@ -195,8 +195,12 @@ class RunRecorder:
         """The stored result of a run that is ``done``, as JSON.
 
         :raises ResultOmittedError: it is not in the log
+        :raises EncryptionKeyError: it is encrypted with a key that is not configured
+        :raises DecryptionError: it cannot be decrypted
         """
         history = self.replay.history
+        if history.result_locked is not None:
+            raise history.result_locked.error(self.workflow_id)
         if history.result_omitted is not None:
             raise ResultOmittedError(self.workflow_id, history.result_omitted)
         if history.result_blob is not None:
@@ -477,7 +481,7 @@ class RunRecorder:
         return bool(event.seq) or (self._writer is not None and self._writer.has(event))
 
     def put_blob(self, data: bytes) -> str:
-        """Store what is too large for a line; return its name.
+        """Store what is too large for a line, of spans; return its name.
 
         :raises OSError: it cannot be stored
         """
@@ -489,7 +493,7 @@ class RunRecorder:
             event.result = Raw(data)
             return
         try:
-            event.result_blob = self.put_blob(data)
+            event.result_blob = self._blobs.put_value(data)
         except OSError as error:
             if self._writer is not None and self._writer.stops:
                 raise LogWriteError(self._writer.path, f"a large result: {error}") from error
@@ -501,10 +505,13 @@ class RunRecorder:
     ) -> None:
         """Put a result into its event, unless it is a secret and those are not stored.
 
+        What a codec encrypts is stored.
+
         :param what: returned it
         :param refuse: whether this one is not stored if redaction would alter it
         """
-        if (refuse or self.redacts_results) and rules.alters_json(data):
+        refuse = (refuse or self.redacts_results) and self._blobs.codec is None
+        if refuse and rules.alters_json(data):
             event.result_omitted = REDACTED
             self.warn_once(
                 f"the result of {what} is not stored, because redaction would alter it "
@@ -519,7 +526,7 @@ class RunRecorder:
             event.inputs = Raw(data)
             return
         try:
-            event.inputs_blob = self.put_blob(data)
+            event.inputs_blob = self._blobs.put_value(data)
         except OSError as error:  # the step does not depend on them
             _log.error("run %s: large inputs cannot be stored: %s", self.workflow_id, error)
 

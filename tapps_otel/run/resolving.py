@@ -13,7 +13,8 @@ from msgspec import UNSET, Raw
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogWriteError, RunConflictError, RunNotFoundError
-from tapps_otel.log.blobs import INLINE_LIMIT, Blobs
+from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.encrypted import decrypting, encoder
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
@@ -22,7 +23,7 @@ from tapps_otel.names import new_span_id
 from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
 from tapps_otel.redact import rules_here
 from tapps_otel.run.leased_log import boot_id
-from tapps_otel.run.lookup import find
+from tapps_otel.run.lookup import blobs_of, find
 from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
@@ -78,11 +79,14 @@ def resolve(
     :raises RunConflictError: the run has completed; no such step; a result for a step that has
         not failed and was not interrupted
     :raises LogDamagedError: the log was changed; nothing was written
+    :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
     :raises LogWriteError: it cannot be written
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)
     with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
+        if fold.history.locked is not None:
+            raise fold.history.locked.error(workflow_id)
         step = _find(fold.history, step_id, rerun=result is None)
         resolution = _Resolution(fold.history, step)
         if result is not None:
@@ -152,7 +156,7 @@ class _Resolution:
         if len(result) <= INLINE_LIMIT:
             event.result = Raw(result)
         else:
-            event.result_blob = Blobs(store.blobs_folder(history.workflow_id)).put(result)
+            event.result_blob = blobs_of(store, history.workflow_id).put_value(result)
         yield event
 
     def decision(self, by: str, reason: str | None) -> Event:
@@ -217,17 +221,18 @@ def _writing(
     store: Store, workflow_id: str, *, accept_damage: bool = False
 ) -> Iterator[tuple[Fold, LogWriter]]:
     """Open the log for appending, and fold its events."""
-    path, fold = store.log_path(workflow_id), Fold(workflow_id)
+    path, fold, config = store.log_path(workflow_id), Fold(workflow_id), settings.current()
     try:
         with collector_paused():
             writer = LogWriter(
                 path,
                 workflow_id,
-                durability=settings.current().durability,
+                durability=config.durability,
                 boot_id=boot_id(),
                 stop=True,  # the person who decides must see a failure
                 accept_damage=accept_damage,
-                on_event=fold.feed,
+                on_event=decrypting(fold.feed, config.codec),
+                encode=encoder(config.codec),
             )
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None

@@ -163,11 +163,10 @@ class Workflow(PickledByName, Generic[P, R]):
 
         :raises RunConflictError: it is a run of another workflow
         """
-        from tapps_otel.run.lookup import inputs_of  # heavy: not before the first run
-        from tapps_otel.run.opening import check_name
+        from tapps_otel.run.opening import check_name  # heavy: not before the first run
 
         check_name(found.history, self.name)
-        inputs = inputs_of(found.history, found.blobs)
+        inputs = found.inputs
         args, kwargs = self.signature.call_with(inputs)
         named = self.options(workflow_id=found.name, log_dir=found.store.folder)
         return named, (args, kwargs, _StoredCall(inputs, found))

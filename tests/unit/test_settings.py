@@ -18,7 +18,12 @@ def test_configure_takes_the_fields_of_settings_in_their_order() -> None:
 
 # What configure() accepts beyond the type that a setting has in the end.
 CONVERTED: dict[str, set[Any]] = {"log_dir": {str}, "aliases": set(), "otlp_headers": set()}
-MANY = {"aliases", "otlp_headers", "trust"}  # any sequence or mapping becomes the field's own type
+MANY = {
+    "aliases",
+    "encryption_keys",
+    "otlp_headers",
+    "trust",
+}  # any sequence or mapping becomes the field's own type
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)

@@ -13,6 +13,7 @@ from tapps_otel.errors import BlobDamagedError, LogError, RunNotFoundError
 from tapps_otel.instrumentation.tapps_agents import snapshots
 from tapps_otel.log import files as _files
 from tapps_otel.log.artifacts import summary_of
+from tapps_otel.log.encrypted import decrypt_event
 from tapps_otel.log.reader import read
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import ATTR, escape, log_name
@@ -81,12 +82,17 @@ class LogState:
         """Read the log for what its history leaves out.
 
         :raises LogDamagedError: the log was changed
+        :raises EncryptionKeyError: values in it are encrypted with a key that is not configured
+        :raises DecryptionError: they cannot be decrypted
         """
+        if history.locked is not None:
+            raise history.locked.error(history.workflow_id)
         state = cls(history, history.workflow_id, inputs=inputs_of(history, blobs))
         initial = state.inputs.pop("variables", None)
         if isinstance(initial, dict):
             state._put(initial, 0)
         for event in read(store.log_path(history.workflow_id), history.workflow_id):
+            decrypt_event(event, blobs.codec)
             if event.event_type in {"workflow_start", "workflow_resume"}:
                 state._feed_start(event)
             elif event.event_type == "step_finish" and "/" not in str(event.step_id):

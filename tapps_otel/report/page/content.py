@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tapps_otel.log.event import Event
-    from tapps_otel.past.fold import RunHistory, StepHistory
+    from tapps_otel.past.fold import Locked, RunHistory, StepHistory
     from tapps_otel.past.timeline import Timeline, TimelineAttempt, TimelineStep
 
 __all__ = ["Recording", "content"]
@@ -111,8 +111,8 @@ class _Content:
             "total": self._ms(timeline.end_ns),
             "trace": _short(timeline.trace_id or ""),
             "jaeger": jaeger,
-            "inputs": self._value(history.inputs, history.inputs_blob),
-            "result": self._value(history.result_json, history.result_blob),
+            "inputs": self._value(history.inputs, history.inputs_blob, history.inputs_locked),
+            "result": self._value(history.result_json, history.result_blob, history.result_locked),
             "error": self._error(timeline.error),
             "executions": [
                 {
@@ -159,8 +159,8 @@ class _Content:
             "handled": step.handled,
             "key": None if record.key is None else _short(record.key),
             "digest": None if record.inputs_digest is None else _short(record.inputs_digest),
-            "inputs": self._value(record.inputs, None),
-            "result": self._value(record.result, record.result_blob),
+            "inputs": self._value(record.inputs, None, record.inputs_locked),
+            "result": self._value(record.result, record.result_blob, record.result_locked),
             "omitted": _short(record.result_omitted) if record.result_omitted else None,
             "attempts": [self._attempt(one) for one in step.attempts],
         }
@@ -215,7 +215,9 @@ class _Content:
         stacks = [str(error.get("stack") or "") for error in errors if error is not None]
         return [*(len(one) for one in values if one), *map(len, stacks)]
 
-    def _value(self, data: bytes | None, blob: str | None) -> str | None:
+    def _value(self, data: bytes | None, blob: str | None, locked: Locked | None) -> str | None:
+        if locked is not None:
+            return f"({_short(str(locked))})"
         if blob is not None:
             return f"(large: in the file {_short(blob)})"
         if data is None:

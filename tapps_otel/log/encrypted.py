@@ -1,0 +1,204 @@
+"""Encrypted values of events: hidden in the line that is written, decrypted once it was read.
+
+What an event hides is one JSON object, encrypted as a whole and bound to the place of the event:
+its inputs and their digest, its result, the names of its blobs, and of its error whatever spans do
+not have either. The hash chain is over the lines as they are, so that it is verified without a
+key. In memory an event keeps its values; only its line lacks them.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from tapps_otel.errors import DecryptionError, EncryptionKeyError
+from tapps_otel.log.event import NO_KEY, Encrypted, Event, decode_as, encode, json_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapps_otel.encryption import Codec
+
+    Encode = Callable[[Event, bytes], tuple[bytes, bytes]]
+
+__all__ = [
+    "CHANGED",
+    "CodecFailedError",
+    "context_of",
+    "decrypt_data",
+    "decrypt_event",
+    "decrypting",
+    "encoder",
+    "encrypt_data",
+    "locked_error",
+]
+
+# Why something cannot be decrypted, if it is not `NO_KEY`.
+CHANGED: Final = "it was changed, or encrypted with another key of this id"
+# What spans have of an error, under the rules of redaction. The rest is for handlers.
+_ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
+
+
+class CodecFailedError(OSError):
+    """A codec could not encrypt: the log cannot be written now."""
+
+
+class _Values(Struct):
+    """What an event hides."""
+
+    inputs: Raw | UnsetType = UNSET
+    inputs_blob: str | UnsetType = UNSET
+    inputs_digest: str | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    result_blob: str | UnsetType = UNSET
+    error: dict[str, Any] | UnsetType = UNSET
+
+
+_MOVED: Final = ("inputs", "inputs_digest", "result")
+_BOUND: Final = ("inputs_blob", "result_blob")  # in the line, too: blobs are verified without a key
+_values_decoder: Final = msgspec.json.Decoder(_Values)
+
+
+# -- writing
+
+
+def encoder(codec: Codec | None) -> Encode:
+    """Return what makes lines of events: with a codec, their values are encrypted."""
+    if codec is None:
+        return encode
+
+    def encode_encrypted(event: Event, previous: bytes) -> tuple[bytes, bytes]:
+        if event.encrypted is UNSET:  # once: a line that is encoded again must not differ
+            _encrypt_event(event, codec)
+        return encode(_without_values(event), previous)
+
+    return encode_encrypted
+
+
+def _encrypt_event(event: Event, codec: Codec) -> None:
+    """Encrypt what an event hides, if there is anything.
+
+    :raises CodecFailedError: the codec failed
+    """
+    hidden = {
+        name: value for name in _MOVED + _BOUND if (value := getattr(event, name)) is not UNSET
+    }
+    if event.error is not UNSET and (names := event.error.keys() - _ERROR_ON_SPANS):
+        hidden["error"] = {name: event.error[name] for name in names}
+    if hidden:
+        key_id, data = encrypt_data(json_of(_Values(**hidden)), codec, _place_of(event))
+        event.encrypted = Encrypted(key_id, data, problem="")
+
+
+def _without_values(event: Event) -> Event:
+    """Return an event as its line has it."""
+    encrypted = event.encrypted
+    if encrypted is UNSET:
+        return event
+    shown = copy(event)
+    shown.encrypted = Encrypted(encrypted.key, encrypted.data)  # its `problem` is for memory only
+    shown.inputs = shown.inputs_digest = shown.result = UNSET
+    if event.error is not UNSET:
+        shown.error = {name: one for name, one in event.error.items() if name in _ERROR_ON_SPANS}
+    return shown
+
+
+def encrypt_data(data: bytes, codec: Codec, context: bytes) -> tuple[str, bytes]:
+    """Encrypt data; return the id of the key, and the ciphertext.
+
+    :raises CodecFailedError: the codec failed
+    """
+    try:
+        return codec.key_id, codec.encode(data, context)
+    except Exception as error:
+        raise CodecFailedError(f"the codec cannot encrypt: {_described(error)}") from error
+
+
+# -- reading
+
+
+def decrypting(feed: Callable[[Event], None], codec: Codec | None) -> Callable[[Event], None]:
+    """Return a ``feed`` whose events are decrypted, as far as that is possible."""
+    if codec is None:
+        return feed
+
+    def feed_decrypted(event: Event) -> None:
+        decrypt_event(event, codec)
+        feed(event)
+
+    return feed_decrypted
+
+
+def decrypt_event(event: Event, codec: Codec | None) -> None:
+    """Give an event that was read the values that it hides, or the reason why it lacks them."""
+    encrypted = event.encrypted
+    if encrypted is not UNSET:
+        found = decrypt_data(encrypted.data, encrypted.key, codec, _place_of(event))
+        encrypted.problem = found if isinstance(found, str) else _fill(event, found)
+
+
+def _fill(event: Event, data: bytes) -> str:
+    """Give an event its values; return what is wrong with them, which is empty for nothing."""
+    try:
+        values = decode_as(data, _values_decoder)
+    except ValueError:
+        return CHANGED
+    if any(getattr(values, name) != getattr(event, name) for name in _BOUND):
+        return CHANGED
+    for name in _MOVED:
+        setattr(event, name, getattr(values, name))
+    if values.error is not UNSET:
+        shown = {} if event.error is UNSET else event.error
+        event.error = {**shown, **values.error}
+    return ""
+
+
+def decrypt_data(data: bytes, key_id: str, codec: Codec | None, context: bytes) -> bytes | str:
+    """Decrypt data, or return why that is not possible."""
+    if codec is None:
+        return NO_KEY
+    try:
+        return codec.decode(data, context, key_id)
+    except LookupError:
+        return NO_KEY
+    except ValueError:
+        return CHANGED
+    except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
+        return f"the codec failed: {_described(error)}"
+
+
+def locked_error(
+    workflow_id: str, place: str, key_id: str, problem: str
+) -> EncryptionKeyError | DecryptionError:
+    """Return the error of a value that cannot be decrypted.
+
+    :param place: the event that has it, or the blob
+    :param problem: why it cannot
+    """
+    if problem == NO_KEY:
+        return EncryptionKeyError(workflow_id, place, key_id)
+    return DecryptionError(workflow_id, place, key_id, problem)
+
+
+# -- where a value is: its ciphertext is valid nowhere else
+
+
+def context_of(*parts: object) -> bytes:
+    """Return the bytes that identify a place, by parts of any text."""
+    texts = [str(part).encode("utf-8", "surrogatepass") for part in parts]
+    return b"".join(b"%d:%b" % (len(text), text) for text in texts)
+
+
+def _place_of(event: Event) -> bytes:
+    step = event.step_id, event.attempt
+    return context_of(
+        event.workflow_id, event.event_type, event.timestamp, event.execution,
+        *("" if part is UNSET else part for part in step),
+    )  # fmt: skip
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
