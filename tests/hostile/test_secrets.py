@@ -82,7 +82,9 @@ def port() -> Iterator[int]:
 
 HEADERS = json.dumps({"authorization": f"Bearer {SECRET}", "x-key": f"{SECRET}-2"})
 ENDPOINT = f"http://{SECRET}user:pass{SECRET}@127.0.0.1:PORT"
+KEY = f"{SECRET:A<43}="  # the base64 of 32 bytes
 GOOD = {
+    "TAPPS_OTEL_ENCRYPTION_KEYS": f"canary:{KEY}",
     "TAPPS_OTEL_OTLP_ENDPOINT": ENDPOINT,
     "TAPPS_OTEL_OTLP_PROTOCOL": "http/protobuf",
     "TAPPS_OTEL_OTLP_HEADERS": HEADERS,
@@ -115,6 +117,8 @@ VARIANTS = {
         **GOOD,
         "TAPPS_OTEL_OTLP_ENDPOINT": f"http://u:{SECRET}/{SECRET}@127.0.0.1:PORT",
     },
+    "encryption keys that are none": {**GOOD, "TAPPS_OTEL_ENCRYPTION_KEYS": f"a:{KEY}, b:{SECRET}"},
+    "encryption keys without ids": {**GOOD, "TAPPS_OTEL_ENCRYPTION_KEYS": KEY},
     "Jaeger": {**GOOD, "TAPPS_OTEL_JAEGER_URL": f"http://u:{SECRET}@127.0.0.1:PORT"},
 }
 PROGRAMS = ["run program.py:flow --id again", "resume f", "demo -y"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from logs import AT, ID, event, story, write
 from tapps_otel.errors import LogDamagedError
-from tapps_otel.log.event import Event, decode, encode, genesis, raw_json
+from tapps_otel.log.event import Encrypted, Event, decode, encode, genesis, raw_json
 from tapps_otel.log.model import WorkflowEvent, json_schema, read_model
 from tapps_otel.log.reader import Checker
 
@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
     "result_omitted": "secret", "duration_ns": 7, "attributes": {"mark": [1, 2.5, None, "x"]},
     "otel": {"flags": 1}, "otel_blob": "0" * 64, "resource": {"r": 1}, "workflow": {"name": "w"},
     "process": {"pid": 1}, "late": True, "damage": [(0, 1, "2" * 64)],
+    "encrypted": Encrypted("key", b"ciphertext"),
 }  # fmt: skip
 
 

@@ -281,7 +281,7 @@ def test_a_run_that_began_in_plain_text_is_continued_encrypted(
     configure(encryption_keys={"old": old})
 
     assert go(flow, SECRET) == [*EXPECTED[:4], ""]
-    assert [one["seq"] for one in log() if "encrypted" in one][0] > 8
+    assert next(one["seq"] for one in log() if "encrypted" in one) > 8
 
 
 # ---------------------------------------------------------------- rotation
