@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from tapps_otel.otel.replay.send import SendReport
     from tapps_otel.past.changes import Change
     from tapps_otel.past.difference import RunDiff, RunSide, StepDiff, StepSide, StepTime
-    from tapps_otel.past.fold import AttemptHistory, ExecutionHistory, RunHistory, StepHistory
+    from tapps_otel.past.fold import (
+        AttemptHistory,
+        ExecutionHistory,
+        ForkOrigin,
+        RunHistory,
+        StepHistory,
+    )
     from tapps_otel.past.timeline import (
         Cost,
         Downtime,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.differences import diff
     from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
     from tapps_otel.run.following import EventStream, follow
+    from tapps_otel.run.forking import fork
     from tapps_otel.run.packing import PackReport, pack, unpack
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.pruning import KeptRun, PrunedRun, PruneReport, prune
@@ -76,6 +83,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "ExternalLog",
     "ExternalRun",
     "follow",
+    "fork",
+    "ForkOrigin",
     "history",
     "instrument",
     "JsonlSpanExporter",
@@ -132,7 +141,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "otel.replay.send": "SendReport",
         "past.changes": "Change",
         "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",
-        "past.fold": "AttemptHistory ExecutionHistory RunHistory StepHistory",
+        "past.fold": "AttemptHistory ExecutionHistory ForkOrigin RunHistory StepHistory",
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
         "run.api": "Attempt Run",
         "run.children": "child_env",
@@ -141,6 +150,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.differences": "diff",
         "run.external_api": "ExternalAttempt ExternalRun",
         "run.following": "EventStream follow",
+        "run.forking": "fork",
         "run.packing": "PackReport pack unpack",
         "run.policy": "Backoff",
         "run.pruning": "KeptRun PrunedRun PruneReport prune",

@@ -641,6 +641,50 @@ def prune(  # noqa: PLR0917 - typer passes them by name
     finish(lambda: prune(conditions, dry_run=dry_run, as_json=as_json, log_dir=log_dir))
 
 
+@app.command("fork")
+def fork(  # noqa: PLR0917 - typer passes them by name
+    workflow_id: OneRun,
+    from_step: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Id of a step, as show prints it; or its name, if no other has it.",
+            show_default=False,
+        ),
+    ],
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="JSON",
+            help="Arguments to change, by name; @FILE reads a file, - standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    new_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="NEW", help="Id of the new run.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Start a new run from a step of another one.
+
+    It begins with what that run had finished before STEP began; `resume NEW` runs STEP and what
+    comes after it. The other run stays as it is, and may be in progress. STEP may have any
+    outcome, and may be nested: the steps around it run again, without what had finished inside.
+    """
+    from tapps_otel.cli.fork import fork
+
+    def make() -> Code:
+        run = chosen_run(workflow_id, last=False, log_dir=log_dir)
+        return fork(run, from_step, inputs, new_id, as_json=as_json, log_dir=log_dir)
+
+    finish(make)
+
+
 @app.command("pack")
 def pack(
     workflow_id: OneRun,

@@ -120,7 +120,7 @@ def _rows(found: list[RunSummary], now_ns: int) -> Iterator[Row]:
             Piece("-" if one.last_ns is None else day_time(one.last_ns), "dim"),
             Piece(_steps(one)),
             Piece(took(_duration_ns(one, now_ns)) or "-"),
-            Piece(excerpt(one.workflow or "-", _NAME)),
+            Piece(_workflow(one)),
             _last(one),
         ]
 
@@ -136,6 +136,16 @@ def _duration_ns(run: RunSummary, now_ns: int) -> int | None:
     if run.status == "running" and run.started_ns is not None:
         return max(0, now_ns - run.started_ns)
     return run.duration_ns
+
+
+def _workflow(run: RunSummary) -> str:
+    """Return the workflow's name, and the chain of runs that the run was forked from."""
+    name = excerpt(run.workflow or "-", _NAME)
+    return (
+        f"{name} (fork of {excerpt(' < '.join(run.forked_from), _NAME)})"
+        if run.forked_from
+        else name
+    )
 
 
 def _last(run: RunSummary) -> Piece:

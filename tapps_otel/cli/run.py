@@ -23,7 +23,7 @@ from tapps_otel.report.text import counted
 if TYPE_CHECKING:
     from tapps_otel.run.workflow import Workflow
 
-__all__ = ["run"]
+__all__ = ["read_inputs", "run"]
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
 
     if workflow_id is not None:
         check_workflow_id(workflow_id)
-    data = _read_inputs(inputs)
+    data = read_inputs(inputs)
     flow = load_workflow(target)
     if flow is None:
         return Code.USAGE
@@ -53,7 +53,8 @@ def run(
     )
 
 
-def _read_inputs(text: str) -> Any:
+def read_inputs(text: str) -> Any:
+    """Read the JSON of ``--input``: given as it is, as ``@FILE``, or on standard input."""
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):

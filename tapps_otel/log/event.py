@@ -119,6 +119,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     resource: dict[str, Any] | UnsetType = UNSET
     workflow: dict[str, Any] | UnsetType = UNSET
     process: dict[str, Any] | UnsetType = UNSET
+    origin: dict[str, Any] | UnsetType = UNSET
     late: bool | UnsetType = UNSET
     damage: list[tuple[int, int, str]] | UnsetType = UNSET
     encrypted: Encrypted | UnsetType = UNSET

@@ -74,7 +74,7 @@ class WorkflowEvent(BaseModel):
     name: str | None = None
     """Name of an annotation."""
     reason: str | None = None
-    """Reason that the user gave for skipping a step."""
+    """Reason for a skip, or for an end that did not come from the workflow's code."""
     question: str | None = None
     """Question that a paused run or step asks."""
     status: str | None = None
@@ -110,9 +110,12 @@ class WorkflowEvent(BaseModel):
     resource: dict[str, Any] | None = None
     """OpenTelemetry resource."""
     workflow: dict[str, Any] | None = None
-    """The workflow: name, definition, where its code is, and the step that called it, if any."""
+    """The workflow: name, definition, where its code is, the step that called it, and the run that
+    it was forked from, if any."""
     process: dict[str, Any] | None = None
     """Process of the execution: pid, host, boot id, durability, versions."""
+    origin: dict[str, Any] | None = None
+    """In a fork, the event that this is a copy of: workflow_id, seq and sha."""
     late: bool | None = None
     """True if the event was written after the moment that it describes, or after its run's end."""
     damage: list[tuple[int, int, str]] | None = None

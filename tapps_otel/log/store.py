@@ -57,6 +57,7 @@ class RunSummary(Struct, frozen=True):
     :ivar execution: number of the last execution, 0 if there is none
     :ivar problem: what is wrong with a damaged log
     :ivar parent: the run whose step called it first: its resume resumes this one
+    :ivar forked_from: the runs that it was forked from: that run, the one that was forked from, ...
     :ivar error: type and beginning of the message of the error that the run ended with
     :ivar steps: number of its steps that have begun; ``None`` if they were not counted
     :ivar steps_done: how many of them are completed or skipped
@@ -74,6 +75,7 @@ class RunSummary(Struct, frozen=True):
     execution: int
     problem: str | None = None
     parent: str | None = None
+    forked_from: tuple[str, ...] = ()
     error: str | None = None
     steps: int | None = None
     steps_done: int | None = None
@@ -89,7 +91,7 @@ class RunSummary(Struct, frozen=True):
         """Return whether the summary has this text, in upper or lower case."""
         wanted = text.casefold()
         texts = (self.workflow_id, self.workflow, self.last_step, self.error, self.problem)
-        return any(wanted in one.casefold() for one in texts if one)
+        return any(wanted in one.casefold() for one in (*texts, *self.forked_from) if one)
 
 
 class Store:
@@ -332,6 +334,7 @@ class Store:
             size=size,
             execution=last.execution if last else 0,
             parent=_parent(start),
+            forked_from=_forked_from(start),
             error=_error(ending),
             steps=None if steps is None else steps.begun,
             steps_done=None if steps is None else steps.done,
@@ -429,6 +432,16 @@ def _error(ending: Event | None) -> str | None:
 def _parent(start: Event | None) -> str | None:
     parent = _of_workflow(start, "parent")
     return _text(parent.get("workflow_id")) if isinstance(parent, dict) else None
+
+
+def _forked_from(start: Event | None) -> tuple[str, ...]:
+    match _of_workflow(start, "forked_from"):
+        case str(workflow_id):
+            return (workflow_id,)
+        case {"workflow_id": str(workflow_id), **rest}:
+            earlier = rest.get("ancestors")
+            return (workflow_id, *map(str, earlier if isinstance(earlier, list) else ()))
+    return ()
 
 
 def _time_ns(event: Event | None) -> int | None:

@@ -31,6 +31,7 @@ __all__ = [
     "Measures",
     "SpanRef",
     "Tracing",
+    "note_of_fork",
     "note_of_links",
     "warn_once",
 ]
@@ -59,6 +60,14 @@ def note_of_links(
     """
     links = [_note_of_link(step, "interrupted", is_remote=True) for step in interrupted]
     return links if caller is None else [*links, _note_of_link(caller, "caller")]
+
+
+def note_of_fork(root: SpanRef) -> list[dict[str, Any]]:
+    """Return the link of a fork as the ``otel`` field has it.
+
+    :param root: of the run that it was forked from
+    """
+    return [_note_of_link(root, "forked_from", is_remote=True)]
 
 
 def _note_of_link(link: SpanRef, purpose: str, **more: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tapps_otel.log.event import readable
 from tapps_otel.names import ATTR, MOST_NESTED, parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tapps_otel.errors import DecryptionError, EncryptionKeyError
     from tapps_otel.log.event import Event
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DIGEST",
     "GATE",
+    "HANDLED",
     "RESOLVED",
     "WORKFLOW_TYPE",
     "Annotation",
@@ -36,6 +37,7 @@ __all__ = [
     "ChildRun",
     "ExecutionHistory",
     "Fold",
+    "ForkOrigin",
     "Gate",
     "Locked",
     "ParentStep",
@@ -45,12 +47,15 @@ __all__ = [
     "child_of",
     "collector_paused",
     "fold",
+    "fork_origin",
 ]
 
 # Name of the annotation that lets an interrupted step run again.
 RESOLVED: Final = "tapps.resolved"
 # Name of the annotation that has the digest of a large artifact.
 DIGEST: Final = "tapps.artifact.digest"
+# Name of the annotation that tells, in a fork, that the run continued after a step's failure.
+HANDLED: Final = "tapps.handled"
 # Name of the annotation that has the result of a gate of a step.
 GATE: Final = "tapps.gate"
 # Name of the annotation that records that the type of an executor's workflow changed.
@@ -147,6 +152,21 @@ class ParentStep(Struct, gc=False, frozen=True):
     workflow_id: str
     step_id: str
     log_dir: str | None = None
+
+
+class ForkOrigin(Struct, gc=False, frozen=True):
+    """Where a run was forked from.
+
+    :ivar workflow_id: the other run
+    :ivar step_id: its step before which the fork begins; ``None``: an executor made the fork
+    :ivar seq: of the event that starts that step
+    :ivar ancestors: the runs that the other run was forked from, the last one first
+    """
+
+    workflow_id: str
+    step_id: str | None = None
+    seq: int | None = None
+    ancestors: tuple[str, ...] = ()
 
 
 class StepHistory(Struct, gc=False):
@@ -320,6 +340,7 @@ class RunHistory(Struct):
         lease tells whether it is alive)
     :ivar workflow: name and import path of the workflow, as the last execution found them
     :ivar parent: the step that called the run; of several, the last whose call executed it
+    :ivar forked_from: where it was forked from, if it was
     :ivar by_id: all steps by their ids, in the order of their first start
     :ivar seq: seq of the last event
     :ivar question: what it asks, if it is paused
@@ -336,6 +357,7 @@ class RunHistory(Struct):
     name: str = ""
     workflow: dict[str, Any] = {}
     parent: ParentStep | None = None
+    forked_from: ForkOrigin | None = None
     status: str = "running"
     inputs: bytes | None = None
     inputs_blob: str | None = None
@@ -441,6 +463,7 @@ class Fold:
             event.workflow, history.workflow
         )  # a resume may accept a changed workflow
         history.parent = _parent_of(history.workflow) or history.parent
+        history.forked_from = fork_origin(history.workflow) or history.forked_from
         if event.event_type == "workflow_start":
             history.name = str(history.workflow.get("name", ""))
             history.inputs = _bytes(event.inputs)
@@ -606,6 +629,9 @@ class Fold:
             if step.status == "completed" and _or(event.attributes, {}).get("by") == "rerun":
                 # As if it had not been stored.
                 step.result = step.result_blob = step.result_locked = None
+        elif name == HANDLED and step is not None:
+            step.handled = True
+            self.history.scope(step.parent).forget_failure(step)
         elif name == GATE and step is not None:
             step.last.gate = _gate_of(_or(event.attributes, {}))
         elif name == DIGEST and step is not None:
@@ -729,6 +755,18 @@ def _parent_of(workflow: dict[str, Any]) -> ParentStep | None:
         case {"workflow_id": str(workflow_id), "step_id": str(step_id), **rest}:
             log_dir = rest.get("log_dir")
             return ParentStep(workflow_id, step_id, log_dir if isinstance(log_dir, str) else None)
+    return None
+
+
+def fork_origin(workflow: Mapping[str, Any]) -> ForkOrigin | None:
+    """Return where a run was forked from, by the ``workflow`` field of its first event."""
+    match workflow.get("forked_from"):
+        case str(workflow_id):
+            return ForkOrigin(workflow_id)
+        case {"workflow_id": str(workflow_id), "step_id": str(step_id), "seq": int(seq), **rest}:
+            earlier = rest.get("ancestors")
+            names = earlier if isinstance(earlier, list) else []
+            return ForkOrigin(workflow_id, step_id, seq, tuple(map(str, names)))
     return None
 
 

@@ -160,6 +160,9 @@ def as_json(
         "workflow_id": history.workflow_id,
         "workflow": history.workflow,
         "parent": None if history.parent is None else msgspec.to_builtins(history.parent),
+        "forked_from": None
+        if history.forked_from is None
+        else msgspec.to_builtins(history.forked_from),
         "status": history.status,
         "trace_id": history.trace_id,
         "inputs": _loaded(history.inputs),

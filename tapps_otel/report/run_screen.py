@@ -18,6 +18,7 @@ from tapps_otel.report.timeline import costs, identity, story
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tapps_otel.past.fold import ForkOrigin
     from tapps_otel.past.timeline import LogState, Timeline
     from tapps_otel.report.lines import Fact
     from tapps_otel.report.table import Row
@@ -91,6 +92,8 @@ def _about(screen: Screen) -> Iterator[Fact]:
         step_id = excerpt(history.parent.step_id, _NAME)
         caller = excerpt(history.parent.workflow_id, _NAME)
         yield ("called by", f"step {step_id} of run {caller}", "")
+    if history.forked_from is not None:
+        yield ("forked", _origin(history.forked_from), "")
     for label, data, blob, locked in (
         ("inputs", history.inputs, history.inputs_blob, history.inputs_locked),
         ("result", history.result_json, history.result_blob, history.result_locked),
@@ -103,6 +106,13 @@ def _about(screen: Screen) -> Iterator[Fact]:
     if history.question is not None:
         yield ("asks", plain(history.question), "warn")
     yield from errors
+
+
+def _origin(origin: ForkOrigin) -> str:
+    """Describe where a run was forked from, and where that one was."""
+    before = "" if origin.step_id is None else f", before step {excerpt(origin.step_id, _NAME)}"
+    earlier = "".join(f", which is a fork of {excerpt(one, _NAME)}" for one in origin.ancestors)
+    return f"from run {excerpt(origin.workflow_id, _NAME)}{before}{earlier}"
 
 
 def _value(data: bytes | None, blob: str | None, screen: Screen) -> str | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.settings import Settings
 
-__all__ = ["begin_execution"]
+__all__ = ["begin_execution", "process_here"]
 
 
 def begin_execution(
@@ -117,7 +117,7 @@ def _execution_event(
         execution=run.execution,
         status="running",
         workflow={"name": run.name, **about, **_parent(run)},
-        process=_process(config.durability),
+        process=process_here(config.durability),
         # Written even if no spans are made now: they can be made from the log later.
         otel={"aliases": list(config.aliases)} if config.aliases else UNSET,
     )
@@ -128,7 +128,8 @@ def _parent(run: RunRecorder) -> dict[str, Any]:
     return {} if caller is None else {"parent": caller.as_field(run.log_dir)}
 
 
-def _process(durability: str) -> dict[str, Any]:
+def process_here(durability: str) -> dict[str, Any]:
+    """Describe this process, as the first event of an execution has it."""
     return {
         "pid": os.getpid(),
         "host": socket.gethostname(),

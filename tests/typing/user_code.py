@@ -20,6 +20,7 @@ from tapps_otel import (
     EventStream,
     ExecutionHistory,
     ExecutorSpec,
+    ForkOrigin,
     JsonlSpanExporter,
     Run,
     RunDiff,
@@ -46,6 +47,7 @@ from tapps_otel import (
     errors,
     events,
     follow,
+    fork,
     history,
     instrument,
     last_run,
@@ -196,6 +198,8 @@ async def build_async() -> None:
 
 def look(run_id: str) -> str:
     found: RunHistory = history(run_id)
+    assert_type(fork(run_id, from_step="draft", inputs={"url": "b"}, new_workflow_id="c"), str)
+    assert_type(found.forked_from, ForkOrigin | None)
     steps: list[StepHistory] = found.steps
     attempts: list[AttemptHistory] = steps[0].attempts
     executions: list[ExecutionHistory] = found.executions

@@ -24,7 +24,7 @@ FULL: dict[str, Any] = {
     "definition": None, "result": raw_json("\ud800"), "result_blob": "f" * 64,
     "result_omitted": "secret", "duration_ns": 7, "attributes": {"mark": [1, 2.5, None, "x"]},
     "otel": {"flags": 1}, "otel_blob": "0" * 64, "resource": {"r": 1}, "workflow": {"name": "w"},
-    "process": {"pid": 1}, "late": True, "damage": [(0, 1, "2" * 64)],
+    "process": {"pid": 1}, "origin": {"seq": 1}, "late": True, "damage": [(0, 1, "2" * 64)],
     "encrypted": Encrypted("key", b"ciphertext"),
 }  # fmt: skip
 

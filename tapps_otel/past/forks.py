@@ -1,0 +1,86 @@
+"""What a fork takes over of a run: which of its steps, and in which state. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from tapps_otel.names import parent_of
+from tapps_otel.past.fold import DIGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.past.fold import RunHistory, StepHistory
+
+__all__ = ["Taken", "taken_over"]
+
+_DONE = frozenset({"completed", "skipped"})
+_STOPPED = frozenset({"running", "interrupted", "cancelled"})
+
+
+class Taken(Struct):
+    """The steps that a fork takes over.
+
+    :ivar before: seq of the event that starts the step from which the fork runs
+    :ivar done: ids of the steps that had finished before it
+    :ivar begun: steps that had not finished, and enclose finished ones or that step: the fork runs
+        them again, and does not repeat what had finished inside
+    :ivar handled: steps that had failed, and whose scope had continued after that
+    """
+
+    before: int
+    done: set[str]
+    begun: dict[str, StepHistory]
+    handled: list[StepHistory]
+
+    @property
+    def open(self) -> list[StepHistory]:
+        """Steps that were in progress when the step of the fork began, innermost first."""
+        found = [step for step in self.begun.values() if not step.last.end_seq]
+        return sorted(found, key=lambda step: -step.step_id.count("/"))
+
+    def takes(self, event: Event) -> bool:
+        """Whether an event of the run is one of the fork, too."""
+        step_id = event.step_id
+        if not isinstance(step_id, str) or not (step_id in self.done or step_id in self.begun):
+            return False
+        if event.event_type == "annotation":  # of a file, its digest may come much later
+            return event.seq < self.before or (event.name == DIGEST and step_id in self.done)
+        return event.seq < self.before and event.event_type.startswith("step_")
+
+
+def taken_over(history: RunHistory, step_id: str) -> Taken:
+    """Decide what a fork takes over.
+
+    :param history: up to the event that first starts the step, and no further
+    """
+    around = set(_around(step_id))
+    done = {
+        step.step_id
+        for step in history.by_id.values()
+        if step.step_id != step_id and (step.status in _DONE or step.handled)
+    }
+    with_progress = around.union(*map(_around, done)) - done
+    begun = {
+        found: step
+        for found in with_progress
+        if (step := history.by_id.get(found)) is not None and step.status in _STOPPED
+    }
+    reached = {one for one in done if all(o in done or o in begun for o in _around(one))}
+    return Taken(
+        before=history.by_id[step_id].last.start_seq,
+        done=reached,
+        begun=begun,
+        handled=[step for one in reached if (step := history.by_id[one]).handled],
+    )
+
+
+def _around(step_id: str) -> Iterator[str]:
+    """Yield the ids of the steps that enclose this one."""
+    outer = parent_of(step_id)
+    while outer is not None:
+        yield outer
+        outer = parent_of(outer)
