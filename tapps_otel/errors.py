@@ -11,8 +11,8 @@ A base class exists only where a caller would catch it::
     │   ├── LogDamagedError      a log was changed or lost bytes; nothing was written
     │   ├── BlobDamagedError     a large value of the log is missing or was changed
     │   ├── LogVersionError      a log has a newer format
-    │   ├── EncryptionKeyError   values are encrypted with a key that is not configured
-    │   ├── DecryptionError      encrypted values were changed, or the key is another one
+    │   ├── DecryptionError      encrypted values cannot be decrypted
+    │   │   └── EncryptionKeyError   their key is not configured
     │   ├── LogWriteError        an event could not be written
     │   │   └── LeaseLostError   another process has taken the run over
     │   └── LedgerError          a log no longer has what a collector confirmed
@@ -185,40 +185,38 @@ class LogVersionError(LogError):
         )
 
 
-class EncryptionKeyError(LogError):
-    """Values of a run are encrypted with a key that is not configured; nothing was run.
-
-    :ivar workflow_id: the run
-    :ivar place: the event that has them, with its step, or the blob
-    :ivar key_id: id of the key
-    """
-
-    def __init__(self, workflow_id: str, place: str, key_id: str) -> None:
-        self.workflow_id, self.place, self.key_id = workflow_id, place, key_id
-        super().__init__(
-            f"run {workflow_id!r}: the values of {place} are encrypted with key {key_id!r}, which "
-            "is not configured: nothing was run. Add the key to TAPPS_OTEL_ENCRYPTION_KEYS or to "
-            "what configure() is given, then try again. If the key is lost, the values are too: "
-            "start a new run under another id"
-        )
-
-
 class DecryptionError(LogError):
-    """Encrypted values of a run were changed, or the key is another one; nothing was run.
+    """Encrypted values of a run cannot be decrypted; nothing was run.
 
     :ivar workflow_id: the run
     :ivar place: the event that has them, with its step, or the blob
     :ivar key_id: id of the key
-    :ivar problem: what is wrong
+    :ivar problem: why they cannot
     """
 
     def __init__(self, workflow_id: str, place: str, key_id: str, problem: str) -> None:
         self.workflow_id, self.place = workflow_id, place
         self.key_id, self.problem = key_id, problem
-        super().__init__(
-            f"run {workflow_id!r}: the values of {place} cannot be decrypted with key {key_id!r}: "
-            f"{problem}. Nothing was run. Configure the key of this id with which the run was "
-            "written; if it is that key, restore the log and its blobs from a backup"
+        super().__init__(self._explained())
+
+    def _explained(self) -> str:
+        return (
+            f"run {self.workflow_id!r}: the values of {self.place} cannot be decrypted with key "
+            f"{self.key_id!r}: {self.problem}. Nothing was run. Configure the key of this id with "
+            "which the run was written; if it is that key, restore the log and its blobs from a "
+            "backup"
+        )
+
+
+class EncryptionKeyError(DecryptionError):
+    """Values of a run are encrypted with a key that is not configured; nothing was run."""
+
+    def _explained(self) -> str:
+        return (
+            f"run {self.workflow_id!r}: the values of {self.place} are encrypted with key "
+            f"{self.key_id!r}, which is not configured: nothing was run. Add the key to "
+            "TAPPS_OTEL_ENCRYPTION_KEYS or to what configure() is given, then try again. If the "
+            "key is lost, the values are too: start a new run under another id"
         )
 
 

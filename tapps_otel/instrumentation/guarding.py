@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tapps_otel.errors import LogWriteError, RunConflictError, TappsError
+from tapps_otel.errors import DecryptionError, LogWriteError, RunConflictError, TappsError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -33,13 +33,13 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
     :param what: what the failure costs, as the log message puts it
     :param refuses: the block may ask for a step not to run: ``LogWriteError`` is raised, if the
         setting ``on_log_failure`` is ``stop``
-    :param passes: exceptions of this class are raised
+    :param passes: exceptions of these classes are raised
     """
 
     __slots__ = ("_passes", "_refuses", "_what")
 
     def __init__(
-        self, what: str, *, refuses: bool = False, passes: type[Exception] | tuple[()] = ()
+        self, what: str, *, refuses: bool = False, passes: tuple[type[Exception], ...] = ()
     ) -> None:
         self._what, self._refuses, self._passes = what, refuses, passes
 
@@ -133,11 +133,11 @@ class Original:
         """Whether the caller must see this exception of a wrapper.
 
         It must if the function raised it, and if it is no mistake of a wrapper: ``LogWriteError``
-        asks for the step not to run, ``RunConflictError`` for the run not to be resumed, and what
-        is no ``Exception`` stops the program.
+        asks for the step not to run, ``RunConflictError`` and ``DecryptionError`` for the run not
+        to be resumed, and what is no ``Exception`` stops the program.
         """
         own, self._error = self._error, None  # its traceback refers to this object: a cycle
-        asks = isinstance(error, LogWriteError | RunConflictError)
+        asks = isinstance(error, LogWriteError | RunConflictError | DecryptionError)
         if error is own or asks or not isinstance(error, Exception):
             return True
         self._error = own

@@ -93,7 +93,6 @@ class Blobs:
         """Read a blob and verify its content; what is encrypted is decrypted.
 
         :raises BlobDamagedError: it is missing, or its content was changed
-        :raises EncryptionKeyError: the key that it is encrypted with is not configured
         :raises DecryptionError: it cannot be decrypted
         """
         with self._verified(name) as file:

@@ -170,17 +170,14 @@ def decrypt_data(data: bytes, key_id: str, codec: Codec | None, context: bytes) 
         return f"the codec failed: {_described(error)}"
 
 
-def locked_error(
-    workflow_id: str, place: str, key_id: str, problem: str
-) -> EncryptionKeyError | DecryptionError:
+def locked_error(workflow_id: str, place: str, key_id: str, problem: str) -> DecryptionError:
     """Return the error of a value that cannot be decrypted.
 
     :param place: the event that has it, or the blob
     :param problem: why it cannot
     """
-    if problem == NO_KEY:
-        return EncryptionKeyError(workflow_id, place, key_id)
-    return DecryptionError(workflow_id, place, key_id, problem)
+    kind = EncryptionKeyError if problem == NO_KEY else DecryptionError
+    return kind(workflow_id, place, key_id, problem)
 
 
 # -- where a value is: its ciphertext is valid nowhere else

@@ -23,7 +23,7 @@ from tapps_otel.names import ATTR, MOST_NESTED, parent_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from tapps_otel.errors import DecryptionError, EncryptionKeyError
+    from tapps_otel.errors import DecryptionError
     from tapps_otel.log.event import Event
 
 __all__ = [
@@ -91,7 +91,7 @@ class Locked(Struct, gc=False, frozen=True):
     def __str__(self) -> str:
         return f"encrypted with key {self.key}: {self.problem}"
 
-    def error(self, workflow_id: str) -> EncryptionKeyError | DecryptionError:
+    def error(self, workflow_id: str) -> DecryptionError:
         """Return the error of asking for these values."""
         return locked_error(workflow_id, self.place, self.key, self.problem)
 
@@ -404,7 +404,6 @@ class RunHistory(Struct):
     def result(self) -> Any:
         """The workflow's result as JSON values; ``None`` without one, or if it is in a blob.
 
-        :raises EncryptionKeyError: it is encrypted with a key that is not configured
         :raises DecryptionError: it cannot be decrypted
         """
         if self.result_locked is not None:

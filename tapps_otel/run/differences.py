@@ -22,8 +22,7 @@ def diff(a: str, b: str, *, log_dir: Path | str | None = None) -> RunDiff:
     A damaged log is used up to the damage, and ``damage`` of its side tells of it.
 
     :raises RunNotFoundError: there is no such run
-    :raises EncryptionKeyError: values of one are encrypted with a key that is not configured
-    :raises DecryptionError: they cannot be decrypted
+    :raises DecryptionError: values of one cannot be decrypted
     """
     found = [read_run(*find(name, log_dir)) for name in (a, b)]
     for run in found:

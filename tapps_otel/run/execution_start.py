@@ -36,8 +36,7 @@ def begin_execution(
 
     :param about: fields of ``workflow`` in the log, besides the name
     :param inputs: as JSON; for a later execution they are in the log already
-    :raises EncryptionKeyError: values in the log are encrypted with a key that is not configured
-    :raises DecryptionError: they cannot be decrypted
+    :raises DecryptionError: values in the log cannot be decrypted
     """
     if leased.history.locked is not None:
         raise leased.history.locked.error(run.workflow_id)

@@ -177,7 +177,6 @@ class StoredRun:
     def inputs(self) -> bytes:
         """The inputs that it began with, as JSON.
 
-        :raises EncryptionKeyError: they are encrypted with a key that is not configured
         :raises DecryptionError: they cannot be decrypted
         """
         if self.history.inputs_locked is not None:  # the code that gives the key may be loaded now
@@ -229,7 +228,6 @@ def blobs_of(store: Store, workflow_id: str, config: Settings | None = None) -> 
 def inputs_of(history: RunHistory, blobs: Blobs) -> bytes:
     """The inputs that a run began with, as JSON.
 
-    :raises EncryptionKeyError: they are encrypted with a key that is not configured
     :raises DecryptionError: they cannot be decrypted
     """
     if history.inputs_locked is not None:

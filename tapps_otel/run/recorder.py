@@ -195,7 +195,6 @@ class RunRecorder:
         """The stored result of a run that is ``done``, as JSON.
 
         :raises ResultOmittedError: it is not in the log
-        :raises EncryptionKeyError: it is encrypted with a key that is not configured
         :raises DecryptionError: it cannot be decrypted
         """
         history = self.replay.history

@@ -79,7 +79,7 @@ def resolve(
     :raises RunConflictError: the run has completed; no such step; a result for a step that has
         not failed and was not interrupted
     :raises LogDamagedError: the log was changed; nothing was written
-    :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
+    :raises DecryptionError: values of the run cannot be decrypted
     :raises LogWriteError: it cannot be written
     """
     store, workflow_id = find(workflow_id, log_dir)

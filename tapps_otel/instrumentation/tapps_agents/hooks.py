@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel import settings
-from tapps_otel.errors import RunConflictError
+from tapps_otel.errors import DecryptionError, RunConflictError
 from tapps_otel.instrumentation import registry
 from tapps_otel.instrumentation.execution import current_attempt, describe_step, is_enabled
 from tapps_otel.instrumentation.guarding import Original, Wrapper, guarded
@@ -116,7 +116,7 @@ def _correct_loaded_state(executor: Any) -> None:
 
 def _restoring(what: str) -> guarded:
     """Guard what restores a state, but not its refusals: all steps would run again."""
-    return guarded(what, passes=RunConflictError)
+    return guarded(what, passes=(RunConflictError, DecryptionError))
 
 
 @contextmanager

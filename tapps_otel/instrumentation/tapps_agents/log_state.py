@@ -82,8 +82,7 @@ class LogState:
         """Read the log for what its history leaves out.
 
         :raises LogDamagedError: the log was changed
-        :raises EncryptionKeyError: values in it are encrypted with a key that is not configured
-        :raises DecryptionError: they cannot be decrypted
+        :raises DecryptionError: values in it cannot be decrypted
         """
         if history.locked is not None:
             raise history.locked.error(history.workflow_id)

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from formats import encrypted
 from formats.samples import CALLED, LOGS, RUNS, describe, resumed, samples
+from tapps_otel import configure, verify
+from tapps_otel.errors import EncryptionKeyError
 
 CASES = [
     pytest.param(sample, run, id=f"{sample.name}-{run}") for sample in samples() for run in RUNS
@@ -48,3 +51,21 @@ def test_it_is_resumed_as_then(sample: Path, run: str, copy: Path) -> None:
 @pytest.mark.parametrize("sample", samples(), ids=lambda sample: sample.name)
 def test_a_called_run_is_read_as_then(sample: Path, copy: Path) -> None:
     assert describe(copy / LOGS, CALLED) == expected(sample)["read"][CALLED]
+
+
+@pytest.mark.parametrize(
+    "sample", sorted(encrypted.HERE.glob("*-encrypted")), ids=lambda one: one.name
+)
+def test_an_encrypted_run_is_verified_without_its_key_and_resumed_with_it(
+    sample: Path, copy: Path
+) -> None:
+    assert verify(encrypted.RUN, log_dir=copy / LOGS).ok
+    flow = encrypted.flow.options(workflow_id=encrypted.RUN, log_dir=copy / LOGS)
+    with pytest.raises(EncryptionKeyError):
+        flow(encrypted.INPUT)
+
+    configure(encryption_keys=encrypted.KEYS)
+    encrypted.ran.clear()
+
+    assert flow(encrypted.INPUT) == encrypted.RESULT
+    assert encrypted.ran == []

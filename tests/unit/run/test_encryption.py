@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from commands import Cli
+from commands import LOGS, Cli, child
 from crashes import Effects, die_at, go, in_child, killed
 from independent_checker import check
 from logs import forge
@@ -712,3 +712,59 @@ def test_a_missing_package_is_named() -> None:
         return ""
 
     assert "pip install 'tapps_otel[encrypt]'" in in_child(use).value
+
+
+# ---------------------------------------------------------------- the command line
+
+MODULE = """
+import os
+from tapps_otel import configure, step, workflow
+{configured}
+@step
+def shout(text: str) -> str:
+    return text.upper()
+@workflow
+def flow(text: str) -> str:
+    found = shout(text)
+    if os.environ.get("DIE"):
+        os._exit(9)
+    return found + "!"
+"""
+
+
+def test_commands_use_the_key_that_the_module_of_the_workflow_configures() -> None:
+    configured = f"configure(encryption_keys={{'own': {b'x' * 32!r}}})"
+    Path("flow.py").write_text(MODULE.format(configured=configured))
+    begin = ("run", "flow.py:flow", "--id", "c", "--input", '{"text": "Xk9canary7"}')
+    child(*begin, DIE="1")
+    assert SECRET.encode() not in stored(LOGS)
+
+    refused = child("show", "c")
+    done = child("resume", "c")
+
+    assert "encrypted with key own: this key is not configured" in refused.out
+    assert (done.code, done.out.strip()) == (0, json.dumps(f"{SECRET.upper()}!")), done.err
+
+
+def test_a_resume_without_the_key_is_an_error_of_the_log() -> None:
+    Path("flow.py").write_text(MODULE.format(configured=""))
+    keys = {"TAPPS_OTEL_ENCRYPTION_KEYS": f"env:{new_key()}"}
+    child("run", "flow.py:flow", "--id", "c", "--input", '{"text": "x"}', DIE="1", **keys)
+
+    refused = child("resume", "c")
+
+    assert refused.code == 6
+    assert "'env'" in refused.err
+    assert "Traceback" not in refused.err
+    assert child("resume", "c", **keys).code == 0
+
+
+def test_doctor_tries_the_key(cli: Cli) -> None:
+    assert "stored as they are" in cli("doctor").out
+    configure(encryption_keys={"mine": new_key()})
+    assert "with key mine" in cli("doctor").out
+    broken = Reversing()
+    broken.failing = True
+    configure(codec=broken)
+    done = cli("doctor")
+    assert (done.code, "no key service" in done.out) == (1, True)

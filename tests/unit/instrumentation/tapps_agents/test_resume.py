@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from tapps_agents_project import (
 )
 from tapps_otel import configure, history
 from tapps_otel.errors import (
+    EncryptionKeyError,
     LogDamagedError,
     RunBusyError,
     RunConflictError,
@@ -378,6 +380,35 @@ def test_a_missing_workflow_is_loaded_from_the_logged_file(project: Project) -> 
 
     assert state.status == "completed"
     assert project.did.all == [*FIRST, *REST]
+
+
+# ---------------------------------------------------------------- encryption
+
+
+def test_an_encrypted_run_resumes_with_its_variables(project: Project) -> None:
+    configure(encryption_keys={"k": b"x" * 32})
+    name = project.kill_in()
+    delete(name)
+    state = resumed(project)
+
+    assert b"planner_result" not in re.sub(
+        rb'"attributes":{[^}]*}', b"", (LOGS / f"{name}.jsonl").read_bytes()
+    )
+    assert state.variables["planner_result"] == {"by": "planner"}
+    assert project.did.all == [*FIRST, *REST]
+
+
+@pytest.mark.parametrize("from_log", [True, False])
+def test_an_encrypted_run_is_refused_without_its_key(project: Project, from_log: bool) -> None:
+    configure(encryption_keys={"k": b"x" * 32}, executor_state_from_log=from_log)
+    name = project.kill_in()
+    before = (LOGS / f"{name}.jsonl").read_bytes()
+    configure(encryption_keys=None)
+    with pytest.raises(EncryptionKeyError, match=r"key 'k'"):
+        load_and_execute(project) if from_log else resumed(project)
+
+    assert project.did.all == FIRST
+    assert (LOGS / f"{name}.jsonl").read_bytes() == before
 
 
 # ---------------------------------------------------------------- variables
