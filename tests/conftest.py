@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ hypothesis.settings.register_profile("thorough", max_examples=3000, **_UNTIMED)
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "sample" if os.environ.get("TAPPS_OTEL_CI") else "dev")
 )
+
+
+def pytest_configure() -> None:
+    """Let children get Ctrl-C: a shell starts what runs in the background without it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -58,6 +58,7 @@ def flips(data: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes
             yield data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(path: Path, data: bytes) -> None:
     def is_missed(changed: bytes) -> bool:
         checker = Checker(path, ID)
@@ -73,6 +74,7 @@ def test_every_flipped_bit_is_found(path: Path, data: bytes) -> None:
     assert [one for one in list(flips(data))[::41] if not is_found(path, one)] == []
 
 
+@pytest.mark.slow
 def test_without_a_chain_most_flipped_bits_are_missed(data: bytes) -> None:
     def passes(changed: bytes) -> bool:
         try:
@@ -84,6 +86,7 @@ def test_without_a_chain_most_flipped_bits_are_missed(data: bytes) -> None:
     assert sum(map(passes, changed)) > len(changed) / 2
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_before_the_last_record_is_refused(path: Path, data: bytes) -> None:
     last = len(data) - len(lines_of(data)[-1])
     one_in_a_byte = list(flips(data, 0, last))[3::8]
@@ -130,6 +133,7 @@ def test_a_line_of_another_run_is_found_and_refused(
         assert is_refused(path, changed)
 
 
+@pytest.mark.slow
 def test_bytes_put_in_anywhere_are_found(path: Path, data: bytes) -> None:
     for at in range(0, len(data), 3):
         for junk in (b"\n", b" ", b"\0", b"\xff"):

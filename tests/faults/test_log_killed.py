@@ -46,6 +46,7 @@ def continues(path: Path, acknowledged: list[int]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- killed
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_sigkill_at_any_moment(path: Path) -> None:
     need("fork")
     pick = random.Random(3)
@@ -109,6 +110,7 @@ KILLED_AT = [
 
 
 @pytest.mark.parametrize(("call", "nth"), KILLED_AT)
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_sigkill_at_each_call(
     path: Path, call: str, nth: int
 ) -> None:
@@ -130,6 +132,7 @@ def test_what_was_acknowledged_survives_sigkill_at_each_call(
         "lseek:error=EIO:when=2",
     ],
 )
+@pytest.mark.slow
 def test_what_the_kernel_refuses_is_never_acknowledged(path: Path, inject: str) -> None:
     need("strace")
     path.parent.mkdir()
@@ -283,6 +286,7 @@ def test_a_forked_child_writes_runs_of_its_own(
     assert marks(tmp_path / "own.jsonl") == ["child"]
 
 
+@pytest.mark.slow
 def test_a_fork_in_the_middle_of_an_append_blocks_neither_process(
     path: Path, running: LogWriter, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from tapps_otel.cli.app import app
 from tapps_otel.errors import SettingsError
 from tapps_otel.masking import mask, public_url
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Xk9canary7"  # a part of every password, token and key below
 WORKFLOW = """
 from tapps_otel import configure, step, workflow

@@ -13,7 +13,10 @@ from independent_checker import check
 from tapps_otel import history, timeline, verify
 from tapps_otel.demo import SOURCES, Demo, DemoError, survey
 
-pytestmark = pytest.mark.xdist_group("demo")  # one worker runs the demo for all of them
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("demo"),  # one worker runs the demo for all of them
+]
 
 
 @pytest.fixture(scope="module")

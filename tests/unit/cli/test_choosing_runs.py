@@ -93,6 +93,7 @@ def offered(*words: str, **more: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("runs")
+@pytest.mark.slow
 def test_a_shell_completes_runs(tmp_path: Path) -> None:
     assert offered("show", "t") == ["three", "two"]
     assert offered("show", "") == ["three", "two", "one", "@last"]

@@ -58,6 +58,7 @@ def executing(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("columns", [60, 100, 200])
+@pytest.mark.slow
 def test_a_run_is_watched_over_a_crash_and_a_resume(columns: int) -> None:
     with (
         executing("run", "flow.py:held", "--id", "a") as first,

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -227,6 +228,7 @@ def described(value: Any) -> Any:
 
 @settings(max_examples=examples(60))
 @given(nodes(3))
+@pytest.mark.slow
 def test_a_program_does_the_same_watched_and_not_watched(tree: Node) -> None:
     alone = Program(make_engine()())
     alone.carry_out(tree)

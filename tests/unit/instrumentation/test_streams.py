@@ -302,6 +302,7 @@ _runs = itertools.count()
 
 
 @given(st.lists(WORDS, max_size=4), st.lists(MOVES, max_size=6))
+@pytest.mark.slow
 def test_a_consumer_sees_the_same_with_and_without_a_log(
     script: list[str], moves: list[str]
 ) -> None:

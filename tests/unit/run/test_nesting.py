@@ -11,6 +11,7 @@ from tapps_otel import step, workflow
 from tapps_otel.errors import StepNestingError
 
 
+@pytest.mark.slow
 def test_the_64th_level_runs_and_the_65th_is_refused(did: Effects) -> None:
     @step(retries=1)
     def nest(levels: int) -> int:
@@ -29,6 +30,7 @@ def test_the_64th_level_runs_and_the_65th_is_refused(did: Effects) -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.slow
 async def test_an_endless_recursion_of_steps_leaves_a_small_log(
     log_dir: Path, is_async: bool
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_run_in_a_child_is_a_run_as_anywhere() -> None:
     assert main() == "A"
 
 
+@pytest.mark.slow
 def test_large_inputs_and_many_artifacts_fit_into_the_log(tmp_path: Path) -> None:
     """Captured inputs go into a blob; artifacts beyond what a line holds are counted."""
     from tapps_otel import configure, events, step, verify, workflow

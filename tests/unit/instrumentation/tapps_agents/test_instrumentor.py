@@ -84,6 +84,7 @@ def test_a_program_and_its_child_get_spans_and_logs(project: Project) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_settings_come_from_the_environment(project: Project, tmp_path: Path) -> None:
     Path("app.py").write_text(APP)
     path = one_step(project, "outer")
@@ -94,6 +95,7 @@ def test_settings_come_from_the_environment(project: Project, tmp_path: Path) ->
     assert not list(list_runs())
 
 
+@pytest.mark.exhaustive
 def test_a_disabled_instrumentation_does_nothing(project: Project) -> None:
     Path("app.py").write_text(APP)
     path = one_step(project, "outer")
@@ -103,6 +105,7 @@ def test_a_disabled_instrumentation_does_nothing(project: Project) -> None:
     assert not list(list_runs())
 
 
+@pytest.mark.exhaustive
 def test_an_invalid_setting_costs_only_the_log(project: Project) -> None:
     Path("app.py").write_text(APP)
     done = launch("app.py", one_step(project, "outer"), TAPPS_OTEL_DURABILITY="sometimes")

@@ -59,6 +59,7 @@ def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.exhaustive
 def test_a_preset_that_was_killed_is_resumed_by_our_command(project: Project) -> None:
     from tapps_agents.workflow.preset_loader import PresetLoader
 
