@@ -37,41 +37,39 @@ class Reports:
     """The reports of one log, until :meth:`make`.
 
     :param path: names the log in messages
+    :ivar pending: what is to be called
     """
 
     def __init__(self, path: Path, observer: LogObserver | None) -> None:
         self._path, self._observer = path, observer
-        self._pending: deque[Callable[[], object]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._pending)
+        self.pending: deque[Callable[[], object]] = deque()
 
     def error(self, text: str, *args: object) -> None:
         """Report an error in the standard log."""
-        self._pending.append(partial(_log.error, f"%s: {text}", self._path, *args))
+        self.pending.append(partial(_log.error, f"%s: {text}", self._path, *args))
 
     def warning(self, text: str, *args: object) -> None:
         """Report a warning in the standard log."""
-        self._pending.append(partial(_log.warning, f"%s: {text}", self._path, *args))
+        self.pending.append(partial(_log.warning, f"%s: {text}", self._path, *args))
 
     def failed(self, error: BaseException) -> None:
         """Report a failure to the observer."""
         if self._observer is not None:
-            self._pending.append(partial(self._observer.log_failed, error))
+            self.pending.append(partial(self._observer.log_failed, error))
 
     def dropped(self, events: int) -> None:
         """Report to the observer a number of events that will never be in the log."""
         if self._observer is not None and events:
-            self._pending.append(partial(self._observer.log_dropped, events))
+            self.pending.append(partial(self._observer.log_dropped, events))
 
     def make(self) -> None:
         """Make the reports. The caller holds no lock, except inside :func:`held_back`."""
-        while self._pending:
-            report(self._pending.popleft())
+        while self.pending:
+            report(self.pending.popleft())
 
     def clear(self) -> None:
         """Make none of the reports."""
-        self._pending.clear()
+        self.pending.clear()
 
 
 class _HeldBack(threading.local):

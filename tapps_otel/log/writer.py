@@ -163,7 +163,7 @@ class LogWriter:
                     raise LogWriteError(self.path, str(log.failure))
                 return None
         finally:
-            if self._reports:
+            if self._reports.pending:
                 self._make_reports()
 
     def _make_reports(self) -> None:
