@@ -376,7 +376,7 @@ def write(toy: Path, module: str, source: str) -> None:
         ),
     ],
 )
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_broken_contract_is_seen(toy: Path, module: str, statement: str, said: str) -> None:
     write(toy, module, statement)
     done = lint_imports(toy.parent)

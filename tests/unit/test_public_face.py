@@ -93,13 +93,13 @@ def errors_of(checker: str, file: Path) -> set[tuple[int, str]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_correct_program_has_no_type_error(checker: str) -> None:
     assert errors_of(checker, TYPED / "user_code.py") == set()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_each_mistake_is_a_type_error(checker: str) -> None:
     file = TYPED / "mistakes.py"

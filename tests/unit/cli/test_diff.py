@@ -51,7 +51,7 @@ def test_json_has_what_the_function_returns(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("pair")
 @pytest.mark.parametrize("columns", [60, 100, 200])
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_fits_the_terminal(columns: int) -> None:
     lines = displayed("diff", "a", "b", columns=columns)
 

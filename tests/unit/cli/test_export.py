@@ -165,7 +165,7 @@ def test_invalid_spans_are_reported_with_an_exit_code(cli: Cli) -> None:
 
 @every_format
 @pytest.mark.usefixtures("run")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_progress_is_shown_on_a_terminal(form: str) -> None:
     shown = on_terminal("export", "r", "-f", form, "-o", "out")
 
@@ -190,7 +190,7 @@ def test_a_reader_that_closes_the_pipe_is_not_an_error(form: str) -> None:
 
 @every_format
 @pytest.mark.usefixtures("run")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_locale_changes_the_bytes(form: str) -> None:
     path = LOGS / "r.jsonl"
     forge(LOGS, "r", [{"event_type": "workflow_start", "workflow": {"name": "ä漢"},

@@ -147,7 +147,7 @@ def test_steps_of_a_larger_log_are_counted_and_of_a_very_large_one_its_events(cl
 
 
 @pytest.mark.parametrize("columns", [60, 100, 200])
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_fits_the_terminal(cli: Cli, columns: int) -> None:
     error = {"type": "E", "message": "m" * 400}
     for name in ("nightly-20261130T080220-f27431c3", "x"):

@@ -312,7 +312,7 @@ EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202e\u2028\r\n[link=x]\x00"
 
 @pytest.mark.parametrize("arguments", [[], ["--verbose"], ["--all"], [EVIL.replace("\x00", "")]])
 @pytest.mark.parametrize("columns", [60, 200])
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_hostile_log_does_nothing_but_look_ugly(arguments: list[str], columns: int) -> None:
     log: list[dict[str, Any]] = [
         {"event_type": "workflow_start", "workflow": {"name": EVIL}, "inputs": {EVIL: EVIL}},

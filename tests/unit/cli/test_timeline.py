@@ -27,7 +27,7 @@ def test_the_timeline_of_a_killed_and_resumed_run(cli: Cli, killed: str) -> None
 
 
 @pytest.mark.parametrize("columns", [60, 100, 200])
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_fits_the_terminal(killed: str, columns: int) -> None:
     lines = displayed("timeline", killed, columns=columns)
 

@@ -235,6 +235,7 @@ def test_only_names_for_users_are_public() -> None:
         "workflow_id",
     }
     assert public_names(Attempt) == {
+        "artifact",
         "current",
         "done",
         "fail",
