@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from hashlib import sha256
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel.errors import InvalidIdError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "ATTR",
@@ -29,6 +33,7 @@ __all__ = [
     "number_in",
     "parent_of",
     "safe_file_name",
+    "use_ids",
     "without_numbers",
 ]
 
@@ -107,7 +112,7 @@ def new_workflow_id(name: str, timestamp: str) -> str:
     """
     stem = safe_file_name(name)[:96]
     at = timestamp[:19].replace("-", "").replace(":", "")
-    return f"{stem}-{at}-{os.urandom(4).hex()}"
+    return f"{stem}-{at}-{_random.getrandbits(32):08x}"
 
 
 def log_name(workflow_id: str) -> str:
@@ -159,6 +164,17 @@ def parent_of(step_id: str) -> str | None:
 _random = Random(os.urandom(32))  # noqa: S311 - not a secret
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
+@contextmanager
+def use_ids(generator: Random) -> Iterator[None]:
+    """Take ids from ``generator`` in the whole process within the context. For tests."""
+    global _random  # noqa: PLW0603 - the one switch between real ids and a test's
+    before, _random = _random, generator
+    try:
+        yield
+    finally:
+        _random = before
 
 
 def new_trace_id() -> str:

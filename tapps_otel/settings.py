@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
@@ -30,6 +31,7 @@ __all__ = [
     "configure",
     "current",
     "shown",
+    "use",
 ]
 
 DEFAULT_LOG_DIR: Final = Path(".tapps-agents/workflow-state/events")
@@ -262,6 +264,20 @@ def current() -> Settings:
     if _current is None:
         _current = _make(_given)
     return _current
+
+
+@contextmanager
+def use(**given: Unpack[SettingsDict]) -> Iterator[Settings]:
+    """Use other settings in the whole process within the context. For tests.
+
+    :raises SettingsError: as :func:`configure`
+    """
+    global _given, _current
+    before = _given, _current
+    try:
+        yield configure(**given)
+    finally:
+        _given, _current = before
 
 
 def shown(name: str, value: object) -> object:

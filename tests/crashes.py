@@ -8,32 +8,37 @@ closures of the test.
 from __future__ import annotations
 
 import asyncio
-
-# Before any tracer provider: a forked child runs the handlers of forks in the order in which they
-# were registered, and a provider's, which starts threads, waits for ever for the lock of this one.
-import concurrent.futures.thread  # noqa: F401
 import inspect
 import os
-import pickle
-import signal
 import threading
-import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from msgspec import UNSET
 
 from tapps_otel.log.event import Event
 from tapps_otel.log.files import Files
 from tapps_otel.log.writer import LogWriter
+from tapps_otel.testing.children import CRASHED, Forked, Outcome, die, in_child
 
-CRASHED = 77
-_FAILED = 1
-_SECONDS = 60  # the kernel ends a child that hangs after this time
+__all__ = [
+    "CRASHED",
+    "Deadly",
+    "Effects",
+    "Forked",
+    "Injected",
+    "Outcome",
+    "appends",
+    "die",
+    "die_at",
+    "go",
+    "in_child",
+    "killed",
+    "label",
+    "on_append",
+]
 
 _deadly: str | None = None
 
@@ -65,67 +70,6 @@ class Effects:
     def forget(self) -> None:
         """Forget all effects."""
         self._path.unlink(missing_ok=True)
-
-
-@dataclass
-class Outcome:
-    """How a child process ended: its exit code (negative: the signal), and what it returned."""
-
-    code: int
-    value: Any = None
-    error: str = ""
-
-
-class Forked:
-    """A forked child process that runs ``call`` and sends its value through a pipe."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._pipe, far_end = os.pipe()
-        with warnings.catch_warnings():
-            # Python 3.12 and later warn about forks beside threads. This child ends, or is killed,
-            # before it can wait for their locks.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
-        if self.pid == 0:
-            _run_child(call, far_end)
-        os.close(far_end)
-
-    def wait(self) -> Outcome:
-        """Wait for its end."""
-        with os.fdopen(self._pipe, "rb") as pipe:
-            sent = pipe.read()
-        _, status = os.waitpid(self.pid, 0)
-        value, error = pickle.loads(sent) if sent else (None, "")
-        return Outcome(os.waitstatus_to_exitcode(status), value, error)
-
-    def kill(self) -> None:
-        """Send SIGKILL; harmless if it has ended and was not waited for."""
-        os.kill(self.pid, signal.SIGKILL)
-
-
-def in_child(call: Callable[[], object]) -> Outcome:
-    """Run ``call`` in a forked child process, and return how that ended."""
-    return Forked(call).wait()
-
-
-def _run_child(call: Callable[[], object], pipe: int) -> NoReturn:
-    code, sent = _FAILED, b""
-    try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the test runner's
-        signal.alarm(_SECONDS)
-        value = call()
-        sent, code = pickle.dumps((value, "")), 0
-    except BaseException:  # noqa: BLE001 - the child must not continue as a test runner
-        sent = pickle.dumps((None, traceback.format_exc()))
-    finally:
-        with os.fdopen(pipe, "wb") as out:
-            out.write(sent)
-        os._exit(code)
-
-
-def die() -> NoReturn:
-    """End this process at once, as a crash would."""
-    os._exit(CRASHED)
 
 
 class Deadly(Files):

@@ -22,6 +22,7 @@ from tapps_otel.errors import PlatformError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
 
 try:
     import fcntl
@@ -483,6 +484,12 @@ class Files:
         with suppress(OSError):
             return os.getcwd()
         return None
+
+    def temporary_folder(self) -> AbstractContextManager[str]:
+        """Return a context with a new folder, which is removed with all that is in it."""
+        import tempfile  # for tests alone
+
+        return tempfile.TemporaryDirectory(prefix="tapps_otel-")
 
     def count_entries(self, folder: Path) -> int:
         """Return how many files and folders a folder contains."""

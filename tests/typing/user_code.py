@@ -61,6 +61,7 @@ from tapps_otel import (
     verify,
     workflow,
 )
+from tapps_otel.testing import Runs, assert_resumes, crash_at
 
 # ---------------------------------------------------------------- decorated functions
 
@@ -168,6 +169,20 @@ def careful(pages: list[Page]) -> int:
     with ThreadPoolExecutor() as pool:
         lengths = pool.map(bind(len), [page.text for page in pages])
     return sum(lengths)
+
+
+# ---------------------------------------------------------------- tests
+
+
+def check_article(runs: Runs) -> None:
+    with crash_at("step_finish", 2):
+        asyncio.run(article("https://example.org"))
+    assert_type(assert_resumes(article, "https://example.org"), str)
+    assert_type(assert_resumes(count, ["a"]), int)
+    assert_type(runs["a"], RunHistory)
+    assert_type(runs.events("a"), list[WorkflowEvent])
+    runs.clock.set("2026-01-01")
+    runs.seed(1)
 
 
 # ---------------------------------------------------------------- runs by hand
