@@ -312,6 +312,7 @@ def _problem(place: tuple[int | str, ...], message: str, value: object) -> str:
         place, message = place[:1], f'{message}; give {{"name": "value"}}, JSON in the environment'
     elif setting == _KEYS:
         place = place[:1]
+    message = message.removeprefix("Value error, ")  # pydantic's, before what our checks say
     got = shown(setting, value)
     text = (
         f"setting {'.'.join(map(str, place))!r} (TAPPS_OTEL_{setting.upper()} in the environment)"

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from tapps_otel.errors import DecryptionError, EncryptionKeyError
-from tapps_otel.log.event import NO_KEY, Encrypted, Event, decode_as, encode, json_of
+from tapps_otel.log.event import Encrypted, Event, decode_as, encode, json_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,11 @@ __all__ = [
     "encoder",
     "encrypt_data",
     "locked_error",
+    "problem_of",
 ]
 
-# Why something cannot be decrypted, if it is not `NO_KEY`.
+# Why something cannot be decrypted.
+NO_KEY: Final = "this key is not configured"
 CHANGED: Final = "it was changed, or encrypted with another key of this id"
 # What spans have of an error, under the rules of redaction. The rest is for handlers.
 _ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
@@ -44,6 +46,15 @@ _ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
 
 class CodecFailedError(OSError):
     """A codec could not encrypt: the log cannot be written now."""
+
+
+class _Decryption(Encrypted):
+    """The encrypted values of an event in memory, and what came of decrypting them.
+
+    :ivar problem: why the event lacks the values; empty if it has them
+    """
+
+    problem: str
 
 
 class _Values(Struct):
@@ -90,7 +101,7 @@ def _encrypt_event(event: Event, codec: Codec) -> None:
         hidden["error"] = {name: event.error[name] for name in names}
     if hidden:
         key_id, data = encrypt_data(json_of(_Values(**hidden)), codec, _place_of(event))
-        event.encrypted = Encrypted(key_id, data, problem="")
+        event.encrypted = _Decryption(key_id, data, problem="")
 
 
 def _without_values(event: Event) -> Event:
@@ -99,7 +110,7 @@ def _without_values(event: Event) -> Event:
     if encrypted is UNSET:
         return event
     shown = copy(event)
-    shown.encrypted = Encrypted(encrypted.key, encrypted.data)  # its `problem` is for memory only
+    shown.encrypted = Encrypted(encrypted.key, encrypted.data)
     shown.inputs = shown.inputs_digest = shown.result = UNSET
     if event.error is not UNSET:
         shown.error = {name: one for name, one in event.error.items() if name in _ERROR_ON_SPANS}
@@ -136,8 +147,10 @@ def decrypt_event(event: Event, codec: Codec | None) -> None:
     """Give an event that was read the values that it hides, or the reason why it lacks them."""
     encrypted = event.encrypted
     if encrypted is not UNSET:
-        found = decrypt_data(encrypted.data, encrypted.key, codec, _place_of(event))
-        encrypted.problem = found if isinstance(found, str) else _fill(event, found)
+        key_id, data = encrypted.key, encrypted.data
+        found = decrypt_data(data, key_id, codec, _place_of(event))
+        problem = found if isinstance(found, str) else _fill(event, found)
+        event.encrypted = _Decryption(key_id, data, problem)
 
 
 def _fill(event: Event, data: bytes) -> str:
@@ -168,6 +181,11 @@ def decrypt_data(data: bytes, key_id: str, codec: Codec | None, context: bytes) 
         return CHANGED
     except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
         return f"the codec failed: {_described(error)}"
+
+
+def problem_of(encrypted: Encrypted) -> str:
+    """Return why an event lacks these values, which is empty if it has them."""
+    return encrypted.problem if isinstance(encrypted, _Decryption) else NO_KEY
 
 
 def locked_error(workflow_id: str, place: str, key_id: str, problem: str) -> DecryptionError:

@@ -19,7 +19,6 @@ from msgspec import UNSET, Raw, UnsetType
 __all__ = [
     "EVENT_TYPES",
     "MAX_LINE",
-    "NO_KEY",
     "SYNCED",
     "TRAILER",
     "VERSION",
@@ -57,21 +56,16 @@ Json = Raw | UnsetType
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
-# Why encrypted values cannot be read, as long as nothing has decrypted them.
-NO_KEY: Final = "this key is not configured"
 
-
-class Encrypted(msgspec.Struct, gc=False, omit_defaults=True):
+class Encrypted(msgspec.Struct, gc=False):
     """The encrypted values of an event: see :mod:`tapps_otel.log.encrypted`.
 
     :ivar key: id of the key
     :ivar data: the ciphertext, base64 in the line
-    :ivar problem: why the event lacks these values; empty if it has them. Only in memory
     """
 
     key: str
     data: bytes
-    problem: str = NO_KEY
 
 
 class Event(msgspec.Struct, kw_only=True, gc=False):

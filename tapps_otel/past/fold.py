@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from tapps_otel.clock import timestamp_ns
-from tapps_otel.log.encrypted import locked_error
+from tapps_otel.log.encrypted import locked_error, problem_of
 from tapps_otel.log.event import readable
 from tapps_otel.names import ATTR, MOST_NESTED, parent_of
 
@@ -713,11 +713,11 @@ def _new_step(step_id: str, event: Event, attempt: AttemptHistory) -> StepHistor
 def _locked(event: Event) -> Locked | None:
     """Why an event lacks the values that it hides; ``None`` if it has them, or hides none."""
     encrypted = event.encrypted
-    if encrypted is UNSET or not encrypted.problem:
+    if encrypted is UNSET or not (problem := problem_of(encrypted)):
         return None
     of_step = "" if event.step_id is UNSET else f" of step {event.step_id!r}"
     place = f"seq {event.seq} ({event.event_type}{of_step})"
-    return Locked(encrypted.key, encrypted.problem, place)
+    return Locked(encrypted.key, problem, place)
 
 
 def child_of(attributes: dict[str, Any]) -> ChildRun | None:

@@ -368,6 +368,20 @@ def test_a_value_in_plain_text_beside_the_ciphertext_does_not_count(
     assert two.resume("r") == [enlarge(SECRET), enlarge(SECRET[::-1])]
 
 
+def test_no_log_can_claim_that_its_values_were_decrypted(log_dir: Path, old: str) -> None:
+    def claim(found: list[dict[str, Any]]) -> None:
+        for one in found:
+            if "encrypted" in one:
+                one["encrypted"]["problem"] = ""
+
+    killed(lambda: go(two, "a", "b"), at="the end")
+    rewritten(log_dir, claim)
+    without_key()
+
+    with pytest.raises(EncryptionKeyError):
+        two.resume("r")
+
+
 def test_a_ciphertext_of_another_run_is_refused(log_dir: Path, old: str) -> None:
     killed(lambda: go(two, SECRET, "b", workflow_id="other"), at="the end")
     killed(lambda: go(two, "a", "b"), at="the end")
