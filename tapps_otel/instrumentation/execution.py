@@ -159,7 +159,7 @@ class Execution:
         run = self.run
         if run is None or run.is_detached():
             return None
-        with guarded("a step continues without a log", refuses=True):
+        with guarded("a step continues without a log", refuses=run.stops):
             step_id, step = describe_step(adapter, call)
             return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
         return None

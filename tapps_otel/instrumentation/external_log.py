@@ -206,11 +206,11 @@ class ExternalLog:
             do meanwhile is under its span
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
-        with guarded("a step continues without a log", refuses=True):
-            found = self._find(parent)
-            if found is None or found[0].run.is_detached():
-                return
-            owner, scope = found
+        found = self._find_logged(parent)
+        if found is None:
+            return
+        owner, scope = found
+        with guarded("a step continues without a log", refuses=owner.run.stops):
             spec = ExternalStep(name, agent=agent, action=action)
             held = None
             with guarded("the attributes of a step are not logged"):
@@ -275,6 +275,13 @@ class ExternalLog:
             if found is not None:
                 self._aliases[key] = parent
                 found[0].aliases.add(key)
+
+    def _find_logged(self, key: Hashable) -> tuple[_Run, Scope] | None:
+        """The run and the scope that a key stands for, unless that run is not logged here."""
+        with guarded("a step continues without a log"):
+            found = self._find(key)
+            return None if found is None or found[0].run.is_detached() else found
+        return None
 
     def _find(self, key: Hashable) -> tuple[_Run, Scope] | None:
         """The run and the scope that a key stands for; ``None`` for an unknown one."""

@@ -31,8 +31,7 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
     a generator would cost each step more.
 
     :param what: what the failure costs, as the log message puts it
-    :param refuses: the block may ask for a step not to run: ``LogWriteError`` is raised, if the
-        setting ``on_log_failure`` is ``stop``
+    :param refuses: the block may ask for a step not to run: ``LogWriteError`` is raised
     :param passes: exceptions of these classes are raised
     """
 
@@ -48,7 +47,7 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if not isinstance(error, Exception) or isinstance(error, self._passes):
             return False
-        if self._refuses and isinstance(error, LogWriteError) and _stops():
+        if self._refuses and isinstance(error, LogWriteError):
             return False
         what, shown = self._what, None
         if not isinstance(error, TappsError) and what not in _logged:
@@ -56,12 +55,6 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
         _logged.add(what)
         _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=shown)
         return True
-
-
-def _stops() -> bool:
-    from tapps_otel import settings  # heavy: not before a failure
-
-    return settings.current().on_log_failure == "stop"
 
 
 class GuardedContext:

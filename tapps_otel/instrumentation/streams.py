@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tapps_otel.errors import LogWriteError
 from tapps_otel.instrumentation.guarding import GuardedContext, guarded
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Stage(Protocol):
 
 
 def _begin(stage: Stage) -> None:
-    with guarded("a generator's work continues without a log", refuses=True):
+    with guarded("a generator's work continues without a log", passes=(LogWriteError,)):
         stage.begin()
 
 

@@ -151,14 +151,15 @@ def log_of(store: Store, state: Any) -> str | None:
     """The id that the run of a state has in its log; ``None`` if none is found.
 
     Two runs may have the same id in tapps-agents; their start times tell them apart. Only the
-    newest runs of the id are looked at.
+    newest runs of the id are looked at, with a warning if there are older ones.
 
     :raises LogError: no log is, and one cannot be read
     """
     unreadable: LogError | None = None
     numbers = RunNumbers(store, str(state.workflow_id))
     last = numbers.last()
-    for number in range(last, max(0, last - _MOST_LOOKED_AT), -1):
+    oldest = max(1, last - _MOST_LOOKED_AT + 1)
+    for number in range(last, oldest - 1, -1):
         own_id = numbers.id_of(number)
         try:
             with StoredRun(store, log_name(own_id)) as found:
@@ -172,6 +173,13 @@ def log_of(store: Store, state: Any) -> str | None:
             return own_id
     if unreadable is not None:
         raise unreadable
+    if oldest > 1:
+        _log.warning(
+            "run %s: its log is not among those of the newest %d runs of this id, and older ones "
+            "are not looked at",
+            state.workflow_id,
+            _MOST_LOOKED_AT,
+        )
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -250,5 +251,19 @@ def test_with_stop_a_step_that_cannot_be_logged_is_refused() -> None:
     with files.use(FaultyFiles("write", nth=2)):
         log.run_begin("run")
         with pytest.raises(LogWriteError):
+            log.step_begin("a", parent="run", name="a")
+        log.run_end("run")
+
+
+@pytest.mark.parametrize("chosen", ["stop", "continue"])
+def test_what_was_chosen_when_the_run_began_decides_whether_its_steps_are_refused(
+    chosen: Any,
+) -> None:
+    configure(on_log_failure=chosen)
+    log = ExternalLog("crew", log_dir="logs")
+    with files.use(FaultyFiles("write", nth=2)):
+        log.run_begin("run")
+        configure(on_log_failure="continue" if chosen == "stop" else "stop")
+        with pytest.raises(LogWriteError) if chosen == "stop" else nullcontext():
             log.step_begin("a", parent="run", name="a")
         log.run_end("run")
