@@ -1,8 +1,9 @@
 """Reads a log as a stream and verifies its chain, in bounded memory, without a lock.
 
-A :class:`Checker` is fed the lines in order and tells which of them the chain verifies. Bytes that
-it does not verify are accepted only if a later line of the chain declares exactly these bytes (a
-``log_repair``); at the end of the file they are a :class:`Region`.
+A :class:`Checker` is fed the lines in order and tells which of them the chain verifies. A line that
+ends an attempt of a step a second time is not verified either, whatever its sha. Such bytes are
+accepted only if a later line of the chain declares exactly these bytes (a ``log_repair``); at the
+end of the file they are a :class:`Region`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as _files
+from tapps_otel.log.attempts import STEP_EVENTS, Attempts
 from tapps_otel.log.event import (
     EVENT_TYPES,
     MAX_LINE,
@@ -96,7 +98,9 @@ class Checker:
     :ivar repairs: declared damage so far, ``[(offset, length), ...]``
     """
 
-    __slots__ = ("_hash", "_name", "_path", "end", "region", "repairs", "seq", "sha", "whole")
+    __slots__ = (
+        "_attempts", "_hash", "_name", "_path", "end", "region", "repairs", "seq", "sha", "whole",
+    )  # fmt: skip
 
     def __init__(self, path: Path | str, workflow_id: str) -> None:
         """Expect the log of this run.
@@ -107,7 +111,7 @@ class Checker:
         self.seq, self.sha, self.end, self.whole = 0, b"", 0, True
         self.region: Region | None = None
         self.repairs: list[tuple[int, int]] = []
-        self._hash = sha256()
+        self._hash, self._attempts = sha256(), Attempts()
 
     @classmethod
     def after(cls, path: Path | str, seq: int, line: bytes, end: int) -> Checker:
@@ -138,6 +142,8 @@ class Checker:
                 except (ValueError, RecursionError):
                     return self._feed_slowly(line)
                 if event.seq == seq and event.v == 1:
+                    if event.event_type in STEP_EVENTS and self._attempts.add(event):
+                        return self._feed_slowly(line)
                     self.seq, self.sha = seq, sha
                     self.end += len(line)
                     return event
@@ -148,15 +154,18 @@ class Checker:
         whole = line[-1:] == b"\n"
         text = line if whole else line + b"\n"  # a line that only lacks its newline is complete
         if self.region is None:
+            problem = None
             if self._is_next(text):
                 event = _decode_next(text, self.seq + 1)
-                if event is not None:
+                if event is not None and event.event_type in STEP_EVENTS:
+                    problem = self._attempts.add(event)
+                if event is not None and problem is None:
                     self.seq += 1
                     self.sha = text[-67:-3]
                     self.end += len(line)
                     self.whole = whole
                     return event
-            self.region = self._begin_region(line)
+            self.region = self._begin_region(line, problem)
         elif self._is_next(text):
             event = self._repair(text, self.region)
             if event is not None:
@@ -178,12 +187,12 @@ class Checker:
         previous = self.sha or _genesis_of(line, self._name)
         return sha256(previous + line[_BODY]).hexdigest().encode() if previous else b""
 
-    def _begin_region(self, line: bytes) -> Region:
+    def _begin_region(self, line: bytes, problem: str | None) -> Region:
         version = _VERSION.match(line)
         if version and int(version[1]) > 1:
             raise LogVersionError(self._path, self.end, int(version[1]))
         self._hash = sha256()
-        return Region(self.end, self._explain(line))
+        return Region(self.end, problem or self._explain(line))
 
     def _grow(self, region: Region, line: bytes) -> None:
         self._hash.update(line)

@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from effort import examples
 from independent_checker import check
@@ -320,3 +323,28 @@ def test_an_interrupt_at_any_place(folder: Path, kind: str, error: type[BaseExce
     sample = random.Random(0).sample(range(1, count + 1), min(count, examples(100)))
     found = problems(folder, kind, error, sample)
     assert not found, "\n".join(found)
+
+
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What a program's own provider exports."""
+    provider, exporter = TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+
+@pytest.mark.timeout(900)  # with the profile `thorough`, all places are tried
+@pytest.mark.parametrize("kind", PROGRAMS)
+def test_an_interrupt_at_any_place_with_spans(
+    folder: Path, exported: InMemorySpanExporter, kind: str
+) -> None:
+    count = places_of(folder, kind)
+    assert exported.get_finished_spans()
+    exported.clear()
+    sample = random.Random(1).sample(range(1, count + 1), min(count, examples(60)))
+    found = problems(folder, kind, KeyboardInterrupt, sample)
+    assert not found, "\n".join(found)
+    spans = exported.get_finished_spans()
+    ids = [span.context.span_id for span in spans if span.context is not None]
+    assert len(ids) == len(set(ids)), "a span ended twice"
