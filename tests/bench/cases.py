@@ -169,6 +169,13 @@ OWN_CASES = (
     Case("own.step", "durable", "a step", "own_steps", STEPS, option="commit"),
     Case("own.step_os", "unsynced", "a step without sync", "own_steps", FAST_STEPS, option="os"),
     Case(
+        "own.redaction",
+        "durable",
+        "a step with its inputs, redacted and as they are, in turns",
+        "own_redaction",
+        STEPS,
+    ),
+    Case(
         "own.span",
         "span",
         "a step without sync, with the SDK's span and without",

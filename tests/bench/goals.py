@@ -32,6 +32,12 @@ GOALS: tuple[Goal, ...] = (
         floor=0.8,
     ),
     Goal(
+        "durable step with redaction / without",
+        ref("own.redaction step_us"),
+        ref("own.redaction bare_us"),
+        target=1.05,
+    ),
+    Goal(
         "DBOS's step / durable step",
         ref("dbos.step step_us"),
         ref("own.step step_us"),
