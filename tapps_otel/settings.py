@@ -9,10 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypedDict, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from tapps_otel.encryption import AesGcmCodec, Codec, parse_keys
 from tapps_otel.errors import SettingsError
@@ -41,6 +47,7 @@ Announce = Literal["workflow", "steps", "off"]
 Durability = Literal["commit", "always", "os"]
 OnLogFailure = Literal["continue", "stop"]
 OtlpProtocol = Literal["grpc", "http/protobuf"]
+_PREFIX: Final = "TAPPS_OTEL_"  # of variables in the environment
 _ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
 _HEADERS: Final = "otlp_headers"
 _KEYS: Final = "encryption_keys"
@@ -79,7 +86,7 @@ class Redaction:
                 ) from None
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings with their defaults.
 
     In the environment, a setting is ``TAPPS_OTEL_`` and its name in upper case.
@@ -127,31 +134,30 @@ class Settings(BaseSettings):
     :ivar handle_sigterm: record SIGTERM as an interruption; the command line always does
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="TAPPS_OTEL_", extra="forbid", frozen=True, env_ignore_empty=True
-    )
+    # What checks values is built when there are any: that is a tenth of what a command takes.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     enabled: bool = True
     log_dir: Path = DEFAULT_LOG_DIR
-    trust: Annotated[tuple[str, ...], NoDecode] = ()
+    trust: tuple[str, ...] = ()
     durability: Durability = "commit"
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     capture_inputs: bool = False
     redact: bool | Redaction = True
     redact_results: bool = False
-    encryption_keys: Annotated[dict[str, bytes | str] | None, NoDecode] = None
-    codec: Annotated[Codec | None, NoDecode] = Field(default=None, validate_default=True)
+    encryption_keys: dict[str, bytes | str] | None = None
+    codec: Codec | None = Field(default=None, validate_default=True)
     strict: bool = False
     executor_variables: bool = True
     executor_state_from_log: bool = False
     executor_bridge: bool = False
     spans: bool = True
-    aliases: Annotated[tuple[Alias, ...], NoDecode] = ()
+    aliases: tuple[Alias, ...] = ()
     metrics: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: OtlpProtocol | None = None
-    otlp_headers: Annotated[dict[str, str] | None, NoDecode] = None
+    otlp_headers: dict[str, str] | None = None
     service_name: str | None = None
     # It is printed as a link: only the characters of an address without user and query.
     jaeger_url: str | None = Field(
@@ -173,13 +179,13 @@ class Settings(BaseSettings):
     def _split_paths(cls, given: object) -> object:
         return list(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
 
-    @field_validator(_HEADERS, mode="before")
+    @field_validator(_HEADERS, "redact", mode="before")
     @classmethod
     def _decode(cls, given: object) -> object:
         try:
             return json.loads(given) if isinstance(given, str) else given
         except (ValueError, RecursionError):
-            return given  # is refused as no dictionary; the error of json would quote it
+            return given  # it is checked as it is; the error of json would quote it
 
     @field_validator(_KEYS, mode="before")
     @classmethod
@@ -293,13 +299,26 @@ def shown(name: str, value: object) -> object:
     return value if is_open or value is None else MASK
 
 
-def _make(given: dict[str, Any]) -> Settings:
+def _make(configured: dict[str, Any]) -> Settings:
+    given = {**_from_environment(), **configured}
+    if not given:
+        return Settings.model_construct()
     try:
         return Settings(**given)
     except ValidationError as error:
         problem = _explain(error)
     # Outside of the handler: its error has the values, and would be the context of this one.
     raise SettingsError(problem)
+
+
+def _from_environment() -> dict[str, str]:
+    """Return the settings that the environment has. An empty variable counts as unset."""
+    fields = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    return {
+        fields[variable.upper()]: value
+        for variable, value in os.environ.items()
+        if value and variable.upper() in fields
+    }
 
 
 def _explain(error: ValidationError) -> str:
@@ -314,7 +333,5 @@ def _problem(place: tuple[int | str, ...], message: str, value: object) -> str:
         place = place[:1]
     message = message.removeprefix("Value error, ")  # pydantic's, before what our checks say
     got = shown(setting, value)
-    text = (
-        f"setting {'.'.join(map(str, place))!r} (TAPPS_OTEL_{setting.upper()} in the environment)"
-    )
+    text = f"setting {'.'.join(map(str, place))!r} ({_PREFIX}{setting.upper()} in the environment)"
     return f"{text}: {message}" + ("" if got == MASK else f", got {got!r:.100}")

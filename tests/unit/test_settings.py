@@ -9,7 +9,7 @@ import pytest
 
 from tapps_otel import settings
 from tapps_otel.errors import SettingsError
-from tapps_otel.settings import DEFAULT_LOG_DIR, Settings, SettingsDict, configure
+from tapps_otel.settings import DEFAULT_LOG_DIR, Redaction, Settings, SettingsDict, configure
 
 
 def test_configure_takes_the_fields_of_settings_in_their_order() -> None:
@@ -54,6 +54,31 @@ def test_without_anything_given_the_defaults_hold() -> None:
         "commit",
         "workflow",
     )
+
+
+def test_the_defaults_are_valid() -> None:
+    defaults = settings.current()  # they are not checked, because that takes time
+
+    assert (
+        configure(**{name: getattr(defaults, name) for name in Settings.model_fields}) == defaults
+    )
+
+
+def test_a_setting_may_be_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_REDACT", '{"keys": ["pin"]}')
+    monkeypatch.setenv("TAPPS_OTEL_OTLP_HEADERS", '{"x-key": "v"}')
+    monkeypatch.setenv("tapps_otel_strict", "yes")
+    found = settings.current()
+
+    assert found.redact == Redaction(keys=("pin",))
+    assert (found.otlp_headers, found.strict) == ({"x-key": "v"}, True)
+
+
+def test_json_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_REDACT", '{"keys": ')
+
+    with pytest.raises(SettingsError, match="setting 'redact"):
+        settings.current()
 
 
 def test_configure_takes_precedence_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import Cli, child, environment, on_terminal
+from commands import LOGS, Cli, child, environment, on_terminal
+from logs import forge
 from tapps_otel import errors
 from tapps_otel.cli import codes
 from tapps_otel.cli.app import app
@@ -68,12 +69,37 @@ def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
     assert "Commands:" in cli().err + cli().out
 
 
-def test_help_imports_nothing_heavy() -> None:
+# Typer imports pydantic to parse arguments.
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "google",
+    "grpc",
+    "jinja2",
+    "opentelemetry",
+    "requests",
+    "rich",
+    "wrapt",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], HEAVY | {"msgspec", "pydantic"}),
+        (["list"], HEAVY | {"tapps_otel.past.timeline", "tapps_otel.otel"}),
+        (["show", "r"], HEAVY | {"tapps_otel.audit", "tapps_otel.report.page"}),
+        (["timeline", "r"], HEAVY | {"tapps_otel.audit", "tapps_otel.report.page"}),
+    ],
+)
+def test_a_command_imports_nothing_heavy_that_it_does_not_need(
+    arguments: list[str], heavy: set[str]
+) -> None:
+    forge(LOGS, "r", [{"event_type": "workflow_start"}])
     code = (
         "import sys, contextlib\nfrom tapps_otel.cli import main\n"
-        "with contextlib.suppress(SystemExit): main(['--help'])\n"
-        "heavy = {'rich', 'pydantic', 'opentelemetry', 'msgspec', 'asyncio', 'jinja2'}\n"
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+        f"with contextlib.suppress(SystemExit): main({arguments!r})\n"
+        f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True

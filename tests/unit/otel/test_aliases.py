@@ -21,7 +21,7 @@ from tapps_otel.log.store import Store
 from tapps_otel.otel.live import spans
 from tapps_otel.otel.mapping.aliases import aliases_of
 from tapps_otel.otel.replay.run_spans import RunSpans
-from tapps_otel.settings import Alias, Settings
+from tapps_otel.settings import Alias
 
 ALL: tuple[Alias, ...] = ("gen_ai/0.1", "gen_ai/1.41", "cicd/1.44")
 
@@ -253,7 +253,7 @@ def test_the_environment_variable_separates_aliases_by_commas(
 ) -> None:
     monkeypatch.setenv("TAPPS_OTEL_ALIASES", "gen_ai/1.41, cicd/1.44")
 
-    assert Settings().aliases == ("gen_ai/1.41", "cicd/1.44")
+    assert settings.current().aliases == ("gen_ai/1.41", "cicd/1.44")
 
 
 @pytest.mark.parametrize("given", ["gen_ai", "cicd/1.0", ["gen_ai/0.1", "x"]])
