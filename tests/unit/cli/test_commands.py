@@ -29,6 +29,7 @@ COMMANDS = [
     "resolve",
     "send",
     "prune",
+    "fork",
     "pack",
     "unpack",
     "export",
@@ -61,7 +62,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert f"Usage: tapps-otel {name} " in done.out
     assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
     assert ("--json" in done.out) == (
-        name in {"list", "show", "timeline", "diff", "verify", "send", "prune", "doctor"}
+        name in {"list", "show", "timeline", "diff", "verify", "send", "prune", "fork", "doctor"}
     )
 
 
