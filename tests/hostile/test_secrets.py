@@ -135,7 +135,7 @@ COMMANDS = [
     "send r --protocol grpc --endpoint u:{SECRET}@127.0.0.1:1",
     "export r -f otlp-json -o spans.json", "export r -f chrome-trace -o trace.json",
     "export r -f csv -o table.csv", "prune --older-than 90d --dry-run",
-    "pack r run.zip", "unpack run.zip",
+    "fork r --from one", "pack r run.zip", "unpack run.zip",
     "schema", "doctor", "doctor --json", "docs",
 ]  # fmt: skip
 
