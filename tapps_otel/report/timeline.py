@@ -268,13 +268,14 @@ def _execution_line(
     one: TimelineExecution, timeline: Timeline, scale: Scale, layout: _Layout
 ) -> Line:
     cells = _background(timeline, scale, layout)
+    for down in timeline.downtimes:
+        if down.after == one.number:
+            _write(cells, scale.cells(down.start_ns, down.end_ns), took(down.duration_ns))
+    # After the downtime, which may begin in the same column.
     style, drawn = mark(one.status).style, scale.cells(one.start_ns, one.end_ns)
     for cell in drawn:
         cells[cell] = Piece("━", style)
     _finish(cells, drawn, one.status)
-    for down in timeline.downtimes:
-        if down.after == one.number:
-            _write(cells, scale.cells(down.start_ns, down.end_ns), took(down.duration_ns))
     label = Piece(_execution_label(one), style)
     return _line(label, cells, took(one.duration_ns), plain(one.status), layout)
 

@@ -368,9 +368,10 @@
       const every =
         STEPS.find((one) => (pixels * one) / (to - from) >= 84) || STEPS[STEPS.length - 1];
       for (let ms = Math.ceil(from / every) * every; ms <= to && found.length < 200; ms += every) {
-        const pixel = inView(ms) * wide;
-        if (pixel >= free - 0.5 && pixel < wide - 30) {
-          found.push([pixel, label(ms, every)]);
+        const pixel = inView(ms) * wide,
+          text = label(ms, every);
+        if (pixel >= free - 0.5 && pixel + 7 * text.length < wide) {
+          found.push([pixel, text]);
           free = pixel + 60;
         }
       }

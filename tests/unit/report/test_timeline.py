@@ -131,6 +131,13 @@ def test_the_chart_fits_any_width(columns: int) -> None:
     assert all(line.text.isprintable() for line in lines)
 
 
+def test_the_end_of_a_killed_execution_is_marked_at_any_width() -> None:
+    for columns in range(50, 160):
+        killed = row(crashed_and_resumed().timeline(), "execution 1", columns)
+
+        assert "!" in killed.removeprefix("! execution 1"), columns
+
+
 def test_a_long_downtime_leaves_room_for_what_ran() -> None:
     story = TimedStory()
     story.execution()
