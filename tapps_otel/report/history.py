@@ -113,10 +113,12 @@ def outlook(
     if holder is not None:
         pid, host = holder
         yield "now", plain(f"in progress in process {pid or '?'} on {host or '?'}"), ""
-    elif not history.executions:
-        yield "resume", "starts at the beginning: no step has begun", ""
-    else:
+    elif history.executions:
         yield "resume", _resume(history, kept), ""
+    elif history.by_id:
+        yield "resume", "not possible: the run's start is not in the log", "warn"
+    else:
+        yield "resume", "starts at the beginning: no step has begun", ""
 
 
 def _resume(history: RunHistory, kept: int) -> str:

@@ -154,10 +154,10 @@ def age(ns: int) -> str:
 
 
 def day_time(ns: int | None) -> str:
-    """Format day and time, UTC, to the second."""
-    return "?" if ns is None else timestamp(max(0, ns))[:19].replace("T", " ")
+    """Format day and time, UTC, to the second; ``?`` for a time that is not known."""
+    return timestamp(ns)[:19].replace("T", " ") if ns is not None and ns > 0 else "?"
 
 
 def clock_time(ns: int | None) -> str:
-    """Format the time of day, UTC, to the millisecond."""
-    return "?" if ns is None else timestamp(max(0, ns))[11:23]
+    """Format the time of day, UTC, to the millisecond; ``?`` for one that is not known."""
+    return timestamp(ns)[11:23] if ns is not None and ns > 0 else "?"

@@ -117,7 +117,7 @@ def _failed_gates(steps: Iterable[TimelineStep]) -> list[tuple[str, str]]:
 
 def _ended(timeline: Timeline) -> str:
     if not timeline.executions:
-        return "not begun"
+        return "unknown: its start is not in the log" if timeline.steps else "not begun"
     last = timeline.executions[-1]
     count = len(timeline.executions)
     after = f", after {counted(count, 'execution')}" if count > 1 else ""

@@ -117,7 +117,10 @@ def test_steps_in_progress_are_shown_with_the_time_so_far(cli: Cli, shop: Path) 
     [
         ([], "not begun"),
         ([{"event_type": "annotation", "name": "x"}], "not begun"),
-        ([{"event_type": "step_start", "step_id": "a", "step": "a"}], "not begun"),
+        (
+            [{"event_type": "step_start", "step_id": "a", "step": "a"}],
+            "unknown: its start is not in the log",
+        ),
         ([{"event_type": "workflow_start"}], "interrupted at "),
         (
             [
@@ -285,6 +288,19 @@ def test_it_is_readable_in_the_c_locale(killed: str) -> None:
     assert re.search(r"^! execution 1 ", text, re.MULTILINE)
     assert re.search(r"^  \+ double ", text, re.MULTILINE)
     assert re.search(r"attempt 1 .* >= ", text)
+
+
+def test_a_log_without_its_start_is_shown_and_cannot_be_resumed(cli: Cli) -> None:
+    step = {"step_id": "a", "step": "a", "timestamp": "yesterday"}
+    forge(LOGS, "r", [{"event_type": kind, **step} for kind in ("step_start", "step_finish")])
+    shown = cli("show", "r").out
+
+    assert "\nstatus    unknown: its start is not in the log\n" in shown
+    assert re.search(r"^  ✓ a  \?  ", shown, re.MULTILINE)
+    assert "\nresume    not possible: the run's start is not in the log\n" in shown
+    assert "\nnext " not in shown
+    assert "status    unknown: its start is not in the log\n" in cli("timeline", "r").out
+    assert cli("resume", "r").code == 3
 
 
 @pytest.mark.usefixtures("shop")

@@ -29,7 +29,7 @@ def test_times_are_utc() -> None:
     assert day_time(at) == "2025-11-13 02:13:20"
     assert clock_time(at) == "02:13:20.123"
     assert day_time(None) == clock_time(None) == "?"
-    assert day_time(-5) == "1970-01-01 00:00:00"
+    assert day_time(0) == clock_time(-5) == "?"  # what is no time counts as 0
     assert day_time(2**80) == "9999-12-31 23:59:59"
 
 
