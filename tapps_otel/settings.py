@@ -134,7 +134,7 @@ class Settings(BaseModel):
     :ivar handle_sigterm: record SIGTERM as an interruption; the command line always does
     """
 
-    # What checks values is built when there are any: that is a tenth of what a command takes.
+    # The validator is built once there is a value to check: it takes a tenth of a command's time.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     enabled: bool = True

@@ -199,6 +199,24 @@ def test_a_page_that_is_being_read_tells_what_it_loads(look: Look) -> None:
     expect(page.locator("#loading")).to_be_hidden()
 
 
+def test_a_damaged_run_is_drawn_up_to_the_damage(look: Look) -> None:
+    start = {"event_type": "workflow_start", "timestamp": "2026-01-01T10:00:00.000000000Z"}
+    step = {"step_id": "a", "step": "a", "timestamp": "2026-01-01T10:00:09.000000000Z"}
+    log = forge(Path("logs"), "r", [start, {"event_type": "step_start", **step},
+                                    {"event_type": "step_finish", **step}])  # fmt: skip
+    log.write_bytes(log.read_bytes() + b"junk\njunk\n")
+    assert child("timeline", "r", "--html", "page.html", "--log-dir", "logs").code == 1
+    page = look.open(Path("page.html"))
+    execution, last = page.locator("#list .bar").all()
+    labels = page.locator("#facts dt")
+
+    assert "damaged" in (execution.get_attribute("title") or "")
+    colour = "bar => getComputedStyle(bar).backgroundColor"
+    assert execution.evaluate(colour) != last.evaluate(colour)  # which has completed
+    assert last.evaluate("bar => bar.offsetLeft + 3 <= bar.parentElement.clientWidth")
+    assert labels.evaluate_all("all => all.every((one) => one.scrollWidth <= one.clientWidth)")
+
+
 def test_all_steps_are_printed(look: Look) -> None:
     page = look.open(write(nested()))
     assert page.locator("#list .row").count() < 100

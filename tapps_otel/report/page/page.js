@@ -301,7 +301,8 @@
       made.push(
         make("div", {
           class: `bar ${known(one.status)}${row.execution ? " execution" : ""}${row.step && row.step.kept ? " kept" : ""}`,
-          style: { left: percent(from), width: percent(to - from) },
+          // One that takes no time, at the very end, is drawn before it.
+          style: { left: `min(${percent(from)}, 100% - 3px)`, width: percent(to - from) },
           title: `${row.name}${one.number ? `, attempt ${one.number}` : ""}: ${one.status}, ${took(one.end - one.start)}`,
         }),
       );
