@@ -13,10 +13,12 @@ from typing import Any, assert_type
 
 import tapps_otel
 from tapps_otel import (
+    AesGcmCodec,
     Attempt,
     AttemptHistory,
     Backoff,
     Change,
+    Codec,
     EventStream,
     ExecutionHistory,
     ExecutorSpec,
@@ -258,6 +260,27 @@ def set_up() -> Settings:
         aliases=("cicd/1.44",),
         announce="off",
     )
+
+
+class Rot:
+    """A codec of the user: it needs no class of this package."""
+
+    key_id = "rot"
+
+    def encode(self, data: bytes, context: bytes) -> bytes:
+        return data[::-1]
+
+    def decode(self, data: bytes, context: bytes, key_id: str) -> bytes:
+        return data[::-1]
+
+
+def set_up_encryption(keys: dict[str, bytes], codec: Codec) -> list[Settings]:
+    return [
+        configure(codec=Rot()),
+        configure(codec=AesGcmCodec(keys)),
+        configure(codec=codec, encryption_keys=None),
+        configure(encryption_keys={"2026-11": "base64", "2026-05": b"bytes"}),
+    ]
 
 
 class Money:

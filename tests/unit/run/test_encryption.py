@@ -320,7 +320,7 @@ def rewritten(log_dir: Path, change: Callable[[list[dict[str, Any]]], object]) -
 
 
 def swap(found: list[dict[str, Any]]) -> None:
-    one, other = (at for at in found if at["event_type"] == "step_finish")
+    one, other = (at for at in found if at["event_type"] == "step_start")
     one["encrypted"], other["encrypted"] = other["encrypted"], one["encrypted"]
 
 
