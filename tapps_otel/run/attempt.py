@@ -422,17 +422,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return "interrupted" if self.is_lost and status == "failed" else status
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        """End it by this event, and have digests computed that are missing in it."""
-        files = self.files
-        if files is None:
-            self._end_by(event, state, release=release)
-            return
-        files.put(event)
-        with files.hashed_after(self.run, self.run.root, self.step_id, self.number):
-            self._end_by(event, state, release=release)
-
-    def _end_by(self, event: Event, state: str, *, release: bool) -> None:
         """Decide how it ends, and write that. Only the first decision counts."""
+        if self.files is not None:  # most steps have none, and are not to pay for a call
+            self._end_with(self.files, event, state, release=release)
+            return
         if self.span is not None:
             self.span.hold(event, self.rules, self.run.put_blob)
         try:
@@ -451,6 +444,13 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             if self.end_event is event:
                 self._write_end(event)
             raise
+
+    def _end_with(self, files: MadeFiles, event: Event, state: str, *, release: bool) -> None:
+        """End it with the files that it has made; the digests that are missing follow."""
+        self.files = None
+        files.put(event)
+        with files.hashed_after(self.run, self.run.root, self.step_id, self.number):
+            self._end(event, state, release=release)
 
     def _write_end(self, event: Event) -> None:
         """Do what follows from the decision. Idempotent."""
