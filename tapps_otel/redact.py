@@ -209,7 +209,8 @@ def _as_redaction(given: bool | Redaction) -> Redaction:  # noqa: FBT001 - the s
 
 def _folded(text: str) -> str:
     """A text with the letters that ``re.IGNORECASE`` takes for equal made equal."""
-    return text.casefold().replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+    folded = text.casefold().replace("\N{LATIN SMALL LETTER DOTLESS I}", "i")
+    return folded.replace("i\N{COMBINING DOT ABOVE}", "i")  # of a capital I with a dot
 
 
 def _masking(pattern: re.Pattern[str]) -> _Replace:

@@ -98,6 +98,7 @@ class OpenLog:
         self.unsettled: list[tuple[Event, bytes]] = []
         self.failure: str | None = None
         self.taken_by: tuple[int | None, str | None] | None = None
+        self._unhandled: OSError | None = None  # of a write: `fail` is not called yet
         self._foreign = False  # the failure: another process wrote to the file
         self._acknowledged = 0  # seq up to which the log was settled when it failed
 
@@ -130,7 +131,7 @@ class OpenLog:
 
     def detach(self) -> None:
         """Close the file in a forked child, and forget what is not settled: it is the parent's."""
-        self.failure, self.unsettled = None, []
+        self.failure, self._unhandled, self.unsettled = None, None, []
         self.close()
 
     def reopen_unchanged(self, lease: Lease | None) -> bool:
@@ -157,8 +158,9 @@ class OpenLog:
             length = len(line)
             if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
                 raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
-        except OSError:  # of a codec: once that works again, the event is missing in the file
+        except OSError as error:  # of a codec: once that works again, the event is missing
             self.unsettled.append((event, b""))
+            self.ready, self._unhandled = False, error
             raise
         except BaseException as error:
             event.seq = 0
@@ -167,11 +169,15 @@ class OpenLog:
             raise InvalidEventError(f"event {event.event_type}: {error}") from error
         unsettled = self.unsettled
         unsettled.append((event, sha))  # from here on, it is the log's
-        self._files.write(self._file.descriptor, line)
-        self.seq, self.sha = seq, sha
-        self.size += length
-        if settle or len(unsettled) >= _MAX_UNSETTLED:
-            self._settle()
+        try:
+            self._files.write(self._file.descriptor, line)
+            self.seq, self.sha = seq, sha
+            self.size += length
+            if settle or len(unsettled) >= _MAX_UNSETTLED:
+                self._settle()
+        except OSError as error:  # noted at once: an interrupt may come before `fail` is called
+            self.ready, self._unhandled = False, error
+            raise
 
     def _settle(self) -> None:
         """Make what is written as safe as promised."""
@@ -238,8 +244,13 @@ class OpenLog:
                 self._acknowledged = self.unsettled[0][0].seq - 1 if self.unsettled else self.seq
         elif reason != self.failure:
             self._reports.error("still cannot write to the log: %s", reason)
-        self.failure, self.ready = reason, False
+        self.failure, self.ready, self._unhandled = reason, False, None
         self._reports.failed(error)
+
+    def fail_if_unhandled(self) -> None:
+        """Note the failure of a write after which an interrupt came before :meth:`fail`."""
+        if self._unhandled is not None:
+            self.fail(self._unhandled)
 
     def _give_up(self, busy: RunBusyError) -> LeaseLostError:
         """Write no more: another process executes the run. Return what to raise."""

@@ -195,6 +195,7 @@ class LogWriter:
 
     def _write_rest(self) -> None:
         log = self._log
+        log.fail_if_unhandled()
         if log.ready and log.has_lost_name():
             log.fail(DisplacedError())
         if log.failure is None:
@@ -231,6 +232,7 @@ class LogWriter:
     def _try_reopen(self, event: Event) -> bool:
         """Reopen a log that failed; return whether it can be written again."""
         log = self._log
+        log.fail_if_unhandled()
         if log.taken_by is not None:
             raise LeaseLostError(self.path, *log.taken_by)
         if log.failure is None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIGEST",
+    "DONE",
+    "FAILED",
     "GATE",
     "HANDLED",
     "RESOLVED",

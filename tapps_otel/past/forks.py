@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from tapps_otel.names import parent_of
-from tapps_otel.past.fold import DIGEST
+from tapps_otel.past.fold import DIGEST, DONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Taken", "taken_over"]
 
-_DONE = frozenset({"completed", "skipped"})
 _STOPPED = frozenset({"running", "interrupted", "cancelled"})
 
 
@@ -61,7 +60,7 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
     done = {
         step.step_id
         for step in history.by_id.values()
-        if step.step_id != step_id and (step.status in _DONE or step.handled)
+        if step.step_id != step_id and (step.status in DONE or step.handled)
     }
     with_progress = around.union(*map(_around, done)) - done
     begun = {

@@ -6,6 +6,7 @@ name once it is complete.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import UNSET, Raw
@@ -19,7 +20,7 @@ from tapps_otel.errors import (
 )
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import decrypt_event, decrypting, encoder
+from tapps_otel.log.encrypted import decrypt_event, decrypting, encoder, locked_error, problem_of
 from tapps_otel.log.event import Event
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import Checker, read
@@ -90,7 +91,13 @@ def fork(
         lease = Lease(store.lease_path(new_id), new_id)
         try:
             _refuse_existing(store, new_id)
-            _Writing(store, source, new_id).write(path, inputs)
+            try:
+                _Writing(store, source, new_id).write(path, inputs)
+            except BaseException:
+                if not _files.system().exists(path):
+                    with suppress(OSError):
+                        _files.system().remove_folder(store.blobs_folder(new_id))
+                raise
         finally:
             lease.release()
     except OSError as error:
@@ -268,6 +275,9 @@ class _Writing:
 
     def _copy(self, event: Event, sha: str) -> Event:
         decrypt_event(event, self._config.codec)  # before what it is bound to changes
+        if event.encrypted is not UNSET and (problem := problem_of(event.encrypted)):
+            place = f"seq {event.seq} ({event.event_type})"
+            raise locked_error(self._source.name, place, event.encrypted.key, problem)
         event.encrypted = UNSET
         event.origin = {"workflow_id": event.workflow_id, "seq": event.seq, "sha": sha}
         event.workflow_id, event.execution, event.late = self._new_id, _EXECUTION, True

@@ -48,6 +48,9 @@ class _Hasher:
             threading.Thread(target=self._work, name="tapps-otel-digests", daemon=True).start()
         except RuntimeError as error:  # the process is exiting, or can have no more threads
             self._give_up(str(error))
+        except BaseException:  # Ctrl-C, perhaps after the thread has started: two do no harm
+            self._give_up("the computation was interrupted")
+            raise
 
     def _give_up(self, problem: str) -> None:
         while (found := self._next()) is not None:
@@ -59,8 +62,8 @@ class _Hasher:
             file, report = found
             try:
                 sha = digest_of(file)
-            except (OSError, ValueError) as error:
-                report(file, None, str(error))
+            except BaseException as error:  # noqa: BLE001 - no memory, too: the run's end waits
+                report(file, None, str(error) or type(error).__name__)
             else:
                 report(file, sha, None if sha else "it was changed before it was hashed")
 

@@ -99,6 +99,7 @@ class MadeFiles:
             for one in pending:
                 one.start()
         except BaseException:
+            self._large = large  # the end may be repeated
             for one in pending:
                 one.abandon()
             raise

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -280,3 +283,57 @@ def test_a_disk_that_loses_synced_events_stops_the_writer(path: Path) -> None:
         path.write_bytes(disk.on_disk)
         assert writer.append(event("step_finish", 2)) is None
         assert "ends before seq 2, which had been acknowledged" in str(writer.failure)
+
+
+class FailingOnce(Files):
+    """A disk one of whose calls fails once, when it is armed."""
+
+    def __init__(self, call: str) -> None:
+        self.armed = False
+        genuine = getattr(Files, call)
+
+        def in_turn(*args: Any, **named: Any) -> Any:
+            if self.armed:
+                self.armed = False
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return genuine(self, *args, **named)
+
+        setattr(self, call, in_turn)
+
+
+@pytest.mark.parametrize("call", ["write", "sync", "position"])
+@pytest.mark.parametrize("stop", [False, True], ids=["continue", "stop"])
+def test_an_interrupt_while_a_failure_is_handled_loses_no_event(
+    path: Path, call: str, *, stop: bool
+) -> None:
+    """The event has its seq by then, so that its caller takes it for written."""
+    disk = FailingOnce(call)
+    with failing(disk) as now:
+        writer = LogWriter(path, ID, stop=stop)
+        writer.append(event("step_start", 1))
+        disk.armed = True
+        with interrupt_at("fail"), pytest.raises(KeyboardInterrupt):
+            writer.append(event("step_finish", 2))
+        now.now += 2_000_000_000
+        writer.append(event("step_start", 3))
+        writer.append(event("workflow_end", 4))
+        writer.close()
+
+    assert audit(path)[0] == [1, 2, 3, 4]
+
+
+@contextmanager
+def interrupt_at(name: str) -> Iterator[None]:
+    """Raise KeyboardInterrupt where a function of this name of the package begins, once."""
+
+    def called(frame: FrameType, what: str, _: object) -> None:
+        code = frame.f_code
+        if what == "call" and code.co_name == name and "tapps_otel" in code.co_filename:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(called)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)

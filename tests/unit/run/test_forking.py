@@ -35,10 +35,12 @@ from tapps_otel import (
 from tapps_otel.encryption import AesGcmCodec
 from tapps_otel.errors import (
     BlobDamagedError,
+    DecryptionError,
     DivergenceError,
     EncryptionKeyError,
     InvalidIdError,
     LogDamagedError,
+    LogWriteError,
     RunBusyError,
     RunConflictError,
     RunNotFoundError,
@@ -680,3 +682,54 @@ def test_encrypted_values_are_encrypted_for_the_new_run(log_dir: Path) -> None:
     with pytest.raises(EncryptionKeyError):
         fork("r", from_step="send", new_workflow_id="g")
     assert not (log_dir / "g.jsonl").exists()
+
+
+class Failing:
+    """A codec whose n-th decryption or encryption fails, once."""
+
+    key_id = "k"
+
+    def __init__(self) -> None:
+        self.left = {"encode": 0, "decode": 0}
+
+    def _count(self, what: str) -> None:
+        self.left[what] -= 1
+        if self.left[what] == 0:
+            raise RuntimeError("the key service is down")
+
+    def encode(self, data: bytes, context: bytes) -> bytes:
+        self._count("encode")
+        return data[::-1]
+
+    def decode(self, data: bytes, context: bytes, key_id: str) -> bytes:
+        self._count("decode")
+        return data[::-1]
+
+
+@pytest.mark.parametrize("what", ["encode", "decode"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_codec_that_fails_makes_no_fork_or_a_whole_one(
+    what: str, number: int, log_dir: Path
+) -> None:
+    @step
+    def large(word: str) -> str:
+        did("large")
+        return word * 20_000
+
+    @workflow
+    def flow(word: str) -> str:
+        return large(word)[:6] + reserve("x") + send("x")
+
+    codec = Failing()
+    configure(codec=codec)
+    go(flow, "secret")
+    did.forget()
+    codec.left[what] = number
+    try:
+        fork("r", from_step="send", new_workflow_id="f")
+    except (DecryptionError, LogWriteError):
+        assert not list(log_dir.glob("f.*"))
+        return
+    codec.left[what] = 0
+    assert flow.resume("f") == "secretx reservedx sent"
+    assert did.all == ["send x"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tapps_otel.log.artifacts import LargeFile
+from tapps_otel.run import late_digests
 from tapps_otel.run.late_digests import hash_later
 
 
@@ -16,6 +17,50 @@ def large(path: Path) -> LargeFile:
     path.write_bytes(b"large")
     found = path.stat()
     return LargeFile(path, path.name, found.st_size, found.st_mtime_ns)
+
+
+def test_an_interrupt_before_the_thread_starts_leaves_no_run_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[tuple[str, str | None]] = []
+    done = threading.Event()
+
+    def report(file: LargeFile, _: str | None, problem: str | None) -> None:
+        reported.append((file.shown, problem))
+        if len(reported) == 2:
+            done.set()
+
+    def interrupt(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hash_later(large(tmp_path / "first"), report)
+    hash_later(large(tmp_path / "second"), report)
+
+    assert done.wait(60)
+    assert reported == [("first", "the computation was interrupted"), ("second", None)]
+
+
+def test_a_process_without_memory_reports_that_there_is_no_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[str | None] = []
+    done = threading.Event()
+
+    def report(_: LargeFile, __: str | None, problem: str | None) -> None:
+        reported.append(problem)
+        done.set()
+
+    def refuse(_: LargeFile) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(late_digests, "digest_of", refuse)
+    hash_later(large(tmp_path / "file"), report)
+
+    assert done.wait(60)
+    assert reported == ["MemoryError"]
 
 
 def test_a_process_that_could_start_no_thread_hashes_the_next_file(

@@ -240,6 +240,13 @@ def test_each_label_is_known_in_upper_and_lower_case(
     assert SEVERAL not in USUAL.text(f'it is {{"{change(label)}": "{SEVERAL}"}}')
 
 
+@pytest.mark.parametrize(
+    "letter", ["i", "\N{LATIN SMALL LETTER DOTLESS I}", "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"]
+)
+def test_letters_that_are_taken_for_an_i_hide_no_label(letter: str) -> None:
+    assert SEVERAL not in USUAL.text(f"AUTHOR{letter}ZATION: {SEVERAL}")
+
+
 @pytest.mark.parametrize("secret", FORMS)
 def test_each_form_of_a_secret_is_known(secret: str) -> None:
     assert USUAL.text(f"before {secret} after") != f"before {secret} after"
