@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tapps_otel import errors
     from tapps_otel.audit.verify import VerifyReport, verify
     from tapps_otel.encryption import AesGcmCodec, Codec
+    from tapps_otel.errors import Question
     from tapps_otel.instrumentation import ExecutorSpec, instrument, uninstrument
     from tapps_otel.instrumentation.external_log import ExternalLog
     from tapps_otel.instrumentation.resuming import resume
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         TimelineExecution,
         TimelineStep,
     )
+    from tapps_otel.run.answering import answer
     from tapps_otel.run.api import Attempt, Run
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.following import EventStream, follow
     from tapps_otel.run.forking import fork
     from tapps_otel.run.packing import PackReport, pack, unpack
+    from tapps_otel.run.pausing import apause, pause
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.pruning import KeptRun, PrunedRun, PruneReport, prune
     from tapps_otel.run.queries import events, history, last_run, list_runs
@@ -61,6 +64,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "__version__",
     "AesGcmCodec",
     "annotate",
+    "answer",
+    "apause",
     "Attempt",
     "AttemptHistory",
     "Backoff",
@@ -93,9 +98,11 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "list_runs",
     "pack",
     "PackReport",
+    "pause",
     "prune",
     "PrunedRun",
     "PruneReport",
+    "Question",
     "Redaction",
     "register_codec",
     "resume",
@@ -132,6 +139,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
     _MODULES = {
         "audit.verify": "VerifyReport verify",
         "encryption": "AesGcmCodec Codec",
+        "errors": "Question",
         "instrumentation": "ExecutorSpec instrument uninstrument",
         "instrumentation.external_log": "ExternalLog",
         "instrumentation.resuming": "resume",
@@ -143,6 +151,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",
         "past.fold": "AttemptHistory ExecutionHistory ForkOrigin RunHistory StepHistory",
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
+        "run.answering": "answer",
         "run.api": "Attempt Run",
         "run.children": "child_env",
         "run.codecs.registration": "register_codec",
@@ -152,6 +161,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.following": "EventStream follow",
         "run.forking": "fork",
         "run.packing": "PackReport pack unpack",
+        "run.pausing": "apause pause",
         "run.policy": "Backoff",
         "run.pruning": "KeptRun PrunedRun PruneReport prune",
         "run.queries": "events history last_run list_runs",

@@ -20,7 +20,8 @@ A base class exists only where a caller would catch it::
     │   ├── RunNotFoundError     there is no such run
     │   ├── RunBusyError         the run is in progress in another process
     │   ├── RunConflictError     the id belongs to another workflow or other inputs
-    │   ├── RunPausedError       the run waits for an answer
+    │   ├── RunPausedError       the run waits for an answer, or for a time
+    │   ├── AnswerError          an answer does not fit its question
     │   ├── RunEndedError        a step was called after its run or enclosing step had ended
     │   ├── RunRecursionError    a run is called inside itself
     │   ├── StepNestingError     steps call each other too deep
@@ -45,7 +46,8 @@ A base class exists only where a caller would catch it::
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousIdError",
+    "AnswerError",
     "ArchiveError",
     "BlobDamagedError",
     "DecryptionError",
@@ -92,6 +95,9 @@ __all__ = [
     "ValueNotStoredError",
     "WorkflowInputError",
 ]
+
+
+_MOST_QUESTIONS: Final = 5  # in a message
 
 
 class TappsError(Exception):
@@ -303,19 +309,77 @@ class RunConflictError(RunError):
     """The id belongs to a run of another workflow, or with other inputs."""
 
 
-class RunPausedError(RunError):
-    """The run waits for an answer.
+class Question(NamedTuple):
+    """What a paused run waits for.
 
-    :ivar workflow_id: the run
-    :ivar question: what it asks, ``None`` if it did not say
+    :ivar workflow_id: the run that asks: the paused one, or a run that one of its steps called
+    :ivar step_id: the pause
+    :ivar question: its words; ``None`` for a timer
+    :ivar until: when it stops to wait, RFC 3339 UTC; ``None`` if it waits for ever
     """
 
-    def __init__(self, workflow_id: str, question: str | None) -> None:
-        self.workflow_id, self.question = workflow_id, question
-        super().__init__(
-            f"run {workflow_id!r} is paused: {question or 'it waits for an answer'}. "
-            f"Answer with resume({workflow_id!r}, answer=...)"
+    workflow_id: str
+    step_id: str
+    question: str | None
+    until: str | None
+
+    @property
+    def command(self) -> str | None:
+        """The command that answers it; ``None`` for a timer."""
+        if self.question is None:
+            return None
+        step = shlex.quote(self.step_id)
+        return f"tapps-otel answer {shlex.quote(self.workflow_id)} {step} --json JSON"
+
+    def __str__(self) -> str:
+        words = "waits" if self.question is None else self.question
+        return words if self.until is None else f"{words} (until {self.until})"
+
+
+class RunPausedError(RunError):
+    """The run waits for an answer, or for a time; its process need not.
+
+    Raised out of the workflow that calls :func:`~tapps_otel.pause`, and when the run is called
+    or resumed before there is anything to continue with.
+
+    :ivar workflow_id: the run
+    :ivar questions: what it waits for
+    :ivar question: the first of its questions; ``None`` if it waits for a time only
+    """
+
+    def __init__(self, workflow_id: str, questions: Sequence[Question] = ()) -> None:
+        self.workflow_id, self.questions = workflow_id, tuple(questions)
+        asked = [one for one in self.questions if one.question is not None]
+        self.question = asked[0].question if asked else None
+        resume = f"`tapps-otel resume {workflow_id}`"
+        if len(asked) == 1:
+            how = f"Answer with `{asked[0].command}`, then {resume}"
+        elif asked:
+            how = f"Answer with `tapps-otel answer RUN STEP --json JSON`, then {resume}"
+        else:
+            how = "`tapps-otel resume --due` resumes what is due"
+        named = "; ".join(
+            str(one) if len(self.questions) == 1 else f"{one.step_id}: {one}"
+            for one in self.questions[:_MOST_QUESTIONS]
         )
+        more = len(self.questions) - _MOST_QUESTIONS
+        and_more = f"; and {more} more" if more > 0 else ""
+        super().__init__(
+            f"run {workflow_id!r} is paused: {named or 'it waits for an answer'}{and_more}. {how}"
+        )
+
+
+class AnswerError(RunError, ValueError):
+    """An answer does not fit the type that its question asks for; nothing was written.
+
+    :ivar step_id: the pause
+    :ivar path: place inside the answer, as ``$.page.title``
+    :ivar problem: what is wrong there
+    """
+
+    def __init__(self, step_id: str, path: str, problem: str) -> None:
+        self.step_id, self.path, self.problem = step_id, path, problem
+        super().__init__(f"the answer does not fit the question of {step_id!r}: {path}: {problem}")
 
 
 class RunEndedError(RunError):

@@ -69,6 +69,8 @@ class ATTR:
     ARTIFACT: Final = "tapps.artifact"  # prefix of the attributes of one artifact
     REASON: Final = "tapps.reason"
     QUESTION: Final = "tapps.question"
+    UNTIL: Final = "tapps.until"  # when a pause stops to wait, RFC 3339 UTC
+    ANSWERED_BY: Final = "tapps.answered.by"
     NAME: Final = "tapps.annotation.name"
     RETRY_IN: Final = "tapps.retry_in"  # seconds
     CHILD_WORKFLOW_ID: Final = "tapps.child.workflow_id"  # the run that a step calls

@@ -133,6 +133,21 @@ def resume(  # noqa: PLR0917 - typer passes them by name
         ),
     ] = None,
     last: Last = False,
+    due: Annotated[
+        bool,
+        typer.Option(
+            "--due", help="Every paused run that was answered, or whose time has come, in turn."
+        ),
+    ] = False,
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            "--answer",
+            metavar="JSON",
+            help="First answer the only question that it asks, as answer does.",
+            show_default=False,
+        ),
+    ] = None,
     accept_change: Annotated[
         bool,
         typer.Option(
@@ -149,19 +164,27 @@ def resume(  # noqa: PLR0917 - typer passes them by name
     quiet: Quiet = False,
     log_dir: LogDir = None,
 ) -> None:
-    """Resume a run that was interrupted or failed.
+    """Resume a run that was interrupted or failed, or that was paused and can continue.
 
     Workflow and inputs are taken from its log. Completed steps do not run again. Where a project
     was copied or moved, its code below the current directory is taken, and named. Code outside the
     current project is run only if you agree. On a terminal, the command asks; otherwise pass
     --trust.
-    """
-    from tapps_otel.cli.resume import resume, run_to_resume
 
+    With --due, for cron: the exit code is 0 if every run completed or waits again, else that of
+    the first that did not; one that fails does not stop the others.
+    """
+    from tapps_otel.cli.resume import resume, resume_due, run_to_resume
+
+    if due:
+        if workflow_id or last or answer is not None or accept_change:
+            refuse_usage("--due resumes every run that is due: give no run, --last or --answer")
+        finish(lambda: resume_due(trust=trust, log_dir=log_dir, quiet=quiet))
     finish(
         lambda: resume(
             run_to_resume(given_run(workflow_id, last=last), log_dir),
             workflow,
+            answer=answer,
             accept_change=accept_change,
             trust=trust,
             log_dir=log_dir,
@@ -179,6 +202,7 @@ class Status(StrEnum):
     cancelled = "cancelled"
     interrupted = "interrupted"
     paused = "paused"
+    answered = "answered"
     damaged = "damaged"
 
 
@@ -466,6 +490,44 @@ def repair(
             "(verify, show)"
         )
     finish(lambda: repair(chosen_run(workflow_id, last=last, log_dir=log_dir), log_dir=log_dir))
+
+
+@app.command("answer")
+def answer(  # noqa: PLR0917 - typer passes them by name
+    workflow_id: RunId = None,
+    step_id: StepId = None,
+    last: Last = False,
+    value: Annotated[
+        str | None,
+        typer.Option("--json", metavar="JSON", help="The answer.", show_default=False),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="WHO", help="Who answers; else this user.", show_default=False),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
+    ] = None,
+    log_dir: LogDir = None,
+) -> None:
+    """Answer a question of a paused run.
+
+    STEP is needed where the run asks several. The answer must fit the type that is asked for. The
+    log records who answered, when and from where. The run is resumed by resume, or by a worker
+    that looks for such runs: list --status answered.
+    """
+    from tapps_otel.cli.answer import answer
+
+    if value is None:
+        refuse_usage("give the answer: --json JSON")
+    given, step = chosen_step(workflow_id, step_id, last=last)
+
+    def write() -> Code:
+        run = chosen_run(given, last=last, log_dir=log_dir)
+        return answer(run, step, value, by=by, reason=reason, log_dir=log_dir)
+
+    finish(write)
 
 
 @app.command("resolve")

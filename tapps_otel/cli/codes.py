@@ -54,6 +54,7 @@ _CODES: Final[tuple[tuple[type[Exception], Code], ...]] = (
     (errors.LeaseLostError, Code.BUSY),
     (errors.RunConflictError, Code.REFUSED),
     (errors.RunPausedError, Code.REFUSED),
+    (errors.AnswerError, Code.USAGE),
     (errors.RefusalError, Code.REFUSED),
     (errors.LogError, Code.LOG),
     (errors.SendError, Code.UNSENT),

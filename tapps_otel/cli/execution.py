@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
 from tapps_otel.cli.codes import Code, code_of
-from tapps_otel.cli.hints import resume_hint
+from tapps_otel.cli.hints import advice_text, resume_hint
 from tapps_otel.cli.interrupt import run_to_end
 from tapps_otel.cli.loading import user_frames
 from tapps_otel.cli.progress import Watch
 from tapps_otel.cli.terminal import err, out, say_error, value_text
-from tapps_otel.errors import LogError, RefusalError, RunNotFoundError, TappsError
-from tapps_otel.past.advice import RESUME_NOTE
-from tapps_otel.report.lines import Line
+from tapps_otel.errors import (
+    LogError,
+    RefusalError,
+    RunNotFoundError,
+    RunPausedError,
+    TappsError,
+)
+from tapps_otel.names import log_name
+from tapps_otel.past.advice import RESUME_NOTE, Advice, how_to_answer
+from tapps_otel.report.lines import Line, labelled
 from tapps_otel.report.text import block, counted, plain
 
 if TYPE_CHECKING:
@@ -65,7 +72,7 @@ def execute(
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _report_interrupted(Code.INTERRUPTED, workflow_id, hint())
     except (SystemExit, Exception) as error:  # noqa: BLE001 - of the user's workflow
-        return _report_raised(error, watch, workflow_id, hint())
+        return _report_raised(error, watch, workflow_id, hint(), log_dir)
     if result_json is None and result.status != "completed":
         return _report_ended(result, watch, workflow_id, hint())
     if not quiet:
@@ -88,15 +95,38 @@ def _last_seq(store: Store, workflow_id: str, found: StoredRun | None) -> int:
 # -- how it ended
 
 
-def _report_raised(error: BaseException, watch: Watch, workflow_id: str, hint: list[Line]) -> Code:
-    """Report an exception: the workflow's own failure, SIGTERM, or a refusal of this package."""
+def _report_raised(
+    error: BaseException,
+    watch: Watch,
+    workflow_id: str,
+    hint: list[Line],
+    log_dir: Path | None,
+) -> Code:
+    """Report an exception: the workflow's own, a pause, SIGTERM, a refusal of this package."""
     if isinstance(error, SystemExit) and error.code == Code.TERMINATED:
         return _report_interrupted(Code.TERMINATED, workflow_id, hint)
+    if isinstance(error, RunPausedError):
+        return _report_paused(error, watch, log_dir)
     began = watch.began and not isinstance(error, (RefusalError, LogError))
     if isinstance(error, TappsError) and not began:
         say_error(str(error))
         return code_of(error)
     return _report_failed(error, watch, workflow_id, hint)
+
+
+def _report_paused(error: RunPausedError, watch: Watch, log_dir: Path | None) -> Code:
+    """Report that the run waits, for what, and how it is answered."""
+    terminal, name = err(), error.workflow_id
+    when = f" paused after {watch.elapsed}" if watch.began else " is paused"
+    terminal.say(Line.of(("? ", "warn"), (plain(name), "strong"), when))
+    for one in error.questions:
+        first, *rest = block(str(one))
+        terminal.say(Line.of((f"  {plain(one.step_id)}: ", "dim"), first), *rest)
+    shown = [how_to_answer(one) for one in error.questions if one.question is not None]
+    then = Advice(f"resume {log_name(name)}" if shown else "resume --due")
+    for label, advice in [*(("answer", one) for one in shown), ("then", then)]:
+        terminal.say(labelled(label, advice_text(advice, log_dir)))
+    return Code.REFUSED
 
 
 def _report_interrupted(code: Code, workflow_id: str, hint: list[Line]) -> Code:

@@ -149,7 +149,9 @@ def _workflow(run: RunSummary) -> str:
 
 
 def _last(run: RunSummary) -> Piece:
-    """Return what is wrong with a run, or its last step."""
+    """Return what is wrong with a run, what it asks, or its last step."""
     if run.problem or run.error:
         return Piece(excerpt(run.problem or run.error or "", _PROBLEM), "bad")
+    if run.status in {"paused", "answered"} and run.question:
+        return Piece(excerpt(run.question, _NAME), "warn")
     return Piece(excerpt(run.last_step or "-", _NAME), "dim")

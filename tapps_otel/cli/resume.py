@@ -1,4 +1,4 @@
-"""``resume``: continue a run that was interrupted or failed."""
+"""``resume``: continue a run that was interrupted, failed, or was paused."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tapps_otel.cli.codes import Code
+from tapps_otel.cli.codes import Code, code_of
 from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
 from tapps_otel.cli.terminal import err, say_error
-from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError
+from tapps_otel.cli.usage import UsageError, parse_json
+from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError, TappsError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.workflow import Workflow
 
-__all__ = ["resume", "run_to_resume"]
+__all__ = ["resume", "resume_due", "run_to_resume"]
 
 
 def resume(
     workflow_id: str,
     target: str | None = None,
     *,
+    answer: str | None = None,
     accept_change: bool,
     trust: bool,
     log_dir: Path | None,
@@ -36,12 +38,17 @@ def resume(
 
     :param workflow_id: the name of its log
     :param target: its workflow, instead of the one that the log names
+    :param answer: JSON, to answer its only question with first
     :param accept_change: resume an executor's run although the steps of its workflow changed
     :param trust: import the workflow that the log names, wherever it is
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
     store = store_of(log_dir)
+    if answer is not None:
+        from tapps_otel.run import answering
+
+        answering.answer(workflow_id, parse_json(answer, "--answer"), log_dir=log_dir)
     with StoredRun(store, workflow_id) as found:
         if found.history.foreign:
             _refuse_target(found, target)
@@ -73,6 +80,56 @@ def run_to_resume(given: str, log_dir: Path | None) -> str:
     if means_last(given, store):
         return _around(store, last_of(store)).workflow_id
     return choose(given, log_dir)
+
+
+def resume_due(*, trust: bool, log_dir: Path | None, quiet: bool) -> Code:
+    """Resume, one after the other, the paused runs that can continue.
+
+    A run that is called by a step of another is resumed by the resume of that one.
+
+    :returns: that of the first run that neither completed nor waits again
+    """
+    from tapps_otel.run.lookup import store_of
+
+    store, worst = store_of(log_dir), Code.OK
+    due = _due(store)
+    for name in due:
+        code = _resume_in_turn(store, name, trust=trust, log_dir=log_dir, quiet=quiet)
+        worst = worst or code
+        if code in {Code.INTERRUPTED, Code.TERMINATED}:
+            return code
+    if not due and not quiet:
+        err().say(Line.of(("no paused run is due", "dim")))
+    return worst
+
+
+def _due(store: Store) -> list[str]:
+    """The runs that a resume of what is due begins with, each once, the oldest first."""
+    from tapps_otel import clock
+
+    now_ns = clock.time_ns()
+    found = [
+        run
+        for run in store.runs()
+        if run.status == "answered" or (run.until_ns is not None and run.until_ns <= now_ns)
+    ]
+    return list(dict.fromkeys(_around(store, run).workflow_id for run in reversed(found)))
+
+
+def _resume_in_turn(
+    store: Store, name: str, *, trust: bool, log_dir: Path | None, quiet: bool
+) -> Code:
+    """Resume one of several runs: an error becomes its message and code, and the next has its turn.
+
+    :returns: OK, too, if it waits again
+    """
+    try:
+        code = resume(name, accept_change=False, trust=trust, log_dir=log_dir, quiet=quiet)
+    except (TappsError, UsageError, OSError) as error:
+        say_error(f"{name}: {error}")
+        return code_of(error) if isinstance(error, TappsError) else Code.FAILED
+    waits_again = code is Code.REFUSED and store.summary(name).status == "paused"
+    return Code.OK if waits_again else code
 
 
 def _around(store: Store, run: RunSummary) -> RunSummary:

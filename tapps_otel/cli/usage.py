@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final, NoReturn, cast
 
 import typer
 
 from tapps_otel.cli.terminal import command, say_error
 
-__all__ = ["ParserError", "UsageError", "refuse_usage", "say_usage_error"]
+__all__ = ["ParserError", "UsageError", "parse_json", "refuse_usage", "say_usage_error"]
 
 # The base of typer's own errors; which package has it differs between its versions.
 ParserError: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -24,6 +25,18 @@ def refuse_usage(text: str) -> NoReturn:
     :param text: what is wrong, and what to give instead
     """
     raise UsageError(text)
+
+
+def parse_json(text: str, option: str) -> Any:
+    """Parse the value of an option that is JSON."""
+    from tapps_otel.run.codecs.native import check_native
+
+    try:
+        value = json.loads(text)
+        check_native(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        refuse_usage(f"""{option} is not JSON: {error}. A string needs quotes: '"done"'""")
+    return value
 
 
 def say_usage_error(error: Any, name: str) -> None:

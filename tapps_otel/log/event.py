@@ -96,6 +96,9 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     name: Text = UNSET
     reason: Text = UNSET
     question: Text = UNSET
+    answer_schema: dict[str, Any] | UnsetType = UNSET
+    until: Text = UNSET
+    answered: dict[str, Any] | UnsetType = UNSET
     status: Text = UNSET
     error: dict[str, Any] | UnsetType = UNSET
     artifacts: list[dict[str, Any]] | UnsetType = UNSET

@@ -77,6 +77,13 @@ class WorkflowEvent(BaseModel):
     """Reason for a skip, or for an end that did not come from the workflow's code."""
     question: str | None = None
     """Question that a paused run or step asks."""
+    answer_schema: dict[str, Any] | None = None
+    """JSON Schema of the answers that fit a pause."""
+    until: str | None = None
+    """Until when a pause waits at most, in the form of timestamp; of a run, the earliest of its
+    pauses."""
+    answered: dict[str, Any] | None = None
+    """Who ended a pause from outside: by, and user, host and pid of that process."""
     status: str | None = None
     """running, completed, failed, timeout, cancelled, interrupted, skipped or paused."""
     error: dict[str, Any] | None = None

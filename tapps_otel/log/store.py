@@ -47,7 +47,8 @@ class RunSummary(Struct, frozen=True):
 
     :ivar workflow: name of the workflow
     :ivar status: status of the last ``workflow_end``; without one, ``running`` while the lease is
-        held, else ``interrupted``; ``damaged`` if the log cannot be read to its end
+        held, else ``interrupted``; ``answered`` if it was paused, and at least one of its questions
+        was answered since; ``damaged`` if the log cannot be read to its end
     :ivar started_ns: start of the run by the wall clock, ns since 1970 UTC
     :ivar last_ns: time of the last event by the wall clock, ns since 1970 UTC
     :ivar last_step: step_id of the last step event
@@ -61,6 +62,8 @@ class RunSummary(Struct, frozen=True):
     :ivar error: type and beginning of the message of the error that the run ended with
     :ivar steps: number of its steps that have begun; ``None`` if they were not counted
     :ivar steps_done: how many of them are completed or skipped
+    :ivar question: what it asks, if it is paused
+    :ivar until_ns: when a paused run can continue without an answer, ns since 1970 UTC
     """
 
     workflow_id: str
@@ -79,6 +82,8 @@ class RunSummary(Struct, frozen=True):
     error: str | None = None
     steps: int | None = None
     steps_done: int | None = None
+    question: str | None = None
+    until_ns: int | None = None
 
     @property
     def duration_ns(self) -> int | None:
@@ -91,7 +96,8 @@ class RunSummary(Struct, frozen=True):
         """Return whether the summary has this text, in upper or lower case."""
         wanted = text.casefold()
         texts = (self.workflow_id, self.workflow, self.last_step, self.error, self.problem)
-        return any(wanted in one.casefold() for one in (*texts, *self.forked_from) if one)
+        more = (*texts, self.question, *self.forked_from)
+        return any(wanted in one.casefold() for one in more if one)
 
 
 class Store:
@@ -319,13 +325,13 @@ class Store:
         if region is not None and not region.torn:
             raise LogDamagedError(path, region.offset, tail.checker.seq + 1, region.problem)
         start = _first(tail.events) if tail.offset == 0 else _start(file, path, workflow_id)
-        step, ending = _look_back(tail.events, older_lines(file.fileno(), tail.offset))
+        step, ending, is_answered = _look_back(tail.events, older_lines(file.fileno(), tail.offset))
         last = tail.events[-1] if tail.events else None
         steps = count_steps(tail.events) if tail.offset == 0 else None  # they are in memory
         return RunSummary(
             workflow_id=workflow_id,
             workflow=_text(_of_workflow(start, "name")),
-            status=self._status(ending, workflow_id),
+            status="answered" if is_answered else self._status(ending, workflow_id),
             started_ns=_time_ns(start),
             last_ns=_time_ns(last),
             last_step=_text(step.step_id) if step else None,
@@ -338,6 +344,8 @@ class Store:
             error=_error(ending),
             steps=None if steps is None else steps.begun,
             steps_done=None if steps is None else steps.done,
+            question=None if ending is None else _text(ending.question),
+            until_ns=_until_ns(ending),
         )
 
     def _status(self, ending: Event | None, workflow_id: str) -> str:
@@ -378,19 +386,26 @@ def _first(events: list[Event]) -> Event | None:
     return next((event for event in events if event.event_type == "workflow_start"), None)
 
 
-def _look_back(events: list[Event], older: Iterable[bytes]) -> tuple[Event | None, Event | None]:
-    """Return the last step event and the end in force; read no further back."""
+def _look_back(
+    events: list[Event], older: Iterable[bytes]
+) -> tuple[Event | None, Event | None, bool]:
+    """Return the last step event, the end in force, and whether a pause was answered after it.
+
+    Read no further back.
+    """
     step = ending = None
-    decided = False
+    decided = is_answered = False
     for event in _backwards(events, older):
         if step is None and event.event_type.startswith("step_"):
             step = event
         if not decided:
             decided = _decides(event)
+            is_answered = is_answered or event.answered is not UNSET
             ending = event if event.event_type == "workflow_end" else None
         if decided and step is not None:
             break
-    return step, ending
+    is_paused = ending is not None and ending.status == "paused"
+    return step, ending, is_paused and is_answered
 
 
 def _backwards(events: list[Event], older: Iterable[bytes]) -> Iterator[Event]:
@@ -451,6 +466,12 @@ def _time_ns(event: Event | None) -> int | None:
         return clock.parse_timestamp(event.timestamp)
     except ValueError:
         return None
+
+
+def _until_ns(ending: Event | None) -> int | None:
+    if ending is None or ending.status != "paused" or ending.until is UNSET:
+        return None
+    return clock.timestamp_ns(ending.until)
 
 
 def _text(value: object) -> str | None:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel.names import log_name
 from tapps_otel.past.fold import RESOLVED
+from tapps_otel.past.plan import questions_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tapps_otel.errors import Question
     from tapps_otel.past.fold import ChildRun, RunHistory
 
 __all__ = [
     "RESUME_NOTE",
     "Advice",
+    "how_to_answer",
     "how_to_resume",
     "import_path",
     "next_steps",
@@ -72,6 +75,8 @@ def next_steps(history: RunHistory) -> list[Advice]:
     """Return what to do next with a run that no process executes, or what to choose from."""
     if history.status in {"completed", "damaged"} or not history.executions:
         return []
+    if history.status in {"paused", "answered"} and not history.foreign:
+        return _of_paused(history)
     child = _refusing(history)
     if child is not None:
         return [_to_show(child)]
@@ -80,6 +85,30 @@ def next_steps(history: RunHistory) -> list[Advice]:
         return [how_to_resume(history.workflow_id, history.workflow)]
     settle = f"resolve {log_name(history.workflow_id)} {shlex.quote(step_id)}"
     return [Advice(f"{settle} {how}") for how in _RESOLVABLE[_refusal(history)]]
+
+
+def _of_paused(history: RunHistory) -> list[Advice]:
+    """Return how the questions of a run are answered, and how it is resumed."""
+    questions = questions_of(history)
+    answers = [how_to_answer(one) for one in questions if one.question is not None]
+    times = [one.until for one in questions if one.until is not None]
+    resume = how_to_resume(history.workflow_id, history.workflow)
+    if history.status == "answered":
+        return [resume, *answers]
+    if not questions:  # it waits for a run that one of its steps called
+        paused = (one.child for one in history.steps if one.child and one.status == "paused")
+        return [*map(_to_show, paused), resume]
+    if times:
+        words = f"from {min(times)} on: tapps-otel resume --due"
+        answers.append(Advice(words, is_command=False))
+    return answers
+
+
+def how_to_answer(question: Question) -> Advice:
+    """Return how a question is answered."""
+    return Advice(
+        f"answer {shlex.quote(question.workflow_id)} {shlex.quote(question.step_id)} --json JSON"
+    )
 
 
 def unresolved_place(history: RunHistory) -> str | None:

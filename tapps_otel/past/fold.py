@@ -43,6 +43,7 @@ __all__ = [
     "Gate",
     "Locked",
     "ParentStep",
+    "Pause",
     "RunHistory",
     "ScopeHistory",
     "StepHistory",
@@ -171,6 +172,23 @@ class ForkOrigin(Struct, gc=False, frozen=True):
     ancestors: tuple[str, ...] = ()
 
 
+class Pause(Struct, gc=False, frozen=True):
+    """What a step waits for: ``pause()``.
+
+    :ivar question: its words; ``None`` for a timer
+    :ivar schema: JSON Schema of the answers that fit; ``None`` if any does
+    :ivar until: when it stops to wait, RFC 3339 UTC; ``None`` if it waits for ever
+    """
+
+    question: str | None = None
+    schema: dict[str, Any] | None = None
+    until: str | None = None
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether it need not wait any longer."""
+        return self.until is not None and timestamp_ns(self.until) <= now_ns
+
+
 class StepHistory(Struct, gc=False):
     """The recorded history of one step: a *record*, in the rules of resume.
 
@@ -181,6 +199,8 @@ class StepHistory(Struct, gc=False):
     :ivar interruptions: number of interruptions in a row, without progress inside
     :ivar resolved: whether it was resolved after an interruption, and may run again
     :ivar child: the run that it calls, if it is the call of a run
+    :ivar pause: what it waits for, if it is a pause
+    :ivar answered: who ended that pause, if it was answered
     :ivar inputs_locked: why its inputs and their digest cannot be read, if they are encrypted
     :ivar result_locked: why its result cannot be read, if it is encrypted
     """
@@ -200,6 +220,8 @@ class StepHistory(Struct, gc=False):
     child: ChildRun | None = None
     inputs_locked: Locked | None = None
     result_locked: Locked | None = None
+    pause: Pause | None = None
+    answered: dict[str, Any] | None = None
     handled: bool = False
     interruptions: int = 0
     resolved: bool = False
@@ -244,6 +266,11 @@ class StepHistory(Struct, gc=False):
     def parent(self) -> str | None:
         """Id of the enclosing step; ``None`` for a step of the workflow itself."""
         return parent_of(self.step_id)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a pause that waits for its answer, or for its time."""
+        return self.pause is not None and not self.last.end_seq
 
     @property
     def stored(self) -> bool:
@@ -338,8 +365,9 @@ class RunHistory(Struct):
     """The history of a run, from its log alone.
 
     :ivar status: status of the last ``workflow_end``: ``completed``, ``failed``, ``cancelled``,
-        ``interrupted`` or ``paused``; ``running`` if the last execution has not ended (only the
-        lease tells whether it is alive)
+        ``interrupted`` or ``paused``; ``answered`` if it was paused and a question was answered
+        since; ``running`` if the last execution has not ended (only the lease tells whether it is
+        alive)
     :ivar workflow: name and import path of the workflow, as the last execution found them
     :ivar parent: the step that called the run; of several, the last whose call executed it
     :ivar forked_from: where it was forked from, if it was
@@ -384,6 +412,11 @@ class RunHistory(Struct):
     def steps(self) -> list[StepHistory]:
         """All steps, in the order of their first start."""
         return list(self.by_id.values())
+
+    @property
+    def waiting(self) -> list[StepHistory]:
+        """Its pauses that wait, in the order in which they began."""
+        return [step for step in self.by_id.values() if step.waits]
 
     @property
     def foreign(self) -> bool:
@@ -517,10 +550,12 @@ class Fold:
         )
         step = history.by_id.get(step_id)
         if step is None:
-            history.by_id[step_id] = _new_step(step_id, event, attempt)
+            step = history.by_id[step_id] = _new_step(step_id, event, attempt)
         elif step.last.start_seq != event.seq:  # otherwise it is fed again after an interrupt
             self._on_another_attempt(step, parent, event)
             step.begin(attempt)
+        if event.question is not UNSET or event.until is not UNSET:
+            step.pause = _pause_of(event)
 
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
         last = step.last
@@ -542,6 +577,8 @@ class Fold:
         if attempt is not step.last:
             return
         step.result_locked = _locked(event)
+        if event.answered is not UNSET:
+            self._on_answer(step, event.answered)
         if event.result is not UNSET:
             step.result = bytes(event.result)
         elif event.result_blob is not UNSET:
@@ -552,6 +589,11 @@ class Fold:
             step.interruptions = 0
         if "/" in step.step_id:
             self._reset_interruptions(step.step_id)
+
+    def _on_answer(self, step: StepHistory, by: dict[str, Any]) -> None:
+        step.answered = by
+        if self.history.status == "paused":
+            self.history.status = "answered"
 
     def _reset_interruptions(self, step_id: str) -> None:
         """Count the interruptions of the enclosing steps anew: a step inside has finished."""
@@ -720,6 +762,10 @@ def _locked(event: Event) -> Locked | None:
     of_step = "" if event.step_id is UNSET else f" of step {event.step_id!r}"
     place = f"seq {event.seq} ({event.event_type}{of_step})"
     return Locked(encrypted.key, problem, place)
+
+
+def _pause_of(event: Event) -> Pause:
+    return Pause(_or(event.question, None), _or(event.answer_schema, None), _or(event.until, None))
 
 
 def child_of(attributes: dict[str, Any]) -> ChildRun | None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from tapps_otel.errors import Question
 from tapps_otel.names import number_in
 
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory, ScopeHistory, StepHistory
 
-__all__ = ["Past", "Plan", "not_run_again", "open_steps", "resume_points"]
+__all__ = ["Past", "Plan", "not_run_again", "open_steps", "questions_of", "resume_points"]
 
 
 class Past(Struct):
@@ -127,6 +128,15 @@ def open_steps(history: RunHistory) -> list[StepHistory]:
         if not step.last.end_seq or (history.foreign and step.open_attempts)
     ]
     return sorted(found, key=lambda step: -step.step_id.count("/"))
+
+
+def questions_of(history: RunHistory) -> tuple[Question, ...]:
+    """Return what a run waits for: its pauses that have not ended."""
+    return tuple(
+        Question(history.workflow_id, step.step_id, step.pause.question, step.pause.until)
+        for step in history.waiting
+        if step.pause is not None
+    )
 
 
 def resume_points(history: RunHistory) -> list[StepHistory]:

@@ -19,6 +19,7 @@ from tapps_otel.run import argument_changes, failures
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
+from tapps_otel.run.step_spec import Paused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -229,6 +230,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             if artifacts:
                 event.artifacts = self.summarize_artifacts(artifacts)
             if self.matcher is not None or self.number > 1:  # else nothing was recorded in it
+                run.check_not_paused(self)
                 run.report_leftovers(self)
         except BaseException as error:
             self.is_lost = isinstance(error, (MemoryError, RecursionError))
@@ -290,6 +292,9 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         run = self.run
         if isinstance(error, RefusalError):  # perhaps of another run, which this step called
             run.refuse(error)
+        elif isinstance(error, Paused) and not run.is_paused_in(self):
+            # Of a run that this step called: what the run around it waits for, too.
+            run.pause_with(self, error.questions)
         if self.open:  # the wait for it was interrupted
             self.give_up(error)
         event = self._end_event("step_fail", self._status_of(error))
@@ -297,7 +302,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             self._report_arguments(self.watched)
         self._put_error(event, error)
         wait = None
-        if failures_so_far is not None and not run.refused:
+        if failures_so_far is not None and not run.refused and event.status != "paused":
             wait = self.spec.policy.retry_in_ns(error, failures_so_far)
         if wait is not None:
             event.retry_in_ns = wait
@@ -309,7 +314,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         return wait
 
     def _put_error(self, event: Event, error: BaseException) -> None:
-        event.error = failures.describe(error, self.rules)
+        if event.status != "paused":
+            event.error = failures.describe(error, self.rules)
 
     def skip(self, reason: str, result: Any = None) -> None:
         """End the step as skipped, once what is open inside has ended.
@@ -419,6 +425,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
             return "cancelled"
         status = status_of(error)
+        if status == "failed" and self.run.is_paused_in(self):  # as by a group of exceptions
+            return "paused"
         return "interrupted" if self.is_lost and status == "failed" else status
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:
@@ -513,6 +521,8 @@ def status_of(error: BaseException) -> str:
         return "timeout"
     if isinstance(error, (KeyboardInterrupt, SystemExit, _CodeInterruptedError)):
         return "interrupted"
+    if isinstance(error, Paused):
+        return "paused"
     if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
         return "cancelled"
     return "failed"

@@ -15,6 +15,7 @@ from tapps_otel.log.event import Event
 from tapps_otel.names import new_trace_id
 from tapps_otel.otel.seam import SpanRef
 from tapps_otel.past.plan import open_steps
+from tapps_otel.run.ends_from_history import due
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.version import __version__
 
@@ -66,7 +67,11 @@ def _resume(
     first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
     last = history.executions[-1].last_timestamp
     last_ns = clock.timestamp_ns(last)
-    interrupted = [(step, one) for step in open_steps(history) for one in step.open_attempts]
+    left_open = open_steps(history)
+    run.replay.pauses = [step for step in left_open if step.waits]
+    interrupted = [
+        (step, one) for step in left_open if not step.waits for one in step.open_attempts
+    ]
     links = tuple(
         SpanRef(run.trace_id, attempt.span_id, flags)
         for _, attempt in interrupted
@@ -74,7 +79,17 @@ def _resume(
     )
     event = _execution_event(run, "workflow_resume", config, about)
     ends = [_interruption(run, *one, last, last_ns) for one in interrupted]
+    _end_due_pauses(run)
     run.begin_execution(event, ends, first=first, links=links)
+
+
+def _end_due_pauses(run: RunRecorder) -> None:
+    """End the pauses whose time has come, before this execution begins, as answers do."""
+    history, now_ns = run.replay.history, clock.time_ns()
+    for step in run.replay.pauses:
+        if step.pause is not None and step.pause.is_due(now_ns):
+            event = due(history, step)
+            run.replay.feed(event, run.write(event))
 
 
 def _interruption(

@@ -103,6 +103,11 @@ class ExternalRunRecorder(RunRecorder):
         return super().encloses_workflows and self.root.state is OPEN
 
     @property
+    def can_wait(self) -> bool:
+        """Never: its executor decides when it ends."""
+        return False
+
+    @property
     def stops(self) -> bool:
         """Whether a step must not run if it cannot be logged."""
         return self._config.on_log_failure == "stop"

@@ -11,6 +11,7 @@ from tapps_otel.log.blobs import Blobs
 from tapps_otel.names import new_workflow_id
 from tapps_otel.past.advice import how_to_resume
 from tapps_otel.past.fold import Fold
+from tapps_otel.past.plan import questions_of
 from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
@@ -20,6 +21,7 @@ from tapps_otel.run.failures import WorkflowModule
 from tapps_otel.run.leased_log import lease_log
 from tapps_otel.run.lookup import blobs_of, fold_log, inputs_of, store_of
 from tapps_otel.run.recorder import RunRecorder
+from tapps_otel.run.step_spec import Paused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
+    from tapps_otel.run.caller import Caller
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.policy import OnDivergence
 
@@ -59,7 +62,7 @@ def open_run(
     :param match: whether stored inputs are the given ones; by default, if they are equal
     :raises RunBusyError: another process executes it
     :raises RunConflictError: the id belongs to another workflow, or to other inputs
-    :raises RunPausedError: it waits for an answer
+    :raises RunPausedError: it waits for an answer, or for a time
     :raises RunRecursionError: it is called inside itself
     :raises LogDamagedError: its log was changed; nothing was written
     :raises LogWriteError: the log cannot be opened
@@ -87,6 +90,7 @@ def open_run(
             )
         if history.executions:
             _check_same(history, name, inputs, leased.blobs, match)
+            _check_not_paused(history, caller)
         renamed = _renamed(history, about)
         before = next(iter(renamed.values()), None)
         run = RunRecorder(
@@ -155,10 +159,9 @@ def _are_equal(stored: bytes, given: bytes) -> bool:
 
 
 def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, match: _Match) -> None:
-    """Check that a run is of this workflow, with these inputs, and not paused.
+    """Check that a run is of this workflow, with these inputs.
 
     :raises RunConflictError: it is another
-    :raises RunPausedError: it waits for an answer
     """
     check_name(history, name)
     stored = inputs_of(history, blobs)
@@ -173,8 +176,25 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
             f"To resume it with its own inputs{own}. To run with these inputs, choose another id"
         )
         raise RunConflictError(msg)
-    if history.status == "paused":
-        raise RunPausedError(history.workflow_id, history.question)
+
+
+def _check_not_paused(history: RunHistory, caller: Caller | None) -> None:
+    """Check that there is something to continue with: an answer, or a time that has come.
+
+    A run that waits for a run which it called cannot tell: that run is asked.
+
+    :raises RunPausedError: it waits for an answer, or for a time
+    :raises Paused: for the run around this one
+    """
+    waiting, now_ns = history.waiting, clock.time_ns()
+    if history.status != "paused" or not waiting:
+        return
+    if any(one.pause is not None and one.pause.is_due(now_ns) for one in waiting):
+        return
+    questions = questions_of(history)
+    if caller is not None:
+        raise Paused(history.workflow_id, questions)
+    raise RunPausedError(history.workflow_id, questions)
 
 
 def _warn_of_other_code(history: RunHistory, definition: object) -> None:

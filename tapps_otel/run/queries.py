@@ -38,7 +38,15 @@ __all__ = [
 
 
 RunStatus = Literal[
-    "running", "completed", "failed", "cancelled", "interrupted", "paused", "timeout", "damaged"
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "interrupted",
+    "paused",
+    "answered",
+    "timeout",
+    "damaged",
 ]
 
 

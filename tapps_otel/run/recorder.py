@@ -24,6 +24,7 @@ from tapps_otel.errors import (
     LogWriteError,
     ResultOmittedError,
     RunEndedError,
+    RunPausedError,
     StepInputError,
     StepNestingError,
 )
@@ -46,6 +47,7 @@ from tapps_otel.redact import NO_RULES, REDACTED
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import AttemptRecorder, interruption, status_of
 from tapps_otel.run.codecs.native import check_text, from_json
+from tapps_otel.run.ends_from_history import given_up
 from tapps_otel.run.outside import note_closed, note_open
 from tapps_otel.run.replay_state import ReplayState
 from tapps_otel.run.scope import (
@@ -57,14 +59,17 @@ from tapps_otel.run.scope import (
     current_scope,
     leave_scope,
     running_task,
+    told_to_wait,
 )
 from tapps_otel.run.signals import SigtermHandler
+from tapps_otel.run.step_spec import Paused, shown_cause
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tapps_otel.errors import RefusalError
+    from tapps_otel.errors import Question, RefusalError
     from tapps_otel.log.blobs import Blobs
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
@@ -80,6 +85,7 @@ __all__ = ["RunRecorder", "Write", "make_writer"]
 
 _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a report of leftovers
+_QUESTIONS: Final = 5  # in the end of a run that waits; the starts of its pauses have all
 
 
 class Write(Protocol):
@@ -172,6 +178,8 @@ class RunRecorder:
         self._started_ns, self._started_monotonic = clock.now_ns()
         self._workflow: Mapping[str, Any] = {}  # the field of that name in the log
         self._ending: Event | None = None  # how this execution ends, once that is decided
+        self._waits: dict[str, tuple[Question, ...]] = {}  # what it waits for, by step
+        self._signal = object()  # marks the contexts of code that was told so
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
@@ -210,6 +218,11 @@ class RunRecorder:
     def encloses_workflows(self) -> bool:
         """Whether a workflow that is called in one of its scopes is a step of this run."""
         return not self.detached
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether a call of ``pause`` can end it as paused."""
+        return True
 
     @property
     def refused(self) -> bool:
@@ -282,6 +295,7 @@ class RunRecorder:
         """End the run as the block of its context manager ended.
 
         :raises RefusalError: one was raised before, even if the block caught it
+        :raises RunPausedError: it waits
         """
         try:
             self.leave()
@@ -290,7 +304,7 @@ class RunRecorder:
                 return
             raised = self.fail(error)
             if raised is not error:
-                raise raised from error
+                raise raised from shown_cause(raised, error)
         finally:  # Ctrl-C may come between any two of these
             self.close()
 
@@ -303,7 +317,7 @@ class RunRecorder:
                 return
             raised = await self.fail_async(error)
             if raised is not error:
-                raise raised from error
+                raise raised from shown_cause(raised, error)
         finally:  # Ctrl-C may come between any two of these
             self.close()
 
@@ -324,6 +338,7 @@ class RunRecorder:
         *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
         by_hand: bool = False,
+        make: type[AttemptRecorder] = AttemptRecorder,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
@@ -331,6 +346,7 @@ class RunRecorder:
 
         :param arguments: of the call, for a message
         :param by_hand: only its caller can end it
+        :param make: makes the attempt
         :raises Exception: a failure that was handled before, raised again from the log
         :raises RefusalError: to run it might do something twice
         :raises RunEndedError: the scope has ended and did not complete
@@ -339,8 +355,8 @@ class RunRecorder:
             check_text(key, f"the key of step {spec.name!r}")
         thread, task, replay = get_ident(), running_task(), self.replay
         with self.lock:
-            if replay.refusal is not None:
-                raise replay.refusal
+            if replay.stopped:
+                self._check_stopped(scope, thread, task)
             if scope.state is not OPEN and self._is_plain_in(scope, spec.name):
                 return None
             order = scope.order_of_call(spec.name, thread, task)
@@ -370,7 +386,7 @@ class RunRecorder:
                     self._check_depth(spec, scope)
                 ordinal = matcher.next_number(spec.name)
                 number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
-            attempt = AttemptRecorder(
+            attempt = make(
                 run=self,
                 scope=scope,
                 spec=spec,
@@ -386,6 +402,64 @@ class RunRecorder:
             )
             scope.enclose(attempt)
             return attempt
+
+    # -- waiting: calls of `pause`, and of runs that wait
+
+    def pause_with(self, attempt: Scope, questions: tuple[Question, ...]) -> None:
+        """Note that the run waits: for what an attempt asks, or the run that it called.
+
+        Code that continues although it was told so is stopped at its next call. What other tasks
+        and threads have begun may end, and ask what it has to ask.
+        """
+        with self.lock:
+            self._waits[str(attempt.step_id)] = questions
+            self.replay.stopped = True
+        told_to_wait.set(self._signal)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call was told that the run waits, so that it will end as paused."""
+        return bool(self._waits)
+
+    def paused(self, scope: Scope | None = None) -> Paused:
+        """The signal that the run waits.
+
+        :param scope: for what is asked inside it; by default, anywhere in the run
+        """
+        inside = self._waits if scope is None else self._waits_in(scope)
+        return Paused(
+            self.workflow_id, tuple(one for step_id in inside for one in self._waits[step_id])
+        )
+
+    def is_paused_in(self, scope: Scope) -> bool:
+        """Whether a call inside a scope waits, so that the scope cannot end otherwise."""
+        return bool(self._waits and self._waits_in(scope))
+
+    def check_not_paused(self, scope: Scope) -> None:
+        """Raise it again, if a call inside a scope waits.
+
+        :raises Paused: one does, and the scope's code has caught that
+        """
+        if self.is_paused_in(scope):
+            raise self.paused(scope)
+
+    def _waits_in(self, scope: Scope) -> list[str]:
+        if scope.step_id is None:
+            return list(self._waits)
+        return [one for one in self._waits if f"{one}/".startswith(f"{scope.step_id}/")]
+
+    def _check_stopped(self, scope: Scope, thread: int, task: asyncio.Task[Any] | None) -> None:
+        """Stop a call after a refusal, and one of code that was told that the run waits.
+
+        :raises RefusalError: one was raised before
+        :raises Paused: a call of that code waits
+        """
+        if self.replay.refusal is not None:
+            raise self.replay.refusal
+        is_own = thread == scope.thread and task is scope.task
+        was_told = told_to_wait.get() is self._signal
+        if was_told or (is_own and self.is_paused_in(scope)):
+            raise self.paused()
 
     def _check_depth(self, spec: StepSpec, scope: Scope) -> None:
         """Refuse a step that is nested too deep, while the stack has room to record its ends.
@@ -678,6 +752,7 @@ class RunRecorder:
 
         :param result_json: writes the result
         :raises RefusalError: one was raised before, even if the workflow caught it
+        :raises RunPausedError: it waits, even if the workflow caught the signal
         :raises StepResultError: the result cannot be stored
         """
         if self.done:
@@ -705,13 +780,13 @@ class RunRecorder:
     def fail(self, error: BaseException) -> BaseException:
         """End the run by an exception, once everything open inside has ended.
 
-        :returns: the exception to raise: ``error``, unless it hides a refusal
+        :returns: the exception to raise: ``error``, unless it hides a refusal, or the run waits
         """
         if not self.done:
             with self._recording_failure(error):
                 self._begin_end()
                 self.root.drain(interruption(error))
-        return self.replay.refusal or error
+        return self._to_raise(error)
 
     async def fail_async(self, error: BaseException) -> BaseException:
         """End the run as :meth:`fail` does, without blocking the event loop."""
@@ -719,7 +794,7 @@ class RunRecorder:
             with self._recording_failure(error):
                 self._begin_end()
                 await self.root.drain_async(interruption(error))
-        return self.replay.refusal or error
+        return self._to_raise(error)
 
     @contextmanager
     def _recording_failure(self, error: BaseException) -> Iterator[None]:
@@ -743,11 +818,16 @@ class RunRecorder:
             event = self._end_event("completed")
             if self.replay.refusal is not None:
                 raise self.replay.refusal
+            self.check_not_paused(self.root)
             self.store_result(event, result_json(), self.rules, f"run {self.workflow_id!r}")
             self.report_leftovers(self.root)
+            self._end_unasked_pauses()
         except BaseException as error:
             self._write_failed(error)
-            raise
+            raised = self._to_raise(error)
+            if raised is error:
+                raise
+            raise raised from shown_cause(raised, error)
         try:
             self._end(event, COMPLETED)
         finally:
@@ -756,20 +836,50 @@ class RunRecorder:
     def _write_failed(self, error: BaseException) -> None:
         if self.root.open:  # the wait for it was interrupted
             self.root.give_up(error)
-        cause = self.replay.refusal or error
+        cause = self._ends_by(error)
         status = "interrupted" if self._terminated else status_of(cause)
         event = self._end_event(status)
-        event.error = failures.describe(cause, self.rules)
-        blamed = {step_id: None for one in (error, cause) for step_id in self.caused_by(one, None)}
-        if blamed:
-            event.caused_by = list(blamed)
-        self._advise(cause)
+        if isinstance(cause, Paused):
+            _put_questions(event, cause.questions)
+        else:
+            event.error = failures.describe(cause, self.rules)
+            both = (error, cause)
+            blamed = {step_id: None for one in both for step_id in self.caused_by(one, None)}
+            if blamed:
+                event.caused_by = list(blamed)
+            self._advise(cause)
         try:
             self._end(event, FAILED)
         except LogWriteError as failure:
             _log.error("%s", failure)
         finally:
             self.close()
+
+    def _ends_by(self, error: BaseException) -> BaseException:
+        """What ends the run whose code ``error`` left: a refusal, or that it waits, come first.
+
+        Whoever interrupts or cancels it while it ends, interrupts or cancels it.
+        """
+        if self.replay.refusal is not None:
+            return self.replay.refusal
+        if self._waits and status_of(error) in {"failed", "timeout", "paused"}:
+            return self.paused()
+        return error
+
+    def _to_raise(self, error: BaseException) -> BaseException:
+        """What the caller of the run gets in place of ``error``."""
+        cause = self._ends_by(error)
+        if not isinstance(cause, Paused):
+            return cause
+        if self.caller is not None:  # the run around it waits, too
+            return error if isinstance(error, Paused) else cause
+        return RunPausedError(self.workflow_id, cause.questions)
+
+    def _end_unasked_pauses(self) -> None:
+        """End the pauses of earlier executions that this one, which completes, did not call."""
+        for step in self.replay.pauses:
+            if step.waits:
+                self.write(given_up(self.replay.history, step))
 
     def _advise(self, error: BaseException) -> None:
         if self._off:
@@ -950,6 +1060,18 @@ class RunRecorder:
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}, execution {self.execution}>"
+
+
+def _put_questions(event: Event, questions: tuple[Question, ...]) -> None:
+    """Put what a run waits for into its end: the words, and the earliest time."""
+    words = [one.question for one in questions if one.question is not None]
+    times = [one.until for one in questions if one.until is not None]
+    if words:
+        event.question = "; ".join(words[:_QUESTIONS])
+        if len(words) > _QUESTIONS:
+            event.question += f"; and {len(words) - _QUESTIONS} more"
+    if times:
+        event.until = min(times)
 
 
 # A forked child must not write to its parent's runs: both would execute them.

@@ -38,8 +38,10 @@ class ReplayState:
     """The records of a run.
 
     :param module: of the workflow's function
+    :ivar stopped: whether calls must be looked at: a refusal was raised, or the run waits
     :ivar refusal: once raised, it is raised by every later call
     :ivar by_id: the steps whose history is kept
+    :ivar pauses: those that earlier executions left open
     :ivar children: by scope, its steps in the log, until its matcher takes them over
     """
 
@@ -56,7 +58,19 @@ class ReplayState:
         self._fold, self._plan = fold, Plan(fold.history)
         self.by_id, self.children = fold.history.by_id, self._plan.children
         self._lenient = on_divergence == "rerun"
-        self.refusal: RefusalError | None = None
+        self.pauses: list[StepHistory] = []
+        self.stopped = False
+        self._refusal: RefusalError | None = None
+
+    @property
+    def refusal(self) -> RefusalError | None:
+        """What every call raises."""
+        return self._refusal
+
+    @refusal.setter
+    def refusal(self, error: RefusalError | None) -> None:
+        self._refusal = error
+        self.stopped = self.stopped or error is not None
 
     @property
     def history(self) -> RunHistory:

@@ -6,24 +6,18 @@ Their events belong to the execution that follows, like the seal of a torn end.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET, Raw
-
-from tapps_otel import clock, settings
-from tapps_otel.errors import LogWriteError, RunConflictError, RunNotFoundError
-from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import decrypting, encoder
+from tapps_otel import clock
+from tapps_otel.errors import RunConflictError
 from tapps_otel.log.event import Event
-from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
-from tapps_otel.log.writer import LogWriter
-from tapps_otel.names import new_span_id
-from tapps_otel.past.fold import RESOLVED, Fold, collector_paused
+from tapps_otel.names import log_name, new_span_id
+from tapps_otel.past.fold import RESOLVED
 from tapps_otel.redact import rules_here
-from tapps_otel.run.leased_log import boot_id
-from tapps_otel.run.lookup import blobs_of, find
+from tapps_otel.run.decision import leased, put_result, writing
+from tapps_otel.run.ends_from_history import event_of
+from tapps_otel.run.lookup import find
 from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
@@ -51,11 +45,11 @@ def repair(workflow_id: str, *, log_dir: Path | str | None = None) -> tuple[int,
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a run that does not exist gets no lease file
-    with _leased(store, workflow_id):
+    with leased(store, workflow_id):
         region = check(store.log_path(workflow_id), workflow_id).region
         if region is None:
             return None
-        with _writing(store, workflow_id, accept_damage=True) as (_, writer):
+        with writing(store, workflow_id, accept_damage=True) as (_, writer):
             return region.offset, region.length, writer.seq
 
 
@@ -84,9 +78,7 @@ def resolve(
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)
-    with _leased(store, workflow_id), _writing(store, workflow_id) as (fold, writer):
-        if fold.history.locked is not None:
-            raise fold.history.locked.error(workflow_id)
+    with leased(store, workflow_id), writing(store, workflow_id) as (fold, writer):
         step = _find(fold.history, step_id, rerun=result is None)
         resolution = _Resolution(fold.history, step)
         if result is not None:
@@ -107,6 +99,11 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
         raise RunConflictError(
             f"run {name!r} has no step {step_id!r}. Interrupted steps: "
             f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` lists all"
+        )
+    if step.waits:
+        raise RunConflictError(
+            f"step {step_id!r} of run {name!r} is a pause, which is not resolved but answered: "
+            f"`tapps-otel answer {log_name(name)} {step_id} --json JSON`"
         )
     if rerun and step.status == "completed":  # its result may no longer fit the code
         return step
@@ -153,10 +150,7 @@ class _Resolution:
             yield begin
         event = self._event("step_finish", max(at, last.timestamp), number, span_id)
         event.status, event.duration_ns = "completed", duration
-        if len(result) <= INLINE_LIMIT:
-            event.result = Raw(result)
-        else:
-            event.result_blob = blobs_of(store, history.workflow_id).put_value(result)
+        put_result(event, result, store)
         yield event
 
     def decision(self, by: str, reason: str | None) -> Event:
@@ -176,69 +170,12 @@ class _Resolution:
         )
 
     def _event(self, event_type: str, at: str, number: int, span_id: str | None) -> Event:
-        step, history = self._step, self._history
-        return Event(
-            event_type=event_type,
-            workflow_id=history.workflow_id,
-            timestamp=at,
-            trace_id=history.trace_id or UNSET,
-            span_id=span_id or UNSET,
-            parent_span_id=self._parent_span_id() or UNSET,
+        return event_of(
+            self._history,
+            self._step,
+            event_type,
+            at=at,
             execution=self._execution,
-            step_id=step.step_id,
-            step=step.name,
-            agent=step.agent,
-            action=step.action,
-            attempt=number,
-            late=True,
+            number=number,
+            span_id=span_id,
         )
-
-    def _parent_span_id(self) -> str | None:
-        """Of the scope's last attempt, or of the execution in which the step was interrupted."""
-        outer = self._history.by_id.get(self._step.parent or "")
-        if outer is not None:
-            return outer.last.span_id
-        number = self._step.last.execution
-        executions = [one for one in self._history.executions if one.number == number]
-        return executions[0].span_id if executions else None
-
-
-@contextmanager
-def _leased(store: Store, workflow_id: str) -> Iterator[None]:
-    path = store.lease_path(workflow_id)
-    try:
-        lease = Lease(path, workflow_id)
-    except OSError as error:
-        raise LogWriteError(path, str(error)) from error
-    try:
-        yield
-    finally:
-        lease.release()
-
-
-@contextmanager
-def _writing(
-    store: Store, workflow_id: str, *, accept_damage: bool = False
-) -> Iterator[tuple[Fold, LogWriter]]:
-    """Open the log for appending, and fold its events."""
-    path, fold, config = store.log_path(workflow_id), Fold(workflow_id), settings.current()
-    try:
-        with collector_paused():
-            writer = LogWriter(
-                path,
-                workflow_id,
-                durability=config.durability,
-                boot_id=boot_id(),
-                stop=True,  # the person who decides must see a failure
-                accept_damage=accept_damage,
-                on_event=decrypting(fold.feed, config.codec),
-                encode=encoder(config.codec),
-            )
-    except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
-    except OSError as error:
-        raise LogWriteError(path, str(error)) from error
-    try:
-        yield fold, writer
-    finally:
-        writer.close()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from tapps_otel.errors import RefusalError
+    from tapps_otel.errors import Question, RefusalError
     from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
     from tapps_otel.redact import Rules
@@ -37,6 +37,7 @@ __all__ = [
     "current_scope",
     "leave_scope",
     "running_task",
+    "told_to_wait",
 ]
 
 OPEN: Final = "open"
@@ -48,6 +49,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
+# Marks code that was told that its run waits: it must make no further calls.
+told_to_wait: ContextVar[object] = ContextVar("tapps_otel_told_to_wait", default=None)
 
 
 class Recorder(Protocol):
@@ -83,6 +86,15 @@ class Recorder(Protocol):
 
     def refuse(self, error: RefusalError) -> None:
         """Let every later call raise a refusal, unless one was raised before."""
+
+    def pause_with(self, attempt: Scope, questions: tuple[Question, ...]) -> None:
+        """Note that the run waits: for what an attempt asks, or the run that it called."""
+
+    def is_paused_in(self, scope: Scope) -> bool:
+        """Whether a call inside a scope waits, so that the scope cannot end otherwise."""
+
+    def check_not_paused(self, scope: Scope) -> None:
+        """Raise it again, if a call inside a scope waits."""
 
     @property
     def detail_lost(self) -> bool:

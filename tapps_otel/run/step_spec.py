@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from tapps_otel.errors import StepResultError
+from tapps_otel.errors import RunPausedError, StepResultError
 from tapps_otel.names import escape
 from tapps_otel.redact import combined
 from tapps_otel.run.codecs.native import check_text, from_json, to_json
@@ -17,11 +17,12 @@ from tapps_otel.run.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.errors import Question
     from tapps_otel.log.event import Event
     from tapps_otel.run.scope import Recorder
     from tapps_otel.run.values import Signature
 
-__all__ = ["Skipped", "StepSpec", "Stored", "refuse_coroutine"]
+__all__ = ["Paused", "Skipped", "StepSpec", "Stored", "refuse_coroutine", "shown_cause"]
 
 
 class Skipped(BaseException):
@@ -30,6 +31,23 @@ class Skipped(BaseException):
     def __init__(self, reason: str, result: object) -> None:
         self.reason, self.result = reason, result
         super().__init__(reason)
+
+
+class Paused(BaseException):
+    """Leaves the code of a run that waits; an ``except Exception`` of the user does not catch it.
+
+    :ivar workflow_id: of the run that waits
+    :ivar questions: what for
+    """
+
+    def __init__(self, workflow_id: str, questions: tuple[Question, ...]) -> None:
+        self.workflow_id, self.questions = workflow_id, questions
+        super().__init__(f"run {workflow_id!r} waits: {'; '.join(map(str, questions))}")
+
+
+def shown_cause(raised: BaseException, error: BaseException) -> BaseException | None:
+    """What a traceback shows as the cause of what leaves a run in place of ``error``."""
+    return None if isinstance(raised, RunPausedError) else error
 
 
 class StepSpec:

@@ -30,7 +30,7 @@ from tapps_otel.run.introspection import (
 from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step import Step
-from tapps_otel.run.step_spec import refuse_coroutine
+from tapps_otel.run.step_spec import refuse_coroutine, shown_cause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -280,7 +280,7 @@ class Workflow(PickledByName, Generic[P, R]):
                 raised = run.fail(error)
                 if raised is error:
                     raise
-                raise raised from error
+                raise raised from shown_cause(raised, error)
             run.leave()
             run.complete(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
@@ -303,7 +303,7 @@ class Workflow(PickledByName, Generic[P, R]):
                 raised = await run.fail_async(error)
                 if raised is error:
                     raise
-                raise raised from error
+                raise raised from shown_cause(raised, error)
             run.leave()
             await run.complete_async(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these

@@ -184,10 +184,14 @@ def catch_up(
 
 
 def _hand_over(job: _Job) -> None:
-    """Give interrupted spans to the program's provider, as if just ended."""
+    """Give interrupted spans to the program's provider, as if just ended.
+
+    Those of pauses, too, which have ended since the last execution.
+    """
     on_end = sdk_internals.on_end_of(job.provider)
     if on_end is None:
         return
     for found in RunSpans(job.store, job.workflow_id, before=job.execution):
-        if found.seq == 0 and found.span.context.trace_flags.sampled:
+        is_new = found.seq == 0 or (found.waited and found.execution + 1 == job.execution)
+        if is_new and found.span.context.trace_flags.sampled:
             on_end(found.span)

@@ -168,6 +168,10 @@ def event_attributes(event: Event) -> Attributes:
         attributes[ATTR.REASON] = text(event.reason)
     if event.question is not UNSET:
         attributes[ATTR.QUESTION] = text(event.question)
+    if event.until is not UNSET:
+        attributes[ATTR.UNTIL] = text(event.until)
+    if event.answered is not UNSET:
+        _add(attributes, ATTR.ANSWERED_BY, event.answered.get("by"))
     if event.attributes is not UNSET and event.event_type not in _SPANS:
         _add_others(attributes, event.attributes)
     return attributes

@@ -79,11 +79,13 @@ class Rebuilt(NamedTuple):
 
     :ivar seq: of the line that ends it; 0 for an interrupted span, which no line ends
     :ivar execution: number of the execution that it belongs to
+    :ivar waited: it is that of a pause, which no process holds while it waits
     """
 
     span: ReadableSpan
     seq: int
     execution: int
+    waited: bool = False
 
 
 class _Execution:
@@ -131,6 +133,14 @@ class _OpenSpan:
         self.scope: SpanContext | None = None  # of the span that encloses it, where that is open
         self.flags: int | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is the span of a pause."""
+        start = self.start
+        return start.event_type == "step_start" and not (
+            start.question is UNSET and start.until is UNSET
+        )
+
     def add(self, event: Event) -> None:
         self.events.append(event)
         self.count += 1
@@ -166,7 +176,7 @@ class Rebuilder:
             self._start(event)
         elif kind == "span":
             yield from self._captured(event)
-        elif event.span_id is not UNSET and event.execution == execution.number:
+        elif event.span_id is not UNSET:
             opened = self._open.get(event.span_id)
             if opened is not None and kind in _ENDS and event.duration_ns is not UNSET:
                 del self._open[event.span_id]
@@ -251,14 +261,19 @@ class Rebuilder:
 
     def _ended(self, opened: _OpenSpan, event: Event, sha: bytes) -> Iterator[Rebuilt]:
         try:
-            yield Rebuilt(self._build(opened, event, sha), event.seq, event.execution)
+            span = self._build(opened, event, sha)
+            yield Rebuilt(span, event.seq, event.execution, opened.waits)
         except _MALFORMED as error:
             self._add_bad(event, error)
 
     def _interrupted(self) -> Iterator[Rebuilt]:
-        """Yield what is open as interrupted, innermost first."""
-        opened = list(self._open.values())
-        self._open.clear()
+        """Yield what is open as interrupted, innermost first.
+
+        Not what waits for an answer or a time: it ends when it has that, however many executions
+        later.
+        """
+        opened = [one for one in self._open.values() if not one.waits]
+        self._open = {span_id: one for span_id, one in self._open.items() if one.waits}
         for one in reversed(opened):
             try:
                 yield Rebuilt(self._build_interrupted(one), 0, one.execution.number)

@@ -36,6 +36,7 @@ class Found(NamedTuple):
     :ivar seq: of the line in it that ended the span; 0 for an interrupted one
     :ivar sha: of the line at which it was found (64 hex)
     :ivar execution: number of the execution that it belongs to
+    :ivar waited: it is that of a pause, which no process holds while it waits
     """
 
     span: ReadableSpan
@@ -43,6 +44,7 @@ class Found(NamedTuple):
     seq: int
     sha: str
     execution: int
+    waited: bool = False
 
 
 class RunSpans:
@@ -102,10 +104,10 @@ class RunSpans:
         rules = rules_here()  # for logs that were written under others
         free = own and not self._is_held()
 
-        def found(rebuilt: Iterable[tuple[ReadableSpan, int, int]]) -> Iterator[Found]:
-            for span, seq, execution in rebuilt:
+        def found(rebuilt: Iterable[tuple[ReadableSpan, int, int, bool]]) -> Iterator[Found]:
+            for span, seq, execution, waited in rebuilt:
                 sha = checker.sha.decode()
-                yield Found(redacted(span, rules), path.name, seq, sha, execution)
+                yield Found(redacted(span, rules), path.name, seq, sha, execution, waited)
 
         try:
             for event in read(path, self._id, checker=checker):

@@ -10,7 +10,7 @@ import pytest
 
 from commands import Cli
 from tapps_otel import ExecutorSpec, history, instrument, list_runs, verify
-from tapps_otel.errors import RunPausedError
+from tapps_otel.errors import Question, RunPausedError
 from tapps_otel.instrumentation import MethodCall
 from tapps_otel.log.store import RunSummary
 
@@ -284,4 +284,6 @@ def test_a_run_in_progress_is_not_abandoned(story: Story) -> None:
 
 
 def test_a_paused_run_of_an_executor_says_what_it_asks() -> None:
-    assert "publish?" in str(RunPausedError("r", "publish?"))
+    question = Question("r", "ask", "publish?", None)
+
+    assert "publish?" in str(RunPausedError("r", [question]))

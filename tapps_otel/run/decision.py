@@ -1,0 +1,86 @@
+"""A run's log for a person's decision: under the lease, while no process executes the run."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import Raw
+
+from tapps_otel import settings
+from tapps_otel.errors import LogWriteError, RunNotFoundError
+from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.encrypted import decrypting, encoder
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.writer import LogWriter
+from tapps_otel.past.fold import Fold, collector_paused
+from tapps_otel.run.leased_log import boot_id
+from tapps_otel.run.lookup import blobs_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.store import Store
+
+__all__ = ["leased", "put_result", "writing"]
+
+
+def put_result(event: Event, data: bytes, store: Store) -> None:
+    """Put a result, as JSON, into its event, or into a blob if it is large."""
+    if len(data) <= INLINE_LIMIT:
+        event.result = Raw(data)
+    else:
+        event.result_blob = blobs_of(store, event.workflow_id).put_value(data)
+
+
+@contextmanager
+def leased(store: Store, workflow_id: str) -> Iterator[None]:
+    """Hold the lease of a run.
+
+    :raises RunBusyError: a process executes it
+    """
+    path = store.lease_path(workflow_id)
+    try:
+        lease = Lease(path, workflow_id)
+    except OSError as error:
+        raise LogWriteError(path, str(error)) from error
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+@contextmanager
+def writing(
+    store: Store, workflow_id: str, *, accept_damage: bool = False
+) -> Iterator[tuple[Fold, LogWriter]]:
+    """Open the log for appending, and fold its events.
+
+    :raises LogDamagedError: the log was changed; nothing was written
+    :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
+    :raises LogWriteError: it cannot be written
+    """
+    path, fold, config = store.log_path(workflow_id), Fold(workflow_id), settings.current()
+    try:
+        with collector_paused():
+            writer = LogWriter(
+                path,
+                workflow_id,
+                durability=config.durability,
+                boot_id=boot_id(),
+                stop=True,  # the person who decides must see a failure
+                accept_damage=accept_damage,
+                on_event=decrypting(fold.feed, config.codec),
+                encode=encoder(config.codec),
+            )
+    except FileNotFoundError:
+        raise RunNotFoundError(workflow_id, store.folder) from None
+    except OSError as error:
+        raise LogWriteError(path, str(error)) from error
+    try:
+        if fold.history.locked is not None and not accept_damage:
+            raise fold.history.locked.error(workflow_id)
+        yield fold, writer
+    finally:
+        writer.close()
