@@ -641,6 +641,7 @@ class Prunable(StrEnum):
     timeout = "timeout"
     interrupted = "interrupted"
     paused = "paused"
+    answered = "answered"
     damaged = "damaged"
 
 

@@ -121,7 +121,8 @@ def _report_paused(error: RunPausedError, watch: Watch, log_dir: Path | None) ->
     terminal.say(Line.of(("? ", "warn"), (plain(name), "strong"), when))
     for one in error.questions:
         first, *rest = block(str(one))
-        terminal.say(Line.of((f"  {plain(one.step_id)}: ", "dim"), first), *rest)
+        more = [f"    {text}" for text in rest]
+        terminal.say(Line.of((f"  {plain(one.step_id)}: ", "dim"), first), *more)
     shown = [how_to_answer(one) for one in error.questions if one.question is not None]
     then = Advice(f"resume {log_name(name)}" if shown else "resume --due")
     for label, advice in [*(("answer", one) for one in shown), ("then", then)]:

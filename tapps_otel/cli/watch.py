@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
 from tapps_otel.cli.codes import Code
-from tapps_otel.cli.hints import resume_hint
+from tapps_otel.cli.hints import next_lines, resume_hint
 from tapps_otel.cli.live import LiveView
 from tapps_otel.cli.terminal import err, out
 from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
@@ -57,7 +57,11 @@ def watch(workflow_id: str, *, wait: bool, log_dir: Path | None) -> Code:
         err().say(Line.of(("stopped watching: the run is not affected", "dim")))
         return Code.INTERRUPTED
     out().say(_ending(name, watching.progress))
-    if watching.progress.status != "completed":
+    if watching.progress.status == "paused":
+        from tapps_otel.run.reading import read_run
+
+        out().say(*next_lines(read_run(store, name), log_dir))
+    elif watching.progress.status != "completed":
         out().say(*resume_hint(store, name, log_dir))
     return _CODES.get(watching.progress.status, Code.FAILED)
 
@@ -179,4 +183,7 @@ def _ending(name: str, progress: Progress) -> Line:
     time = "" if progress.took_ns is None else f" after {took(progress.took_ns)}"
     text = f" {plain(status)}{time}, {steps} finished"
     error = "" if progress.error is None else f": {shorten(error_text(progress.error), _LONG)}"
-    return Line.of((f"{sign.text} ", sign.style), (plain(name), "strong"), text, (error, "bad"))
+    asks = f": asks {shorten(plain(progress.question), _LONG)}" if progress.question else ""
+    return Line.of(
+        (f"{sign.text} ", sign.style), (plain(name), "strong"), text, (error, "bad"), (asks, "warn")
+    )

@@ -108,7 +108,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar retry_in_ns: delay after which a retry was to follow, ``None`` if none was
     :ivar caused_by: ids of the inner steps whose exception left it
     :ivar order: n for its scope's n-th ordered call of that name; ``None`` in a task or thread
-    :ivar question: what it asks, if a third-party executor paused it
+    :ivar question: what it asks, if it is a pause, or a third-party executor paused it
     :ivar gate: the result of its gate, if it has one
     """
 
@@ -556,6 +556,7 @@ class Fold:
             step.begin(attempt)
         if event.question is not UNSET or event.until is not UNSET:
             step.pause = _pause_of(event)
+            attempt.question = step.pause.question
 
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
         last = step.last

@@ -84,6 +84,7 @@ class TimelineAttempt(Struct):
     artifacts: tuple[dict[str, Any], ...] = ()
     span_id: str | None = None
     gate: Gate | None = None
+    question: str | None = None
     critical: list[tuple[int, int]] = []
 
     @property
@@ -105,6 +106,7 @@ class TimelineStep(Struct):
     :ivar depth: number of steps that enclose it
     :ivar not_run_again: whether it was done before the last execution, which did not run it again
     :ivar handled: whether it failed and its scope continued after that
+    :ivar is_pause: whether it waits for an answer or a time, and may outlive its execution
     """
 
     step_id: str
@@ -115,6 +117,7 @@ class TimelineStep(Struct):
     attempts: list[TimelineAttempt]
     not_run_again: bool = False
     handled: bool = False
+    is_pause: bool = False
 
     @property
     def status(self) -> str:
@@ -339,6 +342,7 @@ def _steps(history: RunHistory, executions: dict[int, TimelineExecution]) -> lis
             [*_attempts(step, executions)],
             step.status in DONE and step.last.execution < last,
             step.handled,
+            step.pause is not None,
         )
         for depth, step in _in_order(history)
     ]
@@ -369,12 +373,15 @@ def _attempts(
         if is_open and execution is not None:
             end = max(start, execution.end_ns)
         killed = is_open and execution is not None and execution.killed
+        status = "interrupted" if killed else one.status
+        if step.waits and one is step.last:  # in later executions, too
+            status, end = "paused", max([start, *(each.end_ns for each in executions.values())])
         yield TimelineAttempt(
             one.number,
             one.execution,
             start,
             end,
-            "interrupted" if killed else one.status,
+            status,
             one.start_seq,
             one.end_seq,
             _wait(one, end, attempts[at + 1] if at + 1 < len(attempts) else None, execution),
@@ -383,6 +390,7 @@ def _attempts(
             one.artifacts,
             one.span_id,
             one.gate,
+            one.question,
         )
 
 
@@ -436,6 +444,8 @@ def _inside(timeline: Timeline) -> dict[int, list[TimelineAttempt]]:
     executions = {one.number: one.seq for one in timeline.executions}
     found: dict[int, list[TimelineAttempt]] = {}
     for step in timeline.steps:
+        if step.is_pause:  # no process waits with it: that is downtime
+            continue
         outer = by_id.get(parent_of(step.step_id) or "", [])
         for attempt in step.attempts:
             seq = _enclosing(outer, attempt) or executions.get(attempt.execution)

@@ -8,6 +8,7 @@ import msgspec
 
 from tapps_otel.log.event import readable
 from tapps_otel.past.advice import unresolved_place
+from tapps_otel.past.answer_schema import in_words
 from tapps_otel.past.plan import not_run_again, open_steps, resume_points
 from tapps_otel.report.lines import MARKS, Fact, Line, Piece
 from tapps_otel.report.lost_parts import lost_parts
@@ -15,7 +16,7 @@ from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, json_text, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tapps_otel.past.fold import Annotation, ChildRun, Gate, Locked, RunHistory, StepHistory
     from tapps_otel.report.table import Row
@@ -33,6 +34,7 @@ __all__ = [
     "step_json",
 ]
 
+_LONG: Final = 300  # columns of what a question expects
 _NAME: Final = 200  # columns of a name in a sentence
 _STATUS: Final = 40  # columns
 _REMARKS: Final = (Column(), Column(least=12), Column(rank=1), Column(least=12))
@@ -105,9 +107,11 @@ def outlook(
     :param holder: process and host that are executing the run, if any
     :param kept: steps that a resume does not run again, besides those in the history
     """
-    is_open = _names(innermost(open_steps(history)))
+    is_open = _names(innermost([one for one in open_steps(history) if not one.waits]))
     if is_open:
         yield "open", few(is_open), ""
+    for step in history.waiting:
+        yield "waits", f"{excerpt(step.step_id, _NAME)}: {wait_text(step)}", "warn"
     if history.status in {"completed", "damaged"}:
         return
     if holder is not None:
@@ -125,10 +129,30 @@ def _resume(history: RunHistory, kept: int) -> str:
     unresolved = unresolved_place(history)
     if unresolved is not None:
         return f"refused until {excerpt(unresolved, _NAME)} is resolved"
+    if history.status == "paused" and history.waiting:
+        return "refused until there is an answer, or a time has come"
     kept += sum(not_run_again(step, foreign=history.foreign) for step in history.by_id.values())
     again = _names(innermost(resume_points(history)))
     text = f"continues at {few(again)}" if again else "continues after the last step"
     return text + (f"; {counted(kept, 'completed step')} will not run again" if kept else "")
+
+
+def wait_text(step: StepHistory) -> str:
+    """Describe what a pause waits for: its question, what may answer it, and until when."""
+    pause = step.pause
+    if pause is None:
+        return ""
+    words = plain(pause.question) if pause.question is not None else "a time"
+    expected = in_words(pause.schema)
+    if pause.question is not None and expected:
+        words += f" ({excerpt(expected, _LONG)})"
+    return words if pause.until is None else f"{words}, until {excerpt(pause.until, _NAME)}"
+
+
+def answered_text(answered: Mapping[str, Any]) -> str:
+    """Describe who answered a question, and from where."""
+    by, host = answered.get("by"), answered.get("host")
+    return f"answered by {excerpt(str(by), _NAME)} on {excerpt(str(host), _NAME)}"
 
 
 def _names(steps: list[StepHistory]) -> list[str]:
@@ -178,7 +202,8 @@ def as_json(
         "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],
         "steps": [step_json(step) for step in history.steps if accepts(step)],
-        "open": [step.step_id for step in open_steps(history)],
+        "open": [step.step_id for step in open_steps(history) if not step.waits],
+        "waiting": [step.step_id for step in history.waiting],
         "goes_on_at": [] if history.status == "completed" else _goes_on(history),
         "annotations": [msgspec.to_builtins(one) for one in history.annotations],
         "repairs": history.repairs,
@@ -213,6 +238,8 @@ def step_json(step: StepHistory) -> dict[str, Any]:
         "handled": step.handled,
         "lost": lost_parts(step),
         "resolved": step.resolved,
+        "pause": None if step.pause is None else msgspec.to_builtins(step.pause),
+        "answered": step.answered,
         "attempts": [msgspec.to_builtins(one) for one in step.attempts],
     }
 

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.event import readable
-from tapps_otel.report.history import error_text, mark, status_text
+from tapps_otel.report.history import answered_text, error_text, mark, status_text
 from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, labelled, took
 from tapps_otel.report.lost_parts import lost_parts
 from tapps_otel.report.steps import attempt_note, attempt_took
@@ -103,6 +103,10 @@ def _head(detail: Detail) -> Iterator[Line]:
     ):
         if text:
             yield labelled(label, plain(text))
+    if record.pause is not None and record.pause.until is not None:
+        yield labelled("until", plain(record.pause.until))
+    if record.answered is not None:
+        yield labelled("answered", answered_text(record.answered))
     if record.child is not None:
         yield labelled("calls", f"run {plain(record.child.workflow_id)}")
     waited = sum(attempt.wait_ns for attempt in step.attempts)

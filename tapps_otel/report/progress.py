@@ -10,7 +10,7 @@ from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
 from tapps_otel.report.history import error_text, mark
 from tapps_otel.report.lines import Line, took
-from tapps_otel.report.text import excerpt, shorten
+from tapps_otel.report.text import excerpt, plain, shorten
 
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
@@ -64,6 +64,7 @@ class Progress:
         self.began_ns, self.last_ns = 0, 0
         self.took_ns: int | None = None
         self.error: dict[str, Any] | None = None
+        self.question: str | None = None
         self.open: dict[str, OpenStep] = {}
         self.waiting: dict[str, Waiting] = {}
         self._done: set[str] = set()
@@ -74,10 +75,10 @@ class Progress:
         kind = event.event_type
         self.last_ns = timestamp_ns(event.timestamp) or self.last_ns
         if kind == "step_start":
-            self._started(event)
-        elif kind in _ENDS:
+            return self._started(event)
+        if kind in _ENDS:
             return self._ended(event)
-        elif kind in {"workflow_start", "workflow_resume"}:
+        if kind in {"workflow_start", "workflow_resume"}:
             self._execution_began(event)
         elif kind == "workflow_end":
             self._execution_ended(event)
@@ -108,11 +109,12 @@ class Progress:
         self.waiting.clear()
         self.status = "failed" if event.status is UNSET else event.status
         self.error = None if event.error is UNSET else event.error
+        self.question = None if event.question is UNSET else event.question
         self.took_ns = 0 if event.duration_ns is UNSET else event.duration_ns
 
     # -- steps
 
-    def _started(self, event: Event) -> None:
+    def _started(self, event: Event) -> Line | None:
         step_id = str(event.step_id)
         self.waiting.pop(step_id, None)
         self._failed.discard(step_id)
@@ -122,6 +124,10 @@ class Progress:
             1 if event.attempt is UNSET else event.attempt,
             None if event.agent is UNSET else event.agent,
         )
+        if event.question is UNSET:
+            return None
+        words = f"  asks {shorten(plain(event.question), _LONG)}"
+        return Line.of(("? ", "warn"), _short(step_id), (words, "warn"))
 
     def _ended(self, event: Event) -> Line:
         step_id = str(event.step_id)
@@ -134,6 +140,8 @@ class Progress:
         words = [] if event.duration_ns is UNSET else [took(event.duration_ns)]
         if isinstance(event.attempt, int) and event.attempt > 1:
             words.append(f"attempt {event.attempt}")
+        if event.answered is not UNSET:
+            words.append(f"answered by {_short(str(event.answered.get('by')))}")
         if event.reason is not UNSET:
             words.append(_short(event.reason))
         if event.error is not UNSET:

@@ -30,6 +30,7 @@ _MOST_COLUMNS: Final = 2000  # of a value
 _HEAD: Final = 16  # digits of the head's sha
 _MOST_EXECUTIONS: Final = 10
 _MOST_COSTS: Final = 4
+_ELSEWHERE: Final = {"down", "waits"}  # facts that are told with the executions, and at the end
 _MOST_ENDS: Final = 3  # executions of which the first lines tell what was killed
 _MOST_REMARKS: Final = 10
 _EXECUTIONS: Final = (
@@ -103,7 +104,7 @@ def _about(screen: Screen) -> Iterator[Fact]:
             yield (label, plain(locked), "warn")
         elif text is not None:
             yield (label, text, "")
-    if history.question is not None:
+    if history.question is not None and history.foreign:
         yield ("asks", plain(history.question), "warn")
     yield from errors
 
@@ -130,7 +131,7 @@ def _story(screen: Screen) -> Iterator[Fact]:
     timeline, summed_up = screen.timeline, screen.steps.summed_up.values()
     last = timeline.executions[-1].number if timeline.executions else 0
     kept = sum(group.done_before(last) for group in summed_up)
-    told = [fact for fact in story(timeline, kept=kept) if fact[0] != "down"]
+    told = [fact for fact in story(timeline, kept=kept) if fact[0] not in _ELSEWHERE]
     ends = [fact for fact in told if fact[0] in {"killed", "stopped"}]
     left_out = [] if screen.verbose else ends[:-_MOST_ENDS]
     yield from (fact for fact in told if fact not in left_out)

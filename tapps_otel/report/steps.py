@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tapps_otel.names import MOST_NESTED
 from tapps_otel.past.fold import DONE
 from tapps_otel.past.long_run import StepGroup, merged
-from tapps_otel.report.history import error_text, gate_text, innermost, mark, status_text
+from tapps_otel.report.history import (
+    answered_text,
+    error_text,
+    gate_text,
+    innermost,
+    mark,
+    status_text,
+)
 from tapps_otel.report.lines import Line, Piece, clock_time, took
 from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, shorten
@@ -232,6 +239,8 @@ def _outcome(one: _Shown) -> Iterator[str]:
         yield excerpt(last.reason, _LONG)
     if record.last.question:
         yield f"asks {excerpt(record.last.question, _LONG)}"
+    if record.answered is not None:
+        yield answered_text(record.answered)
 
 
 def _inputs(record: StepHistory) -> Iterator[str]:

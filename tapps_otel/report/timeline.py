@@ -73,11 +73,22 @@ def identity(timeline: Timeline) -> Iterator[Fact]:
         yield "error", error_text(timeline.error), "bad"
 
 
+def _waits(timeline: Timeline) -> Iterator[Fact]:
+    """Yield what the run waits for."""
+    for step in timeline.steps:
+        if step.is_pause and step.status == "paused":
+            words = step.attempts[-1].question or "a time"
+            yield "waits", f"{plain(step.step_id)}: {plain(words)}", "warn"
+
+
 def story(timeline: Timeline, *, kept: int = 0) -> Iterator[Fact]:
     """Yield how long it took, what was killed, how long it was down, and what was not run again.
 
+    First what it waits for, if it is paused.
+
     :param kept: steps that were not run again, besides those in the timeline
     """
+    yield from _waits(timeline)
     total = took(timeline.end_ns - timeline.start_ns)
     running, down = took(timeline.running_ns), took(timeline.down_ns)
     yield "time", f"{total}: {running} running, {down} down" if timeline.down_ns else total, ""
@@ -394,6 +405,7 @@ def _table_rows(timeline: Timeline, *, everything: bool) -> tuple[list[list[str]
         notes = [plain(step.agent)] if step.agent else []
         notes += ["not run again"] if step.not_run_again else []
         notes += [error_text(last.error)] if last.error is not None else []
+        notes += [f"asks {plain(last.question)}"] if last.question else []
         notes += [plain(last.reason)] if last.reason else []
         notes += [gate_text(last.gate)] if last.gate is not None else []
         rows.append(

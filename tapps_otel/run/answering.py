@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import AnswerError, RunConflictError
 from tapps_otel.names import log_name
+from tapps_otel.past.answer_schema import find_misfit
 from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.native import NotStorableError, check_text, to_json
 from tapps_otel.run.decision import leased, put_result, writing
 from tapps_otel.run.ends_from_history import answer_to
 from tapps_otel.run.lookup import find
 from tapps_otel.run.person import person
-from tapps_otel.run.question_types import find_misfit
 
 if TYPE_CHECKING:
     from pathlib import Path

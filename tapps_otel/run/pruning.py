@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["KeptRun", "PruneReport", "PrunedRun", "prune"]
 
 PrunableStatus = Literal[
-    "completed", "failed", "cancelled", "timeout", "interrupted", "paused", "damaged"
+    "completed", "failed", "cancelled", "timeout", "interrupted", "paused", "answered", "damaged"
 ]
 # Runs that have ended. What can or must still be looked at is removed only by its status.
 _ENDED: Final = frozenset({"completed", "failed", "cancelled", "timeout"})

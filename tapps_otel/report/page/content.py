@@ -177,6 +177,7 @@ class _Content:
             "ended": attempt.end_seq,
             "wait": attempt.wait_ns / 1e6 or None,
             "error": self._error(attempt.error),
+            "question": None if attempt.question is None else _short(attempt.question),
             "reason": None if attempt.reason is None else _short(attempt.reason),
             "artifacts": [
                 [

@@ -48,6 +48,7 @@
         step.agent,
         step.action,
         step.key,
+        last.question,
         last.reason,
         last.error && last.error.text,
         last.gate && last.gate[1],
@@ -765,6 +766,8 @@
       ]),
     );
     for (const one of attempts) {
+      if (one.question)
+        made.push(make("h3", { text: `Question, attempt ${one.number}` }), scrolling(one.question));
       if (one.reason)
         made.push(make("h3", { text: `Reason, attempt ${one.number}` }), scrolling(one.reason));
       if (one.gate)

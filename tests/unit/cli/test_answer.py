@@ -1,0 +1,239 @@
+"""The commands ``answer``, ``resume --answer`` and ``resume --due``, and what reports show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import LOGS, Cli
+from independent_checker import check
+from tapps_otel import clock, settings
+from tapps_otel.log.lease import Lease
+
+RELEASE = """
+import asyncio
+from typing import Literal
+
+from tapps_otel import apause, pause, step, workflow
+
+
+@step
+def build(version: str) -> str:
+    with open("built.txt", "a") as file:
+        file.write("x")
+    return f"release {version}"
+
+
+@workflow
+def release(version: str = "7") -> str:
+    built = build(version)
+    return f"{built} is out" if pause(f"Publish {built}?", type=bool) else "dropped"
+
+
+@workflow
+async def both() -> list[str]:
+    kind = Literal["yes", "no"]
+    return list(await asyncio.gather(
+        apause("Left?", type=kind, name="left"), apause("Right?", type=kind, name="right")
+    ))
+
+
+@workflow
+def later(seconds: float = 3600, fails: bool = False) -> str:
+    pause(until=seconds)
+    if fails:
+        raise ValueError("no")
+    return "later"
+
+
+@workflow
+def hostile() -> None:
+    pause("\\x1b]0;owned\\x07<script>alert(1)</script>\\nnext: rm -rf /", type=bool)
+
+
+@workflow
+def outer() -> str:
+    return release.options(workflow_id="inner")("8") + "!"
+"""
+
+
+@pytest.fixture(autouse=True)
+def flows(tmp_path: Path) -> None:
+    (tmp_path / "release.py").write_text(RELEASE, "utf-8")
+
+
+@pytest.fixture
+def later_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hours pass after the runs of this test have begun."""
+    real = clock.time_ns
+    monkeypatch.setattr(clock, "time_ns", lambda: real() + 7200 * 10**9)
+
+
+def test_a_run_that_asks_is_answered_and_resumed(cli: Cli) -> None:
+    paused = cli("run", "release.py:release", "--id", "r")
+    wrong = cli("answer", "r", "--json", '"yes"')
+    answered = cli("answer", "r", "--json", "true", "--by", "ann", "--reason", "green")
+    listed = cli("list", "--status", "answered", "--json")
+    resumed = cli("resume", "r", "-q")
+
+    assert paused.code == 5
+    assert "r paused after" in paused.err
+    assert "pause: Publish release 7?" in paused.err
+    assert "tapps-otel answer r pause --json JSON" in paused.err
+    assert "tapps-otel resume r" in paused.err
+    assert wrong.code == 2
+    assert "$: expected true or false, not" in wrong.err
+    assert (answered.code, answered.out.splitlines()[0]) == (0, "pause is answered")
+    assert [one["workflow_id"] for one in json.loads(listed.out)] == ["r"]
+    assert (resumed.code, resumed.out) == (0, '"release 7 is out"\n')
+    assert Path("built.txt").read_text() == "x"
+    finish = [one for one in check(LOGS / "r.jsonl") if one["event_type"] == "step_finish"][-1]
+    assert (finish["answered"]["by"], finish["reason"]) == ("ann", "green")
+
+
+def test_answer_and_resume_together(cli: Cli) -> None:
+    cli("run", "release.py:release", "--id", "r", "-q")
+    done = cli("resume", "r", "--answer", "false", "-q")
+
+    assert (done.code, done.out) == (0, '"dropped"\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("answer", "r"), 2, "give the answer: --json JSON"),
+        (("answer", "r", "--json", "yes"), 2, "--json is not JSON"),
+        (("answer", "none", "--json", "true"), 3, "no run 'none'"),
+        (("answer", "r", "--json", '"yes"'), 5, "asks 2 questions: say which is answered"),
+        (("answer", "r", "middle", "--json", '"yes"'), 5, "has no step 'middle'"),
+        (("answer", "r", "left", "--json", '"maybe"'), 2, 'expected one of "yes", "no"'),
+        (("resolve", "r", "left", "--rerun"), 5, "not resolved but answered"),
+        (("resume", "r", "--answer", '"yes"'), 5, "asks 2 questions"),
+        (("resume", "r", "--due"), 2, "--due resumes every run that is due"),
+        (("resume", "r"), 5, "r is paused"),
+    ],
+)
+def test_what_cannot_be_answered(
+    arguments: tuple[str, ...], code: int, text: str, cli: Cli
+) -> None:
+    cli("run", "release.py:both", "--id", "r", "-q")
+    before = (LOGS / "r.jsonl").read_bytes()
+    done = cli(*arguments)
+
+    assert (done.code, text in done.err) == (code, True), done.err
+    assert (LOGS / "r.jsonl").read_bytes() == before
+
+
+def test_a_second_answer_is_refused(cli: Cli) -> None:
+    cli("run", "release.py:release", "--id", "r", "-q")
+    cli("answer", "r", "--json", "true", "--by", "ann")
+    again = cli("answer", "r", "--json", "false")
+
+    assert again.code == 5
+    assert "was answered by ann on" in again.err
+
+
+def test_a_run_in_progress_is_not_answered(cli: Cli) -> None:
+    cli("run", "release.py:release", "--id", "r", "-q")
+    lease = Lease((LOGS / "r.lease").absolute(), "r")
+    try:
+        done = cli("answer", "r", "--json", "true")
+    finally:
+        lease.release()
+
+    assert done.code == 4
+
+
+def test_due_resumes_each_run_that_can_continue(cli: Cli, request: pytest.FixtureRequest) -> None:
+    cli("run", "release.py:later", "--id", "time", "-q")
+    cli("run", "release.py:later", "--id", "fails", "-q", "-i", '{"fails": true}')
+    cli("run", "release.py:release", "--id", "answered", "-q")
+    cli("run", "release.py:release", "--id", "waits", "-q")
+    cli("run", "release.py:outer", "--id", "outer", "-q")
+    nothing = cli("resume", "--due")
+    cli("answer", "answered", "--json", "true")
+    cli("answer", "inner", "--json", "true")
+    request.getfixturevalue("later_on")
+    done = cli("resume", "--due")
+    statuses = {one["workflow_id"]: one["status"] for one in json.loads(cli("list", "--json").out)}
+
+    assert (nothing.code, "no paused run is due" in nothing.err) == (0, True)
+    assert done.code == 1  # of the one that failed
+    assert sorted(done.out.split("\n")[:-1]) == sorted(
+        ['"later"', '"release 7 is out"', '"release 8 is out!"']
+    )
+    assert statuses == {
+        "time": "completed",
+        "fails": "failed",
+        "answered": "completed",
+        "waits": "paused",
+        "outer": "completed",
+        "inner": "completed",
+    }
+    assert cli("resume", "--due").code == 0
+
+
+def test_reports_show_the_question_and_its_answer(cli: Cli) -> None:
+    cli("run", "release.py:release", "--id", "r", "-q")
+    listed, shown, one = cli("list"), cli("show", "r"), cli("show", "r", "pause")
+    timeline, markdown = cli("timeline", "r"), cli("timeline", "r", "--markdown")
+    watched = cli("watch", "r")
+    as_json = json.loads(cli("show", "r", "--json").out)
+    cli("answer", "r", "--json", "true", "--by", "ann")
+    answered = cli("show", "r", "pause")
+
+    assert "Publish release 7?" in listed.out
+    assert "waits     pause: Publish release 7? (true or false)" in shown.out
+    assert "next      " in shown.out
+    assert "answer r pause --json JSON" in shown.out
+    assert "Publish release 7?" in one.out
+    assert "waits" in timeline.out
+    assert "Publish release 7?" in timeline.out
+    assert "asks Publish release 7?" in markdown.out
+    assert (watched.code, "asks Publish release 7?" in watched.out) == (5, True)
+    assert "answer r pause --json JSON" in watched.out
+    assert as_json["waiting"] == ["pause"]
+    assert as_json["open"] == []
+    assert "answered by ann on" in answered.out
+    for found in (shown, one, timeline, markdown):
+        assert "interrupted" not in found.out
+
+
+def test_a_timer_is_shown_with_its_time(cli: Cli) -> None:
+    cli("run", "release.py:later", "--id", "r", "-q")
+    shown = cli("show", "r").out
+
+    assert "pause: a time, until 20" in shown
+    assert "tapps-otel resume --due" in shown
+
+
+def test_a_question_cannot_harm_a_terminal_or_a_page(cli: Cli, tmp_path: Path) -> None:
+    paused = cli("run", "release.py:hostile", "--id", "r")
+    made = [
+        paused.err,
+        cli("list").out,
+        cli("show", "r").out,
+        cli("show", "r", "pause").out,
+        cli("timeline", "r").out,
+        cli("timeline", "r", "--markdown").out,
+        cli("watch", "r").out,
+        cli("answer", "r", "x", "--json", "1").err,
+    ]
+    cli("timeline", "r", "--html", "page.html")
+
+    assert all("\x1b]0;" not in one for one in made)
+    assert all(not one.startswith("next: rm") for text in made for one in text.split("\n"))
+    assert "<script>alert" not in (tmp_path / "page.html").read_text()
+
+
+def test_the_question_is_redacted_as_the_setting_says(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "_current", None)
+    path = Path("release.py")
+    path.write_text(path.read_text().replace("Publish {built}", "Is password=hunter2 ok, {built}"))
+    cli("run", "release.py:release", "--id", "r", "-q")
+
+    assert "hunter2" not in (LOGS / "r.jsonl").read_text()
