@@ -9,11 +9,13 @@ from tapps_otel import (
     Backoff,
     ExecutorSpec,
     Run,
+    answer,
     configure,
     events,
     history,
     instrument,
     list_runs,
+    pause,
     send,
     step,
     verify,
@@ -58,6 +60,15 @@ article.options(workflow_id="a")(7)  # error
 article.options(workflow_id=7)  # error
 article.options(id="a")  # error
 resumed: str = article.resume("a")  # error
+
+# Pauses and answers.
+pause()  # error
+pause(1)  # error
+pause("a", until="soon")  # error
+pause("a", typ=bool)  # error
+number: int = pause("a", type=str)  # error
+answer("a")  # error
+answer("a", True, reason=1)  # error
 fetch.options(retries="3")  # error
 
 # Methods: `self` is bound, and the other arguments are checked.

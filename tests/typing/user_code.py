@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -24,6 +25,7 @@ from tapps_otel import (
     ExecutorSpec,
     ForkOrigin,
     JsonlSpanExporter,
+    Question,
     Run,
     RunDiff,
     RunHistory,
@@ -40,6 +42,8 @@ from tapps_otel import (
     Workflow,
     WorkflowEvent,
     annotate,
+    answer,
+    apause,
     bind,
     child_env,
     configure,
@@ -54,6 +58,7 @@ from tapps_otel import (
     instrument,
     last_run,
     list_runs,
+    pause,
     register_codec,
     send,
     skip,
@@ -293,6 +298,37 @@ def read_money(data: int) -> Money:
 
 
 register_codec(Money, lambda money: money.cents, read_money, name="money")
+
+# ---------------------------------------------------------------- pauses
+
+
+@workflow
+def release(page: Page) -> str:
+    allowed = pause("Publish?", type=bool)
+    assert_type(allowed, bool)
+    late = pause("Publish?", type=bool, until=timedelta(hours=1))
+    assert_type(late, bool | None)
+    assert_type(pause(until=60), None)
+    tags: list[str] = pause("Which tags?", type=list[str], name="tags")
+    anything: Any = pause("What?")
+    return f"{page.text} {tags} {anything}"
+
+
+@workflow
+async def arelease() -> list[Page]:
+    pages = await asyncio.gather(apause("Left?", type=Page), apause("Right?", type=Page))
+    assert_type(await apause("Publish?", type=bool, until=60), bool | None)
+    return list(pages)
+
+
+def give(run_id: str) -> list[Question]:
+    try:
+        release.resume(run_id)
+    except errors.RunPausedError as error:
+        step_id: str = answer(run_id, True, step=error.questions[0].step_id, by="ann", reason="ok")
+        return [one for one in error.questions if one.step_id != step_id]
+    return []
+
 
 # ---------------------------------------------------------------- executors
 

@@ -79,7 +79,7 @@ class Rebuilt(NamedTuple):
 
     :ivar seq: of the line that ends it; 0 for an interrupted span, which no line ends
     :ivar execution: number of the execution that it belongs to
-    :ivar waited: it is that of a pause, which no process holds while it waits
+    :ivar waited: it is that of a pause that was ended by another process than began it
     """
 
     span: ReadableSpan
@@ -262,7 +262,8 @@ class Rebuilder:
     def _ended(self, opened: _OpenSpan, event: Event, sha: bytes) -> Iterator[Rebuilt]:
         try:
             span = self._build(opened, event, sha)
-            yield Rebuilt(span, event.seq, event.execution, opened.waits)
+            waited = opened.waits and event.late is True
+            yield Rebuilt(span, event.seq, event.execution, waited)
         except _MALFORMED as error:
             self._add_bad(event, error)
 

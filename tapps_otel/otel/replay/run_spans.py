@@ -36,7 +36,7 @@ class Found(NamedTuple):
     :ivar seq: of the line in it that ended the span; 0 for an interrupted one
     :ivar sha: of the line at which it was found (64 hex)
     :ivar execution: number of the execution that it belongs to
-    :ivar waited: it is that of a pause, which no process holds while it waits
+    :ivar waited: it is that of a pause that was ended by another process than began it
     """
 
     span: ReadableSpan
