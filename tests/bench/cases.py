@@ -171,7 +171,7 @@ OWN_CASES = (
     Case(
         "own.redaction",
         "durable",
-        "a step with its inputs, redacted and as they are, in turns",
+        "a step with redaction and without, in turns; also with its inputs logged",
         "own_redaction",
         STEPS,
     ),
