@@ -40,7 +40,7 @@ def resume(
     :param target: its workflow, instead of the one that the log names
     :param answer: JSON, to answer its only question with first
     :param accept_change: resume an executor's run although the steps of its workflow changed
-    :param trust: import the workflow that the log names, wherever it is
+    :param trust: run the workflow that the log names, wherever it is
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
@@ -52,6 +52,9 @@ def resume(
     with StoredRun(store, workflow_id) as found:
         if found.history.foreign:
             _refuse_target(found, target)
+            found.check_own()
+            if not (trust or _is_agreed(found.name, _workflow_file(found.history))):
+                return Code.REFUSED
             return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
         flow = _load(found, target, trust=trust)
         if flow is None:
@@ -217,9 +220,15 @@ def _resume_foreign(
 
     def call(folder: Path) -> Any:
         _enter_working_directory(history)
-        return resume_foreign(history, accept_change=accept_change, log_dir=folder)
+        return resume_foreign(found, accept_change=accept_change, log_dir=folder)
 
     return execute(call, found.name, found=found, log_dir=log_dir, quiet=quiet)
+
+
+def _workflow_file(history: RunHistory) -> str:
+    """The file that an executor loads the workflow from, in the project that the log names."""
+    root, source = history.workflow.get("root"), history.workflow.get("source")
+    return str(Path(str(root or "")) / str(source or "workflow"))
 
 
 def _enter_working_directory(history: RunHistory) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from tapps_otel.past.fold import RunHistory
+    from tapps_otel.run.lookup import StoredRun
 
 __all__ = ["resume", "resume_foreign"]
 
@@ -34,16 +34,19 @@ def resume(
     with look_up(workflow_id, folder) as found:
         if not found.history.foreign:
             return queries.resume_found(found)
-        return resume_foreign(found.history, accept_change=accept_change, log_dir=folder)
+        return resume_foreign(found, accept_change=accept_change, log_dir=folder)
 
 
 def resume_foreign(
-    history: RunHistory, *, accept_change: bool = False, log_dir: Path | str | None = None
+    found: StoredRun, *, accept_change: bool = False, log_dir: Path | str | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Resume a run of a third-party executor.
 
+    :raises UntrustedFileError: another user may have written the log: what it names is not executed
     :raises RunConflictError: runs of that executor can only be resumed by the code that starts them
     """
+    found.check_own()
+    history = found.history
     executor = history.workflow.get("executor")
     if executor != "tapps-agents":
         raise RunConflictError(

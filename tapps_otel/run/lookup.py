@@ -183,6 +183,13 @@ class StoredRun:
             self.history = self._read_start()
         return inputs_of(self.history, blobs_of(self.store, self.name))
 
+    def check_own(self) -> None:
+        """Check that what the log names may be executed.
+
+        :raises UntrustedFileError: another user may have written it
+        """
+        _files.system().check_own(self.file.fileno(), self.store.log_path(self.name))
+
     def close(self) -> None:
         """Close the log."""
         self.file.close()

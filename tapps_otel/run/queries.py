@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel import settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError
-from tapps_otel.log import files as _files
 from tapps_otel.log import lease
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
@@ -142,7 +141,7 @@ def recorded_path(found: StoredRun) -> str:
     :raises UntrustedFileError: another user may have written the log: what it names is not imported
     :raises RunConflictError: its workflow cannot be imported
     """
-    _files.system().check_own(found.file.fileno(), found.store.log_path(found.name))
+    found.check_own()
     path = import_path(found.workflow)
     if path is not None:
         return path

@@ -70,6 +70,7 @@ async def resume(
         another mode than before (``cursor`` or ``headless``)
     :returns: its ``WorkflowState``; of a completed run it is made from the log, and nothing runs
     :raises RunNotFoundError: there is no such run
+    :raises UntrustedFileError: another user may have written the log
     :raises RunBusyError: the run is in progress in another process
     :raises RunConflictError: the workflow has changed (the message is a diff) or cannot be loaded,
         the mode is another one, or the run is not one of tapps-agents
@@ -81,6 +82,7 @@ async def resume(
     root = root_of(executor)
     store = store_under(root) if log_dir is None else store_of(log_dir)
     with StoredRun(store, log_name(workflow_id)) as run:
+        run.check_own()
         start, status = run.history, run.summary.status
     inner = _inner_executor(executor)
     _check_hooks(inner, report)

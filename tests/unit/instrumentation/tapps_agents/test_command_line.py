@@ -13,9 +13,10 @@ import tapps_otel
 from commands import Done
 from logs import forge
 from tapps_agents_project import Project, chain, fail
-from tapps_otel import configure
+from tapps_otel import configure, settings
 from tapps_otel.cli import main
-from tapps_otel.instrumentation import instrument
+from tapps_otel.instrumentation import instrument, tapps_agents
+from tapps_otel.log.files import UntrustedFileError
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,7 @@ LOGS = "../.tapps-agents/workflow-state/events"
 def test_the_command_resumes_in_the_directory_of_the_start(
     project: Project, killed: str, elsewhere: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = cli(capsys, "resume", killed, "--log-dir", LOGS)
+    done = cli(capsys, "resume", killed, "--log-dir", LOGS, "--trust")
 
     assert done.code == 0, done
     assert elsewhere == [str(project.root)]
@@ -160,7 +161,7 @@ def test_a_relative_log_folder_refers_to_the_callers_directory(
 ) -> None:
     configure(log_dir=Path(LOGS))
 
-    assert cli(capsys, "resume", killed).code == 0
+    assert cli(capsys, "resume", killed, "--trust").code == 0
     assert elsewhere == [str(project.root)]
 
 
@@ -178,3 +179,51 @@ def test_a_missing_directory_of_the_start_is_refused(
     assert done.code == 5
     assert f"began in {gone}, where its steps write; cannot change to that directory" in done.err
     assert (Path.cwd(), gone.exists()) == (here, False)
+
+
+# ---------------------------------------------------------------- whom a resume trusts
+
+
+def test_a_log_that_others_can_write_to_is_not_resumed(
+    project: Project,
+    killed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logs = Path(".tapps-agents/workflow-state/events")
+    (logs / f"{killed}.jsonl").chmod(0o660)
+    done = cli(capsys, "resume", killed)
+
+    assert done.code != 0
+    assert "other users can write to it" in done.err
+    with pytest.raises(UntrustedFileError, match="other users can write to it"):
+        tapps_otel.resume(killed)
+    with pytest.raises(UntrustedFileError, match="other users can write to it"):
+        asyncio.run(tapps_agents.resume(project.executor(), killed))
+    assert project.did.all[3:] == []
+
+    monkeypatch.setenv("TAPPS_OTEL_TRUST", str(logs.absolute()))
+    settings.configure()
+    assert cli(capsys, "resume", killed).code == 0
+
+
+def test_a_project_elsewhere_is_not_resumed_without_consent(
+    project: Project,
+    killed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logs = Path(".tapps-agents/workflow-state/events").absolute()
+    here = Path("here")
+    here.mkdir()
+    (here / "pyproject.toml").touch()
+    monkeypatch.chdir(here)
+    done = cli(capsys, "resume", killed, "--log-dir", str(logs))
+
+    assert done.code == 5
+    assert f"{project.root / 'flow.yaml'}, which is outside the current project" in done.err
+    assert project.did.all[3:] == []
+
+    monkeypatch.setenv("TAPPS_OTEL_TRUST", str(project.root))
+    settings.configure()
+    assert cli(capsys, "resume", killed, "--log-dir", str(logs)).code == 0
