@@ -161,7 +161,7 @@ def test_equal_values_have_different_ciphertexts(log: Callable[..., Any], old: s
 def test_any_text_survives_encryption(old: str) -> None:
     odd = "a lone surrogate \udc80, a NUL \0 and ä"
 
-    @step
+    @step(name="größer")
     def same(text: str) -> str:
         return text
 
