@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from tapps_otel.run.answering import answer
     from tapps_otel.run.api import Attempt, Run
+    from tapps_otel.run.cancelling import cancel
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
     from tapps_otel.run.current import annotate, current_run, current_step, skip
@@ -70,6 +71,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "AttemptHistory",
     "Backoff",
     "bind",
+    "cancel",
     "Change",
     "child_env",
     "Codec",
@@ -153,6 +155,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
         "run.answering": "answer",
         "run.api": "Attempt Run",
+        "run.cancelling": "cancel",
         "run.children": "child_env",
         "run.codecs.registration": "register_codec",
         "run.current": "annotate current_run current_step skip",

@@ -704,6 +704,38 @@ def prune(  # noqa: PLR0917 - typer passes them by name
     finish(lambda: prune(conditions, dry_run=dry_run, as_json=as_json, log_dir=log_dir))
 
 
+@app.command("cancel")
+def cancel(
+    workflow_id: OneRun,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="WHO", help="Who cancels it, for the log.", show_default=False),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
+    ] = None,
+    signal: Annotated[
+        bool,
+        typer.Option("--signal", help="Ask a process that executes it to end, with all its runs."),
+    ] = False,
+    log_dir: LogDir = None,
+) -> None:
+    """Cancel a run that is paused or was interrupted.
+
+    What is open in it ends as cancelled, and so do the runs that its open steps have called. With
+    --signal, a process of this machine that executes it gets SIGTERM, and is waited for. A run
+    that was cancelled can still be resumed.
+    """
+    from tapps_otel.cli.cancel import cancel
+
+    def end() -> Code:
+        run = chosen_run(workflow_id, last=False, log_dir=log_dir)
+        return cancel(run, by=by, reason=reason, signal=signal, log_dir=log_dir)
+
+    finish(end)
+
+
 @app.command("fork")
 def fork(  # noqa: PLR0917 - typer passes them by name
     workflow_id: OneRun,

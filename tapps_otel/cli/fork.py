@@ -45,6 +45,6 @@ def fork(
         write_json({"workflow_id": made})
         return Code.OK
     taken = sum(step.stored or step.handled for step in load(made, log_dir).steps)
-    words = f"  {counted(taken, 'finished step')} of run {plain(workflow_id)} will not run again"
+    words = f"  takes over {counted(taken, 'finished step')} of run {plain(workflow_id)}"
     out().say(Line.of((made, "strong"), words), *resume_hint(store_of(log_dir), made, log_dir))
     return Code.OK

@@ -456,6 +456,14 @@ class Files:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         return False
 
+    def has_open(self, pid: int, identity: tuple[int, int]) -> bool | None:
+        """Return whether a process has a file open; ``None`` where the system does not tell."""
+        try:
+            with os.scandir(f"/proc/{pid}/fd") as found:
+                return any(_identity_behind(one.path) == identity for one in found)
+        except OSError:
+            return None
+
     def read_text(self, path: str) -> str | None:
         """Return the content of a small system file (``/proc``); ``None`` if missing."""
         with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
@@ -541,6 +549,13 @@ class Files:
             return descriptor
         os.close(descriptor)
         raise NotRegularFileError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _identity_behind(link: str) -> tuple[int, int] | None:
+    with suppress(OSError):  # it was closed meanwhile
+        found = os.stat(link)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _entry(found: os.DirEntry[str]) -> Entry:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.files import OpenFile
 
-__all__ = ["Lease", "holder"]
+__all__ = ["Lease", "holder", "is_open_in"]
 
 _TRIES: Final = 100  # each time another process has removed the file that was opened
 
@@ -128,6 +128,16 @@ def holder(path: Path) -> tuple[int | None, str | None] | None:
     with file:
         descriptor = file.fileno()
         return _read_holder(files, descriptor) if files.is_locked(descriptor) else None
+
+
+def is_open_in(path: Path, pid: int) -> bool:
+    """Return whether a process has a lease's file open; ``True`` where the system does not tell.
+
+    In another container, a process of that number is another one.
+    """
+    files = _files.system()
+    identity = files.identity_of_name(str(path))
+    return identity is not None and files.has_open(pid, identity) is not False
 
 
 def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str | None]:

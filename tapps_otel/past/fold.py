@@ -379,6 +379,8 @@ class RunHistory(Struct):
     :ivar inputs_locked: why its inputs cannot be read, if they are encrypted
     :ivar result_locked: why its result cannot be read, if it is encrypted
     :ivar locked: the first event of the run whose values cannot be decrypted, if there is one
+    :ivar reason: why it was ended, if that did not come from its code
+    :ivar ended_by: who ended it then
     :ivar repairs: number of repairs of the log
     :ivar dropped: number of events that could not be written
     """
@@ -395,6 +397,8 @@ class RunHistory(Struct):
     result_blob: str | None = None
     result_omitted: str | None = None
     error: dict[str, Any] | None = None
+    reason: str | None = None
+    ended_by: str | None = None
     question: str | None = None
     executions: list[ExecutionHistory] = []
     by_id: dict[str, StepHistory] = {}
@@ -503,6 +507,7 @@ class Fold:
             history.inputs = _bytes(event.inputs)
             history.inputs_blob = _or(event.inputs_blob, None)
             history.inputs_locked = _locked(event)
+        history.reason = history.ended_by = None
         history.status = "running"
         history.error = history.question = None
         self._execution = ExecutionHistory(
@@ -520,6 +525,8 @@ class Fold:
         history = self.history
         history.status = _or(event.status, "failed")
         history.error = _or(event.error, None)
+        history.reason = _or(event.reason, None)
+        history.ended_by = _or(event.attributes, {}).get("by")
         history.question = _or(event.question, None)
         history.result_json = _bytes(event.result)
         history.result_blob = _or(event.result_blob, None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tapps_otel.names import parent_of
+from tapps_otel.names import MOST_NESTED, parent_of
 from tapps_otel.past.fold import DIGEST, DONE
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
 def _around(step_id: str) -> Iterator[str]:
     """Yield the ids of the steps that enclose this one."""
     outer = parent_of(step_id)
-    while outer is not None:
+    for _ in range(MOST_NESTED):  # a made-up id may have any number of slashes
+        if outer is None:
+            return
         yield outer
         outer = parent_of(outer)

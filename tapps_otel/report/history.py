@@ -199,6 +199,8 @@ def as_json(
         "inputs_locked": _locked(history.inputs_locked),
         "result_locked": _locked(history.result_locked),
         "error": history.error,
+        "reason": history.reason,
+        "ended_by": history.ended_by,
         "question": history.question,
         "executions": [msgspec.to_builtins(one) for one in history.executions],
         "steps": [step_json(step) for step in history.steps if accepts(step)],

@@ -89,6 +89,9 @@ def _about(screen: Screen) -> Iterator[Fact]:
     yield (workflow[0], workflow[1] + (f" ({plain(path)})" if path else ""), "")
     errors = [fact for fact in rest if fact[0] == "error"]
     yield from (fact for fact in rest if fact not in errors)
+    if history.ended_by is not None or history.reason is not None:
+        by = "" if history.ended_by is None else f"by {excerpt(history.ended_by, _NAME)}: "
+        yield ("ended", by + plain(history.reason or "no reason was given"), "warn")
     if history.parent is not None:
         step_id = excerpt(history.parent.step_id, _NAME)
         caller = excerpt(history.parent.workflow_id, _NAME)

@@ -12,7 +12,7 @@ from tapps_otel.log.event import Event
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory, StepHistory
 
-__all__ = ["answer_to", "due", "event_of", "given_up", "no_answer"]
+__all__ = ["answer_to", "cancelled", "due", "event_of", "given_up", "no_answer"]
 
 
 def event_of(
@@ -98,6 +98,20 @@ def given_up(history: RunHistory, step: StepHistory) -> Event:
         "message": "the run has completed without asking again",
         "stack": None,
     }
+    return event
+
+
+def cancelled(history: RunHistory, step: StepHistory) -> Event:
+    """The end of a step that was open when its run was cancelled."""
+    if step.waits:
+        event = _pause_end(history, step, "step_fail")
+    else:  # its process is dead: it ended with the last sign of life
+        last = history.executions[-1]
+        at = max(last.last_timestamp, step.last.timestamp)
+        event = event_of(history, step, "step_fail", at=at, execution=last.number + 1)
+        event.duration_ns = max(0, clock.timestamp_ns(at) - step.last.started_ns)
+    event.status = "cancelled"
+    event.error = {"type": "cancelled", "message": "the run was cancelled", "stack": None}
     return event
 
 

@@ -159,7 +159,8 @@ def _read_until(store: Store, name: str, step_id: str) -> _Source | RunHistory:
     with collector_paused():
         for event in read(path, name, checker=checker):
             feed(event)
-            if event.step_id == step_id and event.event_type == "step_start":
+            begins = event.step_id == step_id and event.event_type == "step_start"
+            if begins and fold.history.executions:  # a log that was made to harm may have none
                 _refuse_executor(fold.history)
                 if fold.history.locked is not None:
                     raise fold.history.locked.error(name)

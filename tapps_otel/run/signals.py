@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from tapps_otel.log import files
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SigtermHandler"]
+__all__ = ["SigtermHandler", "terminate"]
 
 # Those of all runs that are open. A dict can be listed while other threads change it; it must not
 # keep alive a run that its user dropped.
@@ -47,6 +50,33 @@ def _end(number: int, _: Any) -> None:
         if handler is not None:
             handler.note()
     raise SystemExit(128 + number)
+
+
+def terminate(pid: int, is_meant: Callable[[], bool]) -> bool:
+    """Send SIGTERM to a process.
+
+    :param is_meant: asked last, when the number cannot pass to another process any more, where the
+        system has such handles (Linux): whether it is still that of the process
+    :returns: whether it was sent
+    :raises PermissionError: the process belongs to another user
+    """
+    try:
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_meant():
+            return False
+        if handle is None:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    finally:
+        if handle is not None:
+            files.system().close(handle)
+    return True
 
 
 def _is_main_thread() -> bool:

@@ -45,6 +45,7 @@ from tapps_otel import (
     answer,
     apause,
     bind,
+    cancel,
     child_env,
     configure,
     current_run,
@@ -220,6 +221,7 @@ async def build_async() -> None:
 
 def look(run_id: str) -> str:
     found: RunHistory = history(run_id)
+    assert_type(cancel(run_id, by="Ann", reason="late", signal=True), list[str])
     assert_type(fork(run_id, from_step="draft", inputs={"url": "b"}, new_workflow_id="c"), str)
     assert_type(found.forked_from, ForkOrigin | None)
     steps: list[StepHistory] = found.steps

@@ -30,6 +30,7 @@ COMMANDS = [
     "resolve",
     "send",
     "prune",
+    "cancel",
     "fork",
     "pack",
     "unpack",
@@ -63,7 +64,18 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert f"Usage: tapps-otel {name} " in done.out
     assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
     assert ("--json  " in done.out) == (  # without a value: the answer's is JSON
-        name in {"list", "show", "timeline", "diff", "verify", "send", "prune", "fork", "doctor"}
+        name
+        in {
+            "list",
+            "show",
+            "timeline",
+            "diff",
+            "verify",
+            "send",
+            "prune",
+            "fork",
+            "doctor",
+        }
     )
 
 

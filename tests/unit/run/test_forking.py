@@ -13,9 +13,11 @@ import pytest
 
 from commands import Cli
 from crashes import Effects, die_at, go, killed
+from logs import forge
 from tapps_otel import (
     Backoff,
     Run,
+    answer,
     bind,
     configure,
     current_step,
@@ -25,6 +27,7 @@ from tapps_otel import (
     last_run,
     list_runs,
     pack,
+    pause,
     skip,
     step,
     timeline,
@@ -44,8 +47,11 @@ from tapps_otel.errors import (
     RunBusyError,
     RunConflictError,
     RunNotFoundError,
+    RunPausedError,
     WorkflowInputError,
 )
+from tapps_otel.log.store import Store
+from tapps_otel.otel.replay.run_spans import RunSpans
 
 Log = Callable[..., list[dict[str, Any]]]
 did = Effects(Path("effects"))  # in the folder of each test
@@ -540,6 +546,54 @@ def test_a_run_in_progress_is_forked_from_what_it_had_finished() -> None:
     assert [one.step_id for one in history("f").steps] == ["reserve"]
 
 
+def test_a_pause_is_forked_from_and_asks_again() -> None:
+    @workflow
+    def flow() -> str:
+        reserve("a")
+        return "yes" if pause("Publish?", type=bool) else "no"
+
+    with pytest.raises(RunPausedError):
+        go(flow)
+    answer("r", value=False)
+    assert go(flow) == "no"
+    fork("r", from_step="pause", new_workflow_id="f")
+
+    with pytest.raises(RunPausedError):
+        go(flow, workflow_id="f")
+    answer("f", value=True)
+    assert go(flow, workflow_id="f") == "yes"
+    assert did.all == ["reserve a"]
+
+
+def test_an_answer_is_taken_over() -> None:
+    @workflow
+    def flow() -> str:
+        return pause("Which item?", type=str) + send("x")
+
+    with pytest.raises(RunPausedError):
+        go(flow)
+    answer("r", "lamp", by="Ann")
+    go(flow)
+    did.forget()
+    fork("r", from_step="send", new_workflow_id="f")
+
+    assert go(flow, workflow_id="f") == "lampx sent"
+    assert history("f").by_id["pause"].answered == history("r").by_id["pause"].answered
+
+
+def test_its_trace_has_a_link_to_the_run_and_no_span_of_what_was_taken_over(log_dir: Path) -> None:
+    first()
+    fork("r", from_step="send", new_workflow_id="f")
+    order.resume("f")
+
+    spans = [found.span for found in RunSpans(Store(log_dir), "f")]
+    assert [span.name for span in spans] == ["workflow order", "step send", "workflow order"]
+    [link] = spans[0].links
+    assert f"{link.context.trace_id:032x}" == history("r").trace_id
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {history("f").trace_id}
+    assert dict(link.attributes or {}) == {"tapps.link": "forked_from"}
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -549,6 +603,14 @@ def test_an_unknown_step_is_refused_with_the_steps_there_are() -> None:
         fork("r", from_step="pray")
 
     assert [run.workflow_id for run in list_runs()] == ["r"]
+
+
+def test_a_log_without_a_start_has_no_step_to_fork_from(tmp_path: Path) -> None:
+    begun = {"event_type": "step_start", "step_id": "a", "step": "a"}
+    forge(tmp_path / "forged", "r", [begun])
+
+    with pytest.raises(RunConflictError):
+        fork("r", from_step="a", log_dir=tmp_path / "forged")
 
 
 def test_a_name_that_several_steps_have_is_refused() -> None:
@@ -624,7 +686,7 @@ def test_the_command_forks_and_tells_what_is_next(cli: Cli) -> None:
     done = cli("fork", "r", "--from", "add", "--input", '{"b": 40}', "--id", "f")
 
     assert (done.code, done.err) == (0, "")
-    assert "1 finished step of run r will not run again" in done.out
+    assert "takes over 1 finished step of run r" in done.out
     assert "resume f" in done.out
     assert cli("resume", "f", "-q").out == "42\n"
     made = json.loads(cli("fork", "f", "--from", "double", "--json").out)["workflow_id"]
