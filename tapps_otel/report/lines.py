@@ -34,6 +34,7 @@ MARKS: Final[dict[str, tuple[str, str]]] = {
     "cancelled": ("✗", "warn"),
     "interrupted": ("!", "warn"),
     "paused": ("?", "warn"),
+    "answered": ("?", "good"),
     "running": ("…", "strong"),
     "damaged": ("✗", "bad"),
 }

@@ -10,6 +10,7 @@ const tapps = (() => {
     cancelled: ["✗", "warn"],
     interrupted: ["!", "warn"],
     paused: ["?", "warn"],
+    answered: ["?", "good"],
     running: ["…", "strong"],
   };
   const $ = (id) => document.getElementById(id);

@@ -182,7 +182,7 @@ def test_reports_show_the_question_and_its_answer(cli: Cli) -> None:
     watched = cli("watch", "r")
     as_json = json.loads(cli("show", "r", "--json").out)
     cli("answer", "r", "--json", "true", "--by", "ann")
-    answered = cli("show", "r", "pause")
+    answered, waits_for_worker = cli("show", "r", "pause"), cli("list")
 
     assert "Publish release 7?" in listed.out
     assert "waits     pause: Publish release 7? (true or false)" in shown.out
@@ -197,6 +197,7 @@ def test_reports_show_the_question_and_its_answer(cli: Cli) -> None:
     assert as_json["waiting"] == ["pause"]
     assert as_json["open"] == []
     assert "answered by ann on" in answered.out
+    assert "? r    answered" in waits_for_worker.out
     for found in (shown, one, timeline, markdown):
         assert "interrupted" not in found.out
 
