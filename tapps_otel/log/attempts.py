@@ -19,7 +19,7 @@ class Attempts:
     """Finds a second start and a second end of an attempt, as no recorder writes them.
 
     Both come soon after the first one, if they come: of a long log, the last attempts are enough.
-    An end without a start is none of its business: a damaged part of the log may have had it.
+    An end without a start is accepted: a damaged part of the log may have had it.
     """
 
     __slots__ = ("_known", "_older")

@@ -1,7 +1,7 @@
 """Staging folders: where the files of runs are checked before they appear among the logs.
 
 A staging folder is beside the logs, and no command looks into it. The process that uses it holds a
-lease on it, so that what a killed process left is told apart from what is in use.
+lease on it, so that what a killed process left can be told from what is in use.
 """
 
 from __future__ import annotations

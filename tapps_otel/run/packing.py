@@ -2,8 +2,8 @@
 
 The file is a ZIP archive, and is not trusted: it may only contain regular files with the names that
 a run's files have, of a bounded size. They are verified in a folder of their own before the run
-appears, which it does with its log, the last of its files. What a killed process left is the same
-as what is in the archive, and no conflict.
+appears, which it does with its log, the last of its files. What a killed process left equals what
+the archive has, and is no conflict.
 """
 
 from __future__ import annotations
