@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from tapps_otel import clock, settings
 from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
 from tapps_otel.log import files as _files
+from tapps_otel.log.encrypted import CodecFailedError, encrypt_data
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.run_files import list_files
 from tapps_otel.log.staging import abandoned
@@ -129,9 +130,10 @@ def _encryption(current: settings.Settings) -> Finding:
     if codec is None:
         return Finding("encryption", "info", "off: inputs and results are stored as they are")
     try:
-        key_id = codec.key_id
-        encrypted = codec.encode(_TRIAL, b"doctor")
+        key_id, encrypted = encrypt_data(_TRIAL, codec, b"doctor")
         works = codec.decode(encrypted, b"doctor", key_id) == _TRIAL != encrypted
+    except CodecFailedError as error:
+        return Finding("encryption", "fail", str(error))
     except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
         return Finding("encryption", "fail", f"the codec failed: {type(error).__name__}: {error}")
     if not works:

@@ -14,11 +14,12 @@ from tapps_otel.errors import SettingsError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["AesGcmCodec", "Codec", "parse_keys"]
+__all__ = ["AesGcmCodec", "Codec", "key_id_of", "parse_keys"]
 
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12  # 96 bits, for which AES-GCM is defined
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST_ID: Final = 256
 _FORM: Final = "ID:KEY, where KEY is the base64 of 32 random bytes (openssl rand -base64 32)"
 
 
@@ -49,6 +50,20 @@ class Codec(Protocol):
         :raises LookupError: there is no such key here
         :raises ValueError: the data was changed, or belongs to another key or context
         """
+
+
+def key_id_of(codec: Codec) -> str:
+    """Return the id of the key that a codec uses now.
+
+    :raises ValueError: it has no valid one; the message does not quote it
+    """
+    key_id: Any = codec.key_id
+    named = key_id if isinstance(key_id, str) else ""
+    if 0 < len(named) <= _LONGEST_ID and named.isprintable() and " " not in named:
+        return named
+    raise ValueError(
+        f"its key_id must be a text of 1 to {_LONGEST_ID} printable characters without spaces"
+    )
 
 
 class AesGcmCodec:
@@ -101,6 +116,8 @@ def parse_keys(text: str) -> dict[str, str]:
 
     :raises ValueError: the text has another form; the message quotes nothing of it
     """
+    if not text.strip(", \t\r\n"):
+        raise ValueError(f"it has no key: give at least one, as {_FORM}, or unset it")
     keys: dict[str, str] = {}
     for number, entry in enumerate(re.split(r"[,\s]+", text.strip(", \t\r\n")), 1):
         key_id, colon, key = entry.partition(":")

@@ -101,7 +101,12 @@ _MOST_QUESTIONS: Final = 5  # in a message
 
 
 class TappsError(Exception):
-    """Base class of all exceptions of this package."""
+    """Base class of all exceptions of this package.
+
+    :ivar without_values: what encrypted logs have in plain text of a message that quotes values
+    """
+
+    without_values: str | None = None
 
 
 class PlatformError(TappsError):
@@ -232,8 +237,10 @@ class LogWriteError(LogError):
     Whether the file holds it is unknown until the log is opened again.
 
     :ivar path: the log file
-    :ivar problem: what the system reported
+    :ivar problem: what the system or the codec reported
     """
+
+    without_values = "the log could not be written (the reason is encrypted)"
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path, self.problem = path, problem
@@ -452,6 +459,8 @@ class FailureDetailError(RefusalError):
     :ivar detail: name of the attribute
     """
 
+    without_values = "a part of a recorded failure is not in the log (the reason is encrypted)"
+
     def __init__(self, message: str, step_id: str, detail: str) -> None:
         self.detail = detail
         super().__init__(message, step_id)
@@ -459,6 +468,8 @@ class FailureDetailError(RefusalError):
 
 class StoredResultError(RefusalError):
     """A stored result can no longer be read: the step's annotation, or a class, has changed."""
+
+    without_values = "a stored result cannot be read (what is wrong with it is encrypted)"
 
 
 class StepInterruptedError(RefusalError):
@@ -535,6 +546,8 @@ class ValueNotStoredError(StepError, TypeError):
 
     :ivar path: place inside the value, as ``$.page.handle``
     """
+
+    without_values = "a value cannot be stored or read (what is wrong with it is encrypted)"
 
     def __init__(self, message: str, path: str) -> None:
         self.path = path

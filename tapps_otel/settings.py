@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from tapps_otel.encryption import AesGcmCodec, Codec, parse_keys
+from tapps_otel.encryption import AesGcmCodec, Codec, key_id_of, parse_keys
 from tapps_otel.errors import SettingsError
 from tapps_otel.masking import MASK, public_url
 
@@ -203,6 +203,7 @@ class Settings(BaseModel):
             keys = info.data.get(_KEYS)
             return None if keys is None else AesGcmCodec(keys)
         if isinstance(given, Codec):
+            key_id_of(given)
             return given
         raise ValueError("it has no key_id, encode() and decode(): give it to configure()")
 
@@ -312,13 +313,18 @@ def _make(configured: dict[str, Any]) -> Settings:
 
 
 def _from_environment() -> dict[str, str]:
-    """Return the settings that the environment has. An empty variable counts as unset."""
+    """Return the settings that the environment has.
+
+    An empty variable counts as unset, except that of the keys: it would mean plain text, and may
+    come from a file of keys that is missing.
+    """
     fields = {f"{_PREFIX}{name.upper()}": name for name in Settings.model_fields}
-    return {
+    found = {
         fields[variable.upper()]: value
         for variable, value in os.environ.items()
-        if value and variable.upper() in fields
+        if variable.upper() in fields
     }
+    return {name: value for name, value in found.items() if value or name == _KEYS}
 
 
 def _explain(error: ValidationError) -> str:

@@ -72,6 +72,15 @@ def code_of(error: errors.TappsError) -> Code:
     return next(code for kind, code in _CODES if isinstance(error, kind))
 
 
+def explained(error: errors.TappsError) -> str:
+    """Return what an error says, with its notes: they have what may not be in the log."""
+    from tapps_otel.past.advice import RESUME_NOTE
+
+    notes = (note for note in getattr(error, "__notes__", ()) if isinstance(note, str))
+    # What to do next is shown by the command itself.
+    return "\n".join((str(error), *(note for note in notes if not note.startswith(RESUME_NOTE))))
+
+
 def finish(action: Callable[[], Code]) -> NoReturn:
     """Run a command and exit with its code; an error becomes one message and its code."""
     try:
@@ -79,7 +88,7 @@ def finish(action: Callable[[], Code]) -> NoReturn:
     except (typer.Exit, UsageError):
         raise
     except errors.TappsError as error:
-        say_error(str(error))
+        say_error(explained(error))
         code = code_of(error)
     except KeyboardInterrupt:
         code = Code.INTERRUPTED

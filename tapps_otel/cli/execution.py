@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel import settings
-from tapps_otel.cli.codes import Code, code_of
+from tapps_otel.cli.codes import Code, code_of, explained
 from tapps_otel.cli.hints import advice_text, resume_hint
 from tapps_otel.cli.interrupt import run_to_end
 from tapps_otel.cli.loading import user_frames
@@ -109,7 +109,7 @@ def _report_raised(
         return _report_paused(error, watch, log_dir)
     began = watch.began and not isinstance(error, (RefusalError, LogError))
     if isinstance(error, TappsError) and not began:
-        say_error(str(error))
+        say_error(explained(error))
         return code_of(error)
     return _report_failed(error, watch, workflow_id, hint)
 

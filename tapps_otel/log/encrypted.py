@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from tapps_otel.encryption import key_id_of
 from tapps_otel.errors import DecryptionError, EncryptionKeyError
 from tapps_otel.log.event import Encrypted, Event, decode_as, encode, json_of
+from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,7 @@ __all__ = [
 NO_KEY: Final = "this key is not configured"
 CHANGED: Final = "it was changed, or encrypted with another key of this id"
 # What spans have of an error, under the rules of redaction. The rest is for handlers.
+_ROTATIONS: Final = 5  # how often a key may change while one value is encrypted
 _ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
 
 
@@ -120,12 +123,23 @@ def _without_values(event: Event) -> Event:
 def encrypt_data(data: bytes, codec: Codec, context: bytes) -> tuple[str, bytes]:
     """Encrypt data; return the id of the key, and the ciphertext.
 
-    :raises CodecFailedError: the codec failed
+    :raises CodecFailedError: the codec failed, or returned what cannot be stored
     """
     try:
-        return codec.key_id, codec.encode(data, context)
+        for _ in range(_ROTATIONS):
+            key_id = key_id_of(codec)
+            encrypted: object = codec.encode(data, context)
+            if key_id_of(codec) == key_id:  # otherwise it is unknown which key was used
+                return key_id, _as_bytes(encrypted)
+        raise RuntimeError("its key_id changes all the time")
     except Exception as error:
         raise CodecFailedError(f"the codec cannot encrypt: {_described(error)}") from error
+
+
+def _as_bytes(encrypted: object) -> bytes:
+    if isinstance(encrypted, bytes | bytearray | memoryview):
+        return bytes(encrypted)
+    raise TypeError(f"its encode() returned {type(encrypted).__name__}, not bytes")
 
 
 # -- reading
@@ -223,4 +237,4 @@ def _place_of(event: Event) -> bytes:
 
 
 def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return rules_here().text(f"{type(error).__name__}: {error}")

@@ -192,7 +192,7 @@ def _attempts(detail: Detail) -> Iterator[Line]:
 def _error(attempt: TimelineAttempt, detail: Detail) -> Iterator[Line]:
     error = attempt.error or {}
     yield Line.of((f"    {error_text(error)}", "bad"))
-    stack = error.get("stack")
+    stack = error.get("traceback") or error.get("stack")
     if isinstance(stack, str) and stack:
         yield from (Line.of((f"    {line}", "dim")) for line in _cut(block(stack), detail))
     if attempt is detail.step.attempts[-1]:

@@ -315,7 +315,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
     def _put_error(self, event: Event, error: BaseException) -> None:
         if event.status != "paused":
-            event.error = failures.describe(error, self.rules)
+            hides_values = self.run.hides_values
+            event.error = failures.describe(error, self.rules, hides_values=hides_values)
 
     def skip(self, reason: str, result: Any = None) -> None:
         """End the step as skipped, once what is open inside has ended.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tapps_otel.errors import (
     DivergenceError,
@@ -13,35 +13,73 @@ from tapps_otel.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tapps_otel.errors import StepResultError
     from tapps_otel.past.fold import StepHistory
 
-__all__ = ["detail_lost", "diverged", "interrupted", "interrupted_too_often", "unreadable"]
+__all__ = [
+    "detail_lost",
+    "diverged",
+    "excerpt",
+    "interrupted",
+    "interrupted_too_often",
+    "unreadable",
+    "with_values",
+]
 
+_E = TypeVar("_E", bound=BaseException)
 _SHOWN: Final = 500  # characters of inputs in a message
 
 
 def diverged(
-    record: StepHistory, loss: str, order: int, digest: str | None, inputs: bytes | None
+    record: StepHistory,
+    loss: str,
+    order: int,
+    digest: str | None,
+    inputs: bytes | None,
+    *,
+    hides_values: bool,
 ) -> DivergenceError:
     """The refusal of a call in the place of ``record``, with other inputs.
 
     :param loss: what would be passed over
     :param digest: of the call's inputs
     :param inputs: as JSON, if they have such a form
+    :param hides_values: whether no value may be in the message
     """
     then = _shown(record.inputs, record.inputs_digest)
     now = _shown(inputs, digest)
-    return DivergenceError(
-        f"step {record.name!r} was called with other inputs than before: call {order} of that "
-        f"name is {record.step_id!r} in the log, with {loss} that would be passed over:\n"
-        f"  then: {then}\n  now:  {now}\n"
-        "Nothing was run. If a clock or a random id is among the inputs, make it a step of its "
-        "own, or give the call a key. If the change is intended, "
-        '@workflow(on_divergence="rerun") runs the call as a new step. (To see the inputs that the '
-        "log has, set TAPPS_OTEL_CAPTURE_INPUTS=1 before a run: else it has their digest.)",
-        record.step_id,
+    return with_values(
+        lambda shown: DivergenceError(
+            f"step {record.name!r} was called with other inputs than before: call {order} of that "
+            f"name is {record.step_id!r} in the log, with {loss} that would be passed over{shown}"
+            "Nothing was run. If a clock or a random id is among the inputs, make it a step of "
+            "its own, or give the call a key. If the change is intended, "
+            '@workflow(on_divergence="rerun") runs the call as a new step. (To see the inputs that '
+            "the log has, set TAPPS_OTEL_CAPTURE_INPUTS=1 before a run: else it has their digest.)",
+            record.step_id,
+        ),
+        then,
+        now,
+        hides_values=hides_values,
     )
+
+
+def with_values(make: Callable[[str], _E], then: str, now: str, *, hides_values: bool) -> _E:
+    """An error that shows what a value was and is.
+
+    The message of an error is in plain text in the log and on spans, its notes are not.
+
+    :param make: makes the error of the part of its message that has the values
+    :param hides_values: put them into a note instead
+    """
+    shown = f"  then: {then}\n  now:  {now}"
+    if not hides_values:
+        return make(f":\n{shown}\n")
+    error = make(". ")
+    error.add_note(shown)
+    return error
 
 
 def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
@@ -96,8 +134,11 @@ def unreadable(
 
 
 def _shown(inputs: bytes | None, digest: str | None) -> str:
-    """Inputs as a message has them: a screenful of them, and their digest."""
-    if inputs is None:
-        return f"SHA-256 {digest}"
-    text = inputs.decode(errors="replace")
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(inputs)} bytes)"
+    """Inputs as a message has them, or their digest."""
+    return f"SHA-256 {digest}" if inputs is None else excerpt(inputs)
+
+
+def excerpt(data: bytes) -> str:
+    """A screenful of JSON."""
+    text = data.decode(errors="replace")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(data)} bytes)"

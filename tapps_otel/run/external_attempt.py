@@ -144,7 +144,9 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
         else:
             self._ending, self._question = status, question
             if not isinstance(error, BaseException):
-                error = _Said(described_end("StepFailed", word, error, self.rules))
+                hides = self.run.hides_values
+                said = described_end("StepFailed", word, error, self.rules, hides_values=hides)
+                error = _Said(said)
             self.fail_drained(error)
 
     def _put_error(self, event: Event, error: BaseException) -> None:
@@ -203,7 +205,12 @@ def checked_attributes(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def described_end(
-    kind: str, word: str, error: BaseException | str | None, rules: Rules
+    kind: str,
+    word: str,
+    error: BaseException | str | None,
+    rules: Rules,
+    *,
+    hides_values: bool,
 ) -> dict[str, Any] | None:
     """The error of an end: an exception, or what the executor says; a failure always has one.
 
@@ -213,7 +220,7 @@ def described_end(
     if word in _NO_ERRORS or (not error and word in _MAY_LACK_ERRORS):
         return None
     if isinstance(error, BaseException):
-        return failures.describe(error, rules)
+        return failures.describe(error, rules, hides_values=hides_values)
     said = rules.text(str(error or _no_reason(word)))
     return {"type": kind, "message": failures.cut(said), "stack": None}
 

@@ -261,7 +261,10 @@ class ExternalRunRecorder(RunRecorder):
             event.attributes = {ATTR.EXECUTOR_STATUS: word}
         if question is not None and status == "paused":
             event.question = failures.cut(self.rules.text(question))
-        event.error = described_end("WorkflowFailed", word, error, self.rules) or UNSET
+        event.error = (
+            described_end("WorkflowFailed", word, error, self.rules, hides_values=self.hides_values)
+            or UNSET
+        )
         try:
             self._end(event, COMPLETED if status == "completed" else FAILED)
         except LogWriteError as failure:

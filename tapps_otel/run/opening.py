@@ -16,6 +16,7 @@ from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.current_recorder import caller_here
+from tapps_otel.run.error_messages import excerpt, with_values
 from tapps_otel.run.execution_start import begin_execution
 from tapps_otel.run.failures import WorkflowModule
 from tapps_otel.run.leased_log import lease_log
@@ -170,12 +171,15 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
         advice = how_to_resume(run_id, history.workflow)
         rules = rules_here()
         own = f": `tapps-otel {advice.text}`" if advice.is_command else f", {advice.text}"
-        msg = (
-            f"run {run_id!r} began with other inputs:\n"
-            f"  then: {_shown(rules.json(stored))}\n  now:  {_shown(rules.json(inputs))}\n"
-            f"To resume it with its own inputs{own}. To run with these inputs, choose another id"
+        raise with_values(
+            lambda shown: RunConflictError(
+                f"run {run_id!r} began with other inputs{shown}To resume it with its own "
+                f"inputs{own}. To run with these inputs, choose another id"
+            ),
+            excerpt(rules.json(stored)),
+            excerpt(rules.json(inputs)),
+            hides_values=blobs.codec is not None,
         )
-        raise RunConflictError(msg)
 
 
 def _check_not_paused(history: RunHistory, caller: Caller | None) -> None:
@@ -227,8 +231,3 @@ def check_name(history: RunHistory, name: str) -> None:
         "another id"
     )
     raise RunConflictError(msg)
-
-
-def _shown(data: bytes) -> str:
-    text = data.decode(errors="replace")
-    return text if len(text) <= 500 else f"{text[:500]}... ({len(data)} bytes)"

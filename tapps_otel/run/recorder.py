@@ -132,6 +132,7 @@ class RunRecorder:
     :ivar execution: 1, 2, ...: which of the run's executions this is
     :ivar rules: what is redacted before it is logged or sent
     :ivar redacts_results: whether a result is not stored if redaction would alter it
+    :ivar hides_values: whether a codec encrypts values
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
     :ivar renamed: by the name of a module, the one by which the log knows its steps
     :ivar write: writes an event
@@ -170,6 +171,7 @@ class RunRecorder:
         self._terminated = False
         self.replay = ReplayState(workflow_id, fold, blobs, on_divergence, module)
         self._blobs, self._tracing, self._measures = blobs, tracing, measures
+        self.hides_values = blobs.codec is not None
         self.captures_inputs, self._strict = capture_inputs, strict
         self.rules = rules or NO_RULES
         self.redacts_results = redact_results
@@ -842,7 +844,7 @@ class RunRecorder:
         if isinstance(cause, Paused):
             _put_questions(event, cause.questions)
         else:
-            event.error = failures.describe(cause, self.rules)
+            event.error = failures.describe(cause, self.rules, hides_values=self.hides_values)
             both = (error, cause)
             blamed = {step_id: None for one in both for step_id in self.caused_by(one, None)}
             if blamed:

@@ -174,7 +174,8 @@ class ReplayState:
             inputs = None if arguments is None else spec.inputs_json(*arguments)
             if inputs is not None:
                 inputs = combined(scope.rules, spec.policy.redact).json(inputs)
-            self._refuse(error_messages.diverged(*found, order, digest, inputs))
+            hides = self._blobs.codec is not None
+            self._refuse(error_messages.diverged(*found, order, digest, inputs, hides_values=hides))
 
     def _refuse(self, error: RefusalError) -> NoReturn:
         failures.mark(error, self._workflow_id, error.step_id)

@@ -63,6 +63,7 @@ class Recorder(Protocol):
     :ivar renamed: by the name of a module, the one by which the log knows its steps
     :ivar rules: what is redacted before it is logged or sent
     :ivar redacts_results: whether a result is not stored if redaction would alter it
+    :ivar hides_values: whether a codec encrypts values
     """
 
     workflow_id: str
@@ -75,6 +76,7 @@ class Recorder(Protocol):
     renamed: Mapping[str, str] | None
     rules: Rules
     redacts_results: bool
+    hides_values: bool
 
     @property
     def encloses_workflows(self) -> bool:

@@ -200,7 +200,7 @@ class _Content:
     def _error(self, error: dict[str, Any] | None) -> dict[str, str] | None:
         if error is None:
             return None
-        stack = error.get("stack")
+        stack = _stack_of(error)
         text = "" if not stack else "\n".join(block(self._cut_end(str(stack))))
         return {"text": _short(error_text(error)), "stack": text}
 
@@ -213,7 +213,7 @@ class _Content:
         for step in history.steps:
             values += [step.inputs, step.result]
             errors += [attempt.error for attempt in step.attempts]
-        stacks = [str(error.get("stack") or "") for error in errors if error is not None]
+        stacks = [str(_stack_of(error) or "") for error in errors if error is not None]
         return [*(len(one) for one in values if one), *map(len, stacks)]
 
     def _value(self, data: bytes | None, blob: str | None, locked: Locked | None) -> str | None:
@@ -323,3 +323,7 @@ def _text(value: object) -> str:
 
 def _short(text: object) -> str:
     return excerpt(text, _SHORT)
+
+
+def _stack_of(error: dict[str, Any]) -> Any:
+    return error.get("traceback") or error.get("stack")

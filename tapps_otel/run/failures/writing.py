@@ -6,6 +6,7 @@ import json
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.errors import TappsError
 from tapps_otel.redact import REDACTED
 from tapps_otel.run.codecs.native import NotStorableError, class_name
 from tapps_otel.run.failures import foreign, values
@@ -34,7 +35,7 @@ _VALUES_LIMIT: Final = 192 * 1024  # of args and attributes
 _VALUE_LIMIT: Final = 64 * 1024  # of one of them
 
 
-def describe(error: BaseException, rules: Rules) -> dict[str, Any]:
+def describe(error: BaseException, rules: Rules, *, hides_values: bool = False) -> dict[str, Any]:
     """An exception as the ``error`` field: type, message, stack, and what a handler may ask.
 
     That is: ``bases`` (of its class), ``args`` and ``attributes``, ``notes``, ``cause``,
@@ -43,20 +44,30 @@ def describe(error: BaseException, rules: Rules) -> dict[str, Any]:
     an ``id`` the first time, and is ``{"same": id}`` elsewhere.
 
     :param rules: redact the texts, and the values they would alter are lost
+    :param hides_values: keep what is hidden elsewhere out of ``message`` and ``stack``, which are
+        on spans: values in messages of this package, notes, and other exceptions. ``traceback``
+        then has all of it
     """
-    return _Writer(rules).write(error)
+    return _Writer(rules, hides_values=hides_values).write(error)
 
 
 class _Writer:
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self, rules: Rules, *, hides_values: bool) -> None:
+        self._rules, self._hides_values = rules, hides_values
         self._nodes: dict[int, dict[str, Any]] = {}  # by id of the exception
         self._unfilled: list[tuple[BaseException, dict[str, Any], int]] = []
         self._tree_left, self._values_left = _TREE_LIMIT, _VALUES_LIMIT
         self._shared = 0
 
     def write(self, error: BaseException) -> dict[str, Any]:
-        node = {**self._name(error), "stack": cut(self._rules.text(_stack(error)))}
+        node = self._name(error)
+        whole = cut(self._rules.text(_stack(error)))
+        if self._hides_values:
+            if isinstance(error, TappsError) and error.without_values is not None:
+                node["message"] = error.without_values
+            node["traceback"] = whole
+            whole = cut(self._rules.text(_frames(error)) + f"{node['type']}: {node['message']}\n")
+        node["stack"] = whole
         self._nodes[id(error)] = node
         self._add_tree(error, node, _DEPTH)
         # The values after the whole tree, the outermost first: what decides most gets its room.
@@ -180,4 +191,11 @@ def _stack(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except Exception:  # noqa: BLE001 - whatever the user's class raises
-        return "".join(traceback.format_tb(error.__traceback__))
+        return _frames(error)
+
+
+def _frames(error: BaseException) -> str:
+    """Where it was raised, without any message."""
+    return "".join(
+        ("Traceback (most recent call last):\n", *traceback.format_tb(error.__traceback__))
+    )

@@ -6,7 +6,9 @@ import base64
 import copy
 import json
 import os
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,14 @@ from tapps_otel import (
     verify,
     workflow,
 )
-from tapps_otel.errors import DecryptionError, EncryptionKeyError, LogError, SettingsError
+from tapps_otel.errors import (
+    DecryptionError,
+    DivergenceError,
+    EncryptionKeyError,
+    LogError,
+    SettingsError,
+    StoredResultError,
+)
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.run.resolving import resolve
 
@@ -561,6 +570,165 @@ def test_what_redaction_would_not_store_is_stored_encrypted(log_dir: Path, old: 
     assert session.resume("r") == SECRET
 
 
+# ---------------------------------------------------------------- messages
+
+
+@step
+def break_annotation() -> dict[int, str]:
+    return {SECRET: "x"}  # type: ignore[dict-item]
+
+
+@step
+def name_an_object() -> dict[str, Any]:
+    return {SECRET: object()}
+
+
+@step
+def fail_with_values() -> None:
+    error = ValueError("told")
+    error.add_note(SECRET)
+    raise error from KeyError(SECRET)
+
+
+@step
+def fail_in_context() -> None:
+    try:
+        raise KeyError(SECRET)
+    except KeyError:
+        raise ValueError("told")  # noqa: B904 - the context is what is tested
+
+
+@step
+def fail_as_group() -> None:
+    noted = ValueError("told")
+    noted.add_note(SECRET)
+    raise ExceptionGroup(
+        "several", [noted, KeyError(SECRET), ExceptionGroup("", [OSError(SECRET)])]
+    )
+
+
+@step
+def call_another_run() -> None:
+    flow.options(workflow_id="child")(SECRET)
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        break_annotation,
+        name_an_object,
+        fail_with_values,
+        fail_in_context,
+        fail_as_group,
+        call_another_run,
+    ],
+    ids=lambda one: one.__name__,
+)
+@pytest.mark.parametrize("outcome", ["failed", "handled"])
+def test_no_message_or_stack_has_a_value(
+    failing: Callable[[], object], outcome: str, log_dir: Path, old: str
+) -> None:
+    go(flow, "other inputs", workflow_id="child")
+
+    @workflow
+    def failing_flow() -> None:
+        try:
+            failing()
+        except Exception:
+            if outcome == "failed":
+                raise
+
+    if outcome == "failed":
+        with pytest.raises(Exception) as caught:
+            go(failing_flow)
+        assert SECRET in "".join(traceback.format_exception(caught.value))  # on the terminal
+    else:
+        go(failing_flow)
+
+    assert SECRET.encode() not in stored(log_dir)
+    *_, end = (one for one in events("r") if one.event_type == "step_fail")
+    assert end.error is not None
+    assert SECRET in end.error["traceback"]
+    assert "line" in end.error["stack"]
+
+
+def test_a_divergence_has_no_value_and_no_digest(log_dir: Path, old: str) -> None:
+    given = [SECRET]
+
+    @workflow
+    def diverging() -> None:
+        shout(given[0])
+        die_at("the end")
+
+    for captured in (True, False):
+        configure(capture_inputs=captured)
+        run = f"captured-{captured}"
+        killed(partial(go, diverging, workflow_id=run), at="the end")
+        (begin,) = (one for one in events(run) if one.event_type == "step_start")
+        given[0] = SECRET[::-1]
+        with pytest.raises(DivergenceError) as caught:
+            go(diverging, workflow_id=run)
+
+        shown = "".join(traceback.format_exception(caught.value))
+        assert (SECRET if captured else str(begin.inputs_digest)) in shown
+        found = stored(log_dir)
+        for text in (SECRET, SECRET[::-1], str(begin.inputs_digest), "now:"):
+            assert text.encode() not in found
+        given[0] = SECRET
+
+
+def test_a_stored_result_that_no_longer_fits_is_not_quoted(log_dir: Path, old: str) -> None:
+    @step(name="typed")
+    def text() -> str:
+        return SECRET
+
+    @step(name="typed")
+    def number() -> int:
+        return 1
+
+    made: list[Callable[[], object]] = [text]
+
+    @workflow
+    def changing() -> object:
+        found = made[0]()
+        die_at("the end")
+        return found
+
+    killed(lambda: go(changing), at="the end")
+    made[0] = number
+    with pytest.raises(StoredResultError):
+        go(changing)
+
+    assert SECRET.encode() not in stored(log_dir)
+
+
+def test_the_command_line_shows_what_a_message_may_not_have() -> None:
+    Path("flow.py").write_text(MODULE.format(configured=""))
+    keys = {"TAPPS_OTEL_ENCRYPTION_KEYS": f"env:{new_key()}"}
+    child("run", "flow.py:flow", "--id", "c", "--input", '{"text": "x"}', DIE="1", **keys)
+
+    refused = child("run", "flow.py:flow", "--id", "c", "--input", '{"text": "y"}', **keys)
+
+    assert refused.code != 0
+    assert 'then: {"text":"x"}' in refused.err
+    assert 'now:  {"text":"y"}' in refused.err
+
+
+def test_sent_and_exported_stacks_have_frames_alone(cli: Cli, log_dir: Path, old: str) -> None:
+    @workflow
+    def failing() -> None:
+        fail_with_values()
+
+    with pytest.raises(ValueError, match="told"):
+        go(failing)
+
+    assert cli("export", "r", "-f", "otlp-json", "-o", "out", "--log-dir", str(log_dir)).code == 0
+    found = Path("out").read_text()
+    assert SECRET not in found
+    assert "in fail_with_values" in found
+    assert "ValueError: told" in found
+
+
 # ---------------------------------------------------------------- codecs of users
 
 
@@ -660,7 +828,92 @@ def test_a_codec_that_fails_to_read_is_told(did: Effects) -> None:
     assert go(flow, SECRET) == [*EXPECTED[:4], ""]
 
 
+@pytest.mark.parametrize(
+    ("key_id", "encrypted"),
+    [
+        ("k", "text"),
+        ("k", None),
+        (7, b"data"),
+        ("two\nlines", b"data"),
+        ("", b"data"),
+        ("x" * 300, b"data"),
+        ("\udc80", b"data"),
+    ],
+    ids=["text", "nothing", "a number", "two lines", "no id", "a long id", "a surrogate"],
+)
+@pytest.mark.parametrize("text", ["small", LARGE], ids=["small", "large"])
+def test_what_a_codec_returns_is_checked_before_it_is_acknowledged(
+    key_id: Any, encrypted: Any, text: str, did: Effects
+) -> None:
+    class Wrong(Reversing):
+        broken = True
+
+        def encode(self, data: bytes, context: bytes) -> bytes:
+            return encrypted if self.broken else super().encode(data, context)
+
+    codec = Wrong()
+    configure(codec=codec, on_log_failure="stop")
+    if isinstance(encrypted, bytes):
+        codec.key_id = key_id
+        with pytest.raises(SettingsError, match="key_id"):
+            configure(codec=codec)
+
+    with pytest.raises(LogError, match="codec cannot encrypt"):
+        go(flow, text)
+
+    codec.broken, codec.key_id = False, "mirror"
+    assert go(flow, text)[0] == text.upper()
+    assert verify("r").ok
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_codec_may_return_any_bytes(kind: Callable[[bytes], Any]) -> None:
+    class Buffers(Reversing):
+        def encode(self, data: bytes, context: bytes) -> Any:
+            return kind(super().encode(data, context))
+
+    configure(codec=Buffers())
+
+    assert go(flow, SECRET, LARGE) == EXPECTED
+    assert go(flow, SECRET, LARGE) == EXPECTED  # from its log
+
+
+def test_a_key_that_changes_while_a_value_is_encrypted_is_named_right() -> None:
+    class Rotating:
+        """Rotates in the middle of its first encryption."""
+
+        def __init__(self) -> None:
+            self.keys = ["first"]
+
+        @property
+        def key_id(self) -> str:
+            return self.keys[-1]
+
+        def encode(self, data: bytes, context: bytes) -> bytes:
+            if len(self.keys) == 1:
+                self.keys.append("second")
+            return self.key_id.encode() + data[::-1]
+
+        def decode(self, data: bytes, context: bytes, key_id: str) -> bytes:
+            if not data.startswith(key_id.encode()):
+                raise ValueError("of another key")
+            return data.removeprefix(key_id.encode())[::-1]
+
+    configure(codec=Rotating())
+
+    assert go(flow, SECRET) == go(flow, SECRET)
+    assert history("r").locked is None
+
+
 # ---------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize("value", ["", " ", ","])
+def test_a_variable_without_a_key_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_ENCRYPTION_KEYS", value)
+
+    with pytest.raises(SettingsError, match=r"TAPPS_OTEL_ENCRYPTION_KEYS.*no key"):
+        configure()
 
 
 def test_keys_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
