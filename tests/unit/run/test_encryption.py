@@ -22,12 +22,14 @@ from tapps_otel import (
     AesGcmCodec,
     ExternalLog,
     annotate,
+    answer,
     configure,
     diff,
     events,
     follow,
     history,
     pack,
+    pause,
     resume,
     step,
     timeline,
@@ -40,6 +42,7 @@ from tapps_otel.errors import (
     DivergenceError,
     EncryptionKeyError,
     LogError,
+    RunPausedError,
     SettingsError,
     StoredResultError,
 )
@@ -508,6 +511,23 @@ def test_resolve_encrypts_the_result_that_it_is_given(log_dir: Path, old: str) -
 
     assert payment.resume("r") == LARGE
     assert SECRET.encode() not in stored(log_dir)
+
+
+def test_an_answer_is_encrypted_and_needs_the_key(log_dir: Path, old: str) -> None:
+    @workflow
+    def asking() -> str:
+        return pause("which?", type=str).upper()
+
+    with pytest.raises(RunPausedError):
+        go(asking)
+    without_key()
+    with pytest.raises(EncryptionKeyError):
+        answer("r", SECRET)
+    configure(encryption_keys={"old": old})
+    answer("r", SECRET)
+
+    assert SECRET.encode() not in stored(log_dir)
+    assert asking.resume("r") == SECRET.upper()
 
 
 # ---------------------------------------------------------------- other runs
