@@ -79,7 +79,8 @@ class AesGcmCodec:
             raise SettingsError(f"no encryption key was given: give at least one, as {_FORM}")
         make = _aes_gcm()
         self._ciphers: dict[str, AESGCM] = {
-            key_id: make(_key(key_id, key)) for key_id, key in keys.items()
+            key_id: make(_key(number, key_id, key))
+            for number, (key_id, key) in enumerate(keys.items(), 1)
         }
         self._key_id = next(iter(self._ciphers))
 
@@ -128,9 +129,12 @@ def parse_keys(text: str) -> dict[str, str]:
     return keys
 
 
-def _key(key_id: str, key: bytes | str) -> bytes:
-    """Return the bytes of a key. No message quotes them."""
-    if not _KEY_ID.fullmatch(str(key_id)):  # not shown: the key may be in its place
+def _key(number: int, key_id: str, key: bytes | str) -> bytes:
+    """Return the bytes of a key.
+
+    No message quotes them, nor the id: the two may have been swapped.
+    """
+    if not _KEY_ID.fullmatch(str(key_id)):
         raise SettingsError(
             "the id of an encryption key must have 1 to 64 letters, digits, dots, dashes or "
             f"underscores, beginning with a letter or a digit. A key is {_FORM}"
@@ -143,8 +147,8 @@ def _key(key_id: str, key: bytes | str) -> bytes:
             found = b""
     if not isinstance(found, bytes) or len(found) != _KEY_BYTES:
         raise SettingsError(
-            f"encryption key {key_id!r} is not the base64 of {_KEY_BYTES} bytes: make one with "
-            "`openssl rand -base64 32`"
+            f"encryption key {number} is not the base64 of {_KEY_BYTES} bytes: make one with "
+            "`openssl rand -base64 32`, and give its id first"
         ) from None
     return found
 

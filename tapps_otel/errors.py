@@ -12,6 +12,7 @@ A base class exists only where a caller would catch it::
     │   ├── BlobDamagedError     a large value of the log is missing or was changed
     │   ├── LogVersionError      a log has a newer format
     │   ├── DecryptionError      encrypted values cannot be decrypted
+    │   │   ├── CodecError           their codec failed
     │   │   └── EncryptionKeyError   their key is not configured
     │   ├── LogWriteError        an event could not be written
     │   │   └── LeaseLostError   another process has taken the run over
@@ -58,6 +59,7 @@ __all__ = [
     "AnswerError",
     "ArchiveError",
     "BlobDamagedError",
+    "CodecError",
     "DecryptionError",
     "DivergenceError",
     "EncryptionKeyError",
@@ -197,7 +199,7 @@ class LogVersionError(LogError):
 
 
 class DecryptionError(LogError):
-    """Encrypted values of a run cannot be decrypted; nothing was run.
+    """Encrypted values of a run cannot be decrypted. No run is resumed without its values.
 
     :ivar workflow_id: the run
     :ivar place: the event that has them, with its step, or the blob
@@ -210,24 +212,34 @@ class DecryptionError(LogError):
         self.key_id, self.problem = key_id, problem
         super().__init__(self._explained())
 
+    _advice = (
+        "Configure the key of this id with which the run was written; if it is that key, restore "
+        "the log and its blobs from a backup"
+    )
+
     def _explained(self) -> str:
         return (
             f"run {self.workflow_id!r}: the values of {self.place} cannot be decrypted with key "
-            f"{self.key_id!r}: {self.problem}. Nothing was run. Configure the key of this id with "
-            "which the run was written; if it is that key, restore the log and its blobs from a "
-            "backup"
+            f"{self.key_id!r}: {self.problem}. No run is resumed without its values. {self._advice}"
         )
 
 
+class CodecError(DecryptionError):
+    """The codec failed to decrypt values of a run, as while a key service does not answer."""
+
+    _advice = "Try again once the codec works: `tapps-otel doctor` tries it"
+
+
 class EncryptionKeyError(DecryptionError):
-    """Values of a run are encrypted with a key that is not configured; nothing was run."""
+    """Values of a run are encrypted with a key that is not configured."""
 
     def _explained(self) -> str:
         return (
             f"run {self.workflow_id!r}: the values of {self.place} are encrypted with key "
-            f"{self.key_id!r}, which is not configured: nothing was run. Add the key to "
-            "TAPPS_OTEL_ENCRYPTION_KEYS or to what configure() is given, then try again. If the "
-            "key is lost, the values are too: start a new run under another id"
+            f"{self.key_id!r}, which is not configured. No run is resumed without its "
+            "values. Add the key to TAPPS_OTEL_ENCRYPTION_KEYS or to what configure() is given, "
+            "then try again. If the key is lost, the values are too: start a new run under "
+            "another id"
         )
 
 

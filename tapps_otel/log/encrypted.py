@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from tapps_otel.encryption import key_id_of
-from tapps_otel.errors import DecryptionError, EncryptionKeyError
+from tapps_otel.errors import CodecError, DecryptionError, EncryptionKeyError
 from tapps_otel.log.event import Encrypted, Event, decode_as, encode, json_of
 from tapps_otel.redact import rules_here
 
@@ -42,6 +42,7 @@ __all__ = [
 # Why something cannot be decrypted.
 NO_KEY: Final = "this key is not configured"
 CHANGED: Final = "it was changed, or encrypted with another key of this id"
+_KINDS: Final = {NO_KEY: EncryptionKeyError, CHANGED: DecryptionError}
 # What spans have of an error, under the rules of redaction. The rest is for handlers.
 _ROTATIONS: Final = 5  # how often a key may change while one value is encrypted
 _ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
@@ -208,7 +209,7 @@ def locked_error(workflow_id: str, place: str, key_id: str, problem: str) -> Dec
     :param place: the event that has it, or the blob
     :param problem: why it cannot
     """
-    kind = EncryptionKeyError if problem == NO_KEY else DecryptionError
+    kind = _KINDS.get(problem, CodecError)
     return kind(workflow_id, place, key_id, problem)
 
 

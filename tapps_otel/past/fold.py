@@ -378,6 +378,7 @@ class RunHistory(Struct):
     :ivar result_json: JSON bytes of the workflow's result, if it completed and the log has them
     :ivar inputs_locked: why its inputs cannot be read, if they are encrypted
     :ivar result_locked: why its result cannot be read, if it is encrypted
+    :ivar error_locked: why the details of its error cannot be read, if they are encrypted
     :ivar locked: the first event of the run whose values cannot be decrypted, if there is one
     :ivar reason: why it was ended, if that did not come from its code
     :ivar ended_by: who ended it then
@@ -408,6 +409,7 @@ class RunHistory(Struct):
     last_timestamp: str = ""
     inputs_locked: Locked | None = None
     result_locked: Locked | None = None
+    error_locked: Locked | None = None
     locked: Locked | None = None
     repairs: int = 0
     dropped: int = 0
@@ -510,6 +512,7 @@ class Fold:
         history.reason = history.ended_by = None
         history.status = "running"
         history.error = history.question = None
+        history.result_locked = history.error_locked = None
         self._execution = ExecutionHistory(
             number=event.execution,
             timestamp=event.timestamp,
@@ -531,7 +534,9 @@ class Fold:
         history.result_json = _bytes(event.result)
         history.result_blob = _or(event.result_blob, None)
         history.result_omitted = _or(event.result_omitted, None)
-        history.result_locked = _locked(event)
+        locked, completed = _locked(event), history.status == "completed"
+        history.result_locked = locked if completed else None
+        history.error_locked = None if completed else locked
         if history.executions:
             execution = history.executions[-1]
             execution.status, execution.end_seq = history.status, event.seq

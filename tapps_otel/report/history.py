@@ -198,6 +198,7 @@ def as_json(
         "result_omitted": history.result_omitted,
         "inputs_locked": _locked(history.inputs_locked),
         "result_locked": _locked(history.result_locked),
+        "error_locked": _locked(history.error_locked),
         "error": history.error,
         "reason": history.reason,
         "ended_by": history.ended_by,

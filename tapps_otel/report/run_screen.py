@@ -110,6 +110,8 @@ def _about(screen: Screen) -> Iterator[Fact]:
     if history.question is not None and history.foreign:
         yield ("asks", plain(history.question), "warn")
     yield from errors
+    if history.error_locked is not None:
+        yield ("details", plain(history.error_locked), "warn")
 
 
 def _origin(origin: ForkOrigin) -> str:

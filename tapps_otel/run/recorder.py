@@ -29,6 +29,7 @@ from tapps_otel.errors import (
     StepNestingError,
 )
 from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.encrypted import CodecFailedError
 from tapps_otel.log.event import Event
 from tapps_otel.log.reports import held_back, report
 from tapps_otel.names import (
@@ -573,7 +574,9 @@ class RunRecorder:
             if self._writer is not None and self._writer.stops:
                 raise LogWriteError(self._writer.path, f"a large result: {error}") from error
             _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)
-            event.result_omitted = f"it could not be stored: {error}"
+            # The message of a codec may quote the value.
+            reason = "the codec failed" if isinstance(error, CodecFailedError) else str(error)
+            event.result_omitted = f"it could not be stored: {reason}"
 
     def store_result(
         self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False

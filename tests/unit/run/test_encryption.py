@@ -38,6 +38,7 @@ from tapps_otel import (
     workflow,
 )
 from tapps_otel.errors import (
+    CodecError,
     DecryptionError,
     DivergenceError,
     EncryptionKeyError,
@@ -442,6 +443,24 @@ def test_python_readers_tell_without_the_key(old: str) -> None:
     assert [one.step_id for one in timeline("r").steps][:2] == ["shout", "enlarge"]
 
 
+def test_a_failed_run_has_no_result_that_is_locked(cli: Cli, log_dir: Path, old: str) -> None:
+    @workflow
+    def failing() -> None:
+        decline(SECRET)
+
+    with pytest.raises(DeclinedError):
+        go(failing)
+    without_key()
+
+    found = history("r")
+    assert found.result is None
+    assert found.result_locked is None
+    assert found.error_locked is not None
+    shown = cli("show", "r", "--log-dir", str(log_dir)).out
+    assert "result" not in shown
+    assert "details   encrypted with key old" in shown
+
+
 def test_commands_show_the_values_with_the_key(cli: Cli, log_dir: Path, old: str) -> None:
     go(flow, SECRET)
 
@@ -841,7 +860,7 @@ def test_a_codec_that_fails_to_read_is_told(did: Effects) -> None:
     killed(lambda: go(flow, SECRET), at="the end")
     codec.failing = True
 
-    with pytest.raises(DecryptionError, match="no key service"):
+    with pytest.raises(CodecError, match=r"no key service.*Try again"):
         go(flow, SECRET)
 
     codec.failing = False
@@ -884,6 +903,20 @@ def test_what_a_codec_returns_is_checked_before_it_is_acknowledged(
     codec.broken, codec.key_id = False, "mirror"
     assert go(flow, text)[0] == text.upper()
     assert verify("r").ok
+
+
+def test_what_a_codec_quotes_is_not_written(log_dir: Path) -> None:
+    class Quoting(Reversing):
+        def encode(self, data: bytes, context: bytes) -> bytes:
+            if len(data) > INLINE_LIMIT:
+                raise ValueError(f"cannot encrypt {data[:100]!r}")
+            return super().encode(data, context)
+
+    configure(codec=Quoting())
+
+    assert go(flow, SECRET)[0] == SECRET.upper()
+
+    assert SECRET.encode() not in stored(log_dir)
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
@@ -966,6 +999,7 @@ def test_a_key_is_bytes_or_either_base64(key: str | bytes) -> None:
         ({"encryption_keys": {"a": SECRET}}, "openssl rand -base64 32"),
         ({"encryption_keys": {SECRET + "/=": "a"}}, "id of an encryption key"),
         ({"encryption_keys": {}}, "no encryption key"),
+        ({"encryption_keys": f"{SECRET}:2026"}, "encryption key 1"),
         ({"encryption_keys": f"a:{'A' * 43}=,a:{SECRET}"}, "occurs before"),
         ({"encryption_keys": [SECRET]}, "encryption_keys"),
         ({"codec": SECRET}, "codec"),
