@@ -37,9 +37,9 @@ class Taken(Struct):
 
     @property
     def open(self) -> list[StepHistory]:
-        """Steps that were in progress when the step of the fork began, innermost first."""
+        """Steps that were in progress when the step of the fork began, the last one first."""
         found = [step for step in self.begun.values() if not step.last.end_seq]
-        return sorted(found, key=lambda step: -step.step_id.count("/"))
+        return sorted(found, key=lambda step: -step.last.start_seq)
 
     def takes(self, event: Event) -> bool:
         """Whether an event of the run is one of the fork, too."""
@@ -73,7 +73,7 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
         before=history.by_id[step_id].last.start_seq,
         done=reached,
         begun=begun,
-        handled=[step for one in reached if (step := history.by_id[one]).handled],
+        handled=[step for step in history.steps if step.step_id in reached and step.handled],
     )
 
 

@@ -101,3 +101,50 @@ def test_a_refusal_of_a_called_run_leads_there(log_dir: str | None, advice: Advi
 
     assert next_steps(story.history) == [advice]
     assert unresolved_place(story.history) == "a step of run order-17"
+
+
+# ---------------------------------------------------------------- runs that wait
+
+
+def waiting(**question: Any) -> Story:
+    """A paused run with an open question, whose step is ``ask``."""
+    story = Story()
+    story.execution(workflow=FILE)
+    story.start("ask", **question)
+    story.end("paused")
+    return story
+
+
+def test_a_question_is_answered_by_a_command() -> None:
+    assert next_steps(waiting(question="Publish?").history) == [
+        Advice(f"answer {ID} ask --json JSON")
+    ]
+
+
+def test_a_timer_is_resumed_once_it_is_due() -> None:
+    until = "2026-12-01T00:00:00.000000000Z"
+    found = next_steps(waiting(until=until).history)
+
+    assert found == [Advice(f"from {until} on: tapps-otel resume --due", is_command=False)]
+
+
+def test_an_answered_run_is_resumed() -> None:
+    story = waiting(question="Publish?")
+    story.finish("ask", True, answered={"by": "me"})
+
+    assert story.history.status == "answered"
+    assert next_steps(story.history) == [Advice(f"resume {ID}")]
+
+
+def test_a_run_that_waits_for_another_shows_it() -> None:
+    story = Story()
+    story.execution(workflow=FILE)
+    attributes = {"tapps.child.workflow_id": "other run", "tapps.child.log_dir": "/logs"}
+    story.start("call", attributes=attributes)
+    story.fail("call", "paused")
+    story.end("paused")
+
+    assert next_steps(story.history) == [
+        Advice("tapps-otel show 'other run' --log-dir /logs", is_command=False),
+        Advice(f"resume {ID}"),
+    ]
