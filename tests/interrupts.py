@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
+from threading import get_ident
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, Self
 
@@ -33,6 +34,7 @@ class Interrupts:
     def __init__(self, *at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self._at, self._error = frozenset(at), error
         self._last = max(at, default=0)
+        self._thread = get_ident()
         self.places = 0
         self.raised: list[str] = []
 
@@ -60,6 +62,8 @@ class Interrupts:
             sys.setprofile(None)
 
     def _pass(self, code: CodeType, line: int | None) -> None:
+        if get_ident() != self._thread:  # signals are handled in the main thread alone
+            return
         self.places += 1
         if self.places in self._at:
             if self.places == self._last and sys.version_info >= (3, 12):

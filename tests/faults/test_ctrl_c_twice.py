@@ -32,6 +32,17 @@ def tell(text):
     os.write(1, f"{text}\\n".encode())
 
 
+def tell_where_it_is_stuck(*_):
+    for task in asyncio.all_tasks():
+        coroutine = task.get_coro()
+        while hasattr(coroutine.cr_await, "cr_await"):
+            coroutine = coroutine.cr_await
+        tell(f"stuck in {coroutine.cr_code.co_name}")
+
+
+signal.signal(signal.SIGUSR1, tell_where_it_is_stuck)
+
+
 @step
 async def quick(number):
     tell(f"quick {number}")
@@ -94,6 +105,20 @@ def wait_for(program: subprocess.Popen[str], *texts: str) -> None:
         left.discard(line.strip())
 
 
+def ended(program: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C again if that is needed, and return what the program told.
+
+    It is needed where two signals arrived as one, or the second came between the moment at which
+    asyncio takes a callback from its list and that at which it calls it.
+    """
+    while True:
+        try:
+            return program.communicate(timeout=5)[0]
+        except subprocess.TimeoutExpired:
+            program.send_signal(signal.SIGUSR1)
+            program.send_signal(signal.SIGINT)
+
+
 @pytest.mark.parametrize("number", range(examples(12)))
 @pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "while-leaving"])
 def test_ctrl_c_twice_ends_an_async_run_that_another_process_resumes(
@@ -105,9 +130,10 @@ def test_ctrl_c_twice_ends_an_async_run_that_another_process_resumes(
     if not at_once:
         wait_for(program, "leaving 10", "leaving 20", "leaving 30")
     program.send_signal(signal.SIGINT)
-    program.communicate(timeout=60)  # it does not hang
+    told = ended(program)
 
     assert program.returncode != 0
+    assert "stuck in drain_async" not in told
     assert holder(LOGS / "r.lease") is None
     check(LOGS / "r.jsonl")
     assert verify("r", log_dir=LOGS).ok

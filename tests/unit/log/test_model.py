@@ -25,7 +25,8 @@ FULL: dict[str, Any] = {
     "result_omitted": "secret", "duration_ns": 7, "attributes": {"mark": [1, 2.5, None, "x"]},
     "otel": {"flags": 1}, "otel_blob": "0" * 64, "resource": {"r": 1}, "workflow": {"name": "w"},
     "process": {"pid": 1}, "origin": {"seq": 1}, "late": True, "damage": [(0, 1, "2" * 64)],
-    "encrypted": Encrypted("key", b"ciphertext"),
+    "encrypted": Encrypted("key", b"ciphertext"), "answer_schema": {"type": "boolean"},
+    "until": "2026-12-01T00:00:00.000000000Z", "answered": {"by": "me"},
 }  # fmt: skip
 
 

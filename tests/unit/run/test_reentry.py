@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -159,6 +159,16 @@ def test_two_threads_that_log_and_annotate_do_not_wait_for_each_other(log: Log) 
 # ---------------------------------------------------------------- the run's own lock
 
 
+class NoLock(AbstractContextManager[None]):
+    """Any number of threads have it."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
 class Recording(logging.Handler):
     """Runs a step of a run for each message, in this thread and in another one.
 
@@ -172,7 +182,7 @@ class Recording(logging.Handler):
         self.texts: list[str] = []
 
     def createLock(self) -> None:  # noqa: N802 - of the base class
-        self.lock = None  # only locks of the library may block
+        self.lock = cast("threading.RLock", NoLock())  # only locks of the library may block
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._inside:  # what the steps of this handler cause
