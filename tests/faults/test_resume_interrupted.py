@@ -27,6 +27,7 @@ from independent_checker import check
 from interrupts import Interrupts
 from tapps_otel import Backoff, Run, configure, settings, skip, step, verify, workflow
 from tapps_otel.errors import InterruptedTooOftenError, StepInterruptedError
+from tapps_otel.otel.live import catch_up
 from tapps_otel.run.resolving import resolve
 from tapps_otel.run.scope import current_scope
 
@@ -326,12 +327,14 @@ def test_an_interrupt_at_any_place(folder: Path, kind: str, error: type[BaseExce
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     """What a program's own provider exports."""
     provider, exporter = TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    return exporter
+    yield exporter
+    if catch_up._worker is not None:  # hundreds of resumes gave it work
+        catch_up._worker.give_up()
 
 
 @pytest.mark.timeout(900)  # with the profile `thorough`, all places are tried
