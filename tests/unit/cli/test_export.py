@@ -15,6 +15,8 @@ from tapps_otel.audit.export import FORMATS, Format
 from tapps_otel.cli.app import ExportFormat
 from tapps_otel.log.lease import Lease
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 every_format = pytest.mark.parametrize("form", FORMATS)
 
 

@@ -11,6 +11,8 @@ import pytest
 from commands import Done, command, environment, wait_for
 from tapps_otel import history
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 
 def signalled(workflow: str, number: signal.Signals) -> Done:
     # Who runs the tests in the background of a shell has them ignore Ctrl-C; a child inherits that.

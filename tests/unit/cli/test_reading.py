@@ -10,6 +10,8 @@ import pytest
 
 from commands import LOGS, Cli, command, environment
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 
 @pytest.mark.parametrize("name", ["show", "verify"])
 def test_an_unknown_run_is_not_found(cli: Cli, name: str) -> None:

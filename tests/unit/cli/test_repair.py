@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from commands import LOGS, Cli, child
+
+pytestmark = pytest.mark.slow  # most of them start processes
 
 
 def test_accepted_damage_is_declared_and_the_run_can_be_resumed(cli: Cli, shop: Path) -> None:

@@ -16,6 +16,8 @@ from tapps_otel import history
 from tapps_otel.log.lease import Lease
 from tapps_otel.run.resolving import resolve
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]

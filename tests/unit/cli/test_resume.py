@@ -12,6 +12,8 @@ import pytest
 from commands import LOGS, Cli, child, environment
 from tapps_otel import list_runs
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 SCRIPT = """
 import os
 from tapps_otel import step, workflow

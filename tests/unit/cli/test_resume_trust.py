@@ -11,6 +11,8 @@ import pytest
 
 from commands import Done, child, command, environment
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 FLOW = """
 from pathlib import Path
 

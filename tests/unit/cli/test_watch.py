@@ -16,6 +16,8 @@ from logs import forge
 from tapps_otel.log.lease import Lease
 from terminals import C_LOCALE, Terminal
 
+pytestmark = pytest.mark.slow  # most of them start processes
+
 HELD = """
 
 @step(agent="keeper")
@@ -58,7 +60,6 @@ def executing(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("columns", [60, 100, 200])
-@pytest.mark.slow
 def test_a_run_is_watched_over_a_crash_and_a_resume(columns: int) -> None:
     with (
         executing("run", "flow.py:held", "--id", "a") as first,
@@ -255,7 +256,6 @@ def test_a_run_that_another_process_has_just_begun_is_in_progress(cli: Cli, tmp_
         lease.release()
 
 
-@pytest.mark.slow
 def test_two_thousand_steps_are_not_two_thousand_lines() -> None:
     done = child("run", "flow.py:many", "--id", "a", TAPPS_OTEL_DURABILITY="os")
     lines = done.err.splitlines()
