@@ -150,7 +150,8 @@ def command(*arguments: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Return an environment in which Python finds this package, in every folder."""
     made = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
-    made.pop("PYTHONDONTWRITEBYTECODE", None)  # each process would compile the whole package
+    # A file that a test changes within a second would be taken from its compiled form.
+    made["PYTHONDONTWRITEBYTECODE"] = "1"
     if made.get("MUTANT_UNDER_TEST") == "stats":  # mutmut counts calls only in its own folder
         made["MUTANT_UNDER_TEST"] = "none"
     return made

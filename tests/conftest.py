@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+import tapps_otel
 from commands import Cli, Done
 from tapps_otel import settings
 from tapps_otel.cli import main
@@ -36,7 +38,11 @@ hypothesis.settings.load_profile(
 
 
 def pytest_configure() -> None:
-    """Let children get Ctrl-C: a shell starts what runs in the background without it."""
+    """Compile the package for children, and let them get Ctrl-C.
+
+    A shell starts what runs in the background without it.
+    """
+    compileall.compile_dir(Path(tapps_otel.__file__).parent, quiet=1)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -88,6 +94,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, with default settings: logs go below the working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of files that tests change
     for name in [name for name in os.environ if name.startswith(("TAPPS_OTEL_", "OTEL_"))]:
         if name != "TAPPS_OTEL_CI":
             monkeypatch.delenv(name)
@@ -96,6 +103,9 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catch_up = sys.modules.get("tapps_otel.otel.live.catch_up")
     if catch_up is not None:  # no test waits for what another one gave it to send
         monkeypatch.setattr(catch_up, "_worker", None)
+    delivery = sys.modules.get("tapps_otel.otel.delivery.provider")
+    if delivery is not None:  # nor sends through what another one has set up
+        monkeypatch.setattr(delivery._setup, "outlets", [])
 
 
 @pytest.fixture(autouse=True)

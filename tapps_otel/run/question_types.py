@@ -54,6 +54,6 @@ def _adapter_of(kind: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     try:
         adapter = TypeAdapter(kind)
         return adapter, adapter.json_schema()
-    except PydanticUserError as error:
+    except (PydanticUserError, ValueError) as error:  # the latter by some classes in C
         msg = f"type={kind!r:.80}: an answer of this type cannot be read from JSON: {error}"
         raise TypeError(msg) from error
