@@ -114,12 +114,16 @@ def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Steps and captured spans in any order, with any times, parents and executions."""
     events = [{"event_type": "workflow_start", "timestamp": clock.timestamp(T0)}]
     numbers, times = st.integers(0, 7), st.integers(0, 30)
+    once = set[tuple[str, int]]()
     for _ in range(draw(st.integers(0, 14))):
         kind = draw(st.sampled_from(["start", "end", "captured"]))
         number, time, parent = draw(numbers), draw(times), draw(numbers)
         if kind == "captured":
             made = captured(number, time, time + draw(times), parent)
+        elif (kind, number) in once:  # a second one, or a start after the end, would be damage
+            continue
         else:
+            once |= {(kind, number), ("start", number)}
             made = (started if kind == "start" else ended)(number, time, parent)
         events.append(made | {"execution": draw(st.sampled_from([1, 1, 1, 2]))})
     return events
