@@ -43,8 +43,8 @@ __all__ = [
 NO_KEY: Final = "this key is not configured"
 CHANGED: Final = "it was changed, or encrypted with another key of this id"
 _KINDS: Final = {NO_KEY: EncryptionKeyError, CHANGED: DecryptionError}
-# What spans have of an error, under the rules of redaction. The rest is for handlers.
 _ROTATIONS: Final = 5  # how often a key may change while one value is encrypted
+# What spans have of an error, under the rules of redaction. The rest is for handlers.
 _ERROR_ON_SPANS: Final = frozenset({"type", "message", "bases", "stack"})
 
 

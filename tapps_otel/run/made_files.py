@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -17,32 +17,15 @@ from tapps_otel.run.late_digests import hash_later
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from tapps_otel.log.artifacts import Artifact, LargeFile
     from tapps_otel.log.event import Event
-    from tapps_otel.run.scope import OpenAttempt, Scope
+    from tapps_otel.run.scope import Recorder, Scope
 
-__all__ = ["Annotated", "MadeFiles", "PendingDigest"]
+__all__ = ["MadeFiles", "PendingDigest"]
 
 _log = logging.getLogger("tapps_otel")
-
-
-class Annotated(Protocol):
-    """What a digest needs of the run, after the end of its step."""
-
-    def annotate_step(
-        self,
-        step_id: str,
-        name: str,
-        attributes: Mapping[str, Any],
-        *,
-        attempt: int | None = None,
-    ) -> None:
-        """Write an annotation about a step that has ended."""
-
-    def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
-        """Let the run end only after these digests, if it waits for any."""
 
 
 class MadeFiles:
@@ -84,9 +67,7 @@ class MadeFiles:
             event.artifacts = summarize([*self._summaries.values(), *others])
 
     @contextmanager
-    def hashed_after(
-        self, run: Annotated, root: Scope, step_id: str, number: int
-    ) -> Iterator[None]:
+    def hashed_after(self, run: Recorder, root: Scope, step_id: str, number: int) -> Iterator[None]:
         """Compute the digests that are missing after this block, which ends the attempt.
 
         :param root: the scope of the workflow
@@ -116,7 +97,7 @@ class PendingDigest:
     has_started = True
 
     def __init__(
-        self, file: LargeFile, run: Annotated, root: Scope, step_id: str, number: int
+        self, file: LargeFile, run: Recorder, root: Scope, step_id: str, number: int
     ) -> None:
         self.task: asyncio.Task[Any] | None = None
         self._file, self._run, self._root = file, run, root

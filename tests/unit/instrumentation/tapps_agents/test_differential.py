@@ -1,4 +1,4 @@
-"""tapps-agents does the same with and without a log, whatever its agents do."""
+"""A log does not change the behavior of tapps-agents, whatever its agents do."""
 
 from __future__ import annotations
 
