@@ -16,6 +16,7 @@ from tapps_otel.cli.arguments import (
     LogDir,
     OneRun,
     Quiet,
+    Reason,
     RunId,
     RunIds,
     SecondRun,
@@ -505,10 +506,7 @@ def answer(  # noqa: PLR0917 - typer passes them by name
         str | None,
         typer.Option(metavar="WHO", help="Who answers; else this user.", show_default=False),
     ] = None,
-    reason: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
-    ] = None,
+    reason: Reason = None,
     log_dir: LogDir = None,
 ) -> None:
     """Answer a question of a paused run.
@@ -545,10 +543,7 @@ def resolve(  # noqa: PLR0917 - typer passes them by name
         ),
     ] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="The step may run again.")] = False,
-    reason: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
-    ] = None,
+    reason: Reason = None,
     log_dir: LogDir = None,
 ) -> None:
     """Settle what became of an interrupted step.
@@ -711,10 +706,7 @@ def cancel(
         str | None,
         typer.Option(metavar="WHO", help="Who cancels it, for the log.", show_default=False),
     ] = None,
-    reason: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False),
-    ] = None,
+    reason: Reason = None,
     signal: Annotated[
         bool,
         typer.Option("--signal", help="Ask a process that executes it to end, with all its runs."),

@@ -22,6 +22,7 @@ __all__ = [
     "LogDir",
     "OneRun",
     "Quiet",
+    "Reason",
     "RunId",
     "RunIds",
     "SecondRun",
@@ -72,6 +73,9 @@ Last = Annotated[bool, typer.Option("--last", help="The run that was written to 
 AllRuns = Annotated[bool, typer.Option("--all", help="Every run of the log folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Reason = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Why, for the log.", show_default=False)
+]
 LogDir = Annotated[
     Path | None,
     typer.Option("--log-dir", metavar="DIR", help="Folder of the logs.", show_default=False),
