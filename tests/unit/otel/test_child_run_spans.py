@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from crashes import die_at, go, killed
@@ -19,7 +17,6 @@ from independent_checker import check
 from otlp_files import as_json, keep, requests_of
 from tapps_otel import JsonlSpanExporter, configure, events, history, step, verify, workflow
 from tapps_otel.log.store import Store
-from tapps_otel.otel.live import catch_up
 from tapps_otel.otel.replay.run_spans import RunSpans
 
 LOGS = Path("logs")
@@ -54,19 +51,6 @@ def _logs() -> Iterator[None]:
     yield
     for path in LOGS.glob("*.jsonl"):
         check(path)
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """A program with a provider of its own."""
-    memory = InMemorySpanExporter()
-    provider = TracerProvider(resource=Resource({"service.name": "t"}), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(memory))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    yield memory
-    if catch_up._worker is not None:
-        catch_up._worker.shutdown()
-    provider.shutdown()
 
 
 def rebuilt(run: str) -> list[ReadableSpan]:
