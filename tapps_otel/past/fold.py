@@ -573,6 +573,7 @@ class Fold:
     def _on_another_attempt(self, step: StepHistory, parent: str | None, event: Event) -> None:
         last = step.last
         step.handled = step.resolved = False
+        step.answered = None
         step.result = step.result_blob = step.result_omitted = step.result_locked = None
         step.definition = _or(event.definition, step.definition)
         if not last.end_seq:

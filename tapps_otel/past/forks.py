@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Taken", "taken_over"]
 
-_STOPPED = frozenset({"running", "interrupted", "cancelled"})
+_STOPPED = frozenset({"running", "interrupted", "cancelled", "paused"})
 
 
 class Taken(Struct):

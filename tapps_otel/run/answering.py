@@ -8,7 +8,7 @@ from tapps_otel.errors import AnswerError, RunConflictError
 from tapps_otel.names import log_name
 from tapps_otel.past.answer_schema import find_misfit
 from tapps_otel.redact import rules_here
-from tapps_otel.run.codecs.native import NotStorableError, check_text, to_json
+from tapps_otel.run.codecs.native import MOST_TEXT, NotStorableError, check_text, to_json
 from tapps_otel.run.decision import leased, put_result, writing
 from tapps_otel.run.ends_from_history import answer_to
 from tapps_otel.run.lookup import find
@@ -46,13 +46,14 @@ def answer(
     :raises RunConflictError: it waits for no answer; no such pause; the pause was answered; it
         asks several questions, and ``step`` is missing
     :raises AnswerError: the answer does not fit the question
+    :raises ValueError: ``by`` or ``reason`` has more than 16 KiB
     :raises LogDamagedError: the log was changed; nothing was written
     :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
     :raises LogWriteError: it cannot be written
     """
     for text, what in ((by, "by"), (reason, "the reason of an answer")):
         if text is not None:
-            check_text(text, what)
+            check_text(text, what, most=MOST_TEXT)
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a run that does not exist gets no lease file
     with leased(store, workflow_id), writing(store, workflow_id) as (fold, writer):

@@ -336,6 +336,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             if self.watched is not None:
                 self._check_arguments()
             self.spec.put_skip_result(self.run, event, result)
+            self.run.check_not_paused(self)
         except BaseException as error:
             self.fail_drained(error)
             raise
@@ -426,8 +427,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
             return "cancelled"
         status = status_of(error)
-        if status == "failed" and self.run.is_paused_in(self):  # as by a group of exceptions
-            return "paused"
+        if status in {"failed", "cancelled"} and self.run.is_paused_in(self):
+            return "paused"  # a group of exceptions left it, or its task was cancelled to end it
         return "interrupted" if self.is_lost and status == "failed" else status
 
     def _end(self, event: Event, state: str, *, release: bool = True) -> None:

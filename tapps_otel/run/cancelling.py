@@ -16,7 +16,7 @@ from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.past.plan import open_steps
 from tapps_otel.redact import rules_here
-from tapps_otel.run.codecs.native import check_text
+from tapps_otel.run.codecs.native import MOST_TEXT, check_text
 from tapps_otel.run.decision import leased, writing
 from tapps_otel.run.ends_from_history import cancelled
 from tapps_otel.run.lookup import find
@@ -56,6 +56,7 @@ def cancel(
     :param wait: for how long, seconds
     :returns: the ids of the cancelled runs, the given one first
     :raises RunNotFoundError: there is no such run
+    :raises ValueError: ``by`` or ``reason`` has more than 16 KiB
     :raises RunConflictError: it has ended; the process that executes it is on another machine
     :raises RunBusyError: a process executes it, or a run that it has called; or it has not ended in
         time
@@ -64,7 +65,7 @@ def cancel(
     """
     for text, what in ((by, "by"), (reason, "the reason of a cancellation")):
         if text is not None:
-            check_text(text, what)
+            check_text(text, what, most=MOST_TEXT)
     store, name = find(workflow_id, log_dir)
     store.summary(name)  # a run that does not exist gets no lease file
     if signal:

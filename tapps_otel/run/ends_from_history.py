@@ -12,7 +12,7 @@ from tapps_otel.log.event import Event
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory, StepHistory
 
-__all__ = ["answer_to", "cancelled", "due", "event_of", "given_up", "no_answer"]
+__all__ = ["answer_to", "cancelled", "due", "event_of", "given_up", "no_answer", "type_changed"]
 
 
 def event_of(
@@ -91,13 +91,18 @@ def no_answer(until: str | None) -> str:
 
 def given_up(history: RunHistory, step: StepHistory) -> Event:
     """The end of a pause that its run no longer waits for."""
+    return _pause_cancelled(history, step, "the run has completed without asking again")
+
+
+def type_changed(history: RunHistory, step: StepHistory) -> Event:
+    """The end of a question that is asked anew, with another type of answer."""
+    return _pause_cancelled(history, step, "the type of its answer has changed")
+
+
+def _pause_cancelled(history: RunHistory, step: StepHistory, why: str) -> Event:
     event = _pause_end(history, step, "step_fail")
     event.status = "cancelled"
-    event.error = {
-        "type": "cancelled",
-        "message": "the run has completed without asking again",
-        "stack": None,
-    }
+    event.error = {"type": "cancelled", "message": why, "stack": None}
     return event
 
 

@@ -79,17 +79,22 @@ def _resume(
     )
     event = _execution_event(run, "workflow_resume", config, about)
     ends = [_interruption(run, *one, last, last_ns) for one in interrupted]
-    _end_due_pauses(run)
+    ends += _ends_of_due_pauses(run)
     run.begin_execution(event, ends, first=first, links=links)
 
 
-def _end_due_pauses(run: RunRecorder) -> None:
-    """End the pauses whose time has come, before this execution begins, as answers do."""
+def _ends_of_due_pauses(run: RunRecorder) -> list[Event]:
+    """The ends of pauses whose time has come.
+
+    They are written after the start of this execution: a process that dies before that leaves a
+    run that can still continue, and one that dies later a run that was interrupted.
+    """
     history, now_ns = run.replay.history, clock.time_ns()
-    for step in run.replay.pauses:
-        if step.pause is not None and step.pause.is_due(now_ns):
-            event = due(history, step)
-            run.replay.feed(event, run.write(event))
+    return [
+        due(history, step)
+        for step in run.replay.pauses
+        if step.pause is not None and step.pause.is_due(now_ns)
+    ]
 
 
 def _interruption(

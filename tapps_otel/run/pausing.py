@@ -17,9 +17,9 @@ from tapps_otel import clock
 from tapps_otel.errors import LogWriteError, Question
 from tapps_otel.past.fold import Pause
 from tapps_otel.run.attempt import AttemptRecorder, status_of
-from tapps_otel.run.codecs.native import check_text, to_json
+from tapps_otel.run.codecs.native import MOST_TEXT, check_text, to_json
 from tapps_otel.run.current_recorder import recorder_of
-from tapps_otel.run.ends_from_history import no_answer
+from tapps_otel.run.ends_from_history import no_answer, type_changed
 from tapps_otel.run.policy import Policy
 from tapps_otel.run.question_types import AnswerType
 from tapps_otel.run.scope import current_scope, running_task
@@ -27,6 +27,7 @@ from tapps_otel.run.step_spec import StepSpec, Stored
 
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
+    from tapps_otel.past.fold import StepHistory
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.run.scope import OpenAttempt, Scope
 
@@ -72,7 +73,8 @@ def pause(
     :returns: the answer; ``None`` for a timer, and for a question without an answer in time
     :raises LookupError: it is not called inside a run that can wait
     :raises TypeError: it is called in ``async def`` code, or a parameter is of another type
-    :raises ValueError: ``until`` is a time without a zone, or a negative span
+    :raises ValueError: ``until`` is a time without a zone, or a negative span; the question has
+        more than 16 KiB
     """
     caller = sys._getframe(1).f_code  # noqa: SLF001 - nothing else tells who calls
     if caller.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
@@ -135,9 +137,12 @@ class _Wait:
 
     def __init__(self, question: str | None, kind: Any, until: Until | None, name: str) -> None:
         if question is not None:
-            check_text(question, "the question of a pause")
+            check_text(question, "the question of a pause", most=MOST_TEXT)
         elif until is None:
             msg = "pause() needs a question, or until= for a timer"
+            raise TypeError(msg)
+        elif kind is not Any:
+            msg = "pause() has a type= and no question: a timer has no answer"
             raise TypeError(msg)
         self._question = question
         self._type = AnswerType(kind)
@@ -176,21 +181,27 @@ class _Wait:
     def _begin(self, run: RunRecorder, attempt: PauseRecorder) -> None:
         """Start the attempt, unless an earlier execution did that and left it open."""
         record = run.replay.by_id.get(attempt.step_id)
-        before = None if record is None else record.pause
-        if record is not None and record.waits and before is not None:
-            attempt.number, attempt.waits_for, attempt.is_continued = (
-                record.last.number, before, True,
-            )  # fmt: skip
-            return
-        until = before.until if before is not None and before.until else self._until
-        words = None if self._question is None else run.rules.text(self._question)
-        attempt.waits_for = Pause(words, self._type.schema, until)
+        if record is not None and record.waits:
+            if record.pause is not None and record.pause.schema == self._type.schema:
+                attempt.continue_from(record.last.number, record.pause)
+                return
+            event = type_changed(run.replay.history, record)
+            run.replay.feed(event, run.write(event))
+        words = None if self._question is None else attempt.scope.rules.text(self._question)
+        attempt.waits_for = Pause(words, self._type.schema, self._time_until(record))
         attempt.start()
-        if run.log_failure is not None and run.log_dir is not None:
+        if run.log_dir is not None and (run.log_failure or not attempt.has_started):
             # A question that is not in the log cannot be answered.
-            error = LogWriteError(run.log_dir / f"{run.workflow_id}.jsonl", run.log_failure)
+            problem = run.log_failure or "the question does not fit into a line of the log"
+            error = LogWriteError(run.log_dir / f"{run.workflow_id}.jsonl", problem)
             attempt.fail(error)
             raise error
+
+    def _time_until(self, before: StepHistory | None) -> str | None:
+        """When to stop to wait: the time of an earlier attempt counts, unless it was cancelled."""
+        if before is None or before.pause is None or before.status == "cancelled":
+            return self._until
+        return before.pause.until or self._until
 
 
 class PauseRecorder(AttemptRecorder, kw_only=True, eq=False):
@@ -213,6 +224,10 @@ class PauseRecorder(AttemptRecorder, kw_only=True, eq=False):
         if pause.until is not None:
             event.until = pause.until
         return event
+
+    def continue_from(self, number: int, pause: Pause) -> None:
+        """Wait as the attempt that an earlier execution began, and left open."""
+        self.number, self.waits_for, self.is_continued = number, pause, True
 
     def end_if_due(self) -> bool:
         """End it if its time has come before it waited at all; return whether."""
@@ -288,6 +303,9 @@ def _deadline(until: Until) -> str:
     if isinstance(until, bool) or not isinstance(until, datetime | timedelta | int | float):
         msg = f"until={until!r:.80}: expected a datetime with a zone, a timedelta, or seconds"
         raise TypeError(msg)
+    if until != until:  # noqa: PLR0124 - only NaN is not equal to itself
+        msg = f"until={until!r}: it is not a number of seconds"
+        raise ValueError(msg)
     try:
         if isinstance(until, datetime):
             return clock.timestamp(_ns_of(until))

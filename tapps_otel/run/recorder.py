@@ -87,6 +87,7 @@ __all__ = ["RunRecorder", "Write", "make_writer"]
 _log = logging.getLogger("tapps_otel")
 _SHOWN: Final = 100  # step ids in a report of leftovers
 _QUESTIONS: Final = 5  # in the end of a run that waits; the starts of its pauses have all
+_WORDS: Final = 1000  # characters of each of these questions
 
 
 class Write(Protocol):
@@ -848,11 +849,11 @@ class RunRecorder:
             _put_questions(event, cause.questions)
         else:
             event.error = failures.describe(cause, self.rules, hides_values=self.hides_values)
-            both = (error, cause)
-            blamed = {step_id: None for one in both for step_id in self.caused_by(one, None)}
-            if blamed:
-                event.caused_by = list(blamed)
             self._advise(cause)
+        both = (error, cause)
+        blamed = {step_id: None for one in both for step_id in self.caused_by(one, None)}
+        if blamed:
+            event.caused_by = list(blamed)
         try:
             self._end(event, FAILED)
         except LogWriteError as failure:
@@ -1069,7 +1070,7 @@ class RunRecorder:
 
 def _put_questions(event: Event, questions: tuple[Question, ...]) -> None:
     """Put what a run waits for into its end: the words, and the earliest time."""
-    words = [one.question for one in questions if one.question is not None]
+    words = [_shortened(one.question) for one in questions if one.question is not None]
     times = [one.until for one in questions if one.until is not None]
     if words:
         event.question = "; ".join(words[:_QUESTIONS])
@@ -1077,6 +1078,10 @@ def _put_questions(event: Event, questions: tuple[Question, ...]) -> None:
             event.question += f"; and {len(words) - _QUESTIONS} more"
     if times:
         event.until = min(times)
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _WORDS else f"{words[: _WORDS - 3]}..."
 
 
 # A forked child must not write to its parent's runs: both would execute them.

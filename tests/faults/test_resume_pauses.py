@@ -23,6 +23,7 @@ from tapps_otel import (
     answer,
     apause,
     bind,
+    clock,
     configure,
     history,
     pause,
@@ -36,6 +37,7 @@ from tapps_otel.log.event import Event
 
 did = Effects(Path())  # every test gives its own
 logs = Path()
+ahead_s = 0  # of the wall clock
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(settings, "_current", settings._current)
     monkeypatch.setitem(globals(), "did", Effects(tmp_path / "effects"))
     monkeypatch.setitem(globals(), "logs", tmp_path / "logs")
+    monkeypatch.setitem(globals(), "ahead_s", 0)
+    real = clock.time_ns
+    monkeypatch.setattr(clock, "time_ns", lambda: real() + ahead_s * 10**9)
     configure(log_dir=tmp_path / "logs", durability="os")
     return tmp_path / "logs"
 
@@ -90,16 +95,31 @@ def parent() -> list[bool]:
     return [review(1), *nested.options(workflow_id="child")()]
 
 
-FLOWS = [nested, gathered, pooled, parent]
+@workflow
+async def timed() -> list[Any]:
+    async def one(number: int) -> str:
+        await apause(until=60, name="timer")
+        return await adraft(number)
+
+    return list(await asyncio.gather(one(1), one(2), apause("Is draft 1 good?", type=bool)))
+
+
+FLOWS = [nested, gathered, pooled, parent, timed]
 
 
 def is_good(question: str | None) -> bool:
     return question == "Is draft 1 good?"
 
 
+def pass_time() -> None:
+    global ahead_s  # noqa: PLW0603 - the clock of a test
+    ahead_s += 3600
+
+
 def answer_all(error: RunPausedError) -> None:
     for one in error.questions:
-        answer(one.workflow_id, is_good(one.question), step=one.step_id)
+        if one.question is not None:
+            answer(one.workflow_id, is_good(one.question), step=one.step_id)
 
 
 def to_the_end(flow: Any) -> Any:
@@ -109,6 +129,7 @@ def to_the_end(flow: Any) -> Any:
             return go(flow)
         except RunPausedError as error:
             answer_all(error)
+            pass_time()
     raise AssertionError("it does not come to its end")
 
 
@@ -153,6 +174,21 @@ def test_killed_at_every_event_it_comes_to_the_same_result(flow: Any) -> None:
             at: dict[str, Any] = {when: number}
             killed(lambda: to_the_end(flow), **at)
             check_outcome(to_the_end(flow), wanted, drafts)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_killed_while_due_pauses_end_it_can_continue_although_a_question_is_open(
+    number: int,
+) -> None:
+    with suppress(RunPausedError):
+        go(timed)
+    pass_time()
+    killed(lambda: go(timed), after=number)
+    with pytest.raises(RunPausedError) as caught:
+        go(timed)
+
+    assert [one.question for one in caught.value.questions] == ["Is draft 1 good?"]
+    assert set(did.all) == {"draft 1", "draft 2"}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -10,6 +10,7 @@ import msgspec
 
 __all__ = [
     "MAX_DEPTH",
+    "MOST_TEXT",
     "NotStorableError",
     "check_native",
     "check_text",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 MAX_DEPTH: Final = 100  # lists and objects inside each other; readers need a bound
+MOST_TEXT: Final = 16 * 1024  # bytes of a text that has to fit into a line with other fields
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -117,14 +119,20 @@ def _place(value: Any, part: object) -> str:
     return next(f".{key}" for key, item in value.items() if item is part)
 
 
-def check_text(value: object, what: str) -> None:
+def check_text(value: object, what: str, *, most: int | None = None) -> None:
     """Refuse what is not a string where the log's format has one.
 
+    :param most: bytes of it in UTF-8, where it must fit into a line with other fields
     :raises TypeError: naming ``what``
+    :raises ValueError: it is longer than ``most``
     """
     if not isinstance(value, str):
         msg = f"{what} must be a string, not {value!r:.80} ({type(value).__name__})"
         raise TypeError(msg)
+    size = 0 if most is None else len(value.encode("utf-8", "surrogatepass"))
+    if most is not None and size > most:
+        msg = f"{what} has {size} bytes, and at most {most} are stored: shorten it"
+        raise ValueError(msg)
 
 
 def class_name(kind: type) -> str:

@@ -72,6 +72,17 @@ def test_what_an_interrupted_step_had_finished_is_taken_over_with_it() -> None:
     assert taken.open == []  # its end is copied
 
 
+def test_what_a_step_that_waits_had_finished_is_taken_over_with_it() -> None:
+    story = started()
+    story.start("outer")
+    story.step("outer/part")
+    story.fail("outer", "paused")
+    taken = before(story, "next")
+
+    assert taken.done == {"outer/part"}
+    assert taken.begun.keys() == {"outer"}
+
+
 def test_inner_steps_of_a_step_that_failed_by_itself_are_not_taken_over() -> None:
     story = started()
     story.start("outer")

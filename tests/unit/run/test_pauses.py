@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from tapps_otel import (
     answer,
     apause,
     bind,
+    cancel,
     clock,
     configure,
     current_step,
@@ -39,6 +41,7 @@ from tapps_otel import (
 from tapps_otel.errors import (
     AnswerError,
     DivergenceError,
+    LogWriteError,
     RunBusyError,
     RunConflictError,
     RunNotFoundError,
@@ -239,6 +242,26 @@ def test_code_that_catches_everything_cannot_continue(did: Effects, log: Log) ->
     assert did.all == ["stopped", "send True"]
 
 
+def test_a_skip_does_not_swallow_a_pause(log: Log) -> None:
+    @step
+    def ask() -> str:
+        try:
+            return "yes" if pause("Sure?", type=bool) else "no"
+        except BaseException:  # noqa: BLE001
+            skip("gave up")
+
+    @workflow
+    def flow() -> str:
+        return ask()
+
+    paused(flow)
+    answer("r", True)
+
+    assert [one["status"] for one in log("step_fail")] == ["paused"]
+    assert go(flow) == "yes"
+    assert log("step_skip") == []
+
+
 def test_the_failure_of_clean_up_does_not_hide_the_pause(log: Log) -> None:
     @workflow
     def flow() -> bool:
@@ -315,6 +338,40 @@ def test_a_question_with_a_secret_is_redacted(log_dir: Path) -> None:
 
     assert "hunter2" not in (log_dir / "r.jsonl").read_text()
     assert go(flow) is True
+
+
+def test_long_questions_are_cut_in_the_end_of_the_run_alone(log: Log) -> None:
+    words = [f"{number} {'x' * 16_000}" for number in range(5)]
+
+    @workflow
+    async def flow() -> list[Any]:
+        return list(await asyncio.gather(*(apause(one) for one in words)))
+
+    error = paused(flow)
+
+    assert [one.question for one in error.questions] == words
+    assert sorted(one["question"] for one in log("step_start")) == words
+    assert len(log("workflow_end")[0]["question"]) < 10_000
+
+
+def test_a_question_that_does_not_fit_into_the_log_is_an_error() -> None:
+    @workflow
+    def flow() -> Any:
+        return pause("Which?", name="x" * 2_000_000)
+
+    with pytest.raises(LogWriteError, match="does not fit into a line"):
+        go(flow)
+
+
+@pytest.mark.parametrize("what", ["by", "reason"])
+@pytest.mark.parametrize("decide", [lambda **more: answer("r", True, **more), partial(cancel, "r")])
+def test_who_decides_and_why_is_short(decide: Any, what: str, labels: Any) -> None:
+    paused(publish)
+    before = labels()
+    with pytest.raises(ValueError, match="shorten it"):
+        decide(**{what: "x" * 16_385})
+
+    assert labels() == before
 
 
 # ---------------------------------------------------------------- answers that are refused
@@ -416,6 +473,81 @@ def test_a_stored_answer_that_no_longer_fits_is_a_refusal() -> None:
         go(flow)
 
 
+def test_an_open_question_with_another_type_is_asked_anew(log: Log) -> None:
+    wanted: Any = bool
+
+    @workflow
+    async def flow() -> list[Any]:
+        return list(await asyncio.gather(
+            apause("Now?", type=bool, name="now"), apause("What?", type=wanted, name="what")
+        ))  # fmt: skip
+
+    paused(flow)
+    answer("r", True, step="now")
+    wanted = int
+    (question,) = paused(flow).questions
+    answer("r", 7)
+
+    assert question.question == "What?"
+    ends = [(one["step_id"], one["error"]["message"]) for one in log("step_fail")]
+    assert ends == [("what", "the type of its answer has changed")]
+    assert go(flow) == [True, 7]
+    assert verify("r").ok
+
+
+def test_a_question_is_redacted_by_the_rules_of_its_step(log_dir: Path) -> None:
+    @step(redact=Redaction(patterns=("hunter2",)))
+    def ask() -> bool:
+        return pause("Is hunter2 right?", type=bool)
+
+    @workflow
+    def flow() -> bool:
+        return ask()
+
+    paused(flow)
+
+    assert "hunter2" not in (log_dir / "r.jsonl").read_text()
+
+
+def test_a_question_that_is_asked_again_is_not_answered(time: Time) -> None:
+    fails = True
+
+    @step
+    def ask() -> bool:
+        answered = pause("Sure?", type=bool)
+        if fails:
+            raise ValueError("no")
+        return answered
+
+    @workflow
+    def flow() -> bool:
+        return ask()
+
+    paused(flow)
+    answer("r", True, by="ann")
+    with pytest.raises(ValueError, match="no"):
+        go(flow)
+    fails = False
+    paused(flow)
+
+    assert [one.answered for one in history("r").waiting] == [None]
+
+
+def test_a_time_counts_anew_after_the_run_was_cancelled(time: Time, log: Log) -> None:
+    @workflow
+    def flow() -> None:
+        pause(until=60)
+
+    first = paused(flow).questions[0].until
+    cancel("r")
+    time.ahead = 3600
+    second = paused(flow).questions[0].until
+
+    assert first is not None
+    assert second is not None
+    assert second > first
+
+
 def test_a_question_that_changes_after_its_answer_is_a_divergence() -> None:
     words = "Publish 1?"
 
@@ -480,6 +612,9 @@ async def test_async_code_is_told_to_await() -> None:
         ({"until": datetime(2030, 1, 1)}, ValueError, "a time without a zone"),  # noqa: DTZ001
         ({"until": -1}, ValueError, "cannot be negative"),
         ({"until": 1e300}, ValueError, "beyond the calendar"),
+        ({"until": float("nan")}, ValueError, "is not a number of seconds"),
+        ({"until": 1, "type": bool}, TypeError, "a timer has no answer"),
+        ({"question": "é" * 8193}, ValueError, "has 16386 bytes, and at most 16384"),
         ({"question": "?", "type": threading.Lock}, TypeError, "cannot be read from JSON"),
     ],
 )
@@ -583,6 +718,54 @@ def test_a_failing_sibling_fails_the_run_and_the_question_is_asked_again(log: Lo
     assert [one["status"] for one in log("workflow_end")] == ["failed", "paused"]
     assert go(flow) == [True, "done"]
     assert verify("r").ok
+
+
+def test_a_failure_that_leaves_a_run_that_waits_was_not_handled(did: Effects) -> None:
+    @step
+    def work() -> str:
+        if did("work") == 1:
+            raise ValueError("no")
+        return "done"
+
+    @step
+    def note() -> None: ...
+
+    @workflow
+    async def flow() -> list[Any]:
+        error = result = None
+        try:
+            result = work()
+        except ValueError as caught:
+            error = caught
+        note()
+        asked = asyncio.create_task(apause("Sure?", type=bool))
+        await asyncio.wait([asked])
+        if error is not None:
+            raise error
+        return [result, asked.result()]
+
+    paused(flow)
+    answer("r", True)
+
+    assert go(flow) == ["done", True]
+    assert did.all == ["work", "work"]
+
+
+def test_steps_around_gathered_questions_end_as_paused(log: Log) -> None:
+    @step
+    async def review(number: int) -> bool:
+        return await apause(f"Is {number} good?", type=bool)
+
+    @workflow
+    async def flow() -> list[bool]:
+        return list(await asyncio.gather(*(review(number) for number in range(3))))
+
+    error = paused(flow)
+    for one in error.questions:
+        answer("r", True, step=one.step_id)
+
+    assert [one["status"] for one in log("step_fail")] == ["paused"] * 3
+    assert go(flow) == [True] * 3
 
 
 def test_a_task_group_of_pauses(log: Log) -> None:
