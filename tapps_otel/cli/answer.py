@@ -31,6 +31,7 @@ def answer(
     :param reason: why, for the log
     """
     from tapps_otel.run import answering
+    from tapps_otel.run.continuing import WAITING, outermost
     from tapps_otel.run.lookup import find
 
     store, workflow_id = find(workflow_id, log_dir)
@@ -38,6 +39,7 @@ def answer(
         workflow_id, parse_json(value, "--json"), step=step_id, by=by, reason=reason,
         log_dir=log_dir,
     )  # fmt: skip
-    hint = resume_hint(store, workflow_id, log_dir)
+    around = outermost(store, store.summary(workflow_id), WAITING)
+    hint = resume_hint(store, around.workflow_id, log_dir)
     out().say(Line.of((plain(answered), "strong"), " is answered"), *hint)
     return Code.OK

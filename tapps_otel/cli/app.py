@@ -145,7 +145,16 @@ def resume(  # noqa: PLR0917 - typer passes them by name
         typer.Option(
             "--answer",
             metavar="JSON",
-            help="First answer the only question that it asks, as answer does.",
+            help="First answer a question of the run, as the command answer does.",
+            show_default=False,
+        ),
+    ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option(
+            "--step",
+            metavar="STEP",
+            help="The pause that --answer is for; needed where the run asks several questions.",
             show_default=False,
         ),
     ] = None,
@@ -178,14 +187,17 @@ def resume(  # noqa: PLR0917 - typer passes them by name
     from tapps_otel.cli.resume import resume, resume_due, run_to_resume
 
     if due:
-        if workflow_id or last or answer is not None or accept_change:
+        if workflow_id or last or step or answer is not None or accept_change:
             refuse_usage("--due resumes every run that is due: give no run, --last or --answer")
         finish(lambda: resume_due(trust=trust, log_dir=log_dir, quiet=quiet))
+    if step is not None and answer is None:
+        refuse_usage("--step names the pause that --answer is for: give --answer, too")
     finish(
         lambda: resume(
             run_to_resume(given_run(workflow_id, last=last), log_dir),
             workflow,
             answer=answer,
+            step=step,
             accept_change=accept_change,
             trust=trust,
             log_dir=log_dir,

@@ -43,6 +43,7 @@ def execute(
     found: StoredRun | None = None,
     log_dir: Path | None,
     quiet: bool,
+    paused: Code = Code.REFUSED,
 ) -> Code:
     """Execute a run, and show it.
 
@@ -50,6 +51,7 @@ def execute(
     :param result_json: encodes the result; ``None`` if the run is an executor's, whose result is
         its state
     :param found: the run that is resumed
+    :param paused: the exit code if it waits, in the end
     """
     from tapps_otel.run.lookup import store_of
 
@@ -71,10 +73,14 @@ def execute(
             result = run_to_end(call(store.folder))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _report_interrupted(Code.INTERRUPTED, workflow_id, hint())
+    except RunPausedError as error:
+        _report_paused(error, watch, log_dir)
+        return paused
     except (SystemExit, Exception) as error:  # noqa: BLE001 - of the user's workflow
-        return _report_raised(error, watch, workflow_id, hint(), log_dir)
+        return _report_raised(error, watch, workflow_id, hint())
     if result_json is None and result.status != "completed":
-        return _report_ended(result, watch, workflow_id, hint())
+        _report_ended(result, watch, workflow_id, hint())
+        return paused if result.status == "paused" else Code.FAILED
     if not quiet:
         _report_completed(watch, workflow_id)
     _warn_of_incomplete_log(store, workflow_id)
@@ -100,13 +106,10 @@ def _report_raised(
     watch: Watch,
     workflow_id: str,
     hint: list[Line],
-    log_dir: Path | None,
 ) -> Code:
-    """Report an exception: the workflow's own, a pause, SIGTERM, a refusal of this package."""
+    """Report an exception: the workflow's own, SIGTERM, a refusal of this package."""
     if isinstance(error, SystemExit) and error.code == Code.TERMINATED:
         return _report_interrupted(Code.TERMINATED, workflow_id, hint)
-    if isinstance(error, RunPausedError):
-        return _report_paused(error, watch, log_dir)
     began = watch.began and not isinstance(error, (RefusalError, LogError))
     if isinstance(error, TappsError) and not began:
         say_error(explained(error))
@@ -114,7 +117,7 @@ def _report_raised(
     return _report_failed(error, watch, workflow_id, hint)
 
 
-def _report_paused(error: RunPausedError, watch: Watch, log_dir: Path | None) -> Code:
+def _report_paused(error: RunPausedError, watch: Watch, log_dir: Path | None) -> None:
     """Report that the run waits, for what, and how it is answered."""
     terminal, name = err(), error.workflow_id
     when = f" paused after {watch.elapsed}" if watch.began else " is paused"
@@ -127,7 +130,6 @@ def _report_paused(error: RunPausedError, watch: Watch, log_dir: Path | None) ->
     then = Advice(f"resume {log_name(name)}" if shown else "resume --due")
     for label, advice in [*(("answer", one) for one in shown), ("then", then)]:
         terminal.say(labelled(label, advice_text(advice, log_dir)))
-    return Code.REFUSED
 
 
 def _report_interrupted(code: Code, workflow_id: str, hint: list[Line]) -> Code:
@@ -151,12 +153,11 @@ def _report_failed(error: BaseException, watch: Watch, workflow_id: str, hint: l
     return Code.FAILED
 
 
-def _report_ended(state: Any, watch: Watch, workflow_id: str, hint: list[Line]) -> Code:
+def _report_ended(state: Any, watch: Watch, workflow_id: str, hint: list[Line]) -> None:
     """Report how an executor ended a run that it did not complete."""
     reason = str(state.error or "its executor names no reason")
     _say_failure(workflow_id, f"{plain(state.status)} after {watch.elapsed}", reason)
     err().say(*hint)
-    return Code.REFUSED if state.status == "paused" else Code.FAILED
 
 
 def _say_failure(workflow_id: str, ending: str, reason: str) -> None:

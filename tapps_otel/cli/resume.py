@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,14 @@ from tapps_otel.cli.execution import execute
 from tapps_otel.cli.loading import load_workflow
 from tapps_otel.cli.terminal import err, say_error
 from tapps_otel.cli.usage import UsageError, parse_json
-from tapps_otel.errors import InvalidIdError, RunConflictError, RunNotFoundError, TappsError
+from tapps_otel.errors import RunConflictError, RunNotFoundError, TappsError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import plain
 
 if TYPE_CHECKING:
-    from tapps_otel.log.store import RunSummary, Store
+    from collections.abc import Iterator
+
+    from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
     from tapps_otel.run.workflow import Workflow
@@ -29,45 +33,61 @@ def resume(
     target: str | None = None,
     *,
     answer: str | None = None,
+    step: str | None = None,
     accept_change: bool,
     trust: bool,
     log_dir: Path | None,
     quiet: bool,
+    paused: Code = Code.REFUSED,
 ) -> Code:
     """Resume a run.
 
     :param workflow_id: the name of its log
     :param target: its workflow, instead of the one that the log names
-    :param answer: JSON, to answer its only question with first
+    :param answer: JSON, to answer a question with first, once its code is loaded
+    :param step: the pause that is answered; ``None`` where the run asks one question
     :param accept_change: resume an executor's run although the steps of its workflow changed
     :param trust: run the workflow that the log names, wherever it is
+    :param paused: the exit code if it waits, in the end
     """
     from tapps_otel.run.lookup import StoredRun, store_of
 
     store = store_of(log_dir)
-    if answer is not None:
-        from tapps_otel.run import answering
-
-        answering.answer(workflow_id, parse_json(answer, "--answer"), log_dir=log_dir)
-    with StoredRun(store, workflow_id) as found:
-        if found.history.foreign:
-            _refuse_target(found, target)
-            found.check_own()
-            if not (trust or _is_agreed(found.name, _workflow_file(found.history))):
-                return Code.REFUSED
-            return _resume_foreign(found, accept_change, log_dir=log_dir, quiet=quiet)
-        flow = _load(found, target, trust=trust)
-        if flow is None:
+    value = None if answer is None else parse_json(answer, "--answer")
+    with ExitStack() as stack:
+        found = stack.enter_context(StoredRun(store, workflow_id))
+        is_foreign = found.history.foreign
+        flow = None if is_foreign else _load(found, target, trust=trust)
+        if flow is None and not (is_foreign and _may_execute(found, target, trust=trust)):
             return Code.REFUSED
-        _say_place(found, flow)
+        if answer is not None:
+            _answer_first(found.name, value, step, log_dir=log_dir, quiet=quiet)
+            found = stack.enter_context(StoredRun(store, workflow_id))  # as it stands now
+        if flow is None:
+            call, result_json = partial(_call_foreign, found, accept_change), None
+        else:
+            _say_place(found, flow)
+            call, result_json = partial(_call, found, flow), flow.signature.result_json
         return execute(
-            lambda _: flow.resume_found(found),
+            call,
             found.name,
-            flow.signature.result_json,
+            result_json,
             found=found,
             log_dir=log_dir,
             quiet=quiet,
+            paused=paused,
         )
+
+
+def _answer_first(
+    name: str, value: Any, step: str | None, *, log_dir: Path | None, quiet: bool
+) -> None:
+    """Answer a question of a run whose code may be executed, and write which."""
+    from tapps_otel.run import answering
+
+    answered = answering.answer(name, value, step=step, log_dir=log_dir)
+    if not quiet:
+        err().say(Line.of((plain(answered), "strong"), " is answered"))
 
 
 def run_to_resume(given: str, log_dir: Path | None) -> str:
@@ -77,11 +97,12 @@ def run_to_resume(given: str, log_dir: Path | None) -> str:
 
     :param given: the argument RUN
     """
+    from tapps_otel.run.continuing import outermost
     from tapps_otel.run.lookup import choose, last_of, means_last, store_of
 
     store = store_of(log_dir)
     if means_last(given, store):
-        return _around(store, last_of(store)).workflow_id
+        return outermost(store, last_of(store)).workflow_id
     return choose(given, log_dir)
 
 
@@ -94,60 +115,53 @@ def resume_due(*, trust: bool, log_dir: Path | None, quiet: bool) -> Code:
     """
     from tapps_otel.run.lookup import store_of
 
-    store, worst = store_of(log_dir), Code.OK
-    due = _due(store)
-    for name in due:
-        code = _resume_in_turn(store, name, trust=trust, log_dir=log_dir, quiet=quiet)
+    worst, code = Code.OK, None
+    for name in _due(store_of(log_dir)):
+        code = _resume_in_turn(name, trust=trust, log_dir=log_dir, quiet=quiet)
         worst = worst or code
         if code in {Code.INTERRUPTED, Code.TERMINATED}:
             return code
-    if not due and not quiet:
+    if code is None and not quiet:
         err().say(Line.of(("no paused run is due", "dim")))
     return worst
 
 
-def _due(store: Store) -> list[str]:
-    """The runs that a resume of what is due begins with, each once, the oldest first."""
-    from tapps_otel import clock
+def _due(store: Store) -> Iterator[str]:
+    """The runs that a resume of what is due begins with, each once, the oldest first.
 
-    now_ns = clock.time_ns()
-    found = [
-        run
-        for run in store.runs()
-        if run.status == "answered" or (run.until_ns is not None and run.until_ns <= now_ns)
-    ]
-    return list(dict.fromkeys(_around(store, run).workflow_id for run in reversed(found)))
+    Each is looked at when its turn comes: another process may have resumed it meanwhile.
+    """
+    resumed = set[str]()
+    for name in reversed([run.workflow_id for run in store.runs()]):
+        outer = _to_resume(store, name)
+        if outer is not None and outer not in resumed:
+            resumed.add(outer)
+            yield outer
 
 
-def _resume_in_turn(
-    store: Store, name: str, *, trust: bool, log_dir: Path | None, quiet: bool
-) -> Code:
+def _to_resume(store: Store, name: str) -> str | None:
+    """The run to resume if a run can continue."""
+    from tapps_otel.run.continuing import WAITING, can_continue, outermost
+
+    try:
+        run = store.summary(name)
+    except RunNotFoundError:
+        return None
+    return outermost(store, run, WAITING).workflow_id if can_continue(store, run) else None
+
+
+def _resume_in_turn(name: str, *, trust: bool, log_dir: Path | None, quiet: bool) -> Code:
     """Resume one of several runs: an error becomes its message and code, and the next has its turn.
 
     :returns: OK, too, if it waits again
     """
     try:
-        code = resume(name, accept_change=False, trust=trust, log_dir=log_dir, quiet=quiet)
+        return resume(
+            name, accept_change=False, trust=trust, log_dir=log_dir, quiet=quiet, paused=Code.OK
+        )
     except (TappsError, UsageError, OSError) as error:
         say_error(f"{name}: {error}")
         return code_of(error) if isinstance(error, TappsError) else Code.FAILED
-    waits_again = code is Code.REFUSED and store.summary(name).status == "paused"
-    return Code.OK if waits_again else code
-
-
-def _around(store: Store, run: RunSummary) -> RunSummary:
-    """The run to resume for one that a step called: that step's, unless it has completed."""
-    seen = {run.workflow_id}
-    while run.parent is not None and run.parent not in seen:
-        seen.add(run.parent)
-        try:
-            parent = store.summary(run.parent)
-        except (RunNotFoundError, InvalidIdError):  # in another folder, deleted, made up
-            break
-        if parent.status == "completed":
-            break
-        run = parent
-    return run
 
 
 def _load(found: StoredRun, target: str | None, *, trust: bool) -> Workflow[..., Any] | None:
@@ -210,19 +224,27 @@ def _refuse_target(found: StoredRun, target: str | None) -> None:
         )
 
 
-def _resume_foreign(
-    found: StoredRun, accept_change: bool, *, log_dir: Path | None, quiet: bool
-) -> Code:
+def _may_execute(found: StoredRun, target: str | None, *, trust: bool) -> bool:
+    """Whether an executor's run may be resumed.
+
+    :raises RunConflictError: a function was given to resume it
+    :raises UntrustedFileError: another user may have written its log
+    """
+    _refuse_target(found, target)
+    found.check_own()
+    return trust or _is_agreed(found.name, _workflow_file(found.history))
+
+
+def _call(found: StoredRun, flow: Workflow[..., Any], _: Path) -> Any:
+    return flow.resume_found(found)
+
+
+def _call_foreign(found: StoredRun, accept_change: bool, folder: Path) -> Any:
     """Resume the run of a third-party executor."""
     from tapps_otel.instrumentation.resuming import resume_foreign
 
-    history = found.history
-
-    def call(folder: Path) -> Any:
-        _enter_working_directory(history)
-        return resume_foreign(found, accept_change=accept_change, log_dir=folder)
-
-    return execute(call, found.name, found=found, log_dir=log_dir, quiet=quiet)
+    _enter_working_directory(found.history)
+    return resume_foreign(found, accept_change=accept_change, log_dir=folder)
 
 
 def _workflow_file(history: RunHistory) -> str:

@@ -16,7 +16,7 @@ RELEASE = """
 import asyncio
 from typing import Literal
 
-from tapps_otel import apause, pause, step, workflow
+from tapps_otel import apause, cancel, pause, step, workflow
 
 
 @step
@@ -56,6 +56,23 @@ def hostile() -> None:
 @workflow
 def outer() -> str:
     return release.options(workflow_id="inner")("8") + "!"
+
+
+@workflow
+def outermost() -> str:
+    return outer.options(workflow_id="outer")() + "!"
+
+
+@workflow
+def elsewhere() -> str:
+    return release.options(workflow_id="inner", log_dir="other")("8") + "!"
+
+
+@workflow
+def cancels() -> None:
+    pause(until=3600)
+    cancel("z")
+
 """
 
 
@@ -173,6 +190,84 @@ def test_due_resumes_each_run_that_can_continue(cli: Cli, request: pytest.Fixtur
         "inner": "completed",
     }
     assert cli("resume", "--due").code == 0
+
+
+def statuses(cli: Cli) -> dict[str, str]:
+    return {one["workflow_id"]: one["status"] for one in json.loads(cli("list", "--json").out)}
+
+
+def test_the_run_around_is_resumed_next_and_due_when_the_called_one_was_resumed_alone(
+    cli: Cli,
+) -> None:
+    cli("run", "release.py:outermost", "--id", "top", "-q")
+    answered = cli("answer", "inner", "--json", "true")
+    alone = cli("resume", "inner", "-q")
+    before = statuses(cli)
+    due = cli("resume", "--due", "-q")
+
+    assert "next: tapps-otel resume top" in answered.out
+    assert alone.code == 0
+    assert before == {"top": "paused", "outer": "paused", "inner": "completed"}
+    assert (due.code, due.out) == (0, '"release 8 is out!!"\n')
+    assert set(statuses(cli).values()) == {"completed"}
+
+
+def test_due_resumes_both_runs_that_called_one(cli: Cli) -> None:
+    for name in ("one", "two"):
+        cli("run", "release.py:outer", "--id", name, "-q")
+    cli("answer", "inner", "--json", "true")
+    due = cli("resume", "--due", "-q")
+
+    assert (due.code, due.out) == (0, '"release 8 is out!"\n' * 2)
+    assert statuses(cli) == {"one": "completed", "two": "completed", "inner": "completed"}
+
+
+def test_due_resumes_a_run_whose_called_run_is_in_another_folder(cli: Cli) -> None:
+    cli("run", "release.py:elsewhere", "--id", "outer", "-q")
+    nothing = cli("resume", "--due", "-q")
+    answered = cli("answer", "inner", "--json", "true", "--log-dir", "other")
+    due = cli("resume", "--due", "-q")
+
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "resume inner" in answered.out
+    assert (due.code, due.out) == (0, '"release 8 is out!"\n')
+
+
+def test_due_looks_at_each_run_when_its_turn_comes(
+    cli: Cli, request: pytest.FixtureRequest
+) -> None:
+    cli("run", "release.py:cancels", "--id", "a", "-q")
+    cli("run", "release.py:later", "--id", "z", "-q")
+    request.getfixturevalue("later_on")
+    due = cli("resume", "--due", "-q")
+
+    assert (due.code, due.out) == (0, "")
+    assert statuses(cli) == {"a": "completed", "z": "cancelled"}
+
+
+def test_due_resumes_no_run_around_that_does_not_wait(cli: Cli) -> None:
+    cli("run", "release.py:outer", "--id", "outer", "-q")
+    cli("cancel", "outer")
+    before = statuses(cli)
+    cli("resume", "inner", "-q")
+    cli("answer", "inner", "--json", "true")
+    due = cli("resume", "--due", "-q")
+
+    assert before == {"outer": "cancelled", "inner": "cancelled"}
+    assert (due.code, due.out) == (0, '"release 8 is out"\n')
+    assert statuses(cli) == {"outer": "cancelled", "inner": "completed"}
+
+
+def test_answer_and_resume_names_the_step_and_answers_no_other(cli: Cli) -> None:
+    cli("run", "release.py:both", "--id", "r", "-q")
+    first = cli("resume", "r", "--answer", '"yes"', "--step", "left")
+    again = cli("resume", "r", "--answer", '"yes"', "--step", "left")
+    last = cli("resume", "r", "--answer", '"no"')
+
+    assert (first.code, "left is answered" in first.err) == (5, True)
+    assert (again.code, "was answered by" in again.err) == (5, True)
+    assert (last.code, json.loads(last.out)) == (0, ["yes", "no"])
+    assert cli("resume", "r", "--step", "left").code == 2
 
 
 def test_reports_show_the_question_and_its_answer(cli: Cli) -> None:

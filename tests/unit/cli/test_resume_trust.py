@@ -141,3 +141,29 @@ def test_code_above_the_working_directory_is_of_the_project() -> None:
     )
 
     assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+PAUSES = """
+from tapps_otel import pause, workflow
+
+
+@workflow
+def asks() -> bool:
+    return pause("Sure?", type=bool)
+"""
+
+
+def test_a_run_that_waits_is_neither_answered_nor_resumed_by_code_that_is_not_trusted(
+    elsewhere: Path,
+) -> None:
+    (elsewhere / "pauses.py").write_text(PAUSES, "utf-8")
+    child("run", f"{elsewhere}/pauses.py:asks", "--id", "waits", "-q")
+    together = child("resume", "waits", "--answer", "true")
+    answered = child("answer", "waits", "--json", "true")
+    due = child("resume", "--due")
+    trusted = child("resume", "--due", "--trust", "-q")
+
+    assert (together.code, "nothing was run" in together.err) == (5, True)
+    assert answered.code == 0  # it was not before
+    assert (due.code, "nothing was run" in due.err) == (5, True)
+    assert (trusted.code, trusted.out) == (0, "true\n")

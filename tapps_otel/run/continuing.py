@@ -1,0 +1,94 @@
+"""Which paused runs can continue, and which run a resume begins with. Reads logs only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tapps_otel import clock
+from tapps_otel.errors import InvalidIdError, LogError, RunNotFoundError
+from tapps_otel.log.store import Store
+from tapps_otel.names import log_name
+from tapps_otel.run.lookup import StoredRun, fold_log
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from tapps_otel.log.store import RunSummary
+
+__all__ = ["WAITING", "can_continue", "outermost"]
+
+WAITING: Final = frozenset({"paused", "answered", "interrupted"})
+# A run that a person has cancelled is not continued by itself.
+_ENDED: Final = frozenset({"completed", "failed", "interrupted"})
+
+
+def can_continue(store: Store, run: RunSummary) -> bool:
+    """Whether a paused run has what it waits for: an answer, its time, or the end of a called run.
+
+    :param store: the folder of its log
+    """
+    return _can_continue(store, run, set())
+
+
+def _can_continue(store: Store, run: RunSummary, seen: set[tuple[Path, str]]) -> bool:
+    if run.status != "paused" or (store.folder, run.workflow_id) in seen:
+        return run.status == "answered"
+    seen.add((store.folder, run.workflow_id))
+    if run.until_ns is not None and run.until_ns <= clock.time_ns():
+        return True
+    for place, name in _called(store, run.workflow_id):
+        called = _summary(place, name)
+        if called is not None and (called.status in _ENDED or _can_continue(place, called, seen)):
+            return True
+    return False
+
+
+def _called(store: Store, name: str) -> Iterator[tuple[Store, str]]:
+    """The runs that a run waits for, if it waits for these alone."""
+    try:
+        history = fold_log(store, name).history
+    except (RunNotFoundError, LogError, OSError):
+        return
+    if history.waiting:  # it is refused until one of its own pauses has ended
+        return
+    for step in history.steps:
+        if step.child is not None and step.status == "paused":
+            folder = step.child.log_dir
+            place = store if folder is None else Store(Path(folder))
+            yield place, log_name(step.child.workflow_id)
+
+
+def outermost(store: Store, run: RunSummary, statuses: Container[str] | None = None) -> RunSummary:
+    """The run whose resume resumes one that a step called; it has its log in the same folder.
+
+    :param statuses: of the runs around it that count; by default, all but completed ones
+    """
+    seen = {run.workflow_id}
+    while (parent := _parent(store, run)) is not None:
+        counts = parent.status != "completed" if statuses is None else parent.status in statuses
+        if parent.workflow_id in seen or not counts:
+            break
+        seen.add(parent.workflow_id)
+        run = parent
+    return run
+
+
+def _parent(store: Store, run: RunSummary) -> RunSummary | None:
+    """The run whose step called a run first; ``None`` if its log is not in this folder."""
+    if run.parent is None:
+        return None
+    try:
+        with StoredRun(store, run.workflow_id) as found:
+            parent = found.history.parent
+    except (RunNotFoundError, LogError, OSError):
+        return None
+    is_here = parent is not None and parent.log_dir is None
+    return _summary(store, run.parent) if is_here else None
+
+
+def _summary(store: Store, name: str) -> RunSummary | None:
+    try:
+        return store.summary(name)
+    except (RunNotFoundError, InvalidIdError):  # deleted, or made up
+        return None
