@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clock",
+    "loop_time",
     "monotonic_ns",
     "now_ns",
     "parse_timestamp",
@@ -93,6 +94,13 @@ async def sleep_async(seconds: float) -> None:
     else:
         sleep(seconds)
         await asyncio.sleep(0)
+
+
+def loop_time() -> float:
+    """Read the clock of the running event loop, seconds: its time-outs go by it."""
+    import asyncio
+
+    return asyncio.get_running_loop().time()
 
 
 @contextmanager

@@ -427,7 +427,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts
             return "cancelled"
         status = status_of(error)
-        if status in {"failed", "cancelled"} and self.run.is_paused_in(self):
+        if status in {"failed", "cancelled", "timeout"} and self.run.is_paused_in(self):
             return "paused"  # a group of exceptions left it, or its task was cancelled to end it
         return "interrupted" if self.is_lost and status == "failed" else status
 

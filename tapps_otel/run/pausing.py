@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import weakref
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -24,8 +25,11 @@ from tapps_otel.run.policy import Policy
 from tapps_otel.run.question_types import AnswerType
 from tapps_otel.run.scope import current_scope, running_task
 from tapps_otel.run.step_spec import StepSpec, Stored
+from tapps_otel.run.time_limit import TimeLimit, time_limits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import StepHistory
     from tapps_otel.run.recorder import RunRecorder
@@ -40,6 +44,9 @@ _POLICY: Final = Policy(max_interruptions=sys.maxsize)  # an interrupted questio
 # Passes of the event loop: a task that was given a result takes a few to begin its next step.
 _PASSES: Final = 8
 _LOOK: Final = 0.01  # seconds between two looks at steps in progress
+_PATIENCE_NS: Final = 10 * 10**9  # until a warning names these steps
+_SHOWN: Final = 10  # steps in that warning
+_warned: weakref.WeakSet[Scope] = weakref.WeakSet()  # the runs that it was logged for
 
 
 @overload
@@ -268,22 +275,58 @@ class PauseRecorder(AttemptRecorder, kw_only=True, eq=False):
 async def _until_all_wait(own: PauseRecorder) -> None:
     """Wait until no task or thread of the run is inside a step that does not wait, too.
 
-    It looks from time to time: a hook at the end of every step would cost all steps.
+    It looks from time to time: a hook at the end of every step would cost all steps. Steps around
+    lose no time of their timeout= by it.
     """
-    root, quiet = recorder_of(own).root, 0
-    while quiet < _PASSES:
-        is_at_work = _is_at_work(root)
-        quiet = 0 if is_at_work else quiet + 1
-        await asyncio.sleep(_LOOK if is_at_work else 0)
+    run, limits, quiet = recorder_of(own), time_limits.get(), 0
+    began_ns = clock.monotonic_ns()
+    try:
+        while quiet < _PASSES:
+            for limit in limits:
+                _let_time_pass(limit)
+            is_at_work = any(_at_work(run.root))
+            quiet = 0 if is_at_work else quiet + 1
+            if is_at_work and clock.monotonic_ns() - began_ns > _PATIENCE_NS:
+                _warn_of_wait(own)
+            await asyncio.sleep(_LOOK if is_at_work else 0)
+    except BaseException:
+        for limit in limits:
+            limit.start_clock()
+        raise
 
 
-def _is_at_work(scope: Scope) -> bool:
-    """Whether a step inside is in progress that does not wait for an answer, and can end."""
-    return any(
-        _is_at_work(one) if one.open else not _cannot_end(one)
-        for one in list(scope.open or ())
-        if isinstance(one, AttemptRecorder) and not isinstance(one, PauseRecorder)
+def _let_time_pass(limit: TimeLimit) -> None:
+    """Let the time-out of a step count only while something inside does not wait."""
+    if limit.scope is not None and any(_at_work(limit.scope)):
+        limit.start_clock()
+    else:
+        limit.stop_clock()
+
+
+def _warn_of_wait(own: PauseRecorder) -> None:
+    """Log a warning, once a run, which steps keep it from pausing."""
+    root = recorder_of(own).root
+    steps = sorted(set(_at_work(root)))
+    if root in _warned or not steps:
+        return
+    _warned.add(root)
+    shown = ", ".join(map(repr, steps[:_SHOWN])) + (", ..." if len(steps) > _SHOWN else "")
+    own.run.warn_once(
+        f"run {own.run.workflow_id!r} does not pause yet for its question in step {own.step_id!r}: "
+        f"it waits for steps in progress: {shown}. If these wait for that pause, as for a "
+        "semaphore that is held around it, ask outside of it (tapps-otel docs pauses)"
     )
+
+
+def _at_work(scope: Scope) -> Iterator[str]:
+    """Yield the steps inside that are in progress, do not wait for an answer, and can end."""
+    for one in list(scope.open or ()):
+        if not isinstance(one, AttemptRecorder) or isinstance(one, PauseRecorder):
+            continue
+        if one.open:
+            yield from _at_work(one)
+        elif not _cannot_end(one):
+            yield one.step_id
 
 
 def _cannot_end(attempt: OpenAttempt) -> bool:

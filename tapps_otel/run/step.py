@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import inspect
@@ -39,6 +38,7 @@ from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
 from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import Skipped, StepSpec
+from tapps_otel.run.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -320,17 +320,18 @@ class Step(PickledByName, Generic[P, R]):
 
     async def _await_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._body)
-        limit = self._spec.policy.timeout
-        if limit is None:
+        seconds = self._spec.policy.timeout
+        if seconds is None:
             return await fn(*args, **kwargs)
-        window = asyncio.timeout(limit)
+        limit = TimeLimit(current_scope.get(), seconds)
         try:
-            async with window:
-                return await fn(*args, **kwargs)
+            async with limit.window:
+                with limit.current():
+                    return await fn(*args, **kwargs)
         except TimeoutError as error:
-            if not window.expired():
+            if not limit.window.expired():
                 raise  # the step's own
-            msg = f"step {self._spec.name!r} took longer than its timeout of {limit} s"
+            msg = f"step {self._spec.name!r} took longer than its timeout of {seconds} s"
             raise StepTimeoutError(msg) from error
 
     def __repr__(self) -> str:

@@ -46,6 +46,7 @@ from tapps_otel.errors import (
     RunConflictError,
     RunNotFoundError,
     RunPausedError,
+    StepTimeoutError,
     StoredResultError,
 )
 
@@ -786,6 +787,79 @@ def test_a_task_group_of_pauses(log: Log) -> None:
     assert sorted(one.question or "" for one in error.questions) == ["One?", "Two?"]
     assert [one["status"] for one in log("step_fail")] == ["paused"]
     assert go(flow) == ["One?", "Two?"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_wait_of_a_question_for_other_tasks_is_no_time_of_its_step(grouped: bool) -> None:
+    limit = 0.05
+
+    @step
+    async def slow() -> str:
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(2 * limit, over.set)
+        await over.wait()
+        return "slow"
+
+    @step(timeout=limit, retries=1)
+    async def ask() -> Any:
+        if grouped:
+            return await asyncio.gather(apause("Sure?", type=bool))
+        return [await apause("Sure?", type=bool)]
+
+    @workflow
+    async def flow() -> list[Any]:
+        return list(await asyncio.gather(slow(), ask()))
+
+    paused(flow)
+    slow_ended = history("r").by_id["slow"].status
+    answer("r", True)
+
+    assert slow_ended == "completed"
+    assert go(flow) == ["slow", [True]]
+
+
+def test_a_step_that_does_not_wait_runs_into_the_time_limit_beside_a_question() -> None:
+    @step
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @step(timeout=0.05)
+    async def ask() -> None:
+        await asyncio.gather(apause("Sure?", type=bool), hangs())
+
+    @workflow
+    async def flow() -> None:
+        await ask()
+
+    with pytest.raises(StepTimeoutError):
+        go(flow)
+
+
+def test_a_run_that_cannot_pause_warns_which_steps_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tapps_otel.run.pausing._PATIENCE_NS", 0)
+
+    @step
+    async def review(number: int, limiter: asyncio.Semaphore) -> bool:
+        async with limiter:
+            return await apause(f"Is {number} good?", type=bool)
+
+    @workflow
+    async def flow() -> None:
+        limiter = asyncio.Semaphore(2)
+        tasks = [asyncio.create_task(review.options(key=f"{n}")(n, limiter)) for n in range(4)]
+        while not caplog.records:  # noqa: ASYNC110 - nothing else tells of a record
+            await asyncio.sleep(0)
+        for one in tasks[2:]:
+            one.cancel()
+        await asyncio.gather(*tasks)
+
+    with pytest.raises((RunPausedError, asyncio.CancelledError)):
+        go(flow)
+
+    (record,) = caplog.records
+    assert "it waits for steps in progress: 'review#3', 'review#4'" in record.message
 
 
 def test_pauses_in_a_thread_pool_are_all_asked(did: Effects) -> None:
