@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import weakref
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -23,7 +22,7 @@ from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.ends_from_history import no_answer, type_changed
 from tapps_otel.run.policy import Policy
 from tapps_otel.run.question_types import AnswerType
-from tapps_otel.run.scope import current_scope, running_task
+from tapps_otel.run.scope import current_scope
 from tapps_otel.run.step_spec import StepSpec, Stored
 from tapps_otel.run.time_limit import TimeLimit, time_limits
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import StepHistory
     from tapps_otel.run.recorder import RunRecorder
-    from tapps_otel.run.scope import OpenAttempt, Scope
+    from tapps_otel.run.scope import Scope
 
 __all__ = ["apause", "pause"]
 
@@ -46,7 +45,6 @@ _PASSES: Final = 8
 _LOOK: Final = 0.01  # seconds between two looks at steps in progress
 _PATIENCE_NS: Final = 10 * 10**9  # until a warning names these steps
 _SHOWN: Final = 10  # steps in that warning
-_warned: weakref.WeakSet[Scope] = weakref.WeakSet()  # the runs that it was logged for
 
 
 @overload
@@ -275,66 +273,106 @@ class PauseRecorder(AttemptRecorder, kw_only=True, eq=False):
 async def _until_all_wait(own: PauseRecorder) -> None:
     """Wait until no task or thread of the run is inside a step that does not wait, too.
 
-    It looks from time to time: a hook at the end of every step would cost all steps. Steps around
-    lose no time of their timeout= by it.
+    Of several pauses, one looks for all.
     """
-    run, limits, quiet = recorder_of(own), time_limits.get(), 0
-    began_ns = clock.monotonic_ns()
+    place = (recorder_of(own).root, asyncio.get_running_loop())
+    watch = _watches.setdefault(place, _Watch())
+    watch.join(own)
     try:
-        while quiet < _PASSES:
-            for limit in limits:
-                _let_time_pass(limit)
-            is_at_work = any(_at_work(run.root))
-            quiet = 0 if is_at_work else quiet + 1
-            if is_at_work and clock.monotonic_ns() - began_ns > _PATIENCE_NS:
-                _warn_of_wait(own)
-            await asyncio.sleep(_LOOK if is_at_work else 0)
+        async with watch.turn:
+            while not watch.is_quiet:
+                await watch.look(own)
     except BaseException:
-        for limit in limits:
+        for limit in time_limits.get():
             limit.start_clock()
         raise
+    finally:
+        watch.leave(own)
+        if watch.is_idle:
+            _watches.pop(place, None)
 
 
-def _let_time_pass(limit: TimeLimit) -> None:
+class _Watch:
+    """Looks what is in progress, for the pauses of a run that wait in one event loop.
+
+    It looks from time to time: a hook at the end of every step would cost all steps.
+
+    :ivar turn: held by the pause that looks
+    """
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self._pauses: dict[PauseRecorder, tuple[TimeLimit, ...]] = {}
+        self._quiet = 0  # passes of the event loop
+        self._began_ns = clock.monotonic_ns()
+        self._has_warned = False
+
+    def join(self, pause: PauseRecorder) -> None:
+        """Look for a pause, too; its task has only just come to it."""
+        self._pauses[pause] = time_limits.get()
+        self._quiet = 0
+
+    def leave(self, pause: PauseRecorder) -> None:
+        """Look no longer for a pause."""
+        self._pauses.pop(pause, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no pause waits."""
+        return not self._pauses
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has been in progress for so long that no task begins a step."""
+        return self._quiet >= _PASSES
+
+    async def look(self, pause: PauseRecorder) -> None:
+        """Look once, and wait until it is worth to look again."""
+        tasks = {one.task for one in self._pauses if one.task is not None}
+        for limit in {limit: None for limits in self._pauses.values() for limit in limits}:
+            _let_time_pass(limit, tasks)
+        steps = sorted(set(_at_work(recorder_of(pause).root, tasks)))
+        self._quiet = 0 if steps else self._quiet + 1
+        if steps and clock.monotonic_ns() - self._began_ns > _PATIENCE_NS and not self._has_warned:
+            self._has_warned = True
+            _warn_of_wait(pause, steps)
+        await asyncio.sleep(_LOOK if steps else 0)
+
+
+_watches: Final[dict[tuple[Scope, asyncio.AbstractEventLoop], _Watch]] = {}
+
+
+def _let_time_pass(limit: TimeLimit, tasks: set[asyncio.Task[Any]]) -> None:
     """Let the time-out of a step count only while something inside does not wait."""
-    if limit.scope is not None and any(_at_work(limit.scope)):
+    if limit.scope is not None and any(_at_work(limit.scope, tasks)):
         limit.start_clock()
     else:
         limit.stop_clock()
 
 
-def _warn_of_wait(own: PauseRecorder) -> None:
-    """Log a warning, once a run, which steps keep it from pausing."""
-    root = recorder_of(own).root
-    steps = sorted(set(_at_work(root)))
-    if root in _warned or not steps:
-        return
-    _warned.add(root)
+def _warn_of_wait(pause: PauseRecorder, steps: list[str]) -> None:
+    """Log a warning which steps keep a run from pausing."""
     shown = ", ".join(map(repr, steps[:_SHOWN])) + (", ..." if len(steps) > _SHOWN else "")
-    own.run.warn_once(
-        f"run {own.run.workflow_id!r} does not pause yet for its question in step {own.step_id!r}: "
-        f"it waits for steps in progress: {shown}. If these wait for that pause, as for a "
-        "semaphore that is held around it, ask outside of it (tapps-otel docs pauses)"
+    pause.run.warn_once(
+        f"run {pause.run.workflow_id!r} does not pause yet for its question in step "
+        f"{pause.step_id!r}: it waits for steps in progress: {shown}. If these wait for that "
+        "pause, as for a semaphore that is held around it, ask outside of it "
+        "(tapps-otel docs pauses)"
     )
 
 
-def _at_work(scope: Scope) -> Iterator[str]:
-    """Yield the steps inside that are in progress, do not wait for an answer, and can end."""
+def _at_work(scope: Scope, tasks: set[asyncio.Task[Any]]) -> Iterator[str]:
+    """Yield the steps inside that are in progress, do not wait for an answer, and can end.
+
+    :param tasks: those of the pauses that wait: a step of such a task cannot end before them
+    """
     for one in list(scope.open or ()):
         if not isinstance(one, AttemptRecorder) or isinstance(one, PauseRecorder):
             continue
         if one.open:
-            yield from _at_work(one)
-        elif not _cannot_end(one):
+            yield from _at_work(one, tasks)
+        elif not (one.by_hand or one.task in tasks or (one.task and one.task.done())):
             yield one.step_id
-
-
-def _cannot_end(attempt: OpenAttempt) -> bool:
-    """Whether an attempt cannot end before the code that asks returns."""
-    task = attempt.task
-    if attempt.by_hand or (task is not None and task.done()):
-        return True
-    return task is running_task()
 
 
 def _deadline(until: Until) -> str:

@@ -49,6 +49,7 @@ from tapps_otel.errors import (
     StepTimeoutError,
     StoredResultError,
 )
+from tapps_otel.run.resolving import resolve
 
 Log = Callable[..., list[dict[str, Any]]]
 
@@ -510,28 +511,27 @@ def test_a_question_is_redacted_by_the_rules_of_its_step(log_dir: Path) -> None:
     assert "hunter2" not in (log_dir / "r.jsonl").read_text()
 
 
-def test_a_question_that_is_asked_again_is_not_answered(time: Time) -> None:
+def test_a_question_that_is_asked_again_is_not_answered() -> None:
     fails = True
 
-    @step
-    def ask() -> bool:
+    @workflow
+    def flow() -> bool:
         answered = pause("Sure?", type=bool)
         if fails:
             raise ValueError("no")
         return answered
 
-    @workflow
-    def flow() -> bool:
-        return ask()
-
     paused(flow)
     answer("r", True, by="ann")
     with pytest.raises(ValueError, match="no"):
         go(flow)
+    resolve("r", "pause")
     fails = False
     paused(flow)
 
     assert [one.answered for one in history("r").waiting] == [None]
+    answer("r", False)
+    assert go(flow) is False
 
 
 def test_a_time_counts_anew_after_the_run_was_cancelled(time: Time, log: Log) -> None:
@@ -697,6 +697,22 @@ def test_the_cancelled_loser_of_a_race_does_not_pause_the_run() -> None:
     assert go(flow) == "draft 2"
 
 
+def test_a_question_waits_on_when_the_one_before_it_is_cancelled() -> None:
+    @workflow
+    async def flow() -> list[Any]:
+        first, second = (asyncio.create_task(apause(words)) for words in ("First?", "Second?"))
+        work = asyncio.create_task(draft(1))
+        await asyncio.sleep(0)  # all three begin
+        first.cancel()
+        return list(await asyncio.gather(second, work))
+
+    error = paused(flow)
+    answer("r", 1, step=error.questions[0].step_id)
+
+    assert [one.question for one in error.questions] == ["Second?"]
+    assert go(flow) == [1, "draft 1"]
+
+
 def test_a_failing_sibling_fails_the_run_and_the_question_is_asked_again(log: Log) -> None:
     fails = True
 
@@ -759,14 +775,14 @@ def test_steps_around_gathered_questions_end_as_paused(log: Log) -> None:
 
     @workflow
     async def flow() -> list[bool]:
-        return list(await asyncio.gather(*(review(number) for number in range(3))))
+        return list(await asyncio.gather(*(review(number) for number in range(30))))
 
     error = paused(flow)
     for one in error.questions:
         answer("r", True, step=one.step_id)
 
-    assert [one["status"] for one in log("step_fail")] == ["paused"] * 3
-    assert go(flow) == [True] * 3
+    assert [one["status"] for one in log("step_fail")] == ["paused"] * 30
+    assert go(flow) == [True] * 30
 
 
 def test_a_task_group_of_pauses(log: Log) -> None:
@@ -800,7 +816,7 @@ def test_the_wait_of_a_question_for_other_tasks_is_no_time_of_its_step(grouped: 
         await over.wait()
         return "slow"
 
-    @step(timeout=limit, retries=1)
+    @step(timeout=limit)
     async def ask() -> Any:
         if grouped:
             return await asyncio.gather(apause("Sure?", type=bool))
