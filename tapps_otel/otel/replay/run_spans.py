@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import UNSET
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import ChildRun
 
 __all__ = ["Found", "RunSpans"]
+
+_STARTS: Final = frozenset({"log_repair", "workflow_resume"})  # what begins an execution in a log
 
 
 class Found(NamedTuple):
@@ -111,13 +113,13 @@ class RunSpans:
 
         try:
             for event in read(path, self._id, checker=checker):
+                if own and self._is_later(event):
+                    return
                 if self._seen is not None:
                     self._seen(path.name, event)
                 if event.attributes is not UNSET and (child := child_of(event.attributes)):
                     self.children[child] = None
                 yield from found(rebuilder.feed(event, checker.sha))
-                if own and self._before is not None and event.execution >= self._before:
-                    return
             # A process that took the lease since then has added lines that were not read.
             if own:
                 self.running = not free or self._is_held() or _has_grown(path, self._id, checker)
@@ -127,6 +129,14 @@ class RunSpans:
                     self.ends[path.name] = (checker.seq, checker.sha.decode())
         finally:
             self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
+
+    def _is_later(self, event: Event) -> bool:
+        """Whether nothing that was asked for can follow.
+
+        After the start of an execution come the ends that those before it left to it.
+        """
+        before = self._before
+        return before is not None and event.execution >= before and event.event_type not in _STARTS
 
     def _is_held(self) -> bool:
         return lease.holder(self._lease) is not None
