@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, err, out, write_json
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tapps_otel.otel.replay.send import SendReport
 
 __all__ = ["Sending", "send"]
+
+_MOST_NAMED: Final = 10  # runs in a message
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def send(what: Sending, *, as_json: bool) -> Code:
             write_json([_json(one) for one in done] if what.workflow_id is None else _json(done[0]))
     if not done:
         err().say("no runs to send")
-    if any(report.rejected for report in done):
+    if any(report.rejected or report.refused for report in done):
+        if what.workflow_id is None and not as_json:
+            _list_refused(done, what)
         return Code.UNSENT
     return Code.OK if all(report.ok for report in done) else Code.FAILED
 
@@ -101,15 +105,29 @@ def _say(report: SendReport, what: Sending) -> None:
 
 
 def _counts(report: SendReport) -> str:
-    has_news = report.sent or report.rejected
+    has_news = report.sent or report.rejected or report.refused
     counts = [f"{counted(report.sent, 'span')} sent" if has_news else "nothing new"]
     others = {
         "acknowledged before": report.confirmed,
-        "refused": report.rejected,
+        "refused": report.refused,
+        "rejected": report.rejected,
         "different from what was acknowledged": report.differing,
     }
     counts += [f"{counted(number, 'span')} {words}" for words, number in others.items() if number]
     return ", ".join(counts)
+
+
+def _list_refused(done: Iterable[SendReport], what: Sending) -> None:
+    """Name the runs of which a collector did not take every span, once all were tried."""
+    runs = [report for report in done if report.rejected or report.refused]
+    spans = sum(report.rejected + report.refused for report in runs)
+    named = ", ".join(plain(report.workflow_id) for report in runs[:_MOST_NAMED])
+    more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
+    again = plain(command("send --force RUN", what.log_dir))
+    err().say(
+        f"{counted(spans, 'span')} refused, of {counted(len(runs), 'run')}: {named}{more}. The "
+        f"reasons are above; once the collector takes such spans, `{again}` sends them"
+    )
 
 
 class _Bar(AbstractContextManager["_Bar"]):

@@ -17,6 +17,7 @@ import pytest
 import tapps_otel
 from commands import LOGS, Done, child
 from otlp_collector import HOUR, KILLED, Collected, Collector, Ended, Program, once
+from stack import Stack
 from tapps_otel import WorkflowEvent
 
 SIX = """
@@ -39,6 +40,7 @@ def six() -> int:
 print(six.options(workflow_id="r1")())
 """
 STARTS = {"workflow_start", "workflow_resume", "step_start"}
+TRACED = {"OTEL_TRACES_EXPORTER": "console"}  # spans are made, and sent nowhere
 
 
 def log() -> list[WorkflowEvent]:
@@ -355,3 +357,52 @@ def test_a_killed_send_is_continued(collector: Collector, program: Program) -> N
     assert (again["sent"], again["ok"]) == (7, True)
     assert len(once(collector.spans(14))) == 7  # the same spans, to the byte
     assert send(collector)[1]["sent"] == 0
+
+
+# ---------------------------------------------------------------- spans that are too large
+
+LARGE = """
+from opentelemetry import trace
+from tapps_otel import step, workflow
+
+@step
+def small() -> None: ...
+
+@step
+def large() -> None:
+    trace.get_current_span().set_attribute("text", "x" * 5_000_000)
+
+@workflow
+def flow() -> None:
+    small()
+    large()
+    small()
+
+flow.options(workflow_id="r1")()
+"""
+
+
+def test_a_span_that_is_too_large_costs_no_other(collector: Collector, program: Program) -> None:
+    ended = program(LARGE, TAPPS_OTEL_SHUTDOWN_TIMEOUT="30", **collector.env())
+    done, report = send(collector)
+    names = [span.name for span in once(collector.spans(3))]
+
+    assert "(step large): OUT_OF_RANGE" in ended.err
+    assert sorted(names) == ["step small", "step small", "workflow flow"]
+    assert (done.code, report["sent"], report["confirmed"], report["refused"]) == (7, 0, 3, 1)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_span_above_the_limit_of_the_stacks_collector_costs_no_other(
+    shared_stack: Stack, program: Program, protocol: str
+) -> None:
+    program(LARGE.replace("5_000_000", "25_000_000"))  # without OpenTelemetry
+    program(LARGE.replace("5_000_000", "25_000_000").replace("r1", "r2"), **TRACED)
+    done = child("send", "--all", "--json", **shared_stack.env(protocol))
+    report = {one["workflow_id"]: one for one in json.loads(done.out)}
+
+    assert done.code == 7
+    assert (report["r1"]["sent"], report["r1"]["refused"]) == (4, 0)
+    assert (report["r2"]["sent"], report["r2"]["refused"]) == (3, 1)
+    assert "too large" in report["r2"]["problems"][0] or "larger" in report["r2"]["problems"][0]

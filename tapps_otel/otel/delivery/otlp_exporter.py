@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
-from tapps_otel.otel.mapping.owner import run_of
+from tapps_otel.otel.mapping.owner import is_marker, run_of
 from tapps_otel.otel.mapping.redacted import redacted
-from tapps_otel.otel.replay.ledger import Ledger
+from tapps_otel.otel.replay.ledger import Ledger, Refusal
 from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.encoding import encoded, id_of
+from tapps_otel.otel.transport.halving import deliver
 from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
     from tapps_otel.otel.run_registry import KnownRun
     from tapps_otel.otel.transport.client import Client
     from tapps_otel.otel.transport.encoding import Request
+    from tapps_otel.otel.transport.halving import Delivered
 
 __all__ = ["OtlpExporter"]
 
@@ -31,13 +34,19 @@ _log = logging.getLogger(__name__)
 
 
 class OtlpExporter(SpanExporter):
-    """Sends spans to one collector, and notes in ledgers what it accepts."""
+    """Sends spans to one collector, and notes in ledgers what it accepts and what it refuses.
+
+    :ivar settled: how many spans of the last batch it accepted or refused by themselves, without
+        markers: nothing is left to do for these
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.settled = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; ``SUCCESS`` only if the collector accepted all of it."""
+        self.settled = 0
         result = SpanExportResult.SUCCESS
         try:
             rules = rules_here()
@@ -56,13 +65,23 @@ class OtlpExporter(SpanExporter):
         if request.problem:
             _log.warning("a span cannot be encoded, and is not sent: %s", request.problem)
             return False
-        answer = self.client.send(request.data, spans=len(request.spans))
-        if answer.rejected:
-            where, reason = self.client.destination.name, answer.message or "no reason given"
-            _log.warning("%s rejected %d spans: %s", where, answer.rejected, reason)
+        parts = [self._note(part) for part in deliver(self.client, request)]
+        return all(parts)
+
+    def _note(self, part: Delivered) -> bool:
+        """Note what became of a request, or a part of one; whether all of it was accepted."""
+        request, rejected = part.request, part.answer.rejected
+        given = sum(not is_marker(span) for span in request.spans)
+        self.settled += max(0, given - rejected)
+        if rejected:
+            where, reason = self.client.destination.name, part.answer.message or "no reason given"
+            _log.warning("%s rejected %d spans: %s", where, rejected, reason)
             return False
-        self._confirm(request)
-        return True
+        if part.refusal:
+            self._refuse(request, part.refusal)
+        else:
+            self._confirm(request)
+        return not part.refusal
 
     def _confirm(self, request: Request) -> None:
         by_run: dict[KnownRun, dict[str, str]] = {}
@@ -72,11 +91,26 @@ class OtlpExporter(SpanExporter):
                 span_id = id_of(span)
                 by_run.setdefault(run, {})[span_id] = request.digests[span_id]
         for run, digests in by_run.items():
-            try:
-                path = Store(run.folder).ledger_path(run.log_name)
-                Ledger(path, self.client.destination.name).confirm(digests)
-            except Exception as error:  # noqa: BLE001 - a later send repeats them, identically
-                warn_once("ledger", error)
+            with self._ledger(run) as ledger:
+                ledger.confirm(digests)
+
+    def _refuse(self, request: Request, reason: str) -> None:
+        (span,) = request.spans
+        span_id, where = id_of(span), self.client.destination.name
+        _log.warning("%s refused span %s (%s): %s", where, span_id, span.name, reason)
+        run = run_of(span)
+        if run is not None:
+            with self._ledger(run) as ledger:
+                ledger.refuse(span_id, Refusal(request.digests[span_id], span.name, reason))
+
+    @contextmanager
+    def _ledger(self, run: KnownRun) -> Iterator[Ledger]:
+        """Give a run's ledger to write to; where that fails, a later send repeats the spans."""
+        try:
+            path = Store(run.folder).ledger_path(run.log_name)
+            yield Ledger(path, self.client.destination.name)
+        except Exception as error:  # noqa: BLE001 - of the disk, or of a folder that is not one
+            warn_once("ledger", error)
 
     def shutdown(self) -> None:
         """Stop retrying, and close the connections."""

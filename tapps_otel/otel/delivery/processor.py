@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from tapps_otel.otel.capture.exporter import JsonlSpanExporter
+from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.mapping.owner import is_marker
 from tapps_otel.otel.process.exporter import ManagedExporter
 from tapps_otel.otel.seam import warn_once
@@ -26,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
-    """Counts the spans that were sent."""
+    """Counts the spans that were accepted, or refused for good."""
 
     def __init__(self, target: str, make: Callable[[], SpanExporter]) -> None:
         super().__init__(target, make)
-        self.sent = 0
+        self.settled = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch, unless it is too late for that."""
@@ -39,8 +40,10 @@ class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
         exporter = self.wrapped
         with self.gate:
             result = exporter.export(spans)
-        if result is SpanExportResult.SUCCESS:
-            self.sent += sum(not is_marker(span) for span in spans)
+        if isinstance(exporter, OtlpExporter):
+            self.settled += exporter.settled
+        elif result is SpanExportResult.SUCCESS:
+            self.settled += sum(not is_marker(span) for span in spans)
         return result
 
 
@@ -54,7 +57,7 @@ class Delivery(BatchSpanProcessor):
         self._reset()
 
     def _reset(self) -> None:
-        self.given = self.exporter.sent = 0
+        self.given = self.exporter.settled = 0
         self._given_lock = threading.Lock()
         self._marker_queued: threading.Event | None = None
 
@@ -91,8 +94,8 @@ class Delivery(BatchSpanProcessor):
 
     @property
     def unsent(self) -> int:
-        """Spans that were given and not accepted by the collector."""
-        return self.given - self.exporter.sent
+        """Spans that were given, and that the collector neither accepted nor refused for good."""
+        return self.given - self.exporter.settled
 
     # -- flushed at exit
 

@@ -1,12 +1,15 @@
 """What collectors have confirmed of a run's spans: ``<workflow_id>.ledger``.
 
-It is append-only, one JSON object a line, in three forms:
+It is append-only, one JSON object a line, in four forms:
 
 - ``{"to": destination, "spans": {span_id: digest}}``: these spans, with this content.
 - ``{"to": destination, "log": file, "seq": N, "sha": S}``: every span that ended in this log up to
   line N, whose sha is S.
 - ``{"to": destination, "whole": file, "seq": N, "sha": S, "spans": n}``: this log ended with line
   N, and the collector has all n spans that it had then, interrupted ones included.
+- ``{"to": destination, "refused": span_id, "digest": D, "name": name, "reason": text}``: the
+  collector refused this span by itself. It is an exception to later lines of the other forms, until
+  one of the first form names it.
 
 The ledger saves work, and duplicates in stores that do not recognize a span they have. Nothing else
 depends on it: a line that a crash tore is ignored, and its spans are sent again with identical
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Confirmed", "Ledger", "Whole", "destinations", "last_confirmed"]
+__all__ = ["Confirmed", "Ledger", "Refusal", "Whole", "destinations", "last_confirmed"]
 
 _MOST_SPANS: Final = 1000  # in a line
 _encoder = msgspec.json.Encoder()
@@ -39,12 +42,25 @@ class Whole(NamedTuple):
     """A log's last line, when a collector had confirmed all spans of the log.
 
     :ivar sha: of that line, 64 hex digits
-    :ivar spans: how many there were
+    :ivar spans: how many it had confirmed
     """
 
     seq: int
     sha: str
     spans: int
+
+
+class Refusal(NamedTuple):
+    """A span that a collector refused by itself.
+
+    :ivar digest: of its content
+    :ivar name: of the span
+    :ivar reason: the collector's
+    """
+
+    digest: str
+    name: str
+    reason: str
 
 
 class Confirmed(NamedTuple):
@@ -98,6 +114,7 @@ class Ledger:
     :param destination: its :attr:`~tapps_otel.otel.transport.destination.Destination.name`
     :ivar marks: by log, up to which line everything was confirmed, as ``(seq, sha)``
     :ivar wholes: by log, where it ended when all of it was confirmed
+    :ivar refused: by span id, what was refused and not confirmed since
     """
 
     def __init__(self, path: Path, destination: str) -> None:
@@ -106,6 +123,7 @@ class Ledger:
         self._destination = destination.encode(errors="backslashreplace").decode()
         self.marks: dict[str, tuple[int, str]] = {}
         self.wholes: dict[str, Whole] = {}
+        self.refused: dict[str, Refusal] = {}
 
     def read(self) -> Ledger:
         """Read what is confirmed of logs; without a file, nothing is.
@@ -119,6 +137,12 @@ class Ledger:
                         self.marks[log] = (seq, sha)
                 case {"whole": str(log), "seq": int(seq), "sha": str(sha), "spans": int(spans)}:
                     self.wholes[log] = Whole(seq, sha, spans)
+                case {"refused": str(span_id), "digest": str(digest), **more}:
+                    name, reason = str(more.get("name", "")), str(more.get("reason", ""))
+                    self.refused[span_id] = Refusal(digest, name, reason)
+                case {"spans": dict(spans)}:
+                    for span_id in self.refused.keys() & spans.keys():
+                        del self.refused[span_id]
         return self
 
     def spans(self) -> Digests:
@@ -146,16 +170,26 @@ class Ledger:
         pairs = list(spans.items())
         for start in range(0, len(pairs), _MOST_SPANS):
             self._add({"spans": dict(pairs[start : start + _MOST_SPANS])})
+        for span_id in self.refused.keys() & spans.keys():
+            del self.refused[span_id]
+
+    def refuse(self, span_id: str, refusal: Refusal) -> None:
+        """Note a span as refused.
+
+        :raises OSError: the file cannot be written
+        """
+        self._add({"refused": span_id, **refusal._asdict()})
+        self.refused[span_id] = refusal
 
     def mark(self, log: str, seq: int, sha: str) -> None:
-        """Note every span of a log up to this line as confirmed.
+        """Note every span of a log up to this line as confirmed, but for those refused.
 
         :raises OSError: the file cannot be written
         """
         self._add({"log": log, "seq": seq, "sha": sha})
 
     def close(self, log: str, whole: Whole) -> None:
-        """Note all spans of a log as confirmed.
+        """Note all spans of a log as confirmed, but for those refused.
 
         :raises OSError: the file cannot be written
         """

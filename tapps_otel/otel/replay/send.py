@@ -7,7 +7,7 @@ sends the spans again, with identical ids and bytes.
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,11 +16,12 @@ from tapps_otel import settings
 from tapps_otel.errors import LedgerError, LogError, SettingsError
 from tapps_otel.log.tail import head_of
 from tapps_otel.otel.replay.digests import Digests
-from tapps_otel.otel.replay.ledger import Ledger, Whole
+from tapps_otel.otel.replay.ledger import Ledger, Refusal, Whole
 from tapps_otel.otel.replay.run_spans import RunSpans
 from tapps_otel.otel.transport.client import connect
 from tapps_otel.otel.transport.destination import destination
 from tapps_otel.otel.transport.encoding import MOST_SPANS, encoded, id_of
+from tapps_otel.otel.transport.halving import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tapps_otel.otel.replay.run_spans import Found
     from tapps_otel.otel.transport.client import Answer, Client
     from tapps_otel.otel.transport.encoding import Request
+    from tapps_otel.otel.transport.halving import Delivered
     from tapps_otel.past.fold import ChildRun
 
 __all__ = ["SendReport", "Sender", "batches", "client_of", "send_run"]
@@ -42,7 +44,9 @@ class SendReport:
     :ivar destination: protocol and address of the collector
     :ivar sent: spans that it accepted now
     :ivar confirmed: spans that it had accepted before
-    :ivar rejected: spans that it rejected; they are not sent again
+    :ivar refused: spans that it refuses for what is in them, now or before; only ``force`` sends
+        them again
+    :ivar rejected: spans that it rejected without naming them
     :ivar differing: spans that it had confirmed with other content; they were not sent
     :ivar seq: of the line of the run's log up to which spans were sent
     :ivar children: the runs that its steps called, which have logs of their own
@@ -54,6 +58,7 @@ class SendReport:
     destination: str
     sent: int = 0
     confirmed: int = 0
+    refused: int = 0
     rejected: int = 0
     differing: int = 0
     seq: int = 0
@@ -125,6 +130,7 @@ def send_run(
             sender.send(batch)
             progress(report)
         if before is None:
+            sender.report_refusals()
             sender.finish(spans.ends)
     finally:
         report.children += spans.children
@@ -174,12 +180,14 @@ class Sender:
         self.report = report
         self._client, self._patience, self._force = client, patience, force
         self._ledger = Ledger(store.ledger_path(report.workflow_id), name)
-        if not force:
+        with suppress(OSError) if force else nullcontext():
             self._ledger.read()
+        self._refused_before = dict(self._ledger.refused)
         # Marks whose line has yet to be found, and logs of which not everything was accepted.
-        self._due = dict(self._ledger.marks)
+        self._due = {} if force else dict(self._ledger.marks)
         self._broken: set[str] = set()
         self._found: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
 
     @cached_property
     def _digests(self) -> Digests:
@@ -194,7 +202,7 @@ class Sender:
         names, done = set(), set()
         for path in paths:
             names.add(path.name)
-            whole = self._ledger.wholes.get(path.name)
+            whole = None if self._force else self._ledger.wholes.get(path.name)
             if whole is not None and self._ends_with(path, whole):
                 done.add(path.name)
                 self.report.confirmed += whole.spans
@@ -236,7 +244,10 @@ class Sender:
             self._refuse(found.log, seq)
         if found.seq == seq:
             del self._due[found.log]
-        self.report.confirmed += 1
+        if self._refused_before and id_of(found.span) in self._refused_before:
+            self._refused[found.log] += 1
+        else:
+            self.report.confirmed += 1
 
     def finish(self, ends: Mapping[str, tuple[int, str]]) -> None:
         """Note as confirmed whole, after the last batch, the logs that are.
@@ -248,7 +259,16 @@ class Sender:
             self._refuse(log, seq)
         for log in sorted(self._found.keys() & ends.keys() - self._broken):
             with self._reporting_errors():
-                self._ledger.close(log, Whole(*ends[log], self._found[log]))
+                confirmed = self._found[log] - self._refused[log]
+                self._ledger.close(log, Whole(*ends[log], confirmed))
+
+    def report_refusals(self) -> None:
+        """Report, after the last batch, what was refused before and was not sent again."""
+        for span_id, refusal in self._ledger.refused.items():
+            if self._refused_before.get(span_id) == refusal:
+                self._report_refusal(
+                    f"span {span_id}", refusal, "was refused before (`--force` sends it again)"
+                )
 
     def _refuse(self, log: str, seq: int) -> None:
         raise LedgerError(
@@ -277,9 +297,15 @@ class Sender:
                 self._send(due, *encoded([found.span for found in due]))
 
     def _is_due(self, found: Found, request: Request) -> bool:
-        if self._force or not self._digests:
+        if self._force:
             return True
         span_id = id_of(found.span)
+        refusal = self._ledger.refused.get(span_id)
+        if refusal is not None and refusal.digest == request.digests[span_id]:
+            self._refused[found.log] += 1
+            return False
+        if not self._digests:
+            return True
         known = self._digests.get(span_id)
         if known is None:
             return True
@@ -295,12 +321,34 @@ class Sender:
         return False
 
     def _send(self, batch: list[Found], request: Request) -> None:
-        answer = self._client.send(request.data, spans=len(batch), patience=self._patience)
-        if answer.rejected:
-            self._count_rejected(batch, answer)
-        else:
-            self.report.sent += len(batch)
-            self._confirm(batch, request)
+        for part in deliver(self._client, request, patience=self._patience):
+            of_part = batch[: len(part.request.spans)]
+            batch = batch[len(part.request.spans) :]
+            if part.refusal:
+                self._note_refusal(of_part[0], part)
+            elif part.answer.rejected:
+                self._count_rejected(of_part, part.answer)
+            else:
+                self.report.sent += len(of_part)
+                self._confirm(of_part, part.request)
+
+    def _note_refusal(self, found: Found, part: Delivered) -> None:
+        """Note a span as refused, before a later mark covers it."""
+        span_id = id_of(found.span)
+        refusal = Refusal(part.request.digests[span_id], found.span.name, part.refusal)
+        self._refused_before.pop(span_id, None)
+        self._refused[found.log] += 1
+        which = f"{found.log}, seq {found.seq}: span {span_id}"
+        self._report_refusal(which, refusal, "was refused")
+        try:
+            self._ledger.refuse(span_id, refusal)
+        except OSError as error:
+            self._broken.add(found.log)
+            self._add_ledger_problem(error)
+
+    def _report_refusal(self, which: str, refusal: Refusal, what: str) -> None:
+        self.report.refused += 1
+        self._add_problem(f"{which} ({refusal.name}) {what}: {refusal.reason}")
 
     def _count_malformed(self, found: Found, problem: str) -> None:
         self._broken.add(found.log)
@@ -324,8 +372,8 @@ class Sender:
         single: dict[str, str] = {}
         last: dict[str, Found] = {}
         for found in batch:
-            if found.seq == 0 or found.log in self._broken:
-                span_id = id_of(found.span)
+            span_id = id_of(found.span)
+            if found.seq == 0 or found.log in self._broken or span_id in self._refused_before:
                 single[span_id] = request.digests[span_id]
             else:
                 last[found.log] = found
@@ -342,7 +390,10 @@ class Sender:
         try:
             yield
         except OSError as error:
-            self._add_problem(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
+            self._add_ledger_problem(error)
+
+    def _add_ledger_problem(self, error: OSError) -> None:
+        self._add_problem(f"{self._ledger.path}: cannot be written: {error.strerror or error}")
 
     def _add_problem(self, problem: str) -> None:
         if len(self.report.problems) < 100:

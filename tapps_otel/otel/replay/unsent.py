@@ -23,8 +23,8 @@ __all__ = ["is_unsent"]
 def is_unsent(store: Store, workflow_id: str, side_logs: Sequence[Path], *, wanted: bool) -> bool:
     """Return whether spans of a run are still to be sent.
 
-    They are if no collector has confirmed all of them. A run of which none was ever sent counts
-    only if spans are wanted.
+    They are if no collector has confirmed all of them, but for those that it refused by
+    themselves. A run of which none was ever sent counts only if spans are wanted.
 
     :param wanted: whether a collector is configured
     :raises OSError: the ledger or a log cannot be read
@@ -48,7 +48,8 @@ def _has_all(store: Store, workflow_id: str, side_logs: Sequence[Path], ledger: 
     with suppress(LogError):  # what comes after the damage cannot be sent
         for found in spans:
             marked = 0 < found.seq <= ledger.marks.get(found.log, (0, ""))[0]
-            if not marked and single.get(id_of(found.span)) is None:
+            span_id = id_of(found.span)
+            if not marked and span_id not in ledger.refused and single.get(span_id) is None:
                 return False
         return not spans.problems
     return False

@@ -29,7 +29,7 @@ from tapps_otel.otel.transport.destination import GRPC
 if TYPE_CHECKING:
     from tapps_otel.otel.transport.destination import Destination
 
-__all__ = ["Answer", "Client", "connect", "plain_reason"]
+__all__ = ["Answer", "Client", "RefusedError", "connect", "plain_reason"]
 
 _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts
@@ -47,6 +47,17 @@ class Answer(NamedTuple):
 
     rejected: int = 0
     message: str = ""
+
+
+class RefusedError(SendError):
+    """A request was refused for good, and perhaps for what is in it: others may be accepted.
+
+    :ivar status: of the collector's answer
+    """
+
+    def __init__(self, destination: str, reason: str, status: str) -> None:
+        self.status = status
+        super().__init__(destination, reason)
 
 
 class _RetryableError(Exception):
@@ -82,15 +93,18 @@ class Client(ABC):
 
         :param spans: how many are in it, for the metrics
         :param patience: for how long, seconds; by default the destination's time-out
-        :raises SendError: it was refused, or there was no answer in time
+        :raises RefusedError: it was refused, perhaps for what is in it; its spans are not counted
+        :raises SendError: the sender was refused, or there was no answer in time
         """
         try:
             answer = self._send(request, patience or self.destination.timeout)
         except _RetryableError as error:
             count_spans(self.destination.address, spans, "unavailable")
             raise self._refusal(str(error)) from None
+        except RefusedError:
+            raise
         except SendError:
-            count_spans(self.destination.address, spans, "refused")
+            self.count_refused(spans)
             raise
         answer = answer._replace(message=self.destination.mask(answer.message))
         rejected = min(answer.rejected, spans)
@@ -115,6 +129,10 @@ class Client(ABC):
                     raise
                 wait = min(2 * wait, _LONGEST_WAIT)
 
+    def count_refused(self, spans: int) -> None:
+        """Count spans that were refused."""
+        count_spans(self.destination.address, spans, "refused")
+
     def give_up(self) -> None:
         """Stop retrying; may be called from any thread."""
         self._given_up.set()
@@ -127,13 +145,19 @@ class Client(ABC):
     def _send_once(self, request: bytes, seconds: float) -> Answer:
         """Send it once.
 
-        :raises SendError: it was refused
+        :raises RefusedError: it was refused, perhaps for what is in it
+        :raises SendError: the sender was refused
         :raises _RetryableError: it may be accepted later
         """
 
-    def _refusal(self, text: str) -> SendError:
+    def _refusal(self, text: str, status: str | None = None) -> SendError:
+        """Make the error of a refusal.
+
+        :param status: of an answer that may be due to what is in the request
+        """
         # A collector may repeat a header, and a library an address.
-        return SendError(self.destination.name, self.destination.mask(text))
+        name, masked = self.destination.name, self.destination.mask(text)
+        return SendError(name, masked) if status is None else RefusedError(name, masked, status)
 
 
 def _answer(partial: Any) -> Answer:
@@ -196,7 +220,9 @@ class _Http(Client):
             404: "is this the path of an OTLP receiver (/v1/traces)?",
             405: "is this the path of an OTLP receiver (/v1/traces)?",
         }.get(code)
-        raise self._refusal(f"{text}; {hint}" if hint else text)
+        if hint:
+            raise self._refusal(f"{text}; {hint}")
+        raise self._refusal(text, str(code) if code >= 400 else None)
 
     def _read(self, body: bytes, content_type: str) -> Answer:
         from google.protobuf.message import DecodeError
@@ -319,19 +345,22 @@ class _Grpc(Client):
         if code in {
             grpc.StatusCode.CANCELLED,
             grpc.StatusCode.ABORTED,
-            grpc.StatusCode.OUT_OF_RANGE,
             grpc.StatusCode.UNAVAILABLE,
             grpc.StatusCode.DATA_LOSS,
         }:
             return _RetryableError(text, _requested_wait(error) or 0.0)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return _RetryableError("it does not answer in time")
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        # Servers answer with these to a request that is too large, too. The standard would have
+        # OUT_OF_RANGE retried without being asked for it: that would never end well.
+        if code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}:
             wait = _requested_wait(error)
-            return self._refusal(text) if wait is None else _RetryableError(text, wait)
+            return self._refusal(text, code.name) if wait is None else _RetryableError(text, wait)
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            text += "; is this an OTLP receiver for traces?"
-        return self._refusal(text)
+            return self._refusal(f"{text}; is this an OTLP receiver for traces?")
+        if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
+            return self._refusal(text)
+        return self._refusal(text, code.name)
 
     def close(self) -> None:
         self._channel.close()
