@@ -27,17 +27,23 @@ _FORM: Final = "ID:KEY, where KEY is the base64 of 32 random bytes (openssl rand
 class Codec(Protocol):
     """Encrypts the values of runs before they are stored, and decrypts them.
 
-    Its methods are called by all threads that execute steps.
+    Its methods are called by all threads that execute steps, also those of event loops, while no
+    lock is held. They must not call steps.
     """
 
     @property
     def key_id(self) -> str:
-        """Names the key that :meth:`encode` uses now; it is stored in plain text."""
+        """Names the key that :meth:`encode` uses now; it is stored in plain text.
+
+        1 to 256 printable characters without spaces. It is read before and after each
+        :meth:`encode`: if it changed in between, the data is encrypted once more.
+        """
 
     def encode(self, data: bytes, context: bytes) -> bytes:
         """Encrypt ``data``.
 
-        What it raises counts as a failure to write the log: the event is kept and tried again.
+        What it raises, and what it returns besides bytes, counts as a failure to write the log: the
+        event waits in memory with its values, large ones too, and is encrypted and written later.
 
         :param context: identifies the place of the data in its run; the same bytes are given to
             :meth:`decode`, which must refuse the data for any other context

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
     from tapps_otel.encryption import Codec
 
-    Encode = Callable[[Event, bytes], tuple[bytes, bytes]]
-
 __all__ = [
     "CHANGED",
     "CodecFailedError",
+    "Decryption",
     "context_of",
     "decrypt_data",
     "decrypt_event",
     "decrypting",
-    "encoder",
     "encrypt_data",
+    "encrypted_values",
+    "hidden_values",
+    "line_of",
     "locked_error",
     "problem_of",
 ]
@@ -52,7 +53,7 @@ class CodecFailedError(OSError):
     """A codec could not encrypt: the log cannot be written now."""
 
 
-class _Decryption(Encrypted):
+class Decryption(Encrypted):
     """The encrypted values of an event in memory, and what came of decrypting them.
 
     :ivar problem: why the event lacks the values; empty if it has them
@@ -80,45 +81,37 @@ _values_decoder: Final = msgspec.json.Decoder(_Values)
 # -- writing
 
 
-def encoder(codec: Codec | None) -> Encode:
-    """Return what makes lines of events: with a codec, their values are encrypted."""
-    if codec is None:
-        return encode
-
-    def encode_encrypted(event: Event, previous: bytes) -> tuple[bytes, bytes]:
-        if event.encrypted is UNSET:  # once: a line that is encoded again must not differ
-            _encrypt_event(event, codec)
-        return encode(_without_values(event), previous)
-
-    return encode_encrypted
-
-
-def _encrypt_event(event: Event, codec: Codec) -> None:
-    """Encrypt what an event hides, if there is anything.
-
-    :raises CodecFailedError: the codec failed
-    """
+def hidden_values(event: Event) -> dict[str, Any]:
+    """Return what an event hides; empty for nothing."""
     hidden = {
         name: value for name in _MOVED + _BOUND if (value := getattr(event, name)) is not UNSET
     }
     if event.error is not UNSET and (names := event.error.keys() - _ERROR_ON_SPANS):
         hidden["error"] = {name: event.error[name] for name in names}
-    if hidden:
-        key_id, data = encrypt_data(json_of(_Values(**hidden)), codec, _place_of(event))
-        event.encrypted = _Decryption(key_id, data, problem="")
+    return hidden
 
 
-def _without_values(event: Event) -> Event:
-    """Return an event as its line has it."""
+def encrypted_values(event: Event, hidden: dict[str, Any], codec: Codec) -> Decryption:
+    """Encrypt what an event hides.
+
+    :raises CodecFailedError: the codec failed
+    :raises TypeError: a value is not of a JSON type
+    """
+    key_id, data = encrypt_data(json_of(_Values(**hidden)), codec, _place_of(event))
+    return Decryption(key_id, data, problem="")
+
+
+def line_of(event: Event, previous: bytes) -> tuple[bytes, bytes]:
+    """Return the line of an event that is encrypted or hides nothing, and its ``sha``."""
     encrypted = event.encrypted
     if encrypted is UNSET:
-        return event
+        return encode(event, previous)
     shown = copy(event)
     shown.encrypted = Encrypted(encrypted.key, encrypted.data)
     shown.inputs = shown.inputs_digest = shown.result = UNSET
     if event.error is not UNSET:
         shown.error = {name: one for name, one in event.error.items() if name in _ERROR_ON_SPANS}
-    return shown
+    return encode(shown, previous)
 
 
 def encrypt_data(data: bytes, codec: Codec, context: bytes) -> tuple[str, bytes]:
@@ -165,7 +158,7 @@ def decrypt_event(event: Event, codec: Codec | None) -> None:
         key_id, data = encrypted.key, encrypted.data
         found = decrypt_data(data, key_id, codec, _place_of(event))
         problem = found if isinstance(found, str) else _fill(event, found)
-        event.encrypted = _Decryption(key_id, data, problem)
+        event.encrypted = Decryption(key_id, data, problem)
 
 
 def _fill(event: Event, data: bytes) -> str:
@@ -200,7 +193,7 @@ def decrypt_data(data: bytes, key_id: str, codec: Codec | None, context: bytes) 
 
 def problem_of(encrypted: Encrypted) -> str:
     """Return why an event lacks these values, which is empty if it has them."""
-    return encrypted.problem if isinstance(encrypted, _Decryption) else NO_KEY
+    return encrypted.problem if isinstance(encrypted, Decryption) else NO_KEY
 
 
 def locked_error(workflow_id: str, place: str, key_id: str, problem: str) -> DecryptionError:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, RunBusyError
 from tapps_otel.log import files as _files
-from tapps_otel.log.event import MAX_LINE, Event
+from tapps_otel.log.encrypted import CodecFailedError
+from tapps_otel.log.event import MAX_LINE, Event, encode
 from tapps_otel.log.log_file import DisplacedError, LogFile
 from tapps_otel.log.recovery import Recovery, State, log_event
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tapps_otel.log.encrypted import Encode
+    from tapps_otel.log.cipher import Cipher
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import Reports
 
@@ -65,7 +66,7 @@ class OpenLog:
     :param syncs: whether :meth:`settle` syncs
     :param lease: of the run, to look whether it still has its name
     :param reports: gets what is to be reported
-    :param encode: makes lines of events
+    :param cipher: makes lines of events that are encrypted
     :ivar ready: it can be written to; a log that fails is open, and not ready
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none
@@ -85,9 +86,9 @@ class OpenLog:
         syncs: bool,
         lease: Lease | None,
         reports: Reports,
-        encode: Encode,
+        cipher: Cipher | None,
     ) -> None:
-        self._files, self._encode = _files.system(), encode
+        self._files, self._encode = _files.system(), encode if cipher is None else cipher.encode
         self._path, self._syncs, self._lease, self._reports = path, syncs, lease, reports
         self._file = LogFile(self._files, path)
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
@@ -150,6 +151,7 @@ class OpenLog:
         """Write an event; ``settle`` it and those before it.
 
         :raises InvalidEventError: it cannot be encoded
+        :raises CodecFailedError: it is not encrypted yet; the log itself is intact
         :raises OSError: the file may hold it nevertheless
         """
         event.seq = seq = self.seq + 1
@@ -158,9 +160,8 @@ class OpenLog:
             length = len(line)
             if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
                 raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
-        except OSError as error:  # of a codec: once that works again, the event is missing
-            self.unsettled.append((event, b""))
-            self.ready, self._unhandled = False, error
+        except CodecFailedError:
+            event.seq = 0
             raise
         except BaseException as error:
             event.seq = 0

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, LogError, LogWriteError
-from tapps_otel.log.event import SYNCED, Event, encode
+from tapps_otel.log.encrypted import CodecFailedError
+from tapps_otel.log.event import SYNCED, Event
 from tapps_otel.log.log_file import DisplacedError
 from tapps_otel.log.open_log import InvalidEventError, OpenLog
 from tapps_otel.log.reports import Reports
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tapps_otel.log.encrypted import Encode
+    from tapps_otel.log.cipher import Cipher
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import LogObserver
     from tapps_otel.settings import Durability
@@ -54,7 +55,7 @@ class LogWriter:
     :param on_event: called with every event that is already in the log
     :param observer: observes failures and dropped events
     :param lease: the lease of the run, to look whether it still has its name
-    :param encode: makes lines of events
+    :param cipher: encrypts the values of events
     :raises RunBusyError: another process writes to this file
     :raises LogDamagedError: the log is damaged, and not by a crash; nothing was written
     :raises LogVersionError: the log has a newer format; nothing was written
@@ -74,11 +75,11 @@ class LogWriter:
         on_event: Callable[[Event], None] = lambda _: None,
         observer: LogObserver | None = None,
         lease: Lease | None = None,
-        encode: Encode = encode,
+        cipher: Cipher | None = None,
     ) -> None:
         self.path = path
         self._always, self._stop, self._limit = durability == "always", stop, limit
-        self._reports = Reports(path, observer)
+        self._cipher, self._reports = cipher, Reports(path, observer)
         self._log = OpenLog(
             path,
             workflow_id,
@@ -86,7 +87,7 @@ class LogWriter:
             syncs=durability != "os",
             lease=lease,
             reports=self._reports,
-            encode=encode,
+            cipher=cipher,
         )
         self._lock = threading.RLock()
         self._busy = False  # this thread is in the middle of an append
@@ -138,6 +139,8 @@ class LogWriter:
         """
         settle = sync or event.event_type in SYNCED or self._always
         log = self._log
+        if self._cipher is not None:
+            self._encrypt(self._cipher, event)
         try:
             with self._lock:
                 if self._busy:
@@ -154,13 +157,11 @@ class LogWriter:
                     if not self._stop:
                         self._buffer(event)
                 except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
-                    if self._recover_from_write_error(error, settle=settle):
+                    if self._recover_from_write_error(error, event, settle=settle):
                         return event.seq
                 finally:
                     self._busy = False
-                if self._stop:
-                    self._discard(event)
-                    raise LogWriteError(self.path, str(log.failure))
+                self._leave(event)
                 return None
         finally:
             if self._reports.pending:
@@ -180,6 +181,8 @@ class LogWriter:
 
     def close(self) -> None:
         """Write buffered events if that is possible, then close. A second call does nothing."""
+        if self._cipher is not None:
+            self._encrypt(self._cipher)
         try:
             with self._lock:
                 if self._busy:  # by a signal handler: the append around it needs the file
@@ -227,7 +230,40 @@ class LogWriter:
         self._reports.clear()
         self._log.detach()
 
+    # -- encryption; called without the lock, which the codec may wait for in another thread
+
+    def _encrypt(self, cipher: Cipher, event: Event | None = None) -> None:
+        """Encrypt an event, and those that wait for that, as far as the codec works.
+
+        :param event: ``None`` at the end, when no later try follows
+        """
+        waiting: list[Event] = []
+        if self._waiting and (event is None or clock.monotonic_ns() >= self._retry_at_ns):
+            with self._lock:
+                waiting = list(self._waiting)
+        with suppress(CodecFailedError):  # the event waits, and is encrypted by a later append
+            for one in waiting if event is None else (*waiting, event):
+                self._encrypt_one(cipher, one)
+
+    def _encrypt_one(self, cipher: Cipher, event: Event) -> None:
+        try:
+            hidden = cipher.hide(event)
+        except CodecFailedError:
+            raise
+        except Exception:  # noqa: BLE001 - it has no form as JSON, which making its line finds too
+            return
+        if hidden is not None:
+            with self._lock:
+                hidden.put(event)
+
     # -- one event; called with the lock held
+
+    def _wait_for_codec(self, error: CodecFailedError, event: Event) -> None:
+        """Keep an event that is not encrypted; the file is as it was."""
+        self._log.fail(error)
+        self._retry_at_ns = clock.monotonic_ns() + _RETRY_NS
+        if not event.seq and not self._stop:
+            self._buffer(event)
 
     def _try_reopen(self, event: Event) -> bool:
         """Reopen a log that failed; return whether it can be written again."""
@@ -241,8 +277,13 @@ class LogWriter:
             raise LogWriteError(self.path, "the log is closed")
         return self._try_recover()
 
-    def _recover_from_write_error(self, error: BaseException, *, settle: bool) -> bool:
+    def _recover_from_write_error(
+        self, error: BaseException, event: Event, *, settle: bool
+    ) -> bool:
         """Handle a write error; return whether the log holds the event after all."""
+        if isinstance(error, CodecFailedError):
+            self._wait_for_codec(error, event)
+            return bool(event.seq)  # it was another event, appended in the middle of this one
         if isinstance(error, InvalidEventError):
             if self._stop:
                 raise LogWriteError(self.path, str(error)) from error
@@ -283,6 +324,12 @@ class LogWriter:
     def _count_dropped(self) -> None:
         self._dropped += 1
         self._reports.dropped(1)
+
+    def _leave(self, event: Event) -> None:
+        """Leave an event to a later append, or raise because it must not wait."""
+        if self._stop:
+            self._discard(event)
+            raise LogWriteError(self.path, str(self._log.failure))
 
     def _discard(self, event: Event) -> None:
         """Do not write an event later for which :meth:`append` raises."""

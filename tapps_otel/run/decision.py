@@ -10,7 +10,8 @@ from msgspec import Raw
 from tapps_otel import settings
 from tapps_otel.errors import LogWriteError, RunNotFoundError
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import decrypting, encoder
+from tapps_otel.log.cipher import cipher_of
+from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.past.fold import Fold, collector_paused
@@ -72,7 +73,7 @@ def writing(
                 stop=True,  # the person who decides must see a failure
                 accept_damage=accept_damage,
                 on_event=decrypting(fold.feed, config.codec),
-                encode=encoder(config.codec),
+                cipher=cipher_of(blobs_of(store, workflow_id, config)),
             )
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None

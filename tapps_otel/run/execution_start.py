@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw
 
 from tapps_otel import clock
 from tapps_otel.log.blobs import INLINE_LIMIT
+from tapps_otel.log.encrypted import CodecFailedError
 from tapps_otel.log.event import Event
 from tapps_otel.names import new_trace_id
 from tapps_otel.otel.seam import SpanRef
@@ -54,7 +55,10 @@ def _start(run: RunRecorder, leased: LeasedLog, about: Mapping[str, Any], inputs
     if len(inputs) <= INLINE_LIMIT:
         event.inputs = Raw(inputs)
     else:
-        event.inputs_blob = leased.blobs.put_value(inputs)
+        try:
+            event.inputs_blob = leased.blobs.put_value(inputs)
+        except CodecFailedError:  # they wait with their event
+            event.inputs = Raw(inputs)
     run.begin_execution(event)
 
 

@@ -20,8 +20,9 @@ from tapps_otel.errors import (
 )
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import decrypt_event, decrypting, encoder, locked_error, problem_of
-from tapps_otel.log.event import Event
+from tapps_otel.log.cipher import cipher_of
+from tapps_otel.log.encrypted import decrypt_event, decrypting, locked_error, problem_of
+from tapps_otel.log.event import Event, encode
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.names import (
@@ -201,7 +202,7 @@ class _Writing:
 
     def write(self, path: Path, inputs: Mapping[str, Any] | None) -> None:
         """Write the log, which gets its name once it is complete."""
-        files, encode, sha = _files.system(), encoder(self._config.codec), b""
+        files, cipher, sha = _files.system(), cipher_of(self._to), b""
         sync = self._config.durability != "os"
         with (
             files.new_file(path, replace=False, sync=sync) as descriptor,
@@ -209,7 +210,7 @@ class _Writing:
         ):
             for seq, event in enumerate(self._events(inputs), 1):
                 event.seq = seq
-                line, sha = encode(event, sha)
+                line, sha = encode(event, sha) if cipher is None else cipher.line(event, sha)
                 output.write(line)
 
     def _events(self, inputs: Mapping[str, Any] | None) -> Iterator[Event]:

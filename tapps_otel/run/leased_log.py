@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.errors import InvalidIdError, LogWriteError, RunBusyError
 from tapps_otel.log import files as _files
-from tapps_otel.log.encrypted import decrypting, encoder
+from tapps_otel.log.cipher import cipher_of
+from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, PRUNED
@@ -61,7 +62,7 @@ class LeasedLog:
                     on_event=decrypting(self.fold.feed, config.codec),
                     observer=self.measures,
                     lease=self.lease,
-                    encode=encoder(config.codec),
+                    cipher=cipher_of(self.blobs),
                 )
         except BaseException:
             if writer is not None:  # Ctrl-C

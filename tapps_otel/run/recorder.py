@@ -571,13 +571,13 @@ class RunRecorder:
             return
         try:
             event.result_blob = self._blobs.put_value(data)
+        except CodecFailedError:  # it waits with its event
+            event.result = Raw(data)
         except OSError as error:
             if self._writer is not None and self._writer.stops:
                 raise LogWriteError(self._writer.path, f"a large result: {error}") from error
             _log.error("run %s: a large result cannot be stored: %s", self.workflow_id, error)
-            # The message of a codec may quote the value.
-            reason = "the codec failed" if isinstance(error, CodecFailedError) else str(error)
-            event.result_omitted = f"it could not be stored: {reason}"
+            event.result_omitted = f"it could not be stored: {error}"
 
     def store_result(
         self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False
@@ -606,6 +606,8 @@ class RunRecorder:
             return
         try:
             event.inputs_blob = self._blobs.put_value(data)
+        except CodecFailedError:
+            event.inputs = Raw(data)
         except OSError as error:  # the step does not depend on them
             _log.error("run %s: large inputs cannot be stored: %s", self.workflow_id, error)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextvars
 import copy
 import json
 import os
+import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -908,15 +912,107 @@ def test_what_a_codec_returns_is_checked_before_it_is_acknowledged(
 def test_what_a_codec_quotes_is_not_written(log_dir: Path) -> None:
     class Quoting(Reversing):
         def encode(self, data: bytes, context: bytes) -> bytes:
-            if len(data) > INLINE_LIMIT:
-                raise ValueError(f"cannot encrypt {data[:100]!r}")
+            if self.failing:
+                self.failing = False
+                raise ValueError(f"cannot encrypt {data!r}")
             return super().encode(data, context)
 
-    configure(codec=Quoting())
+    codec = Quoting()
+    configure(codec=codec)
 
-    assert go(flow, SECRET)[0] == SECRET.upper()
+    @workflow
+    def quoting() -> str:
+        codec.failing = True
+        return shout(SECRET)
 
+    assert go(quoting) == SECRET.upper()
+    assert SECRET.upper().encode() not in stored(log_dir)
     assert SECRET.encode() not in stored(log_dir)
+
+
+def test_large_values_wait_for_a_codec_too(did: Effects, log_dir: Path) -> None:
+    codec = Reversing()
+    codec.failing = True
+    configure(codec=codec, capture_inputs=True)
+
+    @step
+    def large(text: str) -> str:
+        did("large")
+        return text
+
+    @step
+    def recover() -> None:
+        codec.failing = False
+
+    @workflow
+    def through(text: str) -> str:
+        found = large(text)
+        recover()
+        return found
+
+    assert go(through, LARGE) == LARGE
+
+    found = history("r")
+    assert found.by_id["large"].result_omitted is None
+    assert found.by_id["large"].result_blob is not None
+    assert found.result_blob is not None
+    assert SECRET.encode() not in stored(log_dir)
+    assert verify("r").ok
+    assert go(through, LARGE) == LARGE
+    assert did.all == ["large"]
+
+
+def test_a_codec_may_wait_for_a_thread_that_writes_to_the_same_log(
+    log: Callable[..., Any],
+) -> None:
+    class Threaded(Reversing):
+        def encode(self, data: bytes, context: bytes) -> bytes:
+            context_here = contextvars.copy_context()
+            return others.submit(context_here.run, self._encode, data).result(timeout=60)
+
+        def _encode(self, data: bytes) -> bytes:
+            with suppress(LookupError):  # the run has not begun, or has ended
+                annotate("key service called")
+            return data[::-1]
+
+    configure(codec=Threaded())
+
+    with ThreadPoolExecutor(1) as others:
+        assert go(flow, SECRET, LARGE) == EXPECTED
+
+    assert len(log("annotation")) > len(EXPECTED)
+    assert verify("r").ok
+
+
+def test_while_a_codec_waits_other_threads_write(log: Callable[..., Any]) -> None:
+    """The slow step's end is encrypted while another thread writes a whole step."""
+    written = threading.Event()
+
+    class Slow(Reversing):
+        def encode(self, data: bytes, context: bytes) -> bytes:
+            if b"slow result" in data:
+                assert written.wait(timeout=60)
+            return super().encode(data, context)
+
+    configure(codec=Slow())
+
+    @step
+    def slow() -> str:
+        return "slow result"
+
+    @workflow
+    def concurrent() -> None:
+        here = contextvars.copy_context()
+        with ThreadPoolExecutor(1) as others:
+            waits = others.submit(here.run, slow)
+            shout("meanwhile")
+            written.set()
+            waits.result()
+
+    go(concurrent)
+
+    ends = [one["step_id"] for one in log("step_finish")]
+    assert ends == ["shout", "slow"]
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
