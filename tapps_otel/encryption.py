@@ -27,8 +27,8 @@ _FORM: Final = "ID:KEY, where KEY is the base64 of 32 random bytes (openssl rand
 class Codec(Protocol):
     """Encrypts the values of runs before they are stored, and decrypts them.
 
-    Its methods are called by all threads that execute steps, also those of event loops, while no
-    lock is held. They must not call steps.
+    Its methods are called by all threads that execute steps, also those of event loops, while the
+    log's lock is free: they may wait for another thread. They must not call steps.
     """
 
     @property

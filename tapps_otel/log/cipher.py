@@ -1,4 +1,4 @@
-"""Encrypts the values of events before they are written, while no lock is held.
+"""Encrypts the values of events before they are written, while the log's lock is free.
 
 A codec may be slow, or wait for another thread that writes to this log. It is called by
 :meth:`Cipher.hide`; :meth:`Cipher.encode`, which makes the line, calls nothing of the user's.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET, Raw, Struct
 
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import CodecFailedError, encrypted_values, hidden_values, line_of
+from tapps_otel.log.encrypted import CodecFailedError, encrypted_values, hidden_values, json_of_values, line_of
 
 if TYPE_CHECKING:
     from tapps_otel.log.blobs import Blobs
@@ -87,7 +87,8 @@ class Cipher:
         :raises CodecFailedError: it is not encrypted yet
         :raises TypeError: a value is not of a JSON type
         """
-        if event.encrypted is UNSET and hidden_values(event):
+        if event.encrypted is UNSET and (hidden := hidden_values(event)):
+            json_of_values(hidden)  # if that fails, the event is at fault and not the codec
             raise CodecFailedError(self._problem)
         return line_of(event, previous)
 

@@ -3,7 +3,8 @@
 What an event hides is one JSON object, encrypted as a whole and bound to the place of the event:
 its inputs and their digest, its result, the names of its blobs, and of its error whatever spans do
 not have either. The hash chain is over the lines as they are, so that it is verified without a
-key. In memory an event keeps its values; only its line lacks them.
+key. In memory an event keeps its values; only its line lacks them. When they are encrypted is
+decided by :mod:`tapps_otel.log.cipher`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "encrypt_data",
     "encrypted_values",
     "hidden_values",
+    "json_of_values",
     "line_of",
     "locked_error",
     "problem_of",
@@ -97,8 +99,16 @@ def encrypted_values(event: Event, hidden: dict[str, Any], codec: Codec) -> Decr
     :raises CodecFailedError: the codec failed
     :raises TypeError: a value is not of a JSON type
     """
-    key_id, data = encrypt_data(json_of(_Values(**hidden)), codec, _place_of(event))
+    key_id, data = encrypt_data(json_of_values(hidden), codec, _place_of(event))
     return Decryption(key_id, data, problem="")
+
+
+def json_of_values(hidden: dict[str, Any]) -> bytes:
+    """Encode what an event hides.
+
+    :raises TypeError: a value is not of a JSON type
+    """
+    return json_of(_Values(**hidden))
 
 
 def line_of(event: Event, previous: bytes) -> tuple[bytes, bytes]:

@@ -94,6 +94,7 @@ class LogWriter:
         self._execution: int | None = None  # of the last event appended by this writer
         self._retry_at_ns = 0
         self._waiting: deque[Event] = deque()  # not written yet
+        self._encrypting = False  # a thread encrypts what waits
         self._dropped = 0
         _writers.add(self)  # before there is a descriptor that a child could inherit
         self._log.open(on_event, accept_damage=accept_damage)
@@ -182,7 +183,8 @@ class LogWriter:
     def close(self) -> None:
         """Write buffered events if that is possible, then close. A second call does nothing."""
         if self._cipher is not None:
-            self._encrypt(self._cipher)
+            with suppress(CodecFailedError):
+                self._encrypt_waiting(self._cipher)
         try:
             with self._lock:
                 if self._busy:  # by a signal handler: the append around it needs the file
@@ -226,24 +228,33 @@ class LogWriter:
     def detach(self) -> None:
         """Close the file in a forked child without writing: the log belongs to the parent."""
         self._lock = threading.RLock()  # a thread of the parent may hold the old one
-        self._busy, self._waiting, self._dropped = False, deque(), 0
+        self._busy, self._encrypting, self._waiting, self._dropped = False, False, deque(), 0
         self._reports.clear()
         self._log.detach()
 
     # -- encryption; called without the lock, which the codec may wait for in another thread
 
-    def _encrypt(self, cipher: Cipher, event: Event | None = None) -> None:
-        """Encrypt an event, and those that wait for that, as far as the codec works.
+    def _encrypt(self, cipher: Cipher, event: Event) -> None:
+        """Encrypt an event, after those that wait for that, as far as the codec works.
 
-        :param event: ``None`` at the end, when no later try follows
+        While the log fails, that is left to the next attempt to recover it.
         """
-        waiting: list[Event] = []
-        if self._waiting and (event is None or clock.monotonic_ns() >= self._retry_at_ns):
-            with self._lock:
-                waiting = list(self._waiting)
+        if not self._log.ready and clock.monotonic_ns() < self._retry_at_ns:
+            return
         with suppress(CodecFailedError):  # the event waits, and is encrypted by a later append
-            for one in waiting if event is None else (*waiting, event):
-                self._encrypt_one(cipher, one)
+            if self._waiting and not self._encrypting:  # by one thread alone: it may be many calls
+                self._encrypting = True
+                try:
+                    self._encrypt_waiting(cipher)
+                finally:
+                    self._encrypting = False
+            self._encrypt_one(cipher, event)
+
+    def _encrypt_waiting(self, cipher: Cipher) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+        for event in waiting:
+            self._encrypt_one(cipher, event)
 
     def _encrypt_one(self, cipher: Cipher, event: Event) -> None:
         try:
