@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from logs import ID, event, start
+import independent_checker
+from logs import ID, event, marks, start, writing
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.cipher import Cipher
-from tapps_otel.log.reader import check
-from tapps_otel.log.writer import LogWriter
 
 
 class Swapping:
@@ -26,19 +25,22 @@ class Swapping:
         return data[::-1]
 
 
+def cipher(folder: Path, codec: Swapping) -> Cipher:
+    return Cipher(Blobs(folder / f"{ID}.blobs", codec=codec))
+
+
 def test_an_event_that_has_no_form_as_json_is_counted_and_does_not_wait(tmp_path: Path) -> None:
     path = tmp_path / f"{ID}.jsonl"
-    cipher = Cipher(Blobs(tmp_path / f"{ID}.blobs", codec=Swapping()))
-    writer = LogWriter(path, ID, cipher=cipher)
-    writer.append(start())
+    with writing(path, cipher=cipher(tmp_path, Swapping())) as writer:
+        writer.append(start())
+        writer.append(event("step_start", 1))
+        assert writer.append(event("step_fail", 1, error={"args": [object()]})) is None
+        assert writer.failure is None
+        writer.append(event("annotation", "next"))
 
-    writer.append(event("step_fail", error={"type": "E", "args": [object()]}))
-    seq = writer.append(event("step_finish"))
-
-    assert seq is not None
-    assert writer.failure is None
-    writer.close()
-    assert check(path).ok
+    events = independent_checker.check(path)
+    assert [one["event_type"] for one in events[2:]] == ["log_gap", "annotation"]
+    assert marks(path)[-1] == "next"
 
 
 def test_a_failing_codec_is_not_asked_for_each_event(tmp_path: Path) -> None:
@@ -49,18 +51,17 @@ def test_a_failing_codec_is_not_asked_for_each_event(tmp_path: Path) -> None:
             self.calls += 1
             return super().encode(data, context)
 
-    codec = Counting()
-    path = tmp_path / f"{ID}.jsonl"
-    cipher = Cipher(Blobs(tmp_path / f"{ID}.blobs", codec=codec))
-    writer = LogWriter(path, ID, cipher=cipher)
-    writer.append(start())
-    codec.failing, codec.calls = True, 0
+    codec, path = Counting(), tmp_path / f"{ID}.jsonl"
+    with writing(path, cipher=cipher(tmp_path, codec)) as writer:
+        writer.append(start())
+        codec.failing = True
+        for number in range(200):
+            writer.append(event("step_start", number + 1, inputs_digest="0" * 64))
+        assert writer.failure is not None
+        assert codec.calls < 100
+        codec.failing = False
 
-    for _ in range(100):
-        writer.append(event("step_fail", error={"type": "E", "args": [1]}))
-
-    assert codec.calls < 100
-    codec.failing = False
-    writer.close()
-    assert writer.seq == 101
-    assert check(path).ok
+    found = independent_checker.check(path)
+    assert [one.get("step_id") for one in found if one["event_type"] == "step_start"] == [
+        f"draft#{number + 1}" for number in range(200)
+    ]
