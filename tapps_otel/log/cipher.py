@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET, Raw, Struct
 
 from tapps_otel.log.blobs import INLINE_LIMIT
-from tapps_otel.log.encrypted import CodecFailedError, encrypted_values, hidden_values, json_of_values, line_of
+from tapps_otel.log.encrypted import (
+    CodecFailedError,
+    encrypted_values,
+    hidden_values,
+    json_of_values,
+    line_of,
+)
 
 if TYPE_CHECKING:
     from tapps_otel.log.blobs import Blobs
