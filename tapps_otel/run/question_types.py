@@ -7,12 +7,14 @@ schema. The code that asks reads the answer by the type itself, which decides.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.errors import StepResultError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
 
 __all__ = ["AnswerType"]
 
@@ -53,7 +55,27 @@ def _adapter_of(kind: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
 
     try:
         adapter = TypeAdapter(kind)
-        return adapter, adapter.json_schema()
+        return adapter, adapter.json_schema(schema_generator=_generator())
     except (PydanticUserError, ValueError) as error:  # the latter by some classes in C
         msg = f"type={kind!r:.80}: an answer of this type cannot be read from JSON: {error}"
         raise TypeError(msg) from error
+
+
+@lru_cache(1)
+def _generator() -> type[GenerateJsonSchema]:
+    """What writes schemas, with the types of all keys: pydantic leaves out those of numbers."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def dict_schema(self, schema: Any) -> dict[str, Any]:
+            found = super().dict_schema(schema)
+            if "keys_schema" in schema and not found.keys() & {
+                "propertyNames",
+                "patternProperties",
+            }:
+                names = self.generate_inner(schema["keys_schema"])
+                if names not in ({}, {"type": "string"}):
+                    found["propertyNames"] = names
+            return found
+
+    return Generator

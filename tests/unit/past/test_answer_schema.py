@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import ipaddress
 import uuid
+import zoneinfo
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    UUID4,
+    AnyUrl,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    TypeAdapter,
+    ValidationError,
+)
 
+from tapps_otel.past import answer_schema
 from tapps_otel.past.answer_schema import find_misfit, in_words
+from tapps_otel.run.question_types import AnswerType
 
 
 class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
 
 
 class Page(BaseModel):
@@ -36,19 +56,42 @@ KINDS: list[Any] = [
     Annotated[dict[str, int], MinLen(1)], Annotated[int, Gt(0), Lt(5)],
     Annotated[int, MultipleOf(3)], Annotated[str, Field(pattern="^[ab]*$")],
     Annotated[Page | int, "either"], dict[str, list[Literal["a"]]],
+    # Keys.
+    dict[int, int], dict[float, int], dict[bool, int], dict[int | bool, Any], dict[Colour, int],
+    dict[Level, Any], dict[Literal["a", "b"], int], dict[Annotated[int, Gt(1)], int],
+    dict[dt.date, int], dict[Annotated[str, Field(pattern="^a")], int],
+    dict[Annotated[str, Field(pattern="^a", max_length=1)], int], dict[AnyUrl, int],
+    # Texts.
+    AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Network, UUID4, Base64Bytes, Json[int],
+    zoneinfo.ZoneInfo, dict[str, ipaddress.IPv6Address], list[AnyUrl | int],
+    # Numbers and sets.
+    Annotated[float, MultipleOf(0.1)], Annotated[float, MultipleOf(0.3)], Level, Literal[1, 2], Literal[True],
+    Annotated[set[int], MinLen(2)], Annotated[set[float], MaxLen(1)], frozenset[str | bool],
+    Annotated[set[tuple[int, ...]], MinLen(2), MaxLen(2)], Annotated[set[bool | int], MinLen(2)],
 ]  # fmt: skip
+TEXTS = [
+    "https://example.org/a", "1.2.3.4", "::1", "fe80::/10", "Europe/Paris", "YWI=", "12",
+    "00000000-0000-4000-8000-000000000001", "00000000-0000-1000-8000-000000000001",
+]  # fmt: skip
+KEYS = ["a", "b", "ab", "red", "1", "2", "1.5", "-7", "true", "2026-02-03", "https://example.org/"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 12) | st.sampled_from(["", "a", "b", "ab", "red"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 12)
+    | st.sampled_from([0.1, 0.3, -0.6, 0.35, 1.0, 2.5, 0.7, 1e300, 10**400])
+    | st.sampled_from(["", "a", "b", "ab", "red", *TEXTS]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["title", "number", "parts", "a"]), inner, max_size=3)
+        | st.lists(st.sampled_from([0, 1, 1.0, True, "a"]), max_size=3)
+        | st.dictionaries(st.sampled_from(["title", "number", "parts", *KEYS]), inner, max_size=3)
     ),
     max_leaves=6,
 )
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    return TypeAdapter(kind).json_schema()
+    """The schema that a question of this type has in the log."""
+    return AnswerType(kind).schema or {}
 
 
 @given(kind=st.sampled_from(KINDS), value=JSON)
@@ -71,6 +114,14 @@ def test_what_pydantic_accepts_fits_and_nothing_else(kind: Any, value: Any) -> N
         (dt.time, "03:04:05", "25:00"),
         (dt.timedelta, "PT3S", "3 s"),
         (uuid.UUID, str(uuid.UUID(int=1)), "1"),
+        (UUID4, "00000000-0000-4000-8000-000000000001", "00000000-0000-1000-8000-000000000001"),
+        (AnyUrl, "https://example.org", "nope"),
+        (ipaddress.IPv4Address, "1.2.3.4", "1.2.3"),
+        (ipaddress.IPv6Address, "::1", "1.2.3.4"),
+        (ipaddress.IPv4Network, "10.0.0.0/8", "10.0.0.1/8"),
+        (ipaddress.IPv6Interface, "::1/64", "::1/640"),
+        (zoneinfo.ZoneInfo, "Europe/Paris", "Europe/Nowhere"),
+        (Base64Bytes, "YWI=", "YWI"),
     ],
 )
 def test_texts_have_the_form_that_is_expected(kind: Any, right: str, wrong: str) -> None:
@@ -88,7 +139,21 @@ def test_texts_have_the_form_that_is_expected(kind: Any, right: str, wrong: str)
         (Page, {"title": "x", "nmber": 2}, "$.nmber", "there is no such field"),
         (Page, {"title": "long"}, "$.title", "expected at most 3 characters, not 4"),
         (list[int], [1, "2"], "$[1]", 'expected an integer, not "2"'),
-        (set[int], [1, 1], "$[1]", "it is there twice"),
+        (Annotated[set[int], MinLen(2)], [1, 1], "$", "expected at least 2 items, not 1"),
+        (dict[int, str], {"x": "y"}, "$.x", 'this name does not fit: expected an integer, not "x"'),
+        (
+            dict[Colour, int],
+            {"grey": 1},
+            "$.grey",
+            'this name does not fit: expected one of "red", "blue", not "grey"',
+        ),
+        (
+            dict[Annotated[str, Field(pattern="^a")], int],
+            {"b": 1},
+            "$.b",
+            'expected a name that matches "^a"',
+        ),
+        (Json[int], '"x"', "$", 'expected an integer, not "x"'),
         (int | str, [], "$", "expected an integer or a string, not []"),
         (Page | int, {"title": "x", "number": 12}, "$.number", "expected at most 9, not 12"),
         (Colour, "green", "$", 'expected one of "red", "blue", not "green"'),
@@ -132,6 +197,59 @@ def test_a_schema_that_refers_to_itself_has_an_end() -> None:
     again = {"$ref": "#/$defs/again"}
 
     assert find_misfit({**again, "$defs": {"again": again}}, 1) == ("$", "it is nested too deep")
+
+
+@given(number=st.integers(-10_000, 10_000), of=st.sampled_from([0.1, 0.01, 0.3, 2.5, 1e-7]))
+def test_multiples_are_those_of_pydantic(number: int, of: float) -> None:
+    kind = Annotated[float, MultipleOf(of)]
+
+    assert find_misfit(schema_of(kind), number * of) is None
+    assert find_misfit(schema_of(kind), (number + 0.5) * of) is not None
+
+
+def test_an_exact_multiple_is_one_of_decimals_too() -> None:
+    kind = Annotated[Decimal, MultipleOf(Decimal("0.1"))]
+
+    assert find_misfit(schema_of(kind), 0.3) is None
+
+
+def branching(*others: dict[str, Any]) -> dict[str, Any]:
+    again = {"$ref": "#/$defs/again"}
+    return {**again, "$defs": {"again": {"anyOf": [*others, again, again]}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        branching(),
+        branching({"type": "null"}),
+        {**branching(), "$defs": {"again": {"allOf": [{"$ref": "#/$defs/again"}] * 2}}},
+        {"propertyNames": branching(), **branching()},
+        {"enum": list(range(100_000)), **branching({"enum": list(range(100_000))})},
+    ],
+)
+def test_a_schema_that_branches_without_end_is_given_up(
+    schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = 0
+    original = answer_schema._Checker._spend
+
+    def counted(checker: Any, number: int) -> None:
+        nonlocal checks
+        checks += 1
+        assert checks < 20_000
+        original(checker, number)
+
+    monkeypatch.setattr(answer_schema._Checker, "_spend", counted)
+
+    assert find_misfit(schema, {"a": 1}) in {None, ("$", "it is nested too deep")}
+
+
+def test_large_answers_are_checked_to_their_ends() -> None:
+    assert find_misfit(schema_of(list[Page]), [{"title": "x"}] * 50_000) is None
+    found = find_misfit(schema_of(list[Page]), [*[{"title": "x"}] * 50_000, {"title": 1}])
+    assert found is not None
+    assert found[0] == "$[50000].title"
 
 
 def test_fields_may_be_ruled_out_altogether() -> None:
