@@ -9,7 +9,7 @@ from tapps_otel.names import log_name
 from tapps_otel.past.answer_schema import find_misfit
 from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.native import MOST_TEXT, NotStorableError, check_text, to_json
-from tapps_otel.run.decision import leased, put_result, writing
+from tapps_otel.run.decision import WHY_REFUSED, is_refused_secret, leased, put_result, writing
 from tapps_otel.run.ends_from_history import answer_to
 from tapps_otel.run.lookup import find
 from tapps_otel.run.person import person
@@ -45,7 +45,8 @@ def answer(
     :raises RunBusyError: a process executes it
     :raises RunConflictError: it waits for no answer; no such pause; the pause was answered; it
         asks several questions, and ``step`` is missing
-    :raises AnswerError: the answer does not fit the question
+    :raises AnswerError: the answer does not fit the question, or is a secret, and those are not
+        stored (``redact_results``)
     :raises ValueError: ``by`` or ``reason`` has more than 16 KiB
     :raises LogDamagedError: the log was changed; nothing was written
     :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
@@ -113,7 +114,7 @@ def _how_it_ended(step: StepHistory) -> str:
 def _checked(step: StepHistory, value: Any) -> bytes:
     """The answer as JSON.
 
-    :raises AnswerError: it is not JSON, or not of the type that is asked for
+    :raises AnswerError: it is not JSON, not of the type that is asked for, or a secret
     """
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -127,4 +128,6 @@ def _checked(step: StepHistory, value: Any) -> bytes:
     misfit = find_misfit(None if step.pause is None else step.pause.schema, plain)
     if misfit is not None:
         raise AnswerError(step.step_id, *misfit)
+    if is_refused_secret(data):
+        raise AnswerError(step.step_id, "$", WHY_REFUSED)
     return data

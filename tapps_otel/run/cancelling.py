@@ -19,7 +19,7 @@ from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.native import MOST_TEXT, check_text
 from tapps_otel.run.decision import leased, writing
 from tapps_otel.run.ends_from_history import cancelled
-from tapps_otel.run.lookup import find
+from tapps_otel.run.lookup import find, fold_log
 from tapps_otel.run.person import person
 from tapps_otel.run.signals import terminate
 
@@ -110,7 +110,7 @@ def _open_runs(store: Store, name: str, stack: ExitStack) -> Iterator[_OpenRun]:
     due, seen = [(store, name)], set[tuple[Path, str]]()
     while due:
         place, run_id = due.pop()
-        if (place.folder, run_id) in seen or not (run_id == name or place.has_log(run_id)):
+        if (place.folder, run_id) in seen:
             continue
         seen.add((place.folder, run_id))
         stack.enter_context(leased(place, run_id))
@@ -121,7 +121,7 @@ def _open_runs(store: Store, name: str, stack: ExitStack) -> Iterator[_OpenRun]:
                 continue
             raise RunConflictError(_has_ended(history))
         yield _OpenRun(history, writer)
-        due += _called(place, history)
+        due += _called(place, run_id, history)
 
 
 def _has_ended(history: RunHistory) -> str:
@@ -132,12 +132,19 @@ def _has_ended(history: RunHistory) -> str:
     return f"run {name!r} {words} already: there is nothing to cancel"
 
 
-def _called(store: Store, history: RunHistory) -> Iterator[tuple[Store, str]]:
+def _called(store: Store, name: str, history: RunHistory) -> Iterator[tuple[Store, str]]:
+    """Yield the runs that open steps have called.
+
+    A log can name any run of any folder: only one whose own log names that step was called by it.
+    """
     for step in history.steps:
         if step.child is not None and step.status in _OPEN:
             folder = step.child.log_dir
             place = store if folder is None else Store(Path(folder))
-            yield place, log_name(step.child.workflow_id)
+            called = log_name(step.child.workflow_id)
+            parent = fold_log(place, called).history.parent if place.has_log(called) else None
+            if parent and (log_name(parent.workflow_id), parent.step_id) == (name, step.step_id):
+                yield place, called
 
 
 # -- a process that executes the run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Raw
 
@@ -15,6 +15,7 @@ from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.past.fold import Fold, collector_paused
+from tapps_otel.redact import rules_here
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.run.lookup import blobs_of
 
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
-__all__ = ["leased", "put_result", "writing"]
+__all__ = ["WHY_REFUSED", "is_refused_secret", "leased", "put_result", "writing"]
+
+WHY_REFUSED: Final = (
+    "redaction would alter it, and values with secrets in them are not stored (redact_results). "
+    "Give instead where the secret is kept, or set a codec, which encrypts what is stored"
+)
+
+
+def is_refused_secret(data: bytes) -> bool:
+    """Whether a value, as JSON, holds a secret which the settings do not let into a log."""
+    config = settings.current()
+    return config.redact_results and config.codec is None and rules_here().alters_json(data)
 
 
 def put_result(event: Event, data: bytes, store: Store) -> None:

@@ -15,7 +15,7 @@ from tapps_otel.log.reader import check
 from tapps_otel.names import log_name, new_span_id
 from tapps_otel.past.fold import RESOLVED
 from tapps_otel.redact import rules_here
-from tapps_otel.run.decision import leased, put_result, writing
+from tapps_otel.run.decision import WHY_REFUSED, is_refused_secret, leased, put_result, writing
 from tapps_otel.run.ends_from_history import event_of
 from tapps_otel.run.lookup import find
 from tapps_otel.run.person import person
@@ -71,13 +71,16 @@ def resolve(
     :raises RunNotFoundError: there is no such run
     :raises RunBusyError: a process executes it
     :raises RunConflictError: the run has completed; no such step; a result for a step that has
-        not failed and was not interrupted
+        not failed and was not interrupted; a result that is a secret, and those are not stored
+        (``redact_results``)
     :raises LogDamagedError: the log was changed; nothing was written
     :raises DecryptionError: values of the run cannot be decrypted
     :raises LogWriteError: it cannot be written
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)
+    if result is not None and is_refused_secret(result):
+        raise RunConflictError(f"the result of step {step_id!r} was not written: {WHY_REFUSED}")
     with leased(store, workflow_id), writing(store, workflow_id) as (fold, writer):
         step = _find(fold.history, step_id, rerun=result is None)
         resolution = _Resolution(fold.history, step)

@@ -14,7 +14,7 @@ import pytest
 from capabilities import need
 from commands import Cli
 from logs import ID, start, write
-from tapps_otel import configure, history, resume, step, workflow
+from tapps_otel import configure, fork, history, resume, step, workflow
 from tapps_otel.errors import BlobDamagedError, LogWriteError
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.files import UntrustedFileError
@@ -179,6 +179,17 @@ def test_a_log_that_another_user_may_have_written_is_read_and_not_resumed(folder
     assert history(ID).status == "interrupted"
     with refused(path):
         flow.options(workflow_id=ID)()
+
+
+def test_such_a_log_is_not_forked_into_one_of_ours(folder: Path) -> None:
+    assert flow.options(workflow_id=ID)()
+    path = folder / f"{ID}.jsonl"
+    step_id = history(ID).steps[0].step_id
+    path.chmod(0o666)
+
+    with refused(path):
+        fork(ID, from_step=step_id, new_workflow_id="mine")
+    assert not (folder / "mine.jsonl").exists()
 
 
 def test_code_that_such_a_log_names_is_not_imported(cli: Cli, folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from commands import LOGS, Cli, child
 from independent_checker import check
-from tapps_otel import history
+from tapps_otel import history, settings
 from tapps_otel.log.lease import Lease
 from tapps_otel.run.resolving import resolve
 
@@ -135,6 +135,20 @@ def test_errors_of_resolve_write_nothing(
     assert said in done.err
     assert {name for name, _ in before.items()} == {path.name for path in LOGS.iterdir()}
     assert shop.read_bytes() == before["s.jsonl"]
+
+
+def test_a_result_with_a_secret_is_not_written_if_the_settings_say_so(
+    cli: Cli, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = shop.read_bytes()
+    monkeypatch.setenv("TAPPS_OTEL_REDACT_RESULTS", "1")
+    monkeypatch.setattr(settings, "_current", None)
+    done = cli("resolve", "s", "pay", "--result", '"password=hunter2hunter2"')
+
+    assert done.code == 5
+    assert "redact_results" in done.err
+    assert "hunter2" not in done.err
+    assert shop.read_bytes() == before
 
 
 def test_a_completed_step_runs_again_if_its_result_no_longer_fits(

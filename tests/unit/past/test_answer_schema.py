@@ -65,7 +65,8 @@ KINDS: list[Any] = [
     AnyUrl, ipaddress.IPv4Address, ipaddress.IPv6Network, UUID4, Base64Bytes, Json[int],
     zoneinfo.ZoneInfo, dict[str, ipaddress.IPv6Address], list[AnyUrl | int],
     # Numbers and sets.
-    Annotated[float, MultipleOf(0.1)], Annotated[float, MultipleOf(0.3)], Level, Literal[1, 2], Literal[True],
+    Annotated[float, MultipleOf(0.1)], Annotated[float, MultipleOf(0.3)], Level, Literal[1, 2],
+    Literal[True],
     Annotated[set[int], MinLen(2)], Annotated[set[float], MaxLen(1)], frozenset[str | bool],
     Annotated[set[tuple[int, ...]], MinLen(2), MaxLen(2)], Annotated[set[bool | int], MinLen(2)],
 ]  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 
 from commands import Cli
 from crashes import Deadly, Effects, Forked, die_at, go, in_child, killed
+from logs import forge
 from tapps_otel import (
     annotate,
     answer,
@@ -36,6 +37,7 @@ from tapps_otel.errors import (
 from tapps_otel.log import files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
+from tapps_otel.names import ATTR
 from waiting import until
 
 Log = Callable[..., list[dict[str, Any]]]
@@ -150,6 +152,37 @@ def test_the_runs_that_its_open_steps_called_are_cancelled_too() -> None:
     }  # fmt: skip
     for name in ("r", "day", "waits"):
         assert verify(name).ok
+
+
+@pytest.mark.parametrize("parent", [None, "another", "other step"])
+def test_a_run_that_another_one_called_is_left_alone(parent: str | None, log_dir: Path) -> None:
+    """Whatever a log says: it can name any run."""
+
+    @step
+    def inside() -> str:
+        return reviewed.options(workflow_id="victim")("v")
+
+    @workflow
+    def calls() -> str:
+        return reviewed.options(workflow_id="victim")("v") if parent == "another" else inside()
+
+    call = {
+        None: lambda: go(reviewed, "v", workflow_id="victim"),
+        "another": lambda: go(calls, workflow_id="another"),
+        "other step": lambda: go(calls),
+    }[parent]
+    with pytest.raises(RunPausedError):
+        call()
+    start = {"event_type": "step_start", "step": "reviewed", "attempt": 1, "status": "running"}
+    forge(log_dir, "r", [
+        {"event_type": "workflow_start", "workflow": {"name": "flow"}, "status": "running"},
+        {**start, "step_id": "one", "attributes": {ATTR.CHILD_WORKFLOW_ID: "victim"}},
+        {**start, "step_id": "two",
+         "attributes": {ATTR.CHILD_WORKFLOW_ID: "victim", ATTR.CHILD_LOG_DIR: str(log_dir)}},
+    ])  # fmt: skip
+
+    assert cancel("r") == ["r"]
+    assert history("victim").status == "paused"
 
 
 def test_steps_around_an_open_one_end_too() -> None:

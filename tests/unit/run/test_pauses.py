@@ -38,6 +38,7 @@ from tapps_otel import (
     verify,
     workflow,
 )
+from tapps_otel.encryption import AesGcmCodec
 from tapps_otel.errors import (
     AnswerError,
     DivergenceError,
@@ -376,6 +377,31 @@ def test_who_decides_and_why_is_short(decide: Any, what: str, labels: Any) -> No
     assert labels() == before
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_an_answer_with_a_secret_is_not_stored_if_the_settings_say_so(
+    encrypted: bool, log_dir: Path, labels: Any
+) -> None:
+    secret = "password=hunter2hunter2"
+
+    @workflow
+    def flow() -> str:
+        return pause("Which key?", type=str)
+
+    paused(flow)
+    before = labels()
+    configure(redact_results=True, codec=AesGcmCodec({"a": bytes(32)}) if encrypted else None)
+    if encrypted:
+        answer("r", secret)
+        assert go(flow) == secret
+    else:
+        with pytest.raises(AnswerError, match="redact_results"):
+            answer("r", secret)
+        assert labels() == before
+        answer("r", "in the vault")
+        assert go(flow) == "in the vault"
+    assert secret.encode() not in (log_dir / "r.jsonl").read_bytes()
+
+
 # ---------------------------------------------------------------- answers that are refused
 
 
@@ -682,6 +708,32 @@ def test_an_open_question_stays_open_when_another_is_answered(labels: Any, log: 
     for one in rest:
         answer("r", False, step=one.step_id)
     assert go(reviews) == [True, False, False]
+    assert verify("r").ok
+
+
+def test_a_step_that_is_cancelled_while_it_waits_ends_as_paused(log: Log) -> None:
+    @step
+    async def review(text: str) -> bool:
+        return await apause(f"Is {text} good?", type=bool)
+
+    @workflow
+    async def flow() -> list[bool]:
+        async def later() -> bool:
+            for _ in range(3):  # so that the group cancels it as the first one ends
+                await asyncio.sleep(0)
+            return await review("b")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(review("a")), group.create_task(later())]
+        return [task.result() for task in tasks]
+
+    error = paused(flow)
+
+    assert len(error.questions) == 2
+    assert [(one["status"], "error" in one) for one in log("step_fail")] == [("paused", False)] * 2
+    for one in error.questions:
+        answer("r", True, step=one.step_id)
+    assert go(flow) == [True, True]
     assert verify("r").ok
 
 
