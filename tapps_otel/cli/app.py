@@ -854,7 +854,7 @@ def export(  # noqa: PLR0917 - typer passes them by name
                   like a formula gets an apostrophe in front)
 
     Of a run in progress, the spans that have ended are written. A file has its name only once it
-    is complete. Of a damaged log, what comes before the damage is written.
+    is complete. Of a damaged log, only what comes before the damage is written.
     """  # noqa: D301 - the backslash is for click
     from tapps_otel.cli.export import export
 

@@ -101,7 +101,19 @@ def _question(history: RunHistory, step_id: str | None) -> StepHistory:
         raise RunConflictError(
             f"run {name!r}: its question in step {last.step_id!r} {_how_it_ended(last)}"
         )
-    raise RunConflictError(f"run {name!r} asks nothing: it is {history.status}, not paused")
+    raise RunConflictError(f"run {name!r} asks nothing: {_what_it_does(history)}")
+
+
+def _what_it_does(history: RunHistory) -> str:
+    """What a run that asks nothing does, to follow that."""
+    if history.status != "paused":
+        # No process executes it: the caller has its lease.
+        return f"it is {'interrupted' if history.status == 'running' else history.status}"
+    called = [one.child for one in history.steps if one.child and one.status == "paused"]
+    named = ", ".join(
+        repr(one.workflow_id) + (f" (in {one.log_dir})" if one.log_dir else "") for one in called
+    )
+    return f"it waits for what its steps have called, and those runs ask: answer {named}"
 
 
 def _how_it_ended(step: StepHistory) -> str:

@@ -59,8 +59,8 @@ from tapps_otel.run.scope import (
     Scope,
     current_scope,
     leave_scope,
+    paused_signal,
     running_task,
-    told_to_wait,
 )
 from tapps_otel.run.signals import SigtermHandler
 from tapps_otel.run.step_spec import Paused, shown_cause
@@ -183,7 +183,7 @@ class RunRecorder:
         self._workflow: Mapping[str, Any] = {}  # the field of that name in the log
         self._ending: Event | None = None  # how this execution ends, once that is decided
         self._waits: dict[str, tuple[Question, ...]] = {}  # what it waits for, by step
-        self._signal = object()  # marks the contexts of code that was told so
+        self._signal = object()  # marks the contexts of code that Paused was raised in
         self._token: Any = None
         self._span_token: object = None
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
@@ -412,17 +412,17 @@ class RunRecorder:
     def pause_with(self, attempt: Scope, questions: tuple[Question, ...]) -> None:
         """Note that the run waits: for what an attempt asks, or the run that it called.
 
-        Code that continues although it was told so is stopped at its next call. What other tasks
+        Code that catches the signal and continues is stopped at its next call. What other tasks
         and threads have begun may end, and ask what it has to ask.
         """
         with self.lock:
             self._waits[str(attempt.step_id)] = questions
             self.replay.stopped = True
-        told_to_wait.set(self._signal)
+        paused_signal.set(self._signal)
 
     @property
     def waits(self) -> bool:
-        """Whether a call was told that the run waits, so that it will end as paused."""
+        """Whether a call waits, so that the run will end as paused."""
         return bool(self._waits)
 
     def paused(self, scope: Scope | None = None) -> Paused:
@@ -453,7 +453,7 @@ class RunRecorder:
         return [one for one in self._waits if f"{one}/".startswith(f"{scope.step_id}/")]
 
     def _check_stopped(self, scope: Scope, thread: int, task: asyncio.Task[Any] | None) -> None:
-        """Stop a call after a refusal, and one of code that was told that the run waits.
+        """Stop a call after a refusal, and one of code in which Paused was raised.
 
         :raises RefusalError: one was raised before
         :raises Paused: a call of that code waits
@@ -461,8 +461,8 @@ class RunRecorder:
         if self.replay.refusal is not None:
             raise self.replay.refusal
         is_own = thread == scope.thread and task is scope.task
-        was_told = told_to_wait.get() is self._signal
-        if was_told or (is_own and self.is_paused_in(scope)):
+        was_raised = paused_signal.get() is self._signal
+        if was_raised or (is_own and self.is_paused_in(scope)):
             raise self.paused()
 
     def _check_depth(self, spec: StepSpec, scope: Scope) -> None:

@@ -6,6 +6,7 @@ Their events belong to the execution that follows, like the seal of a torn end.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from tapps_otel import clock
@@ -106,7 +107,7 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
     if step.waits:
         raise RunConflictError(
             f"step {step_id!r} of run {name!r} is a pause, which is not resolved but answered: "
-            f"`tapps-otel answer {log_name(name)} {step_id} --json JSON`"
+            f"`tapps-otel answer {log_name(name)} {shlex.quote(step_id)} --json JSON`"
         )
     if rerun and step.status == "completed":  # its result may no longer fit the code
         return step

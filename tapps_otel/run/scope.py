@@ -36,8 +36,8 @@ __all__ = [
     "bind",
     "current_scope",
     "leave_scope",
+    "paused_signal",
     "running_task",
-    "told_to_wait",
 ]
 
 OPEN: Final = "open"
@@ -49,8 +49,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
-# Marks code that was told that its run waits: it must make no further calls.
-told_to_wait: ContextVar[object] = ContextVar("tapps_otel_told_to_wait", default=None)
+# Marks code in which `Paused` was raised: it must make no further calls.
+paused_signal: ContextVar[object] = ContextVar("tapps_otel_paused_signal", default=None)
 
 
 class Recorder(Protocol):

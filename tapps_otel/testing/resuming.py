@@ -8,7 +8,7 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, overload
 
-from tapps_otel.errors import StepInterruptedError
+from tapps_otel.errors import RunPausedError, StepInterruptedError
 from tapps_otel.log import files
 from tapps_otel.run.workflow import Workflow
 from tapps_otel.testing.children import CRASHED, die, in_child
@@ -44,7 +44,8 @@ def assert_resumes(workflow: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     It runs once as it is. Then it is killed after each of its events (after 200 of them, if there
     are more), in this process and in a child process, and resumed: it must return the same, or fail
     by the same exception; nothing that had finished may run again; and the logs must be whole. A
-    step that changes its arguments is found, too: a resume would not see that. All runs are in a
+    step that changes its arguments is found, too: a resume would not see that. A run that waits
+    ends as ``RunPausedError``: it must wait for the same questions. All runs are in a
     folder of their own, without syncs and waits. The arguments are copied for each run.
 
     What its steps do elsewhere they do once for each run: give them something that may be changed.
@@ -85,10 +86,20 @@ class _End(NamedTuple):
     def is_as(self, other: _End) -> bool:
         if self.error is None or other.error is None:
             return self.error is other.error and bool(self.value == other.value)
+        if isinstance(self.error, RunPausedError) and isinstance(other.error, RunPausedError):
+            return _asked(self.error) == _asked(other.error)
         return type(self.error) is type(other.error) and str(self.error) == str(other.error)
 
     def __str__(self) -> str:
         return f"returned {self.value!r}" if self.error is None else f"raised {self.error!r}"
+
+
+def _asked(error: RunPausedError) -> list[tuple[str, str, str | None]]:
+    """What a run waits for, without the time: each run counts from its own beginning."""
+    return sorted(
+        ((one.workflow_id, one.step_id, one.question) for one in error.questions),
+        key=lambda one: one[:2],
+    )
 
 
 class _Trials:
@@ -186,7 +197,7 @@ class _Trials:
             self._refuse(f"{place}: it {end}\nwithout that: it {self._end}")
 
     def _refuse(self, problem: str) -> None:
-        msg = f"workflow {self._name!r} does not resume, {problem}"
+        msg = f"workflow {self._name!r} does not resume: {problem}"
         raise AssertionError(msg)
 
 

@@ -114,7 +114,36 @@ def test_answer_and_resume_together(cli: Cli) -> None:
     cli("run", "release.py:release", "--id", "r", "-q")
     done = cli("resume", "r", "--answer", "false", "-q")
 
-    assert (done.code, done.out) == (0, '"dropped"\n')
+    assert (done.code, done.out, done.err) == (0, '"dropped"\n', "")
+
+
+def test_an_answer_with_a_resume_names_the_question_that_it_was_for(cli: Cli) -> None:
+    cli("run", "release.py:both", "--id", "r", "-q")
+    first = cli("resume", "r", "--answer", '"yes"', "--step", "right")
+    second = cli("resume", "r", "--answer", '"no"')
+
+    assert (first.code, "right is answered" in first.err) == (5, True)
+    assert (second.code, "left is answered" in second.err) == (0, True)
+    assert json.loads(second.out) == ["no", "yes"]
+
+
+def test_no_answer_is_written_if_the_code_of_the_run_is_gone(cli: Cli) -> None:
+    cli("run", "release.py:release", "--id", "r", "-q")
+    before = (LOGS / "r.jsonl").read_bytes()
+    Path("release.py").unlink()
+    done = cli("resume", "r", "--answer", "true")
+
+    assert done.code != 0
+    assert (LOGS / "r.jsonl").read_bytes() == before
+
+
+def test_the_run_that_asks_is_named_for_one_that_waits_for_it(cli: Cli) -> None:
+    cli("run", "release.py:outer", "--id", "outer", "-q")
+    done = cli("answer", "outer", "--json", "true")
+
+    assert done.code == 5
+    assert "run 'outer' asks nothing" in done.err
+    assert "those runs ask: answer 'inner'" in done.err
 
 
 @pytest.mark.parametrize(
@@ -128,6 +157,8 @@ def test_answer_and_resume_together(cli: Cli) -> None:
         (("answer", "r", "left", "--json", '"maybe"'), 2, 'expected one of "yes", "no"'),
         (("resolve", "r", "left", "--rerun"), 5, "not resolved but answered"),
         (("resume", "r", "--answer", '"yes"'), 5, "asks 2 questions"),
+        (("resume", "r", "--answer", '"yes"', "--step", "middle"), 5, "has no step 'middle'"),
+        (("resume", "r", "--step", "left"), 2, "give --answer, too"),
         (("resume", "r", "--due"), 2, "--due resumes every run that is due"),
         (("resume", "r"), 5, "r is paused"),
     ],

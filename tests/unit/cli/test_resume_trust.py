@@ -79,6 +79,21 @@ def _read(descriptor: int) -> str:
     return read.decode()
 
 
+def test_no_question_is_answered_without_consent(elsewhere: Path) -> None:
+    (elsewhere / "asks.py").write_text(
+        "from tapps_otel import pause, workflow\n"
+        "@workflow\n"
+        "def asks() -> str:\n"
+        "    return str(pause('Really?', type=bool))\n"
+    )
+    child("run", f"{elsewhere}/asks.py:asks", "--id", "a", "-q")
+    refused = child("resume", "a", "--answer", "true", "-q")
+    agreed = child("resume", "a", "--answer", "false", "--trust", "-q")
+
+    assert (refused.code, "--trust" in refused.err) == (5, True)
+    assert (agreed.code, agreed.out) == (0, '"False"\n')
+
+
 def test_code_outside_the_project_is_not_run_without_consent(elsewhere: Path) -> None:
     done = child("resume", "r", "-q")
 

@@ -154,7 +154,7 @@ def test_the_runs_that_its_open_steps_called_are_cancelled_too() -> None:
         assert verify(name).ok
 
 
-@pytest.mark.parametrize("parent", [None, "another", "other step"])
+@pytest.mark.parametrize("parent", [None, "another", "r"])
 def test_a_run_that_another_one_called_is_left_alone(parent: str | None, log_dir: Path) -> None:
     """Whatever a log says: it can name any run."""
 
@@ -166,13 +166,9 @@ def test_a_run_that_another_one_called_is_left_alone(parent: str | None, log_dir
     def calls() -> str:
         return reviewed.options(workflow_id="victim")("v") if parent == "another" else inside()
 
-    call = {
-        None: lambda: go(reviewed, "v", workflow_id="victim"),
-        "another": lambda: go(calls, workflow_id="another"),
-        "other step": lambda: go(calls),
-    }[parent]
+    caller, name = (reviewed, "victim") if parent is None else (calls, parent)
     with pytest.raises(RunPausedError):
-        call()
+        go(caller, *["v"] * (parent is None), workflow_id=name)
     start = {"event_type": "step_start", "step": "reviewed", "attempt": 1, "status": "running"}
     forge(log_dir, "r", [
         {"event_type": "workflow_start", "workflow": {"name": "flow"}, "status": "running"},
@@ -344,7 +340,7 @@ def test_a_process_ends_its_steps_and_then_the_run_is_cancelled(handled: bool) -
     assert verify("r").ok
 
 
-def test_a_process_that_does_not_end_is_told_of() -> None:
+def test_a_process_that_does_not_end_is_reported() -> None:
     def execute() -> None:
         import signal
 

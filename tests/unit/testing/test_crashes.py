@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tapps_otel import Backoff, annotate, clock, current_step, history, settings, step, workflow
-from tapps_otel.errors import RunNotFoundError
+from tapps_otel import (
+    Backoff,
+    annotate,
+    clock,
+    current_step,
+    history,
+    pause,
+    settings,
+    step,
+    workflow,
+)
+from tapps_otel.errors import RunNotFoundError, RunPausedError
 from tapps_otel.testing import Crash, Runs, SetClock, assert_resumes, crash_at, isolated_runs
 
 bodies: list[str] = []
@@ -236,6 +246,33 @@ def test_a_failing_workflow_must_fail_alike() -> None:
         fail()
 
     with pytest.raises(LookupError, match="nothing there"):
+        assert_resumes(flow)
+
+
+@pytest.mark.parametrize("question", [None, "Really?"])
+def test_a_workflow_that_waits_must_wait_for_the_same(question: str | None) -> None:
+    @workflow
+    def flow() -> None:
+        double(1)
+        if question is None:
+            pause(until=60, name="wait")
+        else:
+            pause(question, type=bool, until=60, name="wait")
+
+    with pytest.raises(RunPausedError) as caught:
+        assert_resumes(flow)
+    assert [(one.step_id, one.question) for one in caught.value.questions] == [("wait", question)]
+
+
+def test_a_workflow_that_asks_something_else_after_a_resume_is_reported() -> None:
+    asked: list[int] = []
+
+    @workflow
+    def flow() -> None:
+        asked.append(1)
+        pause("Really?", name=f"wait {len(asked)}")
+
+    with pytest.raises(AssertionError, match="'flow' does not resume: "):
         assert_resumes(flow)
 
 
