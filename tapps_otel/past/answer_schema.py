@@ -176,7 +176,7 @@ class _Checker:
     ) -> _Misfits:
         properties = _fields(schema.get("properties"))
         for name in _items(schema.get("required")):
-            if name not in value:
+            if isinstance(name, str) and name not in value:
                 yield f"{path}.{name}", "it is missing"
         for name, one in value.items():
             place = f"{path}.{name}"

@@ -180,6 +180,8 @@ def test_the_place_that_does_not_fit_is_named(
         {"type": "unheard of"},
         {"allOf": [True, {}]},
         {"maximum": "3"},
+        {"required": [[1], {}], "patternProperties": [], "propertyNames": 3},
+        {"multipleOf": 0, "uniqueItems": "yes"},
     ],
 )
 @pytest.mark.parametrize("value", ["red", {"a": 1}, 4])
