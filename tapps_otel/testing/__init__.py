@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tapps_otel.testing.crashes import Crash, crash_at
-    from tapps_otel.testing.resuming import assert_resumes
+    from tapps_otel.testing.resuming import answering, assert_resumes
     from tapps_otel.testing.runs import Runs, isolated_runs
     from tapps_otel.testing.set_clock import SetClock
 
-__all__ = ["Crash", "Runs", "SetClock", "assert_resumes", "crash_at", "isolated_runs"]
+__all__ = [
+    "Crash",
+    "Runs",
+    "SetClock",
+    "answering",
+    "assert_resumes",
+    "crash_at",
+    "isolated_runs",
+]
 
 if not TYPE_CHECKING:  # a checker would take any misspelt name for one that this may give
 

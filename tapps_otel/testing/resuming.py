@@ -5,30 +5,36 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, overload
 
+from tapps_otel import clock
 from tapps_otel.errors import RunPausedError, StepInterruptedError
 from tapps_otel.log import files
+from tapps_otel.run.answering import answer
 from tapps_otel.run.workflow import Workflow
 from tapps_otel.testing.children import CRASHED, die, in_child
 from tapps_otel.testing.crashes import watching
 from tapps_otel.testing.runs import Runs, isolated_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from tapps_otel.past.fold import RunHistory
 
-__all__ = ["assert_resumes"]
+__all__ = ["answering", "assert_resumes"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _ID: Final = "resumed"
 _MOST: Final = 200  # events after which a workflow is killed
+_MOST_PAUSES: Final = 200  # of one run, one after the other
 _CHANGED: Final = "tapps.arguments_changed"
 _UNASKED: Final = "tapps.unasked"
+_answers: ContextVar[Mapping[str, Any] | None] = ContextVar("tapps_otel_answers", default=None)
 
 
 # Of callables, because the result of a workflow is invariant and a coroutine has several types.
@@ -45,7 +51,8 @@ def assert_resumes(workflow: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     are more), in this process and in a child process, and resumed: it must return the same, or fail
     by the same exception; nothing that had finished may run again; and the logs must be whole. A
     step that changes its arguments is found, too: a resume would not see that. A run that waits
-    ends as ``RunPausedError``: it must wait for the same questions. All runs are in a
+    ends as ``RunPausedError``: it must wait for the same questions; inside :func:`answering` it is
+    answered and continues. All runs are in a
     folder of their own, without syncs and waits. The arguments are copied for each run.
 
     What its steps do elsewhere they do once for each run: give them something that may be changed.
@@ -68,6 +75,41 @@ def assert_resumes(workflow: Callable[..., Any], /, *args: Any, **kwargs: Any) -
     if uncrashed.error is not None:
         raise uncrashed.error
     return uncrashed.value
+
+
+@contextmanager
+def answering(answers: Mapping[str, Any]) -> Iterator[None]:
+    """Let ``assert_resumes`` answer the questions of its workflow in this block.
+
+    As::
+
+        with answering({"pause": True}):
+            assert assert_resumes(release) == "release 7 is out"
+
+    Timers, and questions with ``until=`` that get no answer, run out: the clock is set forward.
+
+    :param answers: by the ids of the pauses
+    """
+    token = _answers.set(answers)
+    try:
+        yield
+    finally:
+        _answers.reset(token)
+
+
+def _continues(error: RunPausedError) -> bool:
+    """Give a paused run what it waits for; return whether there was anything to give."""
+    answers, gave = _answers.get(), False
+    if answers is None:
+        return False
+    for one in error.questions:
+        if one.question is not None and one.step_id in answers:
+            answer(one.workflow_id, answers[one.step_id], step=one.step_id)
+            gave = True
+        elif one.until is not None:
+            clock.sleep(max(0, clock.parse_timestamp(one.until) - clock.time_ns()) / 1e9)
+            gave = True
+    return gave
 
 
 def _points(events: int) -> list[int]:
@@ -177,6 +219,15 @@ class _Trials:
                     self._refuse(f"{place}: steps that had finished were not called again: {steps}")
 
     def _run(self) -> _End:
+        """Call it until it ends, or waits for what is not given."""
+        end = self._called()
+        for _ in range(_MOST_PAUSES):
+            if not (isinstance(end.error, RunPausedError) and _continues(end.error)):
+                break
+            end = self._called()
+        return end
+
+    def _called(self) -> _End:
         args, kwargs = _copied(self._call)
         try:
             made = self._flow(*args, **kwargs)

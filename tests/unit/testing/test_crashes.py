@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tapps_otel import (
     Backoff,
     annotate,
+    apause,
     clock,
     current_step,
     history,
@@ -22,7 +24,15 @@ from tapps_otel import (
     workflow,
 )
 from tapps_otel.errors import RunNotFoundError, RunPausedError
-from tapps_otel.testing import Crash, Runs, SetClock, assert_resumes, crash_at, isolated_runs
+from tapps_otel.testing import (
+    Crash,
+    Runs,
+    SetClock,
+    answering,
+    assert_resumes,
+    crash_at,
+    isolated_runs,
+)
 
 bodies: list[str] = []
 
@@ -262,6 +272,24 @@ def test_a_workflow_that_waits_must_wait_for_the_same(question: str | None) -> N
     with pytest.raises(RunPausedError) as caught:
         assert_resumes(flow)
     assert [(one.step_id, one.question) for one in caught.value.questions] == [("wait", question)]
+
+
+@pytest.mark.parametrize("answers", [{"ok": True, "left": 1}, {"ok": False}])
+def test_a_workflow_that_is_answered_resumes_wherever_it_is_killed(answers: dict[str, Any]) -> None:
+    @workflow
+    async def flow() -> list[int | None]:
+        await apause(until=3600, name="timer")
+        if not await apause("Go on?", type=bool, name="ok"):
+            return []
+        sides = ("left", "right")
+        return list(
+            await asyncio.gather(
+                *(apause(f"{side}?", type=int, until=60, name=side) for side in sides)
+            )
+        )
+
+    with answering(answers):
+        assert assert_resumes(flow) == ([1, None] if answers["ok"] else [])
 
 
 def test_a_workflow_that_asks_something_else_after_a_resume_is_reported() -> None:
