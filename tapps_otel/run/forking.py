@@ -38,7 +38,7 @@ from tapps_otel.past.fold import HANDLED, Fold, collector_paused
 from tapps_otel.past.forks import taken_over
 from tapps_otel.run.codecs.native import from_json, to_json
 from tapps_otel.run.execution_start import process_here
-from tapps_otel.run.lookup import StoredRun, blobs_of, find, inputs_of
+from tapps_otel.run.lookup import blobs_of, check_own, find, inputs_of
 from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def fork(
     :raises LogWriteError: the new log cannot be written
     """
     store, name = find(workflow_id, log_dir)
-    with StoredRun(store, name) as found:
-        found.check_own()  # the fork is the user's own log: a resume trusts what it names
+    store.summary(name)  # a file that is not a log is no run
+    check_own(store.log_path(name))  # a resume trusts the code that the user's own fork names
     source = _read(store, name, from_step)
     new_id = _free_id(source.history, new_workflow_id)
     path = store.log_path(new_id)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StoredRun",
     "blobs_of",
+    "check_own",
     "choose",
     "find",
     "fold_log",
@@ -208,6 +209,16 @@ def _workflow_of(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return None if event.workflow is UNSET else event.workflow
+
+
+def check_own(path: Path) -> None:
+    """Check that a log is this user's own.
+
+    :raises UntrustedFileError: another user may have written it
+    """
+    files = _files.system()
+    with files.open_read(path) as file:
+        files.check_own(file.fileno(), path)
 
 
 def look_up(workflow_id: str, log_dir: Path | str | None = None) -> StoredRun:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogError, LogVersionError, RunBusyError
-from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
@@ -18,7 +17,7 @@ from tapps_otel.log.tail import head_of
 from tapps_otel.log.tombstones import open_tombstones
 from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
-from tapps_otel.run.lookup import store_of
+from tapps_otel.run.lookup import check_own, store_of
 from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
@@ -299,7 +298,7 @@ class _Pruning:
     def _bury(self, run: RunSummary, found: RunFiles, why: str, tombstones: Tombstones) -> bool:
         """Write a run's tombstone; ``False`` if it has changed since it was looked at."""
         path = self._store.log_path(run.workflow_id)
-        _check_own(path)
+        check_own(path)
         log = check(path, run.workflow_id)
         if log.size != run.size:
             return False
@@ -359,13 +358,3 @@ def _head_fields(log: CheckReport) -> dict[str, Any]:
     if not log.ok and log.region is not None:
         fields["damage"] = f"byte {log.region.offset}: {log.region.problem}"
     return fields
-
-
-def _check_own(path: Path) -> None:
-    """Check that a log is this user's.
-
-    :raises UntrustedFileError: it may be another user's
-    """
-    files = _files.system()
-    with files.open_read(path) as file:
-        files.check_own(file.fileno(), path)
