@@ -29,12 +29,14 @@ __all__ = [
     "on_end_of",
     "preferences_of",
     "reset_metrics",
+    "sdk_tracer",
     "span_limits_of",
     "unregister_exit_handler",
 ]
 
 ENCODER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.common._internal"
 """Name of the logger of the SDK's OTLP encoder."""
+_MOST_WRAPPERS: Final = 8  # around a tracer; an object that makes up its attributes has no end
 
 
 # ---------------------------------------------------------------- spans
@@ -61,17 +63,39 @@ def is_unchanged(span: Any, attributes: dict[str, Any], events: int, links: int,
         return False
 
 
+def sdk_tracer(tracer: object) -> Any:
+    """Return the SDK's tracer that this one is, or wraps; ``None`` if none is found.
+
+    Libraries wrap it in a proxy of ``wrapt`` (OpenInference, Phoenix) or in an object of their own
+    that keeps it as ``tracer`` (Logfire).
+    """
+    for _ in range(_MOST_WRAPPERS):
+        if _is_sdk_tracer(tracer):
+            return tracer
+        inside = getattr(tracer, "__wrapped__", None)
+        tracer = getattr(tracer, "tracer", None) if inside is None else inside
+    return None
+
+
+def _is_sdk_tracer(tracer: object) -> bool:
+    """Whether the object itself is one: a proxy claims to be what it wraps."""
+    names = {"id_generator", "span_processor"}
+    return names <= getattr(tracer, "__dict__", {}).keys() and not hasattr(tracer, "__wrapped__")
+
+
 def span_limits_of(tracer: object) -> Any:
     """Return the limits of a tracer's spans; ``None`` where they are not to be had."""
-    return getattr(tracer, "_span_limits", None)
+    return getattr(sdk_tracer(tracer), "_span_limits", None)
 
 
-def on_end_of(provider: object) -> Callable[[ReadableSpan], None] | None:
-    """Return what gives a finished span to a provider's processors.
+def on_end_of(provider: object, tracer: object) -> Callable[[ReadableSpan], None] | None:
+    """Return what gives a finished span to the processors of a provider, or of its tracer.
 
-    ``None`` for a provider that is not the SDK's.
+    ``None`` where neither is, or wraps, one of the SDK.
     """
     processor = getattr(provider, "_active_span_processor", None)
+    if processor is None:  # a wrapper of another library
+        processor = getattr(sdk_tracer(tracer), "span_processor", None)
     on_end: Callable[[ReadableSpan], None] | None = getattr(processor, "on_end", None)
     return on_end
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from tapps_otel.otel import sdk_internals
+from tapps_otel.otel.delivery.id_generator import UnseededIds
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.delivery.processor import Delivery, ManagedSpanExporter
 from tapps_otel.otel.environment import traces_wanted
@@ -90,6 +92,8 @@ class _TracerSetup(ProviderSetup[trace.TracerProvider, Delivery]):
             return None
         provider = self._existing()
         if provider is not None:
+            if type(getattr(provider, "id_generator", None)) is RandomIdGenerator:
+                provider.id_generator = UnseededIds()  # type: ignore[attr-defined]
             unsent = f"not all sent in {timeout:g} s"
             _limit_exit(
                 provider,
@@ -159,13 +163,14 @@ def _sampler() -> Sampler | None:
     return sampler
 
 
-def _id_generator() -> IdGenerator | None:
+def _id_generator() -> IdGenerator:
+    """Make the generator that a variable names, by default our own."""
     name = os.environ.get("OTEL_PYTHON_ID_GENERATOR", "").strip()
     if not name:
-        return None
+        return UnseededIds()
     try:
         generator: IdGenerator = load("opentelemetry_id_generator", name)()
     except Exception as error:  # noqa: BLE001 - another package's code
         warn_once(f"id generator {name}", error)
-        return None
+        return UnseededIds()
     return generator

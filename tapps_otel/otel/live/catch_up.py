@@ -23,7 +23,6 @@ from tapps_otel.errors import RunNotFoundError, TappsError
 from tapps_otel.log.lease import holder
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
-from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.process.fork_lock import ForkLock
@@ -34,10 +33,14 @@ from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.client import connect
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from tapps_otel.otel.transport.client import Client
     from tapps_otel.past.fold import ChildRun
+
+    OnEnd = Callable[[ReadableSpan], None]
 
 __all__ = ["catch_up"]
 
@@ -48,13 +51,14 @@ _log = logging.getLogger(__name__)
 class _Job:
     """A resumed run, and its new execution; ``None`` for a run that it called before.
 
+    :ivar on_end: gives finished spans to the program's own provider; ``None`` where that has no way
     :ivar followed: the runs that it called, so far
     """
 
     store: Store
     workflow_id: str
     execution: int | None
-    provider: TracerProvider
+    on_end: OnEnd | None
     followed: set[tuple[Path, str]] = field(default_factory=set)
 
 
@@ -128,7 +132,7 @@ class _Worker:
             return
         job.followed.add((store.folder, name))
         if holder(store.lease_path(name)) is None:
-            self.add(_Job(store, name, None, job.provider, job.followed))
+            self.add(_Job(store, name, None, job.on_end, job.followed))
 
     # -- flushed at exit
 
@@ -168,10 +172,11 @@ _lock = ForkLock(_reset)
 
 
 def catch_up(
-    folder: Path, workflow_id: str, execution: int, provider: TracerProvider, timeout: float
+    folder: Path, workflow_id: str, execution: int, on_end: OnEnd | None, timeout: float
 ) -> None:
     """Start to send what belongs to executions before this one.
 
+    :param on_end: gives finished spans to the processors of the program's own provider
     :param timeout: how long the exit may wait for it, seconds
     """
     global _worker  # noqa: PLW0603 - one a process
@@ -180,7 +185,7 @@ def catch_up(
             _worker = _Worker()
             ExitFlush(_worker, [_worker], timeout).register()
         worker = _worker
-    worker.add(_Job(Store(folder), workflow_id, execution, provider))
+    worker.add(_Job(Store(folder), workflow_id, execution, on_end))
 
 
 def _hand_over(job: _Job) -> None:
@@ -188,10 +193,17 @@ def _hand_over(job: _Job) -> None:
 
     Those of pauses, too, which have ended since the last execution.
     """
-    on_end = sdk_internals.on_end_of(job.provider)
-    if on_end is None:
-        return
     for found in RunSpans(job.store, job.workflow_id, before=job.execution):
         is_new = found.seq == 0 or (found.waited and found.execution + 1 == job.execution)
-        if is_new and found.span.context.trace_flags.sampled:
-            on_end(found.span)
+        if not is_new or not found.span.context.trace_flags.sampled:
+            continue
+        if job.on_end is None:
+            _log.warning(
+                "run %s: spans of an interrupted execution cannot be given to the program's tracer "
+                "provider, which is not that of the OpenTelemetry SDK: `tapps-otel send %s` sends "
+                "them.",
+                job.workflow_id,
+                job.workflow_id,
+            )
+            return
+        job.on_end(found.span)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from tapps_otel.names import ATTR, marker_span_id
+from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.mapping.content import text
 from tapps_otel.otel.seam import warn_once
 
@@ -28,13 +29,15 @@ __all__ = ["Markers"]
 class Markers:
     """Makes markers by a copy of the program's tracer.
 
-    It has the sampler, the resource and the processors of the original.
+    It has the sampler, the resource and the processors of the original. Libraries wrap tracers in
+    objects that cannot be copied: then it is the SDK's tracer inside that is.
+
+    Without one there are no markers.
     """
 
     def __init__(self, tracer: Tracer) -> None:
-        self._tracer: Any = None
-        if getattr(tracer, "id_generator", None) is not None:  # the SDK's
-            self._tracer = copy.copy(tracer)
+        self._tracer = copy.copy(sdk_internals.sdk_tracer(tracer))
+        if self._tracer is not None:
             self._tracer.id_generator = self._ids = _PresetId(self._tracer.id_generator)
 
     def announce(self, span: trace.Span, event: Event, name: str, start_ns: int) -> None:

@@ -26,6 +26,7 @@ from tapps_otel import names
 from tapps_otel.names import ATTR
 from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.live.markers import Markers
+from tapps_otel.otel.live.seen_ids import SeenIds
 from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
 from tapps_otel.otel.mapping.content import (
     Attributes,
@@ -41,7 +42,7 @@ from tapps_otel.otel.mapping.content import (
 )
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
 from tapps_otel.otel.mapping.redacted import redacted_event, redacted_link, redacted_status
-from tapps_otel.otel.sdk_internals import is_unchanged, span_limits_of
+from tapps_otel.otel.sdk_internals import is_unchanged, on_end_of, span_limits_of
 from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, warn_once
 from tapps_otel.version import __version__
 
@@ -100,6 +101,7 @@ class _Tracing(Tracing):
         "_markers",
         "_packed",
         "_scope",
+        "_seen",
         "_tracer",
         "provider",
         "settings",
@@ -108,7 +110,8 @@ class _Tracing(Tracing):
     def __init__(self, provider: TracerProvider, settings: Settings) -> None:
         self.provider, self.settings = provider, settings
         self._tracer = provider.get_tracer(SCOPE, __version__)
-        self._markers = None if settings.announce == "off" else Markers(self._tracer)
+        self._markers = None if settings.announce == "off" else _markers(self._tracer)
+        self._seen = SeenIds()
         self._announces_steps = settings.announce == "steps"
         self._scope = {"name": SCOPE, "version": __version__}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
@@ -159,7 +162,10 @@ class _Tracing(Tracing):
             parent_span = scope.span
         elif parent is not None:
             parent_span = NonRecordingSpan(_context_of(parent))
+            self._seen.note(parent_span.get_span_context())
         linked = [_link(ref, event) for ref in links]
+        for link in linked:
+            self._seen.note(link.context)
         within = None  # the current context, where its span is the parent
         if parent_span is not current:
             within = trace.set_span_in_context(parent_span)
@@ -175,6 +181,8 @@ class _Tracing(Tracing):
         if own:
             context = _own_context(parent_context)
             span = NonRecordingSpan(context)
+        else:
+            self._seen.check(context, event.workflow_id)
         live = _Span(span, context, scope, parent_context)
         if not own and (scope is None or self._announces_steps):
             live.markers = self._markers
@@ -209,8 +217,8 @@ class _Tracing(Tracing):
     def catch_up(self, folder: Path, workflow_id: str, execution: int) -> None:
         from tapps_otel.otel.live.catch_up import catch_up
 
-        timeout = self.settings.shutdown_timeout
-        catch_up(folder, workflow_id, execution, self.provider, timeout)
+        on_end = on_end_of(self.provider, self._tracer)
+        catch_up(folder, workflow_id, execution, on_end, self.settings.shutdown_timeout)
 
     def _make(
         self,
@@ -409,6 +417,15 @@ class _Span(LiveSpan):
                 if name in held and value is not held[name]:
                     span.set_attribute(name, value)
         return redacted
+
+
+def _markers(tracer: trace.Tracer) -> Markers | None:
+    """Return what makes markers; ``None`` where it cannot be made: spans do not depend on it."""
+    try:
+        return Markers(tracer)
+    except Exception as error:  # noqa: BLE001 - another library's tracer
+        warn_once("markers", error)
+        return None
 
 
 def _aliases(event: Event) -> Aliases:

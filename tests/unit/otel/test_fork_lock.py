@@ -94,10 +94,8 @@ def test_a_child_forked_while_metrics_are_set_up_sets_up_its_own(
 
 
 def test_a_child_forked_while_a_run_catches_up_catches_up_by_itself(tmp_path: Path) -> None:
-    provider = trace.NoOpTracerProvider()
-
     def done() -> bool:
-        catch_up.catch_up(tmp_path, "r", 2, provider, 1)
+        catch_up.catch_up(tmp_path, "r", 2, None, 1)
         worker = catch_up._worker
         assert worker is not None
         worker.shutdown()

@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+import wrapt
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
@@ -79,18 +81,36 @@ def test_the_limits_of_a_tracer_are_those_of_its_provider() -> None:
     assert sdk_internals.span_limits_of(trace.NoOpTracer()) is None
 
 
-def test_a_finished_span_is_given_to_a_providers_processors() -> None:
+class Holding:
+    """A wrapper of another library."""
+
+    def __init__(self, tracer: object) -> None:
+        self.tracer = tracer
+
+
+@pytest.mark.parametrize("wrap", [lambda tracer: tracer, wrapt.ObjectProxy, Holding])
+def test_a_finished_span_is_given_to_the_processors_of_a_provider_or_tracer(wrap: Any) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("t")
     span = started()
     span.end()
-    on_end = sdk_internals.on_end_of(provider)
-    assert on_end is not None
-    on_end(span)
+    of_provider = sdk_internals.on_end_of(provider, trace.NoOpTracer())
+    of_tracer = sdk_internals.on_end_of(trace.NoOpTracerProvider(), wrap(tracer))
+    assert of_provider is not None
+    assert of_tracer is not None
+    of_provider(span)
+    of_tracer(span)
 
-    assert exporter.get_finished_spans() == (span,)
-    assert sdk_internals.on_end_of(trace.NoOpTracerProvider()) is None
+    assert sdk_internals.sdk_tracer(wrap(tracer)) is tracer
+    assert exporter.get_finished_spans() == (span, span)
+
+
+@pytest.mark.parametrize("tracer", [trace.NoOpTracer(), Holding(None), MagicMock(), object()])
+def test_a_tracer_that_is_not_the_sdks_has_no_processors(tracer: object) -> None:
+    assert sdk_internals.sdk_tracer(tracer) is None
+    assert sdk_internals.on_end_of(trace.NoOpTracerProvider(), tracer) is None
 
 
 def test_a_provider_no_longer_shuts_down_by_itself() -> None:

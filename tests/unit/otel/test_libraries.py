@@ -1,0 +1,156 @@
+"""Runs in programs whose tracing another library has set up: each with the real library.
+
+They are in the extra `providers`. A library sets the process's provider up, so each gets a process
+of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import pytest
+
+# Each names `memory`, an exporter, to the library. None of them may reach a server.
+SET_UP = {
+    "openinference.instrumentation": """
+from openinference.instrumentation import TracerProvider
+provider = TracerProvider()
+provider.add_span_processor(processor)
+trace.set_tracer_provider(provider)
+""",
+    "phoenix.otel": """
+from phoenix.otel import register
+register(endpoint="http://127.0.0.1:9/v1/traces", verbose=False).add_span_processor(processor)
+""",
+    "logfire": """
+import logfire
+logfire.configure(
+    send_to_logfire=False,
+    console=False,
+    inspect_arguments=False,
+    additional_span_processors=[processor],
+)
+""",
+    "langfuse": """
+from langfuse import Langfuse
+Langfuse(
+    public_key="a", secret_key="b", base_url="http://127.0.0.1:9", flush_at=999, flush_interval=999
+)
+trace.get_tracer_provider().add_span_processor(processor)
+""",
+    "azure.monitor.opentelemetry": """
+from azure.monitor.opentelemetry import configure_azure_monitor
+key = "00000000-0000-0000-0000-000000000000"
+configure_azure_monitor(
+    connection_string=f"InstrumentationKey={key};IngestionEndpoint=http://127.0.0.1:9/",
+    span_processors=[processor],
+    disable_metrics=True,
+    disable_logging=True,
+    enable_live_metrics=False,
+)
+""",
+}
+PROGRAM = """
+import atexit, json, os, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+memory = InMemorySpanExporter()
+processor = SimpleSpanProcessor(memory)
+
+@atexit.register  # first, so that it is called last
+def show():
+    shown = [
+        {
+            "name": span.name,
+            "status": span.attributes.get("tapps.status"),
+            "trace_id": span.context.trace_id,
+            "span_id": span.context.span_id,
+            "parent": span.parent and span.parent.span_id,
+        }
+        for span in memory.get_finished_spans()
+    ]
+    print(json.dumps(shown))
+    sys.stdout.flush()
+    os._exit(0)  # no library has to find out that its server is not there
+
+SET_UP
+from tapps_otel import step, workflow
+
+@step
+def first():
+    return 1
+
+@step
+def second():
+    if sys.argv[1] == "dies":
+        processor.force_flush()
+        show()
+    return 2
+
+@workflow
+def main():
+    return first() + second()
+
+main.options(workflow_id="r")()
+"""
+
+
+class Ran(NamedTuple):
+    spans: list[dict[str, Any]]
+    said: str
+
+    @property
+    def names(self) -> list[tuple[str, str | None]]:
+        return [(one["name"], one["status"]) for one in self.spans]
+
+
+def need(library: str) -> None:
+    """Skip the test where a library is missing."""
+    try:
+        found = importlib.util.find_spec(library)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        pytest.skip(f"needs {library}: install the extra 'providers'")
+
+
+def ran(library: str, what: str) -> Ran:
+    program = PROGRAM.replace("SET_UP", SET_UP[library])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, what],
+        env=os.environ | {"AZURE_MONITOR_DISABLE_STATSBEAT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Ran(json.loads(done.stdout.splitlines()[-1]), done.stderr)
+
+
+@pytest.mark.parametrize("library", SET_UP)
+def test_a_run_that_dies_and_is_resumed_is_one_whole_trace(library: str) -> None:
+    need(library)
+    died, resumed = ran(library, "dies"), ran(library, "ends")
+    spans = died.spans + resumed.spans
+    ids = [span["span_id"] for span in spans]
+
+    assert died.names == [("workflow main started", None), ("step first", "completed")]
+    assert sorted(resumed.names, key=repr) == [
+        ("step second", "completed"),
+        ("step second", "interrupted"),
+        ("workflow main started", None),
+        ("workflow main", "completed"),
+        ("workflow main", "interrupted"),
+    ]
+    assert len({span["trace_id"] for span in spans}) == 1
+    assert len(set(ids)) == len(ids)
+    assert sum(span["parent"] is None for span in spans) == 1
+    assert {span["parent"] for span in spans} - {None} <= set(ids)
+    assert "tapps_otel" not in died.said + resumed.said  # no warning
