@@ -7,6 +7,7 @@ them can delay the exit, and that a forked process starts with numbers of its ow
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["ManagedMetricExporter", "ensure_provider"]
 
 _GROUP: Final = "opentelemetry_metrics_exporter"
+_HTTP: Final = OTLP_EXPORTERS["http/protobuf"]
+_CREDENTIAL_PLUGINS: Final = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_METRICS_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+)
 _variable = partial(otlp_variable, "METRICS")
 _log = logging.getLogger(__name__)
 
@@ -142,15 +148,29 @@ def _make_reader(name: str, exporters: list[ManagedMetricExporter]) -> MetricRea
     offered = load(_GROUP, name)
     if isinstance(offered, type) and issubclass(offered, MetricReader):
         return offered()
-    exporter = ManagedMetricExporter(_target(name), partial(_make_exporter, offered))
+    exporter = ManagedMetricExporter(_target(name), partial(_make_exporter, name, offered))
     reader = PeriodicExportingMetricReader(exporter)
     exporters.append(exporter)
     return reader
 
 
-def _make_exporter(offered: Callable[..., Any]) -> MetricExporter:
-    made: MetricExporter = offered()
+def _make_exporter(name: str, offered: Callable[..., Any]) -> MetricExporter:
+    options: dict[str, Any] = {}
+    # With a plug-in for credentials, the SDK's exporter gets its session from that.
+    if name == _HTTP and not any(map(os.environ.get, _CREDENTIAL_PLUGINS)):
+        options["session"] = _session()
+    made: MetricExporter = offered(**options)
     return made
+
+
+def _session() -> Any:
+    import requests
+
+    from tapps_otel.otel.process.http_credentials import OnlyExplicit
+
+    session = requests.Session()
+    session.auth = OnlyExplicit()
+    return session
 
 
 def _target(name: str) -> str:

@@ -16,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from tapps_otel import clock
+from tapps_otel.otel.process.http_credentials import OnlyExplicit
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +42,7 @@ class TimedSession(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        self.auth = OnlyExplicit()
         self._deadline = _Deadline()
         for scheme in ("http://", "https://"):
             self.mount(scheme, _TimedAdapter(self._deadline))
