@@ -1,4 +1,4 @@
-"""Queries: events, histories and lists of runs, and the resume of a run that was found."""
+"""Queries: events, histories and lists of runs, and the workflow of a run that was found."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import RunSummary
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.run.lookup import StoredRun
+    from tapps_otel.run.workflow import Workflow
 
 _log = logging.getLogger("tapps_otel")
 
@@ -32,7 +33,7 @@ __all__ = [
     "last_run",
     "list_runs",
     "recorded_path",
-    "resume_found",
+    "workflow_of",
 ]
 
 
@@ -118,13 +119,12 @@ def last_run(
     return None if found is None else history(found.workflow_id, log_dir=log_dir)
 
 
-def resume_found(found: StoredRun) -> Any:
-    """Resume a run that was looked up: its workflow is found by the import path in its log.
+def workflow_of(found: StoredRun) -> Workflow[..., Any]:
+    """Find the workflow of a run by the import path in its log.
 
     A file that was under the run's working directory, and is in the same place under the present
     one too, is taken from there; a warning names it.
 
-    :returns: its result; a coroutine of it if the workflow is async
     :raises RunConflictError: its workflow cannot be imported
     """
     about = found.workflow
@@ -132,7 +132,7 @@ def resume_found(found: StoredRun) -> Any:
     taken, recorded = file_of(flow), recorded_file(about)
     if None not in {taken, recorded} and taken != recorded:
         _log.warning("run %r is resumed by %s, not by %s as before", found.name, taken, recorded)
-    return flow.resume_found(found)
+    return flow
 
 
 def recorded_path(found: StoredRun) -> str:

@@ -17,6 +17,8 @@ from typing import (
     overload,
 )
 
+from msgspec import UNSET
+
 from tapps_otel.errors import RunConflictError, StepResultError
 from tapps_otel.run.import_path import load_object, module_stem, origin_of
 from tapps_otel.run.introspection import (
@@ -123,21 +125,39 @@ class Workflow(PickledByName, Generic[P, R]):
         """
         return cast("R", self._call(args, kwargs))
 
-    def resume(self, workflow_id: str) -> R:
+    def resume(self, workflow_id: str, *, answer: Any = UNSET, step: str | None = None) -> R:
         """Resume a run of this workflow, with the inputs that it began with.
 
         What ``ignore=`` leaves out of the log has its default: where there is none, call the
         workflow with it under the run's id.
 
+        :param answer: to a question of the run, written before it is resumed, as
+            :func:`tapps_otel.answer` does
+        :param step: id of the pause that is answered; needed where the run asks several questions
         :raises RunNotFoundError: there is no such run
-        :raises RunConflictError: it is a run of another workflow
+        :raises RunConflictError: it is a run of another workflow, or asks no such question
+        :raises AnswerError: the answer does not fit the question
         :raises WorkflowInputError: an input is not in the log and has no default
+        :raises ValueError: an answer is given inside another run
         """
+        if answer is not UNSET:
+            self._answer(workflow_id, answer, step)
         if _is_inside_a_run():
             body = functools.partial(self._run_stored, workflow_id)
             return self._child_run(workflow_id, body)()
         with self._look_up(workflow_id) as found:
             return self.resume_found(found)
+
+    def _answer(self, workflow_id: str, answer: Any, step: str | None) -> None:
+        """Answer a question of a run of this workflow, if it could be resumed."""
+        from tapps_otel.run import answering  # heavy: not before the first run
+
+        if _is_inside_a_run():
+            msg = "resume(answer=) is not for use in a run: call answer() in a step, then resume()"
+            raise ValueError(msg)
+        with self._look_up(workflow_id) as found:
+            self._stored_call(found)
+            answering.answer(found.name, answer, step=step, log_dir=found.store.folder)
 
     def _look_up(self, workflow_id: str) -> StoredRun:
         from tapps_otel.run.lookup import look_up  # heavy: not before the first run

@@ -33,6 +33,7 @@ from tapps_otel import (
     last_run,
     list_runs,
     pause,
+    resume,
     skip,
     step,
     verify,
@@ -133,6 +134,53 @@ def test_a_run_that_waits_is_refused_again_without_a_line(labels: Any) -> None:
 
     assert labels() == before
     assert again.question == "Publish?"
+
+
+@pytest.mark.parametrize("resume_it", [publish.resume, resume])
+def test_a_resume_can_answer(resume_it: Callable[..., str], labels: Any) -> None:
+    paused(publish)
+
+    assert resume_it("r", answer=True) == "published"
+    assert labels()[2:] == ["workflow_end", "step_finish pause", "workflow_resume", "workflow_end"]
+
+
+@pytest.mark.parametrize("resume_it", [publish.resume, resume])
+def test_a_resume_whose_answer_does_not_fit_changes_nothing(
+    resume_it: Callable[..., str], labels: Any
+) -> None:
+    paused(publish)
+    before = labels()
+
+    with pytest.raises(AnswerError):
+        resume_it("r", answer="yes")
+    with pytest.raises(RunConflictError, match="has no step 'other'"):
+        resume_it("r", answer=True, step="other")
+
+    assert labels() == before
+
+
+def test_a_run_of_another_workflow_is_not_answered(labels: Any) -> None:
+    paused(publish)
+    before = labels()
+
+    @workflow
+    def other() -> None: ...
+
+    with pytest.raises(RunConflictError):
+        other.resume("r", answer=True)
+
+    assert labels() == before
+
+
+def test_a_resume_inside_a_run_cannot_answer() -> None:
+    paused(publish)
+
+    @workflow
+    def outer() -> str:
+        return publish.resume("r", answer=True)
+
+    with pytest.raises(ValueError, match=r"call answer\(\) in a step"):
+        go(outer, workflow_id="outer")
 
 
 def test_the_status_is_answered_until_the_run_is_resumed() -> None:
