@@ -51,12 +51,16 @@ class Effects:
 
     def __call__(self, what: str) -> int:
         """Note one effect, and return how often it has been noted."""
+        self.note(what)
+        return self.count(what)
+
+    def note(self, what: str) -> None:
+        """Note one effect."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, what.encode() + b"\n")
         finally:
             os.close(descriptor)
-        return self.count(what)
 
     @property
     def all(self) -> list[str]:
