@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Taken", "taken_over"]
 
 _STOPPED = frozenset({"running", "interrupted", "cancelled", "paused"})
+_FAILED = frozenset({"failed", "timeout"})
 
 
 class Taken(Struct):
@@ -26,7 +27,7 @@ class Taken(Struct):
     :ivar before: seq of the event that starts the step from which the fork runs
     :ivar done: ids of the steps that had finished before it
     :ivar begun: steps that had not finished, and enclose finished ones or that step: the fork runs
-        them again, and does not repeat what had finished inside
+        them again, as the run would, and does not repeat what had finished inside
     :ivar handled: steps that had failed, and whose scope had continued after that
     """
 
@@ -37,14 +38,22 @@ class Taken(Struct):
 
     @property
     def open(self) -> list[StepHistory]:
-        """Steps that were in progress when the step of the fork began, the last one first."""
-        found = [step for step in self.begun.values() if not step.last.end_seq]
+        """Steps that the fork ends as cancelled, the last one first: in progress, or failed.
+
+        The fork has all events in one execution: with the end of a step that failed, it would look
+        as if the workflow had handled that, and had continued.
+        """
+        steps = self.begun.values()
+        found = [one for one in steps if not one.last.end_seq or one.status in _FAILED]
         return sorted(found, key=lambda step: -step.last.start_seq)
 
     def takes(self, event: Event) -> bool:
         """Whether an event of the run is one of the fork, too."""
         step_id = event.step_id
         if not isinstance(step_id, str) or not (step_id in self.done or step_id in self.begun):
+            return False
+        step = self.begun.get(step_id)
+        if step is not None and step.status in _FAILED and event.seq == step.last.end_seq:
             return False
         if event.event_type == "annotation":  # of a file, its digest may come much later
             return event.seq < self.before or (event.name == DIGEST and step_id in self.done)
@@ -66,7 +75,7 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
     begun = {
         found: step
         for found in with_progress
-        if (step := history.by_id.get(found)) is not None and step.status in _STOPPED
+        if (step := history.by_id.get(found)) is not None and _keeps_its_inside(step)
     }
     reached = {one for one in done if all(o in done or o in begun for o in _around(one))}
     return Taken(
@@ -75,6 +84,12 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
         begun=begun,
         handled=[step for step in history.steps if step.step_id in reached and step.handled],
     )
+
+
+def _keeps_its_inside(step: StepHistory) -> bool:
+    """Whether a step that runs again does not repeat what had finished inside."""
+    passed_through = step.status == "timeout" or bool(step.last.caused_by)
+    return step.status in _STOPPED or (step.status in _FAILED and passed_through)
 
 
 def _around(step_id: str) -> Iterator[str]:

@@ -298,9 +298,9 @@ class _Writing:
         return self._event("annotation", self._until, step_id=step.step_id, name=HANDLED)
 
     def _stopped(self, step: StepHistory) -> Event:
-        """End what was in progress: it runs again."""
+        """End what was in progress, or had failed: it runs again."""
         last = step.last
-        began, until = last.started_ns, clock.timestamp_ns(self._until)
+        so_far = clock.timestamp_ns(self._until) - last.started_ns
         return self._event(
             "step_fail",
             self._until,
@@ -311,7 +311,7 @@ class _Writing:
             attempt=last.number,
             status="cancelled",
             reason=f"the fork begins before step {self._source.step.step_id}",
-            duration_ns=max(0, until - began),
+            duration_ns=max(0, so_far) if last.duration_ns is None else last.duration_ns,
         )
 
     def _end(self) -> Event:

@@ -81,6 +81,19 @@ def test_what_a_step_that_waits_had_finished_is_taken_over_with_it() -> None:
 
     assert taken.done == {"outer/part"}
     assert taken.begun.keys() == {"outer"}
+    assert taken.open == []
+
+
+def test_what_a_step_had_finished_that_failed_by_an_inner_one_is_taken_over() -> None:
+    story = started()
+    story.start("outer")
+    story.step("outer/part")
+    story.fail("outer", caused_by=["outer/other"])
+    taken = before(story, "next")
+
+    assert taken.done == {"outer/part"}
+    assert [step.step_id for step in taken.open] == ["outer"]
+    assert [one.seq for one in story.events if taken.takes(one)] == [2, 3, 4]
 
 
 def test_inner_steps_of_a_step_that_failed_by_itself_are_not_taken_over() -> None:

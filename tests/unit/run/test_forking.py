@@ -18,6 +18,7 @@ from tapps_otel import (
     Backoff,
     Run,
     answer,
+    apause,
     bind,
     configure,
     current_step,
@@ -327,6 +328,64 @@ def test_a_step_that_overlaps_runs_again_and_keeps_what_had_finished_inside() ->
 
     assert go(flow, workflow_id="f") == ["earlylate", "quick"]
     assert sorted(did.all) == ["inner late", "quick"]
+
+
+def test_of_a_step_that_waited_beside_it_what_had_finished_inside_is_taken_over() -> None:
+    @step
+    async def review(text: str) -> str:
+        return await apause(f"Is {reserve(text)} good?", type=str, name="review")
+
+    @workflow
+    async def flow() -> list[str]:
+        async def begin() -> str:
+            return send(await apause("What first?", type=str, name="begin"))
+
+        return list(await asyncio.gather(begin(), review("lamp")))
+
+    with pytest.raises(RunPausedError):
+        go(flow)
+    answer("r", "desk", step="begin")
+    with pytest.raises(RunPausedError):  # `send` begins before `review` is called once more
+        go(flow)
+    fork("r", from_step="send", new_workflow_id="f")
+
+    with pytest.raises(RunPausedError):
+        go(flow, workflow_id="f")
+    answer("f", "yes")
+    assert go(flow, workflow_id="f") == ["desk sent", "yes"]
+    assert did.count("reserve lamp") == 1
+
+
+def test_of_a_step_that_was_to_be_retried_what_had_finished_inside_is_taken_over() -> None:
+    failed = asyncio.Event()
+
+    @step
+    def confirm() -> str:
+        if did("confirm") == 1:
+            failed.set()
+            raise ValueError("not yet")
+        return "confirmed"
+
+    @step(retries=1, backoff=Backoff(0.01, 1, 0.01))
+    async def book() -> str:
+        return reserve("lamp") + confirm()
+
+    @workflow
+    async def flow() -> list[str]:
+        async def follow() -> str:
+            await failed.wait()
+            return send("news")
+
+        return list(await asyncio.gather(book(), follow()))
+
+    wanted = go(flow)
+    fork("r", from_step="send", new_workflow_id="f")
+
+    assert go(flow, workflow_id="f") == wanted
+    assert did.count("reserve lamp") == 1
+    [first, _] = history("f").by_id["book"].attempts
+    assert first.status == "cancelled"
+    assert verify("f").ok
 
 
 def test_steps_of_a_thread_pool_that_had_finished_are_taken_over() -> None:
