@@ -200,7 +200,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._recorder.exit(error)
+        self._recorder.ending.exit(error)
 
     async def __aenter__(self) -> Self:
         self._recorder.enter_root()
@@ -212,7 +212,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._recorder.exit_async(error)
+        await self._recorder.ending.exit_async(error)
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}, execution {self.execution}>"

@@ -18,10 +18,11 @@ from tapps_otel.otel.seam import SpanRef
 from tapps_otel.past.plan import open_steps
 from tapps_otel.run.ends_from_history import due
 from tapps_otel.run.leased_log import boot_id
+from tapps_otel.run.trace_start import begin_trace, catch_up
 from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
     from tapps_otel.run.leased_log import LeasedLog
@@ -59,7 +60,7 @@ def _start(run: RunRecorder, leased: LeasedLog, about: Mapping[str, Any], inputs
             event.inputs_blob = leased.blobs.put_value(inputs)
         except CodecFailedError:  # they wait with their event
             event.inputs = Raw(inputs)
-    run.begin_execution(event)
+    _write_begin(run, event)
 
 
 def _resume(
@@ -84,7 +85,33 @@ def _resume(
     event = _execution_event(run, "workflow_resume", config, about)
     ends = [_interruption(run, *one, last, last_ns) for one in interrupted]
     ends += _ends_of_due_pauses(run)
-    run.begin_execution(event, ends, first=first, links=links)
+    _write_begin(run, event, ends, first=first, links=links)
+
+
+def _write_begin(
+    run: RunRecorder,
+    event: Event,
+    interrupted: Iterable[Event] = (),
+    *,
+    first: SpanRef | None = None,
+    links: tuple[SpanRef, ...] = (),
+) -> None:
+    """Write the start of this execution, and an end for each step that was interrupted.
+
+    :param interrupted: the ends of steps that the execution before left open
+    :param first: the span of execution 1, the parent of those of later executions
+    :param links: the spans of the interrupted steps
+    """
+    begin_trace(run, event, first=first, links=links)
+    run.write(event)
+    run.workflow = event.workflow or {}
+    if run.root.span is not None:
+        run.root.span.record(event)
+    for end in interrupted:
+        run.replay.feed(end, run.write(end))
+    if first is not None and first.flags & 1:
+        catch_up(run)
+    run.note_begun()
 
 
 def _ends_of_due_pauses(run: RunRecorder) -> list[Event]:

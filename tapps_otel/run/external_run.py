@@ -27,6 +27,7 @@ from tapps_otel.names import ATTR, escape, join_step_id, log_name
 from tapps_otel.redact import rules_here
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import status_of
+from tapps_otel.run.event_writer import make_writer
 from tapps_otel.run.external_attempt import (
     STATUSES,
     ExternalAttemptRecorder,
@@ -34,7 +35,7 @@ from tapps_otel.run.external_attempt import (
     described_end,
 )
 from tapps_otel.run.leased_log import LeasedLog, lease_log
-from tapps_otel.run.recorder import RunRecorder, make_writer
+from tapps_otel.run.recorder import RunRecorder
 from tapps_otel.run.scope import (
     COMPLETED,
     FAILED,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
-    from tapps_otel.run.recorder import Write
+    from tapps_otel.run.event_writer import Write
     from tapps_otel.run.scope import OpenAttempt
 
 __all__ = ["ID_LIMIT", "ExternalRunRecorder"]
@@ -211,10 +212,11 @@ class ExternalRunRecorder(RunRecorder):
         return False
 
     @property
-    def _takes_events(self) -> bool:
+    def takes_events(self) -> bool:
+        """Always: what an executor began may outlive its run."""
         return True
 
-    def _is_asked_for(self, record: StepHistory) -> bool:
+    def is_asked_for(self, record: StepHistory) -> bool:
         """Only steps of this library are, and these have a key or a digest of their inputs."""
         return record.key is not None or record.inputs_digest is not None
 
@@ -242,7 +244,7 @@ class ExternalRunRecorder(RunRecorder):
         :param question: what a paused run asks
         """
         if self.root.state is OPEN:
-            self._begin_end()
+            self.ending.begin()
             self._write_end(status, error, question)
 
     def end_by(self, error: BaseException) -> None:
@@ -250,13 +252,13 @@ class ExternalRunRecorder(RunRecorder):
         self.end(self._status_by(error), error)
 
     def _status_by(self, error: BaseException) -> str:
-        return "interrupted" if self._terminated else status_of(error)
+        return "interrupted" if self.terminated else status_of(error)
 
     def _write_end(
         self, word: str, error: BaseException | str | None, question: str | None
     ) -> None:
         status = word if word in STATUSES else "failed"
-        event = self._end_event(status)
+        event = self.ending.event(status)
         if status != word:
             event.attributes = {ATTR.EXECUTOR_STATUS: word}
         if question is not None and status == "paused":
@@ -266,7 +268,7 @@ class ExternalRunRecorder(RunRecorder):
             or UNSET
         )
         try:
-            self._end(event, COMPLETED if status == "completed" else FAILED)
+            self.ending.decide(event, COMPLETED if status == "completed" else FAILED)
         except LogWriteError as failure:
             _log.error("%s", failure)
         finally:
@@ -394,7 +396,7 @@ class ExternalRunRecorder(RunRecorder):
             self.execution,
         )
         self.detach()
-        self._off = True  # the reason was given
+        self.off = True  # the reason was given
         for scope in list(self._started):
             scope.span = None
 

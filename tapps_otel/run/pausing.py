@@ -252,7 +252,7 @@ class PauseRecorder(AttemptRecorder, kw_only=True, eq=False):
         run = recorder_of(self)
         run.pause_with(self, (self._as_question(),))
         self.release_self()
-        raise run.paused(self)
+        raise run.waits.paused(self)
 
     def give_way(self, error: BaseException) -> None:
         """End it as its task is cancelled; it stays open if the run waits by now, or did before."""

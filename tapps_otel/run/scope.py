@@ -169,8 +169,8 @@ class Recorder(Protocol):
     ) -> None:
         """Report that a step changed its arguments, or refuse it."""
 
-    def warn_once(self, text: str) -> None:
-        """Log a warning, once a run."""
+    def warn_once(self, text: str) -> bool:
+        """Log a warning, once a run; return whether it was."""
 
     def warn_of_plain_call(self, scope: Scope, name: str) -> None:
         """Log a warning that a step runs without a log, because its scope has completed."""

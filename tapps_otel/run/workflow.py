@@ -297,12 +297,12 @@ class Workflow(PickledByName, Generic[P, R]):
                 result = self._fn(*args, **kwargs)
             except BaseException as error:
                 run.leave()
-                raised = run.fail(error)
+                raised = run.ending.fail(error)
                 if raised is error:
                     raise
                 raise raised from shown_cause(raised, error)
             run.leave()
-            run.complete(lambda: self._result_json(result))
+            run.ending.complete(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
             run.close()
         return result
@@ -320,12 +320,12 @@ class Workflow(PickledByName, Generic[P, R]):
                 result = await fn(*args, **kwargs)
             except BaseException as error:
                 run.leave()
-                raised = await run.fail_async(error)
+                raised = await run.ending.fail_async(error)
                 if raised is error:
                     raise
                 raise raised from shown_cause(raised, error)
             run.leave()
-            await run.complete_async(lambda: self._result_json(result))
+            await run.ending.complete_async(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
             run.close()
         return result

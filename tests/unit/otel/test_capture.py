@@ -108,7 +108,7 @@ def by_id(spans: Sequence[ReadableSpan]) -> dict[int, bytes]:
 
 
 def writer_of(run: Run) -> LogWriter:
-    writer = run._recorder._writer
+    writer = run._recorder.writer
     assert writer is not None
     return writer
 

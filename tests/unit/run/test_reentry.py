@@ -73,7 +73,7 @@ def test_a_generator_that_is_collected_in_the_middle_of_a_write_ends_its_step(lo
         left = [items()]
         next(left[0])
         with log_files.use(Files()):
-            writer = run._recorder._writer
+            writer = run._recorder.writer
             assert writer is not None
             writer._log._files = Interfering(1, left.clear)
             run.annotate("note", {})
@@ -211,8 +211,8 @@ def recording(record: Callable[[str], object]) -> Iterator[Recording]:
 def test_a_handler_may_use_a_run_whose_captured_span_cannot_be_written(log: Log) -> None:
     with Run.open("x", workflow_id="r") as run, log_files.use(Files()):
         recorder = run._recorder
-        assert recorder._writer is not None
-        recorder._writer._log._files = FaultyFiles("write", times=1)
+        assert recorder.writer is not None
+        recorder.writer._log._files = FaultyFiles("write", times=1)
         span = Event(
             event_type="annotation",
             workflow_id="r",

@@ -1,0 +1,47 @@
+"""The function that writes a run's events: to its log, timed if that is measured, or nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tapps_otel import clock
+
+if TYPE_CHECKING:
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.writer import LogWriter
+    from tapps_otel.otel.seam import Measures
+
+__all__ = ["Write", "make_writer", "write_nothing"]
+
+
+class Write(Protocol):
+    """Writes events of a run."""
+
+    def __call__(self, event: Event, /, *, sync: bool = False) -> int | None:
+        """Write an event.
+
+        :param sync: sync before it returns, whatever the event is
+        :returns: its seq; ``None`` while the log fails, or where it belongs to another process
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        :raises LeaseLostError: another process has taken the run over
+        """
+
+
+def write_nothing(_: Event, /, *, sync: bool = False) -> None:
+    """Write nothing: there is no log, or it belongs to another process."""
+
+
+def make_writer(writer: LogWriter | None, measures: Measures | None) -> Write:
+    """The function that writes events. Made once, because every event goes through it."""
+    if writer is None:
+        return write_nothing
+    if measures is None:
+        return writer.append
+
+    def write(event: Event, /, *, sync: bool = False) -> int | None:
+        began = clock.monotonic_ns()
+        seq = writer.append(event, sync=sync)
+        measures.wrote(event, clock.monotonic_ns() - began)
+        return seq
+
+    return write
