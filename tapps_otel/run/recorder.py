@@ -21,7 +21,7 @@ from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.ending import RunEnding
 from tapps_otel.run.outside import note_open
 from tapps_otel.run.run_state import RunState
-from tapps_otel.run.scope import COMPLETED, OPEN, Scope, running_task
+from tapps_otel.run.scope import COMPLETED, OPEN, Scope, current_scope, running_task
 from tapps_otel.run.value_store import ValueStore
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class RunRecorder(RunState):
         self.ending = RunEnding(self, values, annotations)
 
     # -- entering steps
+
+    def scope_here(self) -> Scope:
+        """The current scope, if it belongs to this run; otherwise the workflow itself."""
+        scope = current_scope.get()
+        return scope if scope is not None and scope.run is self else self.root
 
     def enter(
         self,

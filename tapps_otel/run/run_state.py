@@ -260,11 +260,6 @@ class RunState:
         leave_scope(self._token)
         self._token = self.root.task = None  # a task keeps its exception, and that the run: a cycle
 
-    def scope_here(self) -> Scope:
-        """The current scope, if it belongs to this run; otherwise the workflow itself."""
-        scope = current_scope.get()
-        return scope if scope is not None and scope.run is self else self.root
-
     # -- until it is closed
 
     def handle_sigterm(self) -> None:
