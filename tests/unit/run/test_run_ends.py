@@ -160,7 +160,9 @@ def test_a_busy_payment_at_ctrl_c_is_interrupted_not_cancelled(did: Effects) -> 
     assert did.count("pay") == 1
 
 
-@pytest.mark.parametrize("place", ["enter_root", "leave", "complete", "_end_event"])
+@pytest.mark.parametrize(
+    "place", ["run_state.enter_root", "run_state.leave", "ending.complete", "ending.event"]
+)
 def test_the_lease_is_released_after_ctrl_c_at_the_edges_of_a_run(did: Effects, place: str) -> None:
     """In the same process: the run is resumed after it."""
 
@@ -173,11 +175,8 @@ def test_the_lease_is_released_after_ctrl_c_at_the_edges_of_a_run(did: Effects, 
         return work()
 
     def interrupt(frame: Any, kind: str, _: object) -> Any:
-        if (
-            kind == "call"
-            and frame.f_code.co_name == place
-            and "recorder" in frame.f_globals["__name__"]
-        ):
+        name = f"{frame.f_globals['__name__']}.{frame.f_code.co_name}"
+        if kind == "call" and name == f"tapps_otel.run.{place}":
             sys.settrace(None)
             raise KeyboardInterrupt
 
