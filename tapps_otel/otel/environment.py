@@ -14,7 +14,7 @@ from tapps_otel.masking import public_url
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["address_of", "metrics_wanted", "otlp_variable", "traces_wanted"]
+__all__ = ["address_of", "delivery_settings", "metrics_wanted", "otlp_variable", "traces_wanted"]
 
 _TRACE_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -22,6 +22,7 @@ _TRACE_VARIABLES = (
     "OTEL_PYTHON_TRACER_PROVIDER",
     "OTEL_CONFIG_FILE",
 )
+_DELIVERY = ("otlp_endpoint", "otlp_headers", "otlp_protocol", "service_name")
 # OTEL_EXPORTER_OTLP_ENDPOINT is not among these: what listens there is often a store of traces,
 # which takes no metrics.
 _METRIC_VARIABLES = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_PYTHON_METER_PROVIDER")
@@ -34,6 +35,11 @@ def traces_wanted(settings: Settings) -> bool:
     if settings.otlp_endpoint:
         return True
     return _asked_for("OTEL_TRACES_EXPORTER", _TRACE_VARIABLES)
+
+
+def delivery_settings(settings: Settings) -> list[str]:
+    """Return the names of the settings that say where spans are sent, and how, if any does."""
+    return [name for name in _DELIVERY if getattr(settings, name) is not None]
 
 
 def metrics_wanted() -> bool:

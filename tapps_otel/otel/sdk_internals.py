@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENCODER_LOGGER",
     "change_process_id",
+    "endpoints_of",
     "is_proxy_meter_provider",
     "is_unchanged",
     "on_end_of",
@@ -37,6 +38,7 @@ __all__ = [
 ENCODER_LOGGER: Final = "opentelemetry.exporter.otlp.proto.common._internal"
 """Name of the logger of the SDK's OTLP encoder."""
 _MOST_WRAPPERS: Final = 8  # around a tracer; an object that makes up its attributes has no end
+_MOST_PARTS: Final = 100  # processors and exporters of a provider that are looked at
 
 
 # ---------------------------------------------------------------- spans
@@ -93,11 +95,43 @@ def on_end_of(provider: object, tracer: object) -> Callable[[ReadableSpan], None
 
     ``None`` where neither is, or wraps, one of the SDK.
     """
+    processor = _processor_of(provider, tracer)
+    on_end: Callable[[ReadableSpan], None] | None = getattr(processor, "on_end", None)
+    return on_end
+
+
+def _processor_of(provider: object, tracer: object) -> Any:
     processor = getattr(provider, "_active_span_processor", None)
     if processor is None:  # a wrapper of another library
         processor = getattr(sdk_tracer(tracer), "span_processor", None)
-    on_end: Callable[[ReadableSpan], None] | None = getattr(processor, "on_end", None)
-    return on_end
+    return processor
+
+
+def endpoints_of(provider: object, tracer: object) -> set[str]:
+    """Return the endpoints of the OTLP exporters that get a provider's spans.
+
+    Those of exporters that other libraries wrap in objects without attributes are not found.
+    """
+    found: set[str] = set()
+    seen: dict[int, object] = {}
+    waiting = [_processor_of(provider, tracer)]
+    while waiting and len(seen) < _MOST_PARTS:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen[id(one)] = one
+        held = getattr(one, "__dict__", {})
+        if isinstance(endpoint := held.get("_endpoint"), str):
+            found.add(endpoint)
+        for value in held.values():
+            parts = value if isinstance(value, list | tuple) else [value]
+            waiting += [part for part in parts if _is_delivery_part(part)]
+    return found
+
+
+def _is_delivery_part(one: object) -> bool:
+    """Whether this may be a processor or an exporter, or hold one."""
+    return any(hasattr(one, name) for name in ("on_end", "export", "_exporter"))
 
 
 # ---------------------------------------------------------------- providers

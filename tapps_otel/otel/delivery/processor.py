@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -15,15 +17,26 @@ from tapps_otel.otel.process.exporter import ManagedExporter
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
     from tapps_otel.otel.process.shutdown import Gate
 
-__all__ = ["Delivery", "ManagedSpanExporter"]
+__all__ = ["Delivery", "JoinedDelivery", "ManagedSpanExporter", "left_out"]
 
 _log = logging.getLogger(__name__)
+_left_out: ContextVar[bool] = ContextVar("tapps_otel_left_out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Keep spans that are given to a program's processors from a delivery among them."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
@@ -124,3 +137,19 @@ class Delivery(BatchSpanProcessor):
     def after_fork(self) -> None:
         """Count from zero in a forked child: the parent sends what it has queued."""
         self._reset()
+
+
+class JoinedDelivery(Delivery):
+    """A delivery among the processors of a program's own provider."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a sampled span."""
+        if not _left_out.get():
+            super().on_end(span)
+
+    def shutdown(self) -> None:
+        """Do nothing: the program's provider would wait too long; the flush at exit ends this."""
+
+    def close(self) -> None:
+        """Send what is queued, and close the connections."""
+        super().shutdown()  # type: ignore[no-untyped-call]

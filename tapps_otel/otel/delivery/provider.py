@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["deliveries", "ensure_provider"]
+__all__ = ["add_outlet", "deliveries", "ensure_provider", "is_built_here", "make_exporter"]
 
 # Exporters replaced by ours, which checks answers and keeps ledgers; and the protocol they use.
 _REPLACED: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
@@ -63,7 +63,7 @@ class _TracerSetup(ProviderSetup[trace.TracerProvider, Delivery]):
             return self._configure_by(file, settings.shutdown_timeout)
         made = make_each(
             _exporter_names(settings),
-            lambda name: Delivery(_make_exporter(name, settings)),
+            lambda name: Delivery(make_exporter(name, settings)),
             "exporter",
         )
         if not made:
@@ -115,8 +115,18 @@ def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
     return _setup.ensure(settings)
 
 
+def is_built_here(provider: object) -> bool:
+    """Whether the provider was built here, by the settings."""
+    return provider is _setup.built
+
+
+def add_outlet(delivery: Delivery) -> None:
+    """Add a delivery that sends what the program's own provider makes."""
+    _setup.outlets.append(delivery)
+
+
 def deliveries() -> list[Delivery]:
-    """Return what the provider sends through, if it was built here."""
+    """Return what was made here to send the process's spans."""
     return _setup.outlets
 
 
@@ -136,7 +146,8 @@ def _exporter_names(settings: Settings) -> list[str]:
     return resolve_otlp(names, protocol_of(settings))
 
 
-def _make_exporter(name: str, settings: Settings) -> ManagedSpanExporter:
+def make_exporter(name: str, settings: Settings) -> ManagedSpanExporter:
+    """Make the exporter of this name: for OTLP ours, which checks answers and keeps ledgers."""
     protocol = _REPLACED.get(name)
     if protocol is not None and not any(os.environ.get(plugin) for plugin in _CREDENTIAL_PLUGINS):
         found = destination(settings, protocol=protocol, local=True)

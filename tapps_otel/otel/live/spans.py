@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 
 from tapps_otel import names
 from tapps_otel.names import ATTR
-from tapps_otel.otel.environment import traces_wanted
+from tapps_otel.otel.environment import delivery_settings, traces_wanted
 from tapps_otel.otel.live.markers import Markers
 from tapps_otel.otel.live.seen_ids import SeenIds
 from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
@@ -84,6 +84,8 @@ def tracing(settings: Settings) -> Tracing | None:
     made = _made
     if made is None or made.provider is not provider or made.settings != settings:
         made = _made = _Tracing(provider, settings)
+        if provider is not _NO_PROVIDER:
+            made.join_provider()
     return made
 
 
@@ -115,6 +117,17 @@ class _Tracing(Tracing):
         self._announces_steps = settings.announce == "steps"
         self._scope = {"name": SCOPE, "version": __version__}
         self._packed: tuple[object, dict[str, Any]] = (None, {})
+
+    def join_provider(self) -> None:
+        """Have settings of the delivery respected by a provider that was not built for them."""
+        if not delivery_settings(self.settings):
+            return
+        try:
+            from tapps_otel.otel.delivery.joining import join
+
+            join(self.provider, self._tracer, self.settings)
+        except Exception as error:  # noqa: BLE001 - a provider of another library
+            warn_once("otlp_endpoint", error)
 
     @property
     def resource(self) -> dict[str, Any] | None:

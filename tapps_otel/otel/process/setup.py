@@ -24,10 +24,12 @@ T = TypeVar("T")
 class ProviderSetup(ABC, Generic[ProviderT, OutletT]):
     """Sets one kind of provider up. A provider that exists is never replaced.
 
-    :ivar outlets: what the provider sends through, if it was built here
+    :ivar built: the process's provider, if it was built here
+    :ivar outlets: what was made here to send what the provider makes
     """
 
     def __init__(self) -> None:
+        self.built: ProviderT | None = None
         self.outlets: list[OutletT] = []
         self._tried = False
         self._lock = ForkLock(self._reset)
@@ -70,7 +72,7 @@ class ProviderSetup(ABC, Generic[ProviderT, OutletT]):
         self._set(provider)
         installed = self._existing()
         if installed is provider:
-            self.outlets = outlets
+            self.built, self.outlets = installed, outlets
             ExitFlush(provider, outlets, settings.shutdown_timeout).register()
         else:  # the program was faster
             provider.shutdown()

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from choosy_collector import choosy
+
 # Each names `memory`, an exporter, to the library. None of them may reach a server.
 SET_UP = {
     "openinference.instrumentation": """
@@ -121,11 +123,11 @@ def need(library: str) -> None:
         pytest.skip(f"needs {library}: install the extra 'providers'")
 
 
-def ran(library: str, what: str) -> Ran:
+def ran(library: str, what: str, **env: str) -> Ran:
     program = PROGRAM.replace("SET_UP", SET_UP[library])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, what],
-        env=os.environ | {"AZURE_MONITOR_DISABLE_STATSBEAT": "1"},
+        env=os.environ | {"AZURE_MONITOR_DISABLE_STATSBEAT": "1"} | env,
         capture_output=True,
         text=True,
         check=False,
@@ -154,3 +156,19 @@ def test_a_run_that_dies_and_is_resumed_is_one_whole_trace(library: str) -> None
     assert sum(span["parent"] is None for span in spans) == 1
     assert {span["parent"] for span in spans} - {None} <= set(ids)
     assert "tapps_otel" not in died.said + resumed.said  # no warning
+
+
+@pytest.mark.parametrize("library", SET_UP)
+def test_a_configured_endpoint_gets_the_spans_beside_the_library(library: str) -> None:
+    need(library)
+    with choosy("http/protobuf", lambda _: False) as collector:
+        done = ran(
+            library,
+            "ends",
+            TAPPS_OTEL_OTLP_ENDPOINT=collector.endpoint,
+            TAPPS_OTEL_OTLP_PROTOCOL=collector.protocol,
+        )
+
+    assert sorted(collector.accepted) == sorted(span["name"] for span in done.spans)
+    assert {"step first", "step second", "workflow main"} <= set(collector.accepted)
+    assert "tapps_otel" not in done.said
