@@ -1,24 +1,26 @@
 """The only module that reads clocks, so that tests can replace them.
 
-Times are wall-clock nanoseconds since 1970 UTC and label events; durations come from the
-monotonic clock. Order never depends on either: it is the log's ``seq``.
+Times are nanoseconds since 1970 UTC and label events; durations come from the monotonic clock.
+Order never depends on either: it is the log's ``seq``. In a run both come from one reading of the
+wall clock (:class:`RunClock`), so that no step seems to end before it began or after its run.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = [
     "Clock",
+    "RunClock",
     "loop_time",
     "monotonic_ns",
-    "now_ns",
     "parse_timestamp",
     "sleep",
     "sleep_async",
@@ -32,6 +34,7 @@ _NS = 1_000_000_000
 _ONE_MOMENT: Final = 10_000  # ns; far less than the shortest step takes
 _TRIES: Final = 10
 _VALID: Final = 10_000_000  # ns; how long the wall clock can be set without being noticed
+_PARTED: Final = 100_000_000  # ns; smaller differences are corrected by clocks' rates
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
 
@@ -48,26 +51,67 @@ class Clock(Protocol):
         """Wait for ``seconds``."""
 
 
+def _steady() -> Callable[[], int]:
+    """Return the clock that never goes back, and counts while the machine sleeps.
+
+    Linux and macOS have one; ``time.monotonic_ns`` stands still meanwhile.
+    """
+    name = "CLOCK_BOOTTIME" if hasattr(time, "CLOCK_BOOTTIME") else "CLOCK_MONOTONIC"
+    with suppress(AttributeError, OSError):  # Windows, a kernel without it
+        read = partial(time.clock_gettime_ns, getattr(time, name))
+        read()
+        return read
+    return time.monotonic_ns
+
+
 _UNKNOWN: Final = (0, 0)
 _relation = _UNKNOWN  # what `_relate` measured last, and until when it is used (monotonic, ns)
 
 # The system's clock, until `use` replaces it: call clock.time_ns(), do not import the functions.
 time_ns = time.time_ns
-monotonic_ns = time.monotonic_ns
+monotonic_ns = _steady()
 sleep: Callable[[float], None] = time.sleep
 
 
-def now_ns() -> tuple[int, int]:
-    """Read the wall clock and the monotonic clock at one moment, ns each.
+class RunClock:
+    """The clock of a run: the wall clock at its start, and what has passed since.
 
-    The wall clock is the monotonic one plus a difference that is measured again after 10 ms, so
-    that what encloses a step never seems to end before it.
+    The wall clock may be set while a run is in progress, as by a service that keeps the time. Steps
+    would lie outside their run, and events outside their steps.
     """
-    monotonic = monotonic_ns()
+
+    __slots__ = ("_ahead",)
+
+    def __init__(self) -> None:
+        self._ahead = _relate()
+
+    def read(self) -> tuple[int, int]:
+        """Return the time, and the monotonic clock at that moment, ns each."""
+        monotonic = monotonic_ns()
+        return monotonic + self._ahead, monotonic
+
+    def times(self, monotonic: int | None = None) -> dict[str, Any]:
+        """Return the fields of an event that tell when it was.
+
+        :param monotonic: the moment, now or just now; by default, now
+        """
+        moment = monotonic_ns() if monotonic is None else monotonic
+        times = {"timestamp": timestamp(moment + self._ahead)}
+        wall_time = self.wall_time(moment)
+        return times if wall_time is None else {**times, "wall_time": wall_time}
+
+    def wall_time(self, monotonic: int) -> str | None:
+        """Format the wall clock at a moment, now or just now; ``None`` if this clock shows that."""
+        ahead = _ahead(monotonic)
+        if -_PARTED < ahead - self._ahead < _PARTED:
+            return None
+        return timestamp(monotonic + ahead)
+
+
+def _ahead(monotonic: int) -> int:
+    """Return by how much the wall clock is ahead of the monotonic one; measured every 10 ms."""
     difference, valid_until = _relation
-    if monotonic >= valid_until:
-        difference = _relate()
-    return monotonic + difference, monotonic
+    return difference if monotonic < valid_until else _relate()
 
 
 def _relate() -> int:

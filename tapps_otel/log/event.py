@@ -80,6 +80,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     event_type: str
     workflow_id: str
     timestamp: str
+    wall_time: Text = UNSET
     trace_id: Text = UNSET
     span_id: Text = UNSET
     parent_span_id: Text = UNSET

@@ -44,7 +44,10 @@ class WorkflowEvent(BaseModel):
     workflow_id: str
     """Id of the run."""
     timestamp: str
-    """Wall clock as RFC 3339 UTC with nine digits and Z. A label: seq gives the order."""
+    """Time as RFC 3339 UTC with nine digits and Z: the wall clock at the execution's start, plus
+    what has passed since. A label: seq gives the order."""
+    wall_time: str | None = None
+    """Wall clock, in the form of timestamp, where it was set since the execution began."""
     trace_id: str | None = None
     """Id of the OpenTelemetry trace, 32 hex digits."""
     span_id: str | None = None
@@ -107,7 +110,7 @@ class WorkflowEvent(BaseModel):
     result_omitted: str | None = None
     """Why the result is not stored."""
     duration_ns: int | None = None
-    """Duration by the monotonic clock, ns; the end is the start's timestamp plus this."""
+    """Duration by a clock that nobody sets, ns; the end is the start's timestamp plus this."""
     attributes: dict[str, Any] | None = None
     """Attributes: JSON scalars or lists of them, without nesting."""
     otel: dict[str, Any] | None = None

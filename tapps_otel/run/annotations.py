@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from tapps_otel import clock
 from tapps_otel.errors import StepInputError
 from tapps_otel.log.event import Event
 from tapps_otel.run.codecs.native import check_text
@@ -46,12 +45,11 @@ class Annotations:
         if not run.takes_events:
             run.warn_once(f"annotation {name!r} came after the end of run {run.workflow_id!r}")
             return
-        at = clock.time_ns()
         where = scope or run.root
         event = Event(
             event_type="annotation",
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(at),
+            **run.clock.times(),
             execution=run.execution,
             name=where.rules.text(name),
         )
@@ -84,7 +82,7 @@ class Annotations:
         event = Event(
             event_type="annotation",
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(clock.time_ns()),
+            **run.clock.times(),
             execution=run.execution,
             step_id=step_id,
             name=name,

@@ -116,8 +116,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
     def _start_event(self) -> Event:
         run, spec, definition = self.run, self.spec, self.spec.definition
-        self._started_ns, self._monotonic = clock.now_ns()
-        return Event(
+        self._started_ns, self._monotonic = run.clock.read()
+        event = Event(
             event_type="step_start",
             workflow_id=run.workflow_id,
             timestamp=clock.timestamp(self._started_ns),
@@ -134,6 +134,14 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             definition=UNSET if definition is None else definition,
             attributes=spec.attributes,
         )
+        self._put_wall_time(event, self._monotonic)
+        return event
+
+    def _put_wall_time(self, event: Event, monotonic: int) -> None:
+        """Note what the wall clock shows, where it was set since the execution began."""
+        wall_time = self.run.clock.wall_time(monotonic)
+        if wall_time is not None:
+            event.wall_time = wall_time
 
     def again(self) -> AttemptRecorder:
         """The next try of the step.
@@ -405,8 +413,9 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def _end_event(self, event_type: str, status: str) -> Event:
         run, spec = self.run, self.spec
         start = self.start_event
-        duration = (self._stopped_ns or clock.monotonic_ns()) - self._monotonic
-        return Event(
+        stopped_ns = self._stopped_ns or clock.monotonic_ns()
+        duration = stopped_ns - self._monotonic
+        event = Event(
             event_type=event_type,
             workflow_id=run.workflow_id,
             timestamp=clock.timestamp(self._started_ns + duration),
@@ -422,6 +431,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             status=status,
             duration_ns=duration,
         )
+        self._put_wall_time(event, stopped_ns)
+        return event
 
     def _status_of(self, error: BaseException) -> str:
         if self.run.detail_lost:  # it was stopped, and has not failed: what it did counts

@@ -217,16 +217,16 @@ class RunEnding:
 
     def event(self, status: str) -> Event:
         """The event that ends the run now, with this status."""
-        run, duration = self._run, self._run.elapsed_ns()
+        run, now = self._run, clock.monotonic_ns()
         return Event(
             event_type="workflow_end",
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(run.started_ns + duration),
+            **run.clock.times(now),
             trace_id=run.trace_id,
             span_id=run.root.span_id,
             execution=run.execution,
             status=status,
-            duration_ns=duration,
+            duration_ns=now - run.started_monotonic,
         )
 
     def decide(self, event: Event, state: str) -> None:

@@ -163,7 +163,7 @@ def _execution_event(
     return Event(
         event_type=event_type,
         workflow_id=run.workflow_id,
-        timestamp=clock.timestamp(run.started_ns),
+        **run.clock.times(run.started_monotonic),
         execution=run.execution,
         status="running",
         workflow={"name": run.name, **about, **_parent(run)},

@@ -191,7 +191,7 @@ class ExternalRunRecorder(RunRecorder):
         event = Event(
             event_type="step_skip",
             workflow_id=self.workflow_id,
-            timestamp=clock.timestamp(clock.time_ns()),
+            **self.clock.times(),
             trace_id=self.trace_id,
             span_id=scope.span_id,
             execution=self.execution,

@@ -54,7 +54,9 @@ class RunState:
     :ivar workflow_id: names the run and its log
     :ivar workflow: the field of that name in the log
     :ivar execution: 1, 2, ...: which of the run's executions this is
-    :ivar started_ns: when this execution began: wall clock, ns since 1970 UTC
+    :ivar clock: gives its events their times
+    :ivar started_ns: when this execution began by that clock, ns since 1970 UTC
+    :ivar started_monotonic: when it began by the monotonic clock, ns
     :ivar terminated: whether the process was asked to end
     :ivar rules: what is redacted before it is logged or sent
     :ivar redacts_results: whether a result is not stored if redaction would alter it
@@ -109,7 +111,9 @@ class RunState:
         self.redacts_results = redact_results
         self._attach_log(lease, writer)
         self._warned: set[str] = set()
-        self.started_ns, self._started_monotonic = clock.now_ns()
+        outer = current_scope.get()  # a child run is inside a step of the run that calls it
+        self.clock = clock.RunClock() if outer is None else outer.run.clock
+        self.started_ns, self.started_monotonic = self.clock.read()
         self.workflow: Mapping[str, Any] = {}
         self._token: Any = None
         self._span_token: object = None
@@ -178,10 +182,6 @@ class RunState:
     def has(self, event: Event) -> bool:
         """Whether an event is in the log, or waits to be written."""
         return bool(event.seq) or (self.writer is not None and self.writer.has(event))
-
-    def elapsed_ns(self) -> int:
-        """How long this execution has been in progress, ns."""
-        return clock.monotonic_ns() - self._started_monotonic
 
     def is_asked_for(self, record: StepHistory) -> bool:  # noqa: ARG002 - for subclasses
         """Whether the code of the run has to ask for a step that an earlier execution recorded."""

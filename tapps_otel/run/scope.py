@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from tapps_otel.clock import RunClock
     from tapps_otel.errors import Question, RefusalError
     from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
@@ -57,6 +58,7 @@ class Recorder(Protocol):
     """What scopes, attempts and calls need from the recorder of their run.
 
     :ivar root: the scope of the workflow itself
+    :ivar clock: gives its events their times
     :ivar lock: guards the state of every scope of the run
     :ivar detached: this process does not execute the run: steps are plain calls
     :ivar captures_inputs: whether the inputs of steps are logged, not only their digests
@@ -70,6 +72,7 @@ class Recorder(Protocol):
     execution: int
     trace_id: str
     root: Scope
+    clock: RunClock
     lock: threading.RLock
     detached: bool
     captures_inputs: bool

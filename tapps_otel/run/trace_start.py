@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from tapps_otel import clock
 from tapps_otel.names import log_name, new_span_id
 from tapps_otel.otel import run_registry
 from tapps_otel.otel.resource import of_process
@@ -86,7 +87,7 @@ def _enter_trace(run: RunRecorder, event: Event) -> None:
             run.workflow_id,
             run.log_dir,
             run.execution,
-            run.started_ns,
+            clock.time_ns(),  # spans of libraries go by it
             pid=os.getpid(),
             resource=(event.resource or {}, note.get("resource_schema", "")),
             append=append,

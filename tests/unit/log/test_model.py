@@ -17,6 +17,7 @@ from tapps_otel.log.model import WorkflowEvent, json_schema, read_model
 from tapps_otel.log.reader import Checker
 
 FULL: dict[str, Any] = {
+    "wall_time": "2025-11-13T03:13:20.000000000Z",
     "trace_id": "a" * 32, "span_id": "b" * 16, "parent_span_id": "c" * 16, "order": 1, "key": "k",
     "retry_in_ns": 5, "caused_by": ["draft"], "name": "n", "reason": "why", "question": "what?",
     "status": "failed", "error": {"type": "E", "message": "m"}, "artifacts": [{"name": "a"}],

@@ -88,33 +88,6 @@ def test_no_step_ends_after_what_encloses_it(log: Log, seed: int) -> None:
         assert found == sorted(found)
 
 
-def test_a_wall_clock_that_is_set_is_noticed(log: Log) -> None:
-    class Set(SetClock):
-        ahead = 0
-
-        def monotonic_ns(self) -> int:
-            return self.now - self.ahead
-
-    times = Set()
-
-    @step
-    def one(hours: int) -> None:
-        times.ahead += hours * 3_600_000_000_000
-        times.now += hours * 3_600_000_000_000
-        times.sleep(0.02)
-
-    @workflow
-    def flow() -> None:
-        one(1)
-        one(0)
-
-    with clock.use(times):
-        go(flow)
-
-    before, after = (clock.parse_timestamp(found["timestamp"]) for found in log("step_start"))
-    assert after - before == 3_600_000_000_000 + 20_000_000
-
-
 # ---------------------------------------------------------------- retries
 
 
