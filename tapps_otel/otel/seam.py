@@ -43,11 +43,12 @@ _warned: set[str] = set()
 
 
 class SpanRef(NamedTuple):
-    """A span known from the log, with the W3C trace flags that its start event has."""
+    """A span known from the log, with the W3C trace flags and state that its start event has."""
 
     trace_id: str
     span_id: str
     flags: int = 1
+    trace_state: str = ""
 
 
 def note_of_links(

@@ -330,6 +330,7 @@ class ExecutionHistory(Struct):
     :ivar status: status of its ``workflow_end``; without one, ``interrupted`` if a later
         execution began, else ``running``
     :ivar flags: W3C trace flags of its span, if an SDK created one
+    :ivar trace_state: content of its span's W3C ``tracestate``
     :ivar last_timestamp: latest timestamp of its events: it was alive then
     """
 
@@ -340,6 +341,7 @@ class ExecutionHistory(Struct):
     trace_id: str | None = None
     span_id: str | None = None
     flags: int | None = None
+    trace_state: str = ""
     status: str = "running"
     end_seq: int = 0
     last_timestamp: str = ""
@@ -521,6 +523,7 @@ class Fold:
             trace_id=_or(event.trace_id, None),
             span_id=_or(event.span_id, None),
             flags=_flags(event),
+            trace_state=_trace_state(event),
         )
         history.executions.append(self._execution)
 
@@ -838,6 +841,11 @@ def _or(value: Any, default: Any) -> Any:
 def _flags(event: Event) -> int | None:
     flags = _or(event.otel, {}).get("flags")
     return flags if type(flags) is int else None
+
+
+def _trace_state(event: Event) -> str:
+    state = _or(event.otel, {}).get("trace_state")
+    return state if type(state) is str else ""
 
 
 def _bytes(raw: Any) -> bytes | None:

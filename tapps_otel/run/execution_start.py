@@ -69,7 +69,9 @@ def _resume(
     before = history.executions[0]
     run.trace_id = history.trace_id or new_trace_id()
     flags = 1 if before.flags is None else before.flags
-    first = SpanRef(run.trace_id, before.span_id, flags) if before.span_id else None
+    first = None
+    if before.span_id:
+        first = SpanRef(run.trace_id, before.span_id, flags, before.trace_state)
     last = history.executions[-1].last_timestamp
     last_ns = clock.timestamp_ns(last)
     left_open = open_steps(history)

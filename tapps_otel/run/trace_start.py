@@ -51,7 +51,8 @@ def _put_own_ids(
         event.parent_span_id = first.span_id
         note = {} if event.otel is UNSET else event.otel
         noted = note_of_links(links, None if caller is None else caller.span)
-        event.otel = {"parent_is_remote": True, "links": noted, **note}
+        state = {"trace_state": first.trace_state} if first.trace_state else {}
+        event.otel = {"parent_is_remote": True, **state, "links": noted, **note}
     run.root.span_id = event.span_id
 
 

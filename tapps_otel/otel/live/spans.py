@@ -42,6 +42,7 @@ from tapps_otel.otel.mapping.content import (
 )
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
 from tapps_otel.otel.mapping.redacted import redacted_event, redacted_link, redacted_status
+from tapps_otel.otel.mapping.unpack import trace_state
 from tapps_otel.otel.sdk_internals import is_unchanged, on_end_of, span_limits_of
 from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, warn_once
 from tapps_otel.version import __version__
@@ -473,8 +474,16 @@ def _note(
 
 def _context_of(ref: SpanRef | LiveSpan) -> SpanContext:
     """Return the context of a span: of the log (remote), or live."""
-    remote, flags = (True, ref.flags) if isinstance(ref, SpanRef) else (False, TraceFlags.SAMPLED)
-    return SpanContext(int(ref.trace_id, 16), int(ref.span_id, 16), remote, TraceFlags(flags))
+    remote, flags, state = False, int(TraceFlags.SAMPLED), ""
+    if isinstance(ref, SpanRef):
+        remote, flags, state = True, ref.flags, ref.trace_state
+    return SpanContext(
+        int(ref.trace_id, 16),
+        int(ref.span_id, 16),
+        is_remote=remote,
+        trace_flags=TraceFlags(flags),
+        trace_state=trace_state(state),
+    )
 
 
 def _own_context(parent: SpanContext) -> SpanContext:

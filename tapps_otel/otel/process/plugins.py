@@ -46,7 +46,18 @@ def load(group: str, name: str) -> Callable[..., Any]:
     for point in entry_points(group=group, name=name):
         loaded: Callable[..., Any] = point.load()
         return loaded
-    raise LookupError(f"no installed package offers {name!r} as {group}")
+    raise LookupError(f"no installed package offers {name!r} as {group}{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """Tell the protocols, where the name is that of one that there is not."""
+    asked = {
+        value.strip()
+        for variable, value in os.environ.items()
+        if variable.startswith("OTEL_EXPORTER_OTLP_") and variable.endswith("PROTOCOL")
+    }
+    valid = "; OTEL_EXPORTER_OTLP_PROTOCOL can be grpc or http/protobuf"
+    return valid if name in asked else ""
 
 
 def process_resource(service_name: str | None) -> Resource:

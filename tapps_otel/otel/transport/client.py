@@ -18,13 +18,14 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from http.client import BadStatusLine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel import clock
 from tapps_otel.errors import SendError, SettingsError
 from tapps_otel.log import files as _files
 from tapps_otel.otel.metrics.measures import count_spans
-from tapps_otel.otel.transport.destination import GRPC
+from tapps_otel.otel.transport.destination import GRPC, HTTP
 
 if TYPE_CHECKING:
     from tapps_otel.otel.transport.destination import Destination
@@ -35,6 +36,9 @@ _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts
 _TEXT: Final = 300  # characters of an answer that are shown
 _BODY: Final = 64 * 1024  # bytes of an answer that are read
+_PROTOCOL: Final = "Set the protocol (--protocol, otlp_protocol, OTEL_EXPORTER_OTLP_PROTOCOL)"
+# In gRPC's words for an answer by an older version of HTTP, or by a web server of the same version.
+_NOT_HTTP2: Final = ("Failed parsing HTTP/2", "http2 header with status: 404")
 _OBJECT: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
 
 
@@ -205,7 +209,7 @@ class _Http(Client):
         except (requests.exceptions.SSLError, ValueError) as error:
             raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:
-            raise _RetryableError(plain_reason(error)) from None
+            raise _RetryableError(_with_hint(plain_reason(error), error)) from None
         return self._judge(response.status_code, response.headers, body)
 
     def _judge(self, code: int, headers: Any, body: bytes) -> Answer:
@@ -257,15 +261,29 @@ def plain_reason(error: Exception) -> str:
         return "it does not answer in time"
     if isinstance(error, ValueError):  # of requests: its text has the whole address
         return "this is not a valid address: give one as http://collector:4318"
-    reason: Any = error
+    reason = _innermost(error)
+    if type(reason) is BadStatusLine:  # its text is what came instead
+        return "it does not answer by HTTP"
+    text = getattr(reason, "strerror", None) or str(reason)
+    return _OBJECT.sub("", text)[:_TEXT] or type(reason).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    reason = error
     while inner := [
         one
         for one in (getattr(reason, "reason", None), *reason.args)
         if isinstance(one, BaseException)
     ]:
         reason = inner[0]
-    text = getattr(reason, "strerror", None) or str(reason)
-    return _OBJECT.sub("", text)[:_TEXT] or type(reason).__name__
+    return reason
+
+
+def _with_hint(text: str, error: Exception) -> str:
+    """Add to a reason what it is in most cases, where a server has closed the connection."""
+    if isinstance(_innermost(error), BadStatusLine | ConnectionError) and "refused" not in text:
+        return f"{text}; is this a port of OTLP/gRPC (4317)? {_PROTOCOL} to {GRPC}"
+    return text
 
 
 def _text_of(body: bytes, headers: Any) -> str:
@@ -342,6 +360,8 @@ class _Grpc(Client):
 
         code, details = error.code(), str(error.details() or "")[:_TEXT]
         text = f"{code.name}: {details}"
+        if any(sign in details for sign in _NOT_HTTP2):
+            text = f"{text}; is this a port of OTLP/HTTP (4318)? {_PROTOCOL} to {HTTP}"
         if code in {
             grpc.StatusCode.CANCELLED,
             grpc.StatusCode.ABORTED,
@@ -357,7 +377,8 @@ class _Grpc(Client):
             wait = _requested_wait(error)
             return self._refusal(text, code.name) if wait is None else _RetryableError(text, wait)
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            return self._refusal(f"{text}; is this an OTLP receiver for traces?")
+            hint = "" if text.endswith(HTTP) else "; is this an OTLP receiver for traces?"
+            return self._refusal(text + hint)
         if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
             return self._refusal(text)
         return self._refusal(text, code.name)

@@ -25,6 +25,7 @@ GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 _variable = partial(otlp_variable, "TRACES")
 _log = logging.getLogger(__name__)
+_PATH: Final = "/v1/traces"
 _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
 
@@ -121,21 +122,28 @@ def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:
         insecure = _variable("INSECURE").lower() == "true" or scheme == "http"
         return {"endpoint": address_of(base), "secure": scheme == "https" or not insecure}
     url = base if scheme else f"http://{base}"
-    url = url if is_whole else f"{url.rstrip('/')}/v1/traces"
-    return {"endpoint": url, "secure": scheme == "https"}
+    return {"endpoint": url if is_whole else _with_path(url), "secure": scheme == "https"}
+
+
+def _with_path(url: str) -> str:
+    """Add the path of a receiver of traces to an address that does not end with it."""
+    end = next((at for at, one in enumerate(url) if one in "?#"), len(url))
+    path = url[:end].rstrip("/")
+    return (path if path.endswith(_PATH) else path + _PATH) + url[end:]
 
 
 def _guess(base: str) -> str:
     """Guess the protocol of an endpoint that was set without one.
 
-    It is HTTP for its usual port.
+    It is HTTP for its usual port, and for its usual path.
     Else gRPC, the default of the standard variables.
     """
     try:
-        port = urlsplit(base if "//" in base else f"//{base}").port
+        parts = urlsplit(base if "//" in base else f"//{base}")
+        usual = parts.port == 4318 or parts.path.rstrip("/").endswith(_PATH)
     except ValueError:
-        port = None
-    return HTTP if port == 4318 else GRPC
+        usual = False
+    return HTTP if usual else GRPC
 
 
 def _headers() -> dict[str, str]:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -363,3 +364,32 @@ def test_a_missing_certificate_is_reported(tmp_path: Path, protocol: str) -> Non
 
     with pytest.raises(SettingsError, match=r"ca\.pem: cannot read the certificate or key"):
         connect(to)
+
+
+def test_a_port_of_the_other_protocol_is_recognized(
+    serve: Serve, grpc_server: Grpc, client: Make
+) -> None:
+    port = serve(OK).server_port
+    by_grpc = replace(grpc_server(b"")[0], endpoint=f"127.0.0.1:{port}")
+    by_http = Destination(HTTP, f"http://{grpc_server(b'')[0].endpoint}/v1/traces")
+
+    with pytest.raises(SendError, match=r"port of OTLP/HTTP \(4318\)\? Set .* to http/protobuf"):
+        client(by_grpc).send(REQUEST, patience=0.3)
+    with pytest.raises(SendError, match=r"port of OTLP/gRPC \(4317\)\? Set .* to grpc"):
+        client(by_http).send(REQUEST, patience=0.3)
+
+
+def test_a_server_that_closes_the_connection_may_speak_grpc(client: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def close_each() -> None:
+            with suppress(OSError):  # closed by the test
+                while True:
+                    server.accept()[0].close()
+
+        thread = threading.Thread(target=close_each)
+        thread.start()
+        with pytest.raises(SendError, match=r"port of OTLP/gRPC \(4317\)"):
+            client(to_port(HTTP, server.getsockname()[1])).send(REQUEST, patience=0.3)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()

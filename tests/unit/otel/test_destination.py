@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from commands import FLOW, Cli, child
 from tapps_otel.errors import SettingsError
 from tapps_otel.otel.transport.destination import destination
 from tapps_otel.settings import Settings
@@ -30,6 +33,9 @@ PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
             "https://box/otlp/v1/traces",
             True,
         ),
+        ({ENDPOINT: "http://box:4318/v1/traces", **HTTP}, "http://box:4318/v1/traces", False),
+        ({ENDPOINT: "http://box/in/v1/traces/", **HTTP}, "http://box/in/v1/traces", False),
+        ({ENDPOINT: "http://box/in?key=1", **HTTP}, "http://box/in/v1/traces?key=1", False),
         ({TRACES: "http://box/in", **HTTP}, "http://box/in", False),
         ({TRACES: "http://a:1", ENDPOINT: "http://b:2"}, "a:1", False),
     ],
@@ -107,3 +113,34 @@ def test_a_destination_is_named_without_secrets(
     assert found is not None
     assert found.name == name
     assert "secret" not in found.address + repr(found)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [
+        ("https://box/v1/traces", "https://box/v1/traces"),
+        ("http://box:4318", "http://box:4318/v1/traces"),
+        ("https://box", "grpc://box"),
+    ],
+)
+def test_the_protocol_of_an_address_is_guessed(endpoint: str, name: str) -> None:
+    found = destination(Settings(), endpoint=endpoint)
+
+    assert found is not None
+    assert found.name == name
+
+
+@pytest.mark.parametrize("asked", ["http", "HTTP", "http/proto"])
+def test_the_protocols_that_there_are_are_named(
+    asked: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
+    monkeypatch.setenv(PROTOCOL, asked)
+    Path("flow.py").write_text(FLOW, "utf-8")
+    live = child("run", "flow.py:small", "--id", "r")
+    sent, known = cli("send", "r"), cli("doctor")
+
+    assert live.code == 0
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL can be grpc or http/protobuf" in live.err
+    assert "use 'grpc' or 'http/protobuf'" in sent.err
+    assert "use 'grpc' or 'http/protobuf'" in known.out
