@@ -263,6 +263,20 @@ class StepHistory(Struct, gc=False):
         return self.last.status
 
     @property
+    def failed_tries(self) -> int:
+        """How many tries had failed in a call that waits: it has the rest of its retries left.
+
+        Any other call that did not end has none: it runs again with all its retries.
+        """
+        count = 0
+        for attempt in reversed(self.attempts if self.status == "paused" else ()):
+            if attempt.retry_in_ns is not None:
+                count += 1
+            elif attempt.status != "paused":
+                break
+        return count
+
+    @property
     def parent(self) -> str | None:
         """Id of the enclosing step; ``None`` for a step of the workflow itself."""
         return parent_of(self.step_id)

@@ -45,6 +45,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar by_hand: only its caller can end it
     :ivar kept: whether this execution may ask for the step again, so that its history is kept; not
         for a new step of the workflow itself, because a long run would grow
+    :ivar failed_before: tries that had failed when the call paused, which this attempt continues
     :ivar result: the outcome, once there is one
     :ivar end_event: how it ends, once that is decided
     :ivar is_lost: its code may have succeeded, but its outcome is unknown
@@ -68,6 +69,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     result: Any = None
     start_event: Any = None  # an Event, from its start on
     kept: bool = False
+    failed_before: int = 0
     end_event: Event | None = None
     is_lost: bool = False
     files: MadeFiles | None = None

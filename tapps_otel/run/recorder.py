@@ -110,9 +110,11 @@ class RunRecorder(RunState):
                     return stored
             if self.writer is None and self.done and self._is_plain_in(scope, spec.name):
                 return None
+            failed_before = 0
             if record is not None:
                 replay.check_rerun(spec, record)
                 number, step_id = record.last.number + 1, record.step_id
+                failed_before = record.failed_tries
             else:
                 if not matcher.fresh:
                     replay.check_new(scope, spec, digest, key, order, arguments=arguments)
@@ -133,6 +135,7 @@ class RunRecorder(RunState):
                 digest=digest,
                 kept=record is not None or scope.step_id is not None,
                 by_hand=by_hand,
+                failed_before=failed_before,
             )
             scope.enclose(attempt)
             return attempt

@@ -246,7 +246,7 @@ class Step(PickledByName, Generic[P, R]):
         if not isinstance(entered, AttemptRecorder):
             result = _plain(self._body, args, kwargs) if entered is None else entered.result
             return result
-        attempt, failures = entered, 0
+        attempt, failures = entered, entered.failed_before
         try:
             while True:
                 attempt.start()
@@ -292,7 +292,7 @@ class Step(PickledByName, Generic[P, R]):
             if entered is None:
                 return await _plain_async(self._body, args, kwargs)
             return entered.result
-        attempt, failures = entered, 0
+        attempt, failures = entered, entered.failed_before
         try:
             while True:
                 attempt.start()

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 
 from crashes import Effects, die_at, go, in_child, killed
 from tapps_otel import (
+    Backoff,
     Redaction,
     Run,
     answer,
@@ -222,6 +223,38 @@ def test_a_pause_in_a_step_ends_that_as_paused_and_what_finished_inside_is_kept(
     assert go(flow) == "text"
     assert did.all == ["draft"]
     assert verify("r").ok
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_step_that_fails_after_each_answer_asks_as_often_as_it_has_tries(kind: str) -> None:
+    options: dict[str, Any] = {"retries": 2, "backoff": Backoff(0, 1, 0)}
+
+    @step(**options)
+    def ask() -> None:
+        raise ValueError(pause("Which?", type=str))
+
+    @step(**options)
+    async def ask_async() -> None:
+        raise ValueError(await apause("Which?", type=str))
+
+    @workflow
+    def flow() -> None:
+        ask()
+
+    @workflow
+    async def flow_async() -> None:
+        await ask_async()
+
+    made = flow if kind == "sync" else flow_async
+    for word in ("one", "two", "three"):
+        paused(made)
+        answer("r", word)
+    with pytest.raises(ValueError, match="three"):
+        go(made)
+
+    attempts = [one.status for one in history("r").steps[0].attempts]
+    assert attempts == ["paused", "failed"] * 3
+    paused(made)  # the run has failed: its next execution has all retries
 
 
 def test_a_run_opened_by_hand_pauses() -> None:
