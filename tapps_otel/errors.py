@@ -34,6 +34,7 @@ A base class exists only where a caller would catch it::
     │           └── InterruptedTooOftenError
     ├── SendError                spans could not be sent to a collector
     ├── ArchiveError             a file is not an archive of runs
+    ├── SpanFilterError          the setting span_filter failed
     ├── SpansError               spans to compare a run with could not be read
     └── StepError
         ├── StepFailedError      a recorded failure whose class is not loaded
@@ -84,6 +85,7 @@ __all__ = [
     "RunRecursionError",
     "SendError",
     "SettingsError",
+    "SpanFilterError",
     "SpansError",
     "StepError",
     "StepFailedError",
@@ -502,6 +504,21 @@ class SendError(TappsError):
     def __init__(self, destination: str, reason: str) -> None:
         self.destination, self.reason = destination, reason
         super().__init__(f"cannot send spans to {destination}: {reason}")
+
+
+class SpanFilterError(TappsError):
+    """The setting ``span_filter`` failed on a span: neither it nor a later one was sent.
+
+    :ivar span: the span's name
+    :ivar problem: what the filter raised or returned
+    """
+
+    def __init__(self, span: str, problem: str) -> None:
+        self.span, self.problem = span, problem
+        super().__init__(
+            f"the setting span_filter failed on span {span!r}: {problem}. Neither this span nor a "
+            "later one was sent; correct the filter, then try again"
+        )
 
 
 class ArchiveError(TappsError):

@@ -34,6 +34,7 @@ __all__ = [
     "Redaction",
     "Settings",
     "SettingsDict",
+    "SpanFilter",
     "configure",
     "current",
     "shown",
@@ -47,6 +48,7 @@ Announce = Literal["workflow", "steps", "off"]
 Durability = Literal["commit", "always", "os"]
 OnLogFailure = Literal["continue", "stop"]
 OtlpProtocol = Literal["grpc", "http/protobuf"]
+SpanFilter = Callable[..., Any]  # of spans of the OpenTelemetry SDK, which is not imported here
 _PREFIX: Final = "TAPPS_OTEL_"  # of variables in the environment
 _ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
 _HEADERS: Final = "otlp_headers"
@@ -106,6 +108,8 @@ class Settings(BaseModel):
         your own, a JSON object of its fields in the environment
     :ivar redact_results: do not store results in which redaction would replace something, unless
         they are encrypted
+    :ivar span_filter: gets each span that is to be sent or exported, and returns the span to send
+        in its place, or ``None`` for none; ``package.module:function`` in the environment
     :ivar encryption_keys: keys to encrypt inputs, results and details of errors with, by their ids;
         the first one encrypts, all of them decrypt. ``ID:KEY,ID:KEY`` in the environment
     :ivar codec: encrypts them in another way; takes precedence over ``encryption_keys``. Only by
@@ -146,6 +150,7 @@ class Settings(BaseModel):
     capture_inputs: bool = False
     redact: bool | Redaction = True
     redact_results: bool = False
+    span_filter: SpanFilter | str | None = None
     encryption_keys: dict[str, bytes | str] | None = None
     codec: Codec | None = Field(default=None, validate_default=True)
     strict: bool = False
@@ -173,6 +178,13 @@ class Settings(BaseModel):
         if not isinstance(given, str):
             return given
         return [name.strip() for name in given.split(",") if name.strip()]
+
+    @field_validator("span_filter")
+    @classmethod
+    def _check_path(cls, given: SpanFilter | str | None) -> SpanFilter | str | None:
+        if isinstance(given, str) and not re.fullmatch(r"[\w.]+:[\w.]+", given):
+            raise ValueError("give a function, or where it is: package.module:function")
+        return given
 
     @field_validator("trust", mode="before")
     @classmethod
@@ -225,6 +237,7 @@ class SettingsDict(TypedDict, total=False):
     capture_inputs: bool
     redact: bool | Redaction
     redact_results: bool
+    span_filter: SpanFilter | str | None
     encryption_keys: Mapping[str, bytes | str] | str | None
     codec: Codec | None
     strict: bool

@@ -24,7 +24,9 @@ class Choosy:
     :ivar protocol: that it speaks
     :ivar poison: which spans it refuses; ``None`` for every request, even one without spans
     :ivar accepted: names of the spans that it accepted
-    :ivar requests: how many it was sent
+    :ivar ids: their ids
+    :ivar bodies: all that it was sent
+    :ivar requests: how many requests it was sent
     """
 
     def __init__(self, protocol: str, poison: Poison | None, status: Any) -> None:
@@ -32,6 +34,7 @@ class Choosy:
         self.endpoint = ""
         self.accepted: list[str] = []
         self.ids: list[str] = []
+        self.bodies = b""
         self.requests = 0
         self._lock = threading.Lock()
 
@@ -45,6 +48,7 @@ class Choosy:
         ]
         with self._lock:
             self.requests += 1
+            self.bodies += body
             if self.poison is None or any(map(self.poison, spans)):
                 return False
             self.accepted += [span.name for span in spans]

@@ -120,6 +120,7 @@ def _values(annotation: Any) -> str:
         Path: "path",
         settings.Redaction: "`Redaction(...)`",
         Codec: "`Codec`",
+        settings.SpanFilter: "function",
     }[annotation]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.terminal import command, err, out, write_json
-from tapps_otel.errors import LogError, SendError, TappsError
+from tapps_otel.errors import LogError, SendError, SpanFilterError, TappsError
 from tapps_otel.report.lines import Line
 from tapps_otel.report.text import counted, plain
 
@@ -50,7 +50,7 @@ def send(what: Sending, *, as_json: bool) -> Code:
                 done.append(report)
                 if not as_json:
                     _say(report, what)
-    except (SendError, LogError):  # what was sent before is reported all the same
+    except (SendError, LogError, SpanFilterError):  # what was sent before is reported all the same
         if bar.report is not None and bar.report not in done:
             done.append(bar.report)
             if not as_json and bar.report.sent:
@@ -112,6 +112,7 @@ def _counts(report: SendReport) -> str:
         "refused": report.refused,
         "rejected": report.rejected,
         "different from what was acknowledged": report.differing,
+        "left out by span_filter": report.left_out,
     }
     counts += [f"{counted(number, 'span')} {words}" for words, number in others.items() if number]
     return ", ".join(counts)

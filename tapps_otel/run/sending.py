@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import LogError, RunNotFoundError
+from tapps_otel.errors import LogError, RunNotFoundError, SpanFilterError
 from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def send(
     :raises SendError: the collector cannot be reached, or refuses
     :raises LogDamagedError: the log was changed; the spans before the damage were sent
     :raises LedgerError: the log no longer has the spans that the collector acknowledged
+    :raises SpanFilterError: the setting ``span_filter`` failed; the spans before that were sent
     """
     from tapps_otel.otel.replay.send import (  # heavy: only for those who send
         client_of,
@@ -98,7 +99,7 @@ def send_all(
                     report=report,
                     progress=progress,
                 )
-            except (LogError, OSError) as error:
+            except (LogError, SpanFilterError, OSError) as error:
                 report.problems.append(str(error))
             except RunNotFoundError:  # pruned meanwhile
                 continue

@@ -10,13 +10,12 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tapps_otel.errors import SendError
 from tapps_otel.log.store import Store
+from tapps_otel.otel.mapping.outgoing import Outgoing
 from tapps_otel.otel.mapping.owner import is_marker, run_of
-from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.otel.replay.ledger import Ledger, Refusal
 from tapps_otel.otel.seam import warn_once
 from tapps_otel.otel.transport.encoding import encoded, id_of
 from tapps_otel.otel.transport.halving import deliver
-from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,8 +48,7 @@ class OtlpExporter(SpanExporter):
         self.settled = 0
         result = SpanExportResult.SUCCESS
         try:
-            rules = rules_here()
-            for request in encoded([redacted(span, rules) for span in spans]):
+            for request in encoded(self._prepared(spans)):
                 if not self._send(request):
                     result = SpanExportResult.FAILURE
         except SendError as error:
@@ -60,6 +58,17 @@ class OtlpExporter(SpanExporter):
             warn_once("sending", error)
             return SpanExportResult.FAILURE
         return result
+
+    def _prepared(self, spans: Sequence[ReadableSpan]) -> list[ReadableSpan]:
+        """Return the spans to send; what the setting ``span_filter`` leaves out is settled."""
+        outgoing, made = Outgoing(), []
+        for span in spans:
+            prepared = outgoing(span)
+            if prepared is not None:
+                made.append(prepared)
+            elif not is_marker(span):
+                self.settled += 1
+        return made
 
     def _send(self, request: Request) -> bool:
         if request.problem:

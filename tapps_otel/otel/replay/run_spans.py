@@ -11,10 +11,9 @@ from tapps_otel.log import lease
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
-from tapps_otel.otel.mapping.redacted import redacted
+from tapps_otel.otel.mapping.outgoing import Outgoing
 from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.past.fold import child_of
-from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -61,10 +60,12 @@ class RunSpans:
     :ivar problems: what is wrong, each with its place
     :ivar children: the runs that its steps called; their spans are in their own logs
     :ivar running: whether a process executes the run, or did so while it was read
+    :ivar left_out: how many spans the setting ``span_filter`` left out
     :ivar ends: of the logs that were read to their end, and of which every span was given: their
         last whole line as ``(seq, sha)``, by name
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: at the place of the damage, after the spans before it
+    :raises SpanFilterError: the setting ``span_filter`` failed on a span
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class RunSpans:
         self.problems: list[str] = []
         self.children: dict[ChildRun, None] = {}
         self.running = False
+        self.left_out = 0
         self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
@@ -103,13 +105,16 @@ class RunSpans:
             self.running = self.running or (own and self._is_held())
             return
         checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
-        rules = rules_here()  # for logs that were written under others
+        outgoing = Outgoing()  # the log may have been written under other rules
         free = own and not self._is_held()
 
         def found(rebuilt: Iterable[tuple[ReadableSpan, int, int, bool]]) -> Iterator[Found]:
             for span, seq, execution, waited in rebuilt:
-                sha = checker.sha.decode()
-                yield Found(redacted(span, rules), path.name, seq, sha, execution, waited)
+                made, sha = outgoing(span), checker.sha.decode()
+                if made is None:
+                    self.left_out += 1
+                else:
+                    yield Found(made, path.name, seq, sha, execution, waited)
 
         try:
             for event in read(path, self._id, checker=checker):

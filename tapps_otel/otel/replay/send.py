@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tapps_otel import settings
-from tapps_otel.errors import LedgerError, LogError, SettingsError
+from tapps_otel.errors import LedgerError, LogError, SettingsError, SpanFilterError
 from tapps_otel.log.tail import head_of
 from tapps_otel.otel.replay.digests import Digests
 from tapps_otel.otel.replay.ledger import Ledger, Refusal, Whole
@@ -47,6 +47,7 @@ class SendReport:
     :ivar refused: spans that it refuses for what is in them, now or before; only ``force`` sends
         them again
     :ivar rejected: spans that it rejected without naming them
+    :ivar left_out: spans that the setting ``span_filter`` left out, of the logs that were read
     :ivar differing: spans that it had confirmed with other content; they were not sent
     :ivar seq: of the line of the run's log up to which spans were sent
     :ivar children: the runs that its steps called, which have logs of their own
@@ -60,6 +61,7 @@ class SendReport:
     confirmed: int = 0
     refused: int = 0
     rejected: int = 0
+    left_out: int = 0
     differing: int = 0
     seq: int = 0
     children: list[ChildRun] = field(default_factory=list)
@@ -115,6 +117,7 @@ def send_run(
     :raises LogDamagedError: at the place of the damage; the spans before it were sent
     :raises LedgerError: the ledger names lines that the log does not have; nothing is sent
         after that
+    :raises SpanFilterError: the setting ``span_filter`` failed; the spans before that were sent
     :raises SendError: the collector could not be reached, or refused; what it had confirmed by
         then is in the ledger
     """
@@ -134,7 +137,7 @@ def send_run(
             sender.finish(spans.ends)
     finally:
         report.children += spans.children
-        report.running = spans.running
+        report.running, report.left_out = spans.running, spans.left_out
         report.problems += spans.problems
     return report
 
@@ -153,7 +156,7 @@ def batches(spans: Iterable[Found], most: int = MOST_SPANS) -> Iterator[list[Fou
                 batch = []
     except LedgerError:
         raise  # log and ledger disagree: nothing more is sent
-    except LogError:
+    except (LogError, SpanFilterError):
         if batch:
             yield batch
         raise

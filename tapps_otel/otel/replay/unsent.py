@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import LogError
+from tapps_otel.errors import LogError, SpanFilterError
 from tapps_otel.log.tail import head_of
 from tapps_otel.otel.replay.ledger import Ledger, destinations
 from tapps_otel.otel.replay.run_spans import RunSpans
@@ -45,7 +45,7 @@ def _has_all(store: Store, workflow_id: str, side_logs: Sequence[Path], ledger: 
         return True
     single = ledger.spans()
     spans = RunSpans(store, workflow_id, side_logs=side_logs, skip=done)
-    with suppress(LogError):  # what comes after the damage cannot be sent
+    with suppress(LogError, SpanFilterError):  # what comes after that cannot be sent
         for found in spans:
             marked = 0 < found.seq <= ledger.marks.get(found.log, (0, ""))[0]
             span_id = id_of(found.span)
