@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
 
 from msgspec import Struct
 
+from tapps_otel.otel import process_end  # noqa: F401 - before handlers that the program registers
+
 if TYPE_CHECKING:
     from tapps_otel.clock import RunClock
     from tapps_otel.errors import Question, RefusalError

@@ -6,14 +6,17 @@ import logging
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from tapps_otel.names import ATTR
 from tapps_otel.otel.capture.exporter import JsonlSpanExporter
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.mapping.owner import is_marker
 from tapps_otel.otel.process.exporter import ManagedExporter
+from tapps_otel.otel.process_end import is_forked
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "JoinedDelivery", "ManagedSpanExporter", "left_out"]
 
 _log = logging.getLogger(__name__)
+_MOMENT: Final = 0.2  # seconds that the end of a run in a forked process waits for its spans
 _left_out: ContextVar[bool] = ContextVar("tapps_otel_left_out", default=False)
 
 
@@ -61,7 +65,11 @@ class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
 
 
 class Delivery(BatchSpanProcessor):
-    """A batch processor that counts spans, and sends markers at once."""
+    """A batch processor that counts spans, and sends markers at once.
+
+    It sends the spans of an execution at once, too, when that ends in a forked process: a pool of
+    processes kills those that have returned their result.
+    """
 
     def __init__(self, exporter: ManagedSpanExporter) -> None:
         super().__init__(exporter)
@@ -72,7 +80,9 @@ class Delivery(BatchSpanProcessor):
     def _reset(self) -> None:
         self.given = self.exporter.settled = 0
         self._given_lock = threading.Lock()
-        self._marker_queued: threading.Event | None = None
+        self._is_shut_down = self._has_warned = False
+        self._requests: SimpleQueue[threading.Event] | None = None
+        self._waits = True
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a sampled span."""
@@ -80,30 +90,51 @@ class Delivery(BatchSpanProcessor):
             return
         super().on_end(span)
         with self._given_lock:
-            if is_marker(span):
-                self._request_flush()
-            else:
+            if not is_marker(span):
                 self.given += 1
+            last = is_forked() and _ends_execution(span)
+            flushed = self._request_flush() if last or is_marker(span) else None
+        if self._is_shut_down:
+            self._warn_late()
+        elif last and flushed is not None and self._waits:
+            self._waits = flushed.wait(_MOMENT)  # not again for a collector that does not answer
 
-    def _request_flush(self) -> None:
-        """Let a thread flush the queue; the caller does not wait for it."""
-        if self._marker_queued is None:
-            self._marker_queued = threading.Event()
+    def shutdown(self) -> None:
+        """Send what is queued; later spans cannot be sent."""
+        super().shutdown()  # type: ignore[no-untyped-call]
+        self._is_shut_down = True
+
+    def _warn_late(self) -> None:
+        """Log a warning, once, of spans that end after the flush at exit."""
+        if not self._has_warned:
+            self._has_warned = True
+            self.warn_unsent()
+
+    def _request_flush(self) -> threading.Event:
+        """Let a thread flush the queue; return what is set once it has."""
+        done = threading.Event()
+        if self._requests is None:
+            self._requests = SimpleQueue()
             threading.Thread(
                 target=self._flush_on_request,
-                args=(self._marker_queued,),
+                args=(self._requests,),
                 name="tapps_otel-markers",
                 daemon=True,
             ).start()
-        self._marker_queued.set()
+        self._requests.put(done)
+        return done
 
-    def _flush_on_request(self, requested: threading.Event) -> None:
-        while requested.wait():
-            requested.clear()
+    def _flush_on_request(self, requests: SimpleQueue[threading.Event]) -> None:
+        while True:
+            waiting = [requests.get()]
+            while not requests.empty():
+                waiting.append(requests.get())
             try:
                 self.force_flush()
             except Exception as error:  # noqa: BLE001 - of an exporter
                 warn_once("markers", error)
+            for done in waiting:
+                done.set()
 
     @property
     def unsent(self) -> int:
@@ -152,4 +183,9 @@ class JoinedDelivery(Delivery):
 
     def close(self) -> None:
         """Send what is queued, and close the connections."""
-        super().shutdown()  # type: ignore[no-untyped-call]
+        super().shutdown()
+
+
+def _ends_execution(span: ReadableSpan) -> bool:
+    """Whether it is the span of an execution: nothing of its run follows in this process."""
+    return ATTR.SEQ_LAST in (span.attributes or ())

@@ -8,7 +8,6 @@ interpreter shuts down), and the interpreter waits for all of them together no l
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -16,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from tapps_otel import clock
-from tapps_otel.otel import sdk_internals
+from tapps_otel.otel import process_end, sdk_internals
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
@@ -107,8 +106,10 @@ _flushes: Final[list[ExitFlush[Any]]] = []
 def flush_all(flushes: Sequence[ExitFlush[Any]]) -> None:
     """Flush these, earlier ones first: later ones report what those send.
 
-    Each gets its share of the time before the next one starts; all of them end together.
+    Each gets its share of the time before the next one starts; all of them end together. One that
+    has ended is not flushed again.
     """
+    flushes = [one for one in flushes if not one.ended]
     began = clock.monotonic_ns()
     allowed = max((one.timeout for one in flushes), default=0.0)
 
@@ -136,6 +137,7 @@ class ExitFlush(Generic[OutletT]):
     :param provider: of spans or of metrics; its ``shutdown`` may hang
     :param outlets: what it sends through
     :param timeout: how long the process may wait for it, seconds
+    :ivar ended: it was flushed
     """
 
     def __init__(self, provider: Any, outlets: list[OutletT], timeout: float) -> None:
@@ -147,7 +149,7 @@ class ExitFlush(Generic[OutletT]):
         """Flush when the interpreter shuts down, and take part in forks."""
         forks = hasattr(os, "register_at_fork")
         if not _flushes:
-            atexit.register(flush_all, _flushes)
+            process_end.flush_at_end(partial(flush_all, _flushes))
             if forks:
                 os.register_at_fork(before=partial(close_gates, _flushes))
         _flushes.append(self)
@@ -157,6 +159,7 @@ class ExitFlush(Generic[OutletT]):
             )
 
     def _start(self) -> None:
+        self.ended = False
         self._requested = threading.Event()
         self._done = threading.Event()
         threading.Thread(target=self._flush, name="tapps_otel-flush", daemon=True).start()
@@ -192,6 +195,7 @@ class ExitFlush(Generic[OutletT]):
 
     def finish(self, seconds: float) -> None:
         """Wait for its end, then give up; log a warning of what was not sent."""
+        self.ended = True
         if not self.wait(seconds):
             for outlet in self.outlets:
                 outlet.give_up()

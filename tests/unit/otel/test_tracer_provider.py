@@ -170,6 +170,21 @@ def test_unsent_spans_are_reported_once(caplog: pytest.LogCaptureFixture) -> Non
     assert len(caplog.records) == 1
 
 
+def test_spans_after_the_exit_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    flush, said = leave(InMemorySpanExporter, 3, caplog)
+    tracer = flush._provider.get_tracer("t")
+    for _ in range(2):
+        tracer.start_span("late").end()
+    flush_all([flush])
+
+    assert said == ""
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "1 of 4 spans were not sent to memory; the log has them: `tapps-otel send --all` sends "
+        "them later."
+    )
+
+
 def test_a_forked_child_counts_from_zero_and_reconnects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
