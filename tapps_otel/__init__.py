@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TimelineExecution,
         TimelineStep,
     )
+    from tapps_otel.past.usage import ModelUsage, Usage
     from tapps_otel.run.answering import answer
     from tapps_otel.run.api import Attempt, Run
     from tapps_otel.run.cancelling import cancel
@@ -98,6 +99,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "KeptRun",
     "last_run",
     "list_runs",
+    "ModelUsage",
     "pack",
     "PackReport",
     "pause",
@@ -130,6 +132,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "TimelineStep",
     "uninstrument",
     "unpack",
+    "Usage",
     "verify",
     "VerifyReport",
     "Workflow",
@@ -153,6 +156,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",
         "past.fold": "AttemptHistory ExecutionHistory ForkOrigin RunHistory StepHistory",
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
+        "past.usage": "ModelUsage Usage",
         "run.answering": "answer",
         "run.api": "Attempt Run",
         "run.cancelling": "cancel",

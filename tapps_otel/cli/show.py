@@ -66,7 +66,6 @@ def show_step(
     """
     from tapps_otel.report.one_step import CapturedSpan, Detail, spans_of, step_screen
     from tapps_otel.run.lookup import blobs_of, store_of
-    from tapps_otel.run.timelines import read_side_logs
 
     store = store_of(log_dir)
     spans: list[CapturedSpan] = []
@@ -79,7 +78,6 @@ def show_step(
         return step_id in {event.step_id, event.step}
 
     found, steps = _read(store, workflow_id, Choice(pattern=step_id), keep_values=is_meant, see=see)
-    read_side_logs(store, workflow_id, see=see)
     record = _find(found.history, step_id)
     inside = spans_of((one.span_id for one in record.attempts), spans)
     notes = _notes_by_step(found.history).get(record.step_id, [])

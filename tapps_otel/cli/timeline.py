@@ -100,11 +100,10 @@ def _page(store: Store, name: str, *, index: str | None = None) -> tuple[Timelin
     """
     from tapps_otel.report.page.content import Recording, content
     from tapps_otel.report.page.render import render
-    from tapps_otel.run.timelines import read_side_logs, read_timeline
+    from tapps_otel.run.timelines import read_timeline
 
     recording = Recording()
     made, history = read_timeline(store, name, see=recording.see)
-    read_side_logs(store, name, see=recording.see_span)
     data = content(made, history, recording, jaeger=_trace_link(made), index=index)
     return made, render(data)
 

@@ -388,6 +388,12 @@ class Files:
                     except FileNotFoundError:  # removed since it was listed
                         continue
 
+    def names(self, folder: Path, prefix: str) -> list[str]:
+        """Return the names in a folder that begin like this; none if there is no such folder."""
+        with suppress(FileNotFoundError), os.scandir(folder) as found:
+            return [one.name for one in found if one.name.startswith(prefix)]
+        return []
+
     def entries(self, folder: Path, *, follow: bool) -> Iterator[Entry]:
         """Yield what a folder contains, unsorted; nothing if there is no such folder.
 

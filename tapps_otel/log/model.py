@@ -112,7 +112,7 @@ class WorkflowEvent(BaseModel):
     duration_ns: int | None = None
     """Duration by a clock that nobody sets, ns; the end is the start's timestamp plus this."""
     attributes: dict[str, Any] | None = None
-    """Attributes: JSON scalars or lists of them, without nesting."""
+    """Attributes: JSON scalars or lists of them, without nesting. Of a large span, what it used."""
     otel: dict[str, Any] | None = None
     """What a byte-identical span needs beyond the other fields."""
     otel_blob: str | None = None

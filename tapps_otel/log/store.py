@@ -160,6 +160,11 @@ class Store:
             paths.sort()
         return found
 
+    def side_paths_of(self, workflow_id: str) -> list[Path]:
+        """Return the side logs of a run; nothing is read but names."""
+        names = _files.system().names(self.folder, f"{workflow_id}+")
+        return [self.folder / name for name in sorted(names) if run_of_side_log(name)]
+
     def exists(self, workflow_id: str) -> bool:
         """Return whether a file has the name of the run's log; it is not opened."""
         return _files.system().is_file(self.log_path(workflow_id))

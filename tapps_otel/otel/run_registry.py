@@ -53,6 +53,7 @@ class KnownRun(Struct, eq=False):
         the log fails, and the event waits to be written late. Raises :class:`LookupError`, and
         accepts nothing, if the run is not in progress here, or its log has failed before
     :ivar ended_ns: when it ended here; ``None`` while it is in progress
+    :ivar workflow: name of its workflow; ``None`` in a child process, which is not told it
     """
 
     workflow_id: str
@@ -63,6 +64,7 @@ class KnownRun(Struct, eq=False):
     resource: tuple[dict[str, Any], str] | None = None
     append: Callable[[Event, bool], int | None] = _refuse
     ended_ns: int | None = None
+    workflow: str | None = None
 
     @property
     def log_name(self) -> str:

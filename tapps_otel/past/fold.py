@@ -19,12 +19,14 @@ from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.encrypted import locked_error, problem_of
 from tapps_otel.log.event import readable
 from tapps_otel.names import ATTR, MOST_NESTED, parent_of
+from tapps_otel.past.usage import NO_USAGE, Usage, UsageFold, sum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tapps_otel.errors import DecryptionError
     from tapps_otel.log.event import Event
+    from tapps_otel.past.usage import Owner
 
 __all__ = [
     "DIGEST",
@@ -110,6 +112,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar order: n for its scope's n-th ordered call of that name; ``None`` in a task or thread
     :ivar question: what it asks, if it is a pause, or a third-party executor paused it
     :ivar gate: the result of its gate, if it has one
+    :ivar usage: what captured spans of libraries used in it, without that of inner steps
     """
 
     number: int
@@ -128,6 +131,7 @@ class AttemptHistory(Struct, gc=False):
     artifacts: tuple[dict[str, Any], ...] = ()
     question: str | None = None
     gate: Gate | None = None
+    usage: Usage = NO_USAGE
 
     @property
     def started_ns(self) -> int:
@@ -242,6 +246,11 @@ class StepHistory(Struct, gc=False):
     def duration_ns(self) -> int:
         """Time in all attempts that have ended."""
         return sum(max(0, attempt.duration_ns or 0) for attempt in self.attempts)
+
+    @property
+    def usage(self) -> Usage:
+        """What captured spans of libraries used in all attempts, without that of inner steps."""
+        return sum_of(attempt.usage for attempt in self.attempts)
 
     def attempt(self, number: int) -> AttemptHistory | None:
         """Return the attempt of this number, the latest if there are several."""
@@ -400,6 +409,7 @@ class RunHistory(Struct):
     :ivar ended_by: who ended it then
     :ivar repairs: number of repairs of the log
     :ivar dropped: number of events that could not be written
+    :ivar usage: what captured spans of libraries used, in steps and outside them
     """
 
     workflow_id: str
@@ -429,6 +439,7 @@ class RunHistory(Struct):
     locked: Locked | None = None
     repairs: int = 0
     dropped: int = 0
+    usage: Usage = NO_USAGE
 
     @property
     def steps(self) -> list[StepHistory]:
@@ -486,6 +497,7 @@ class Fold:
     def __init__(self, workflow_id: str) -> None:
         self.history = RunHistory(workflow_id)
         self._execution: ExecutionHistory | None = None
+        self._usage = UsageFold()
         self._handlers = self._HANDLERS  # read for every event: faster here than from the class
 
     def feed(self, event: Event) -> None:
@@ -506,6 +518,15 @@ class Fold:
             and event.late is not True
         ):
             execution.last_timestamp = timestamp
+
+    def feed_beside(self, event: Event) -> None:
+        """Add an event of a side log: only captured spans matter."""
+        if event.event_type == "span":
+            self._on_span(event)
+
+    def hand_over(self, step: StepHistory, group: Owner) -> None:
+        """Let what spans used that come late for a step belong to the group it is summed up in."""
+        self._usage.hand_over((one.span_id for one in step.attempts), group)
 
     def _on_execution(self, event: Event) -> None:
         history = self.history
@@ -540,6 +561,8 @@ class Fold:
             trace_state=_trace_state(event),
         )
         history.executions.append(self._execution)
+        if event.parent_span_id is not UNSET:
+            self._usage.leave_out(event.parent_span_id)
 
     def _on_workflow_end(self, event: Event) -> None:
         history = self.history
@@ -583,6 +606,8 @@ class Fold:
         elif step.last.start_seq != event.seq:  # otherwise it is fed again after an interrupt
             self._on_another_attempt(step, parent, event)
             step.begin(attempt)
+        if self._usage.started:
+            self._usage.begin(attempt.span_id, attempt)
         if event.question is not UNSET or event.until is not UNSET:
             step.pause = _pause_of(event)
             attempt.question = step.pause.question
@@ -714,6 +739,15 @@ class Fold:
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )
 
+    def _on_span(self, event: Event) -> None:
+        usage, history = self._usage, self.history
+        if not usage.started:  # most runs have no captured spans
+            usage.started = True
+            for step in history.by_id.values():
+                for attempt in step.attempts:
+                    usage.begin(attempt.span_id, attempt)
+        history.usage = history.usage.plus(usage.feed(event))
+
     def _on_repair(self, _: Event) -> None:
         self.history.repairs += 1
 
@@ -731,6 +765,7 @@ class Fold:
         "step_fail": _on_step_fail,
         "step_skip": _on_step_end,
         "annotation": _on_annotation,
+        "span": _on_span,
         "log_repair": _on_repair,
         "log_gap": _on_gap,
     }

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tapps_otel.names import without_numbers
 from tapps_otel.past.fold import DONE, Fold
 from tapps_otel.past.plan import not_run_again
+from tapps_otel.past.usage import NO_USAGE, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,7 @@ class StepGroup(Struct):
     :ivar slowest: id of the step that took longest
     :ivar done_in: how many were completed or skipped, by the execution that did it
     :ivar kept: how many of these a resume does not run again
+    :ivar usage: what captured spans of libraries used in all attempts
     """
 
     place: str
@@ -50,6 +52,7 @@ class StepGroup(Struct):
     slowest_ns: int = -1
     done_in: dict[int, int] = {}
     kept: int = 0
+    usage: Usage = NO_USAGE
 
     def add(self, step: StepHistory, *, foreign: bool) -> None:
         """Add a step.
@@ -61,6 +64,7 @@ class StepGroup(Struct):
         self.agent = self.agent or step.agent
         self.count += 1
         self.total_ns += duration_ns
+        self.usage = self.usage.plus(step.usage)
         if duration_ns > self.slowest_ns:
             self.slowest, self.slowest_ns = step.step_id, duration_ns
         if step.status in DONE:
@@ -87,13 +91,14 @@ class StepGroup(Struct):
         return sum(count for number, count in self.done_in.items() if number < execution)
 
 
-def _add_to_group(groups: dict[str, StepGroup], step: StepHistory, *, foreign: bool) -> None:
-    """Add a step to its group, which is created if needed."""
+def _add_to_group(groups: dict[str, StepGroup], step: StepHistory, *, foreign: bool) -> StepGroup:
+    """Add a step to its group, which is created if needed; return the group."""
     place = without_numbers(step.step_id)
     group = groups.get(place)
     if group is None:
         group = groups[place] = StepGroup(place, step.name)
     group.add(step, foreign=foreign)
+    return group
 
 
 def merged(
@@ -149,6 +154,10 @@ class LongFold:
         if len(self.history.by_id) > self._limit:
             self._sum_up()
 
+    def feed_beside(self, event: Event) -> None:
+        """Add an event of a side log: only captured spans matter."""
+        self._fold.feed_beside(event)
+
     def _take_back(self, event: Event) -> None:
         """Correct the sums if a step begins again that is in them."""
         is_first = event.attempt is UNSET or event.attempt <= 1
@@ -171,7 +180,8 @@ class LongFold:
                 for step in important:
                     _add_to_group(self.chosen, step, foreign=foreign)
         for step in done:
-            _add_to_group(self.summed_up, step, foreign=foreign)
+            group = _add_to_group(self.summed_up, step, foreign=foreign)
+            self._fold.hand_over(step, group)
             del by_id[step.step_id]
         self._limit = max(_MOST, 2 * len(by_id))  # so that all sums together take linear time
 

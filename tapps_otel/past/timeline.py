@@ -16,6 +16,7 @@ from msgspec import Struct
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
 from tapps_otel.past.fold import DONE, Gate  # Gate: help() evaluates annotations of fields
+from tapps_otel.past.usage import NO_USAGE, Usage, sum_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,7 @@ class TimelineAttempt(Struct):
     :ivar seq: seq of the event that began it
     :ivar end_seq: seq of the event that ended it; 0 while it is open
     :ivar critical: the parts of it that the run had to wait for: its own work on the critical path
+    :ivar usage: what captured spans of libraries used in it, without that of inner steps
     """
 
     number: int
@@ -86,6 +88,7 @@ class TimelineAttempt(Struct):
     gate: Gate | None = None
     question: str | None = None
     critical: list[tuple[int, int]] = []
+    usage: Usage = NO_USAGE
 
     @property
     def duration_ns(self) -> int:
@@ -138,6 +141,11 @@ class TimelineStep(Struct):
     def duration_ns(self) -> int:
         """Time in all attempts, without the waits between them."""
         return sum(attempt.duration_ns for attempt in self.attempts)
+
+    @property
+    def usage(self) -> Usage:
+        """What captured spans of libraries used in all attempts, without that of inner steps."""
+        return sum_of(attempt.usage for attempt in self.attempts)
 
     @property
     def critical_ns(self) -> int:
@@ -208,6 +216,7 @@ class Timeline(Struct):
     :ivar dropped: number of events that could not be written
     :ivar log: how far the log could be read
     :ivar types: the types that the workflow has had, if an executor gave it another one
+    :ivar usage: what captured spans of libraries used, in steps and outside them
     """
 
     workflow_id: str
@@ -223,6 +232,7 @@ class Timeline(Struct):
     dropped: int = 0
     log: LogState | None = None
     types: list[str] = []
+    usage: Usage = NO_USAGE
 
     @property
     def down_ns(self) -> int:
@@ -289,6 +299,7 @@ def make_timeline(
         dropped=history.dropped,
         log=log,
         types=history.types,
+        usage=history.usage,
     )
     _mark_critical(made)
     return made
@@ -391,6 +402,7 @@ def _attempts(
             one.span_id,
             one.gate,
             one.question,
+            usage=one.usage,
         )
 
 

@@ -207,6 +207,7 @@ def as_json(
         "steps": [step_json(step) for step in history.steps if accepts(step)],
         "open": [step.step_id for step in open_steps(history) if not step.waits],
         "waiting": [step.step_id for step in history.waiting],
+        "usage": msgspec.to_builtins(history.usage),
         "goes_on_at": [] if history.status == "completed" else _goes_on(history),
         "annotations": [msgspec.to_builtins(one) for one in history.annotations],
         "repairs": history.repairs,
@@ -243,6 +244,7 @@ def step_json(step: StepHistory) -> dict[str, Any]:
         "resolved": step.resolved,
         "pause": None if step.pause is None else msgspec.to_builtins(step.pause),
         "answered": step.answered,
+        "usage": msgspec.to_builtins(step.usage),
         "attempts": [msgspec.to_builtins(one) for one in step.attempts],
     }
 

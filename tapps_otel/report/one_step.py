@@ -14,6 +14,7 @@ from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, 
 from tapps_otel.report.lost_parts import lost_parts
 from tapps_otel.report.steps import attempt_note, attempt_took
 from tapps_otel.report.text import block, counted, excerpt, json_text, plain
+from tapps_otel.report.usage import usage_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -115,6 +116,7 @@ def _head(detail: Detail) -> Iterator[Line]:
     if len(step.attempts) > 1:
         length += f", in {counted(len(step.attempts), 'attempt')}"
     yield labelled("took", length)
+    yield from (labelled(*fact) for fact in usage_facts(step.usage))
 
 
 # -- values

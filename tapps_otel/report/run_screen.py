@@ -14,6 +14,7 @@ from tapps_otel.report.steps import Choice, Steps, step_lines
 from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, plain
 from tapps_otel.report.timeline import costs, identity, story
+from tapps_otel.report.usage import usage_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +145,7 @@ def _story(screen: Screen) -> Iterator[Fact]:
         yield from _summed_costs(screen.steps)
     else:
         yield from costs(timeline)
+    yield from usage_facts(timeline.usage)
     if trace_id := screen.steps.history.trace_id:
         yield ("trace", excerpt(trace_id, 64), "")
 

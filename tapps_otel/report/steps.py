@@ -19,6 +19,7 @@ from tapps_otel.report.history import (
 from tapps_otel.report.lines import Line, Piece, clock_time, took
 from tapps_otel.report.table import Column, table
 from tapps_otel.report.text import counted, excerpt, few, shorten
+from tapps_otel.report.usage import tokens_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,12 +37,14 @@ _SHORT: Final = 40  # columns of a step's inputs
 _LONG: Final = 300  # columns of a message: `show RUN STEP` has the whole
 _NAME: Final = 200  # columns of a name
 _ROWS: Final = (Column(least=16), Column(rank=1), Column(), Column(least=24))
+_TOKENS: Final = Column("TOKENS", rank=4)
 _GROUPS: Final = (
     Column("  STEP", least=14),
     Column("COUNT"),
     Column("FAILED"),
     Column("OPEN", rank=2),
     Column("IN ALL"),
+    _TOKENS,
     Column("SLOWEST", least=10, rank=1),
     Column("AGENT", least=6, rank=3),
 )
@@ -193,6 +196,8 @@ def attempt_note(attempt: TimelineAttempt) -> str:
         notes.append(error_text(attempt.error, most=_LONG))
     if attempt.gate is not None:
         notes.append(shorten(gate_text(attempt.gate), _LONG))
+    if attempt.usage.calls:
+        notes.append(tokens_text(attempt.usage))
     if attempt.wait_ns:
         notes.append(f"then waited {took(attempt.wait_ns)}")
     return ", ".join(notes)
@@ -207,6 +212,8 @@ def _notes(one: _Shown) -> Iterator[str]:
         yield counted(len(step.attempts), "attempt")
     if waited := sum(attempt.wait_ns for attempt in step.attempts):
         yield f"waited {took(waited)}"
+    if record.usage.calls:
+        yield tokens_text(record.usage)
     if step.not_run_again:
         yield "not run again"
     if record.child is None:
@@ -262,7 +269,7 @@ def _summary(
     kept = {id(one) for one in sorted(ordered, key=_importance)[:_MOST_ROWS]}
     is_open = "running" if steps.timeline.status == "running" else "interrupted"
     rows = [_group_row(one, is_open) for one in ordered if id(one) in kept]
-    yield from table(_GROUPS, rows, wide=wide, indent=2)
+    yield from table(_columns(ordered), rows, wide=wide, indent=2)
     if len(rows) < len(ordered):
         yield Line.of((f"  and {counted(len(ordered) - len(rows), 'name')} more", "warn"))
     by_id = {one.step.step_id: one for one in shown if one.step.status not in DONE}
@@ -275,6 +282,12 @@ def _summary(
     if len(bad) > _MOST_BAD:
         words = f"  and {len(bad) - _MOST_BAD} more that did not complete: --failed --all"
         yield Line.of((words, "warn"))
+
+
+def _columns(groups: list[StepGroup]) -> list[Column]:
+    """Return the columns; that of tokens has a title only if any are known."""
+    known = any(group.usage.calls for group in groups)
+    return [one if known or one is not _TOKENS else Column() for one in _GROUPS]
 
 
 def _in_order(groups: Mapping[str, StepGroup]) -> list[StepGroup]:
@@ -308,6 +321,7 @@ def _group_row(group: StepGroup, is_open: str) -> Row:
         Piece(str(group.failed or "-"), "bad" if group.failed else "dim"),
         Piece(str(group.open or "-"), "" if group.open else "dim"),
         Piece(took(group.total_ns)),
+        Piece(tokens_text(group.usage).removesuffix(" tokens") if group.usage.calls else ""),
         Piece(slowest, "dim"),
         Piece(excerpt(group.agent or "", _SHORT), "dim"),
     ]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tapps_otel.names import without_numbers
 from tapps_otel.past.fold import DONE
+from tapps_otel.past.usage import sum_of
 from tapps_otel.report.history import error_text, gate_text, mark, status_text
 from tapps_otel.report.lines import Fact, Line, Piece, clock_time, day_time, took
 from tapps_otel.report.scale import Scale
 from tapps_otel.report.text import counted, few, markdown, plain, shorten, width, wrap
+from tapps_otel.report.usage import tokens_text, usage_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +47,7 @@ def summary(timeline: Timeline) -> Iterator[Fact]:
     yield from identity(timeline)
     yield from story(timeline)
     yield from costs(timeline)
+    yield from usage_facts(timeline.usage)
     yield from _log_summary(timeline)
 
 
@@ -254,6 +257,9 @@ def _note(
         notes.append("not run again" if kept == len(steps) else f"{kept} not run again")
     if len(attempts) > len(steps):
         notes.append(counted(len(attempts), "attempt"))
+    used = sum_of(step.usage for step in steps)
+    if used.calls:
+        notes.append(tokens_text(used))
     if agent := steps[0].agent:
         notes.append(plain(agent))
     return ", ".join(notes)
@@ -403,6 +409,7 @@ def _table_rows(timeline: Timeline, *, everything: bool) -> tuple[list[list[str]
     for step in steps:
         last = step.attempts[-1]
         notes = [plain(step.agent)] if step.agent else []
+        notes += [tokens_text(step.usage)] if step.usage.calls else []
         notes += ["not run again"] if step.not_run_again else []
         notes += [error_text(last.error)] if last.error is not None else []
         notes += [f"asks {plain(last.question)}"] if last.question else []

@@ -11,7 +11,8 @@ from tapps_otel.log import lease
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
 from tapps_otel.run.import_path import file_of
-from tapps_otel.run.lookup import find, load, store_of
+from tapps_otel.run.lookup import find, fold_log, store_of
+from tapps_otel.run.reading import read_side_logs
 from tapps_otel.run.relocation import place_of, recorded_file
 from tapps_otel.run.workflow import find_workflow
 
@@ -74,8 +75,11 @@ def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistor
     :raises RunNotFoundError: there is no such run
     :raises LogDamagedError: the log was changed
     """
-    found = load(workflow_id, log_dir)
-    held = store_of(log_dir).lease_path(found.workflow_id)
+    store, workflow_id = find(workflow_id, log_dir)
+    fold = fold_log(store, workflow_id)
+    for event in read_side_logs(store, workflow_id):
+        fold.feed_beside(event)
+    found, held = fold.history, store.lease_path(workflow_id)
     if found.status == "running" and lease.holder(held) is None:
         found.status = "interrupted"
         if found.executions:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogDamagedError, LogVersionError, RunNotFoundError
+from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.reader import Checker, read
@@ -13,13 +14,13 @@ from tapps_otel.past.fold import Fold, RunHistory, collector_paused
 from tapps_otel.past.timeline import LogState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
-__all__ = ["Folding", "Holder", "Reading", "read_run"]
+__all__ = ["Folding", "Holder", "Reading", "read_run", "read_side_logs"]
 
 Holder = tuple[int | None, str | None]
 
@@ -29,6 +30,9 @@ class Folding(Protocol):
 
     def feed(self, event: Event) -> None:
         """Add the next event."""
+
+    def feed_beside(self, event: Event) -> None:
+        """Add an event of a side log."""
 
     @property
     def history(self) -> RunHistory:
@@ -58,10 +62,10 @@ def read_run(
     fold: Folding | None = None,
     see: Callable[[Event], None] | None = None,
 ) -> Reading:
-    """Read a run's log once, up to its end or to the first damage.
+    """Read a run's log once, up to its end or to the first damage, then its side logs.
 
     :param fold: what makes the history
-    :param see: called with every event
+    :param see: called with every event, and with the captured spans of side logs
     :raises RunNotFoundError: there is no such run
     """
     store.summary(workflow_id)  # raises for a file that is not a log
@@ -79,6 +83,10 @@ def read_run(
         raise RunNotFoundError(workflow_id, path.parent) from None
     except (LogDamagedError, LogVersionError) as error:
         damage = str(error)
+    for event in read_side_logs(store, workflow_id):
+        if see is not None:
+            see(event)
+        fold.feed_beside(event)
     history = fold.history
     running = history.status == "running"
     holder = lease.holder(store.lease_path(workflow_id)) if running else None
@@ -88,6 +96,16 @@ def read_run(
         history.status = history.executions[-1].status = status
     now_ns = clock.time_ns() if in_progress and damage is None else None
     return Reading(history, _state(path, checker, damage), holder, now_ns)
+
+
+def read_side_logs(store: Store, workflow_id: str) -> Iterator[Event]:
+    """Yield the captured spans of the logs that other processes wrote beside a run's own.
+
+    As far as these can be read: ``verify`` tells what is wrong with them.
+    """
+    for path in store.side_paths_of(workflow_id):
+        with suppress(LogError, OSError):
+            yield from (event for event in read(path, workflow_id) if event.event_type == "span")
 
 
 def _state(path: Path, checker: Checker, damage: str | None) -> LogState:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tapps_otel.errors import LogError
-from tapps_otel.log.reader import read
 from tapps_otel.past.timeline import make_timeline
 from tapps_otel.run.lookup import find
 from tapps_otel.run.reading import read_run
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.past.timeline import Timeline
 
-__all__ = ["read_side_logs", "read_timeline", "timeline"]
+__all__ = ["read_timeline", "timeline"]
 
 
 def timeline(workflow_id: str, *, log_dir: Path | str | None = None) -> Timeline:
@@ -39,20 +36,9 @@ def read_timeline(
 ) -> tuple[Timeline, RunHistory]:
     """Read a run's log once, for its timeline and its history.
 
-    :param see: called with every event
+    :param see: called with every event, and with the captured spans of side logs
     :raises RunNotFoundError: there is no such run
     """
     found = read_run(store, workflow_id, see=see)
     made = make_timeline(found.history, now_ns=found.now_ns, log=found.log)
     return made, found.history
-
-
-def read_side_logs(store: Store, workflow_id: str, *, see: Callable[[Event], None]) -> None:
-    """Read the logs that other processes wrote beside a run's own, as far as they can be read.
-
-    :param see: called with every event
-    """
-    for path in store.side_paths().get(workflow_id, []):
-        with suppress(LogError, OSError):  # verify tells what is wrong with it
-            for event in read(path, workflow_id):
-                see(event)

@@ -92,6 +92,7 @@ def _enter_trace(run: RunRecorder, event: Event) -> None:
             pid=os.getpid(),
             resource=(event.resource or {}, note.get("resource_schema", "")),
             append=append,
+            workflow=run.name,
         )
         run_registry.enter(run.trace_id, known)
 

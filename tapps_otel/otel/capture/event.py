@@ -9,6 +9,7 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.log.event import Event
 from tapps_otel.otel.mapping.pack import keep, pack_resource, pack_span
+from tapps_otel.past.usage import usage_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,4 +93,6 @@ def capture(
     if len(span.name) > _LONG_NAME:
         event.name, note["name"] = str(span.name)[:_LONG_NAME], str(span.name)
     keep(note, event, put)
+    if event.otel_blob is not UNSET:  # reports read no blobs: what it used stays in the line
+        event.attributes = usage_attributes(note.get("attributes", {})) or UNSET
     return Captured(event, resources.pack(span.resource))

@@ -25,6 +25,7 @@ from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
 from tapps_otel.otel import propagation
 from tapps_otel.otel.capture.router import Router
+from tapps_otel.otel.capture.tokens import TokenCounter
 from tapps_otel.otel.mapping.owner import is_marker, own_run_id, run_of
 from tapps_otel.otel.run_registry import KnownRun
 
@@ -65,7 +66,7 @@ class JsonlSpanExporter(SpanExporter):
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
         self._pid = os.getpid()
-        self._router = Router()
+        self._router, self._tokens = Router(), TokenCounter()
         self._pending: deque[ReadableSpan] = deque(maxlen=_MOST_PENDING)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -103,6 +104,9 @@ class JsonlSpanExporter(SpanExporter):
         """Write the spans that no log has; whether all of them could be written."""
         libraries, missing = self._sort(spans, self._folder or config.log_dir.absolute())
         done = True
+        for run, of_run in libraries.items():
+            if run.log_name != NO_RUN:
+                self._tokens.count(run, of_run)
         for write, by_run in (
             (self._router.write, libraries),
             (self._router.write_missing, missing),

@@ -1,4 +1,4 @@
-"""Metrics of runs, steps, logs and sends, by the process's meter provider.
+"""Metrics of runs, steps, logs, sends and models, by the process's meter provider.
 
 All of them follow from the events that are written, so that a result taken from a log counts
 nothing, and a duration is that of the event's span. Attributes are few and have few values: names,
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from tapps_otel.log.event import Event
+    from tapps_otel.past.usage import Usage
     from tapps_otel.settings import Settings
 
 __all__ = ["METRICS", "Meters", "Metric", "meters"]
 
 _ADDRESS: Final = "server.address"
 _PORT: Final = "server.port"
+_MODEL: Final = "gen_ai.response.model"
+_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - it is no secret
 # Bucket bounds, seconds: from a step that reads a value from memory to a build of a day, and from a
 # write into the page cache to a disk that hangs.
 _WORK: Final = (
@@ -110,6 +113,12 @@ SENT: Final = Metric(
     (_ADDRESS, _PORT, ATTR.ERROR_TYPE),
     "Spans that were sent to a collector, or that it did not accept.",
 )
+TOKENS: Final = Metric(
+    "tapps.gen_ai.tokens",
+    "{token}",
+    (ATTR.WORKFLOW_NAME, _MODEL, _TOKEN_TYPE),
+    "Tokens of model calls inside runs, as captured spans of libraries tell.",
+)
 METRICS: Final = (
     RUN_DURATION,
     STEP_DURATION,
@@ -120,6 +129,7 @@ METRICS: Final = (
     LOG_FAILURES,
     LOG_DROPPED,
     SENT,
+    TOKENS,
 )
 
 _made: Meters | None = None
@@ -177,6 +187,18 @@ class Meters:
         if error_type is not None:
             attributes[ATTR.ERROR_TYPE] = error_type
         self[SENT].add(spans, attributes)
+
+    def count_tokens(self, workflow: str | None, usage: Usage) -> None:
+        """Count tokens that calls of models inside a run used.
+
+        :param workflow: name of the run's workflow; ``None`` if it is not known here
+        """
+        about = {} if workflow is None else {ATTR.WORKFLOW_NAME: text(workflow)}
+        for model, used in usage.models.items():
+            for kind, tokens in (("input", used.input_tokens), ("output", used.output_tokens)):
+                # Negative once an agent's span, which came first, turns out to repeat others.
+                if tokens > 0:
+                    self[TOKENS].add(tokens, {**about, _MODEL: text(model), _TOKEN_TYPE: kind})
 
 
 def _instrument(meter: Meter, metric: Metric) -> Any:

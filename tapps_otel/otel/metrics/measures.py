@@ -16,9 +16,10 @@ from tapps_otel.otel.seam import warn_once
 if TYPE_CHECKING:
     from tapps_otel.otel.metrics.instruments import Meters
     from tapps_otel.otel.seam import Measures
+    from tapps_otel.past.usage import Usage
     from tapps_otel.settings import Settings
 
-__all__ = ["count_spans", "measures"]
+__all__ = ["count_spans", "count_tokens", "measures"]
 
 
 def measures(settings: Settings, workflow: str) -> Measures | None:
@@ -47,6 +48,19 @@ def count_spans(address: str, spans: int, error_type: str | None = None) -> None
         if meters is not None:
             meters.count_spans(address, spans, error_type)
     except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a delivery
+        warn_once("metrics", error)
+
+
+def count_tokens(workflow: str | None, usage: Usage) -> None:
+    """Count tokens that calls of models inside a run used.
+
+    :param workflow: name of the run's workflow; ``None`` if it is not known here
+    """
+    try:
+        meters = _meters(_settings.current())
+        if meters is not None:
+            meters.count_tokens(workflow, usage)
+    except Exception as error:  # noqa: BLE001 - a broken OpenTelemetry must not stop a capture
         warn_once("metrics", error)
 
 

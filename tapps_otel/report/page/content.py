@@ -11,6 +11,7 @@ from tapps_otel.names import parent_of
 from tapps_otel.report.history import error_text, gate_text
 from tapps_otel.report.text import block, counted, excerpt, json_text, plain
 from tapps_otel.report.timeline import summary
+from tapps_otel.report.usage import usage_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,9 +42,9 @@ class Recording:
         self.spans: list[dict[str, Any]] = []
 
     def see(self, event: Event) -> None:
-        """Record an event of the run's own log."""
+        """Record an event."""
         if event.event_type == "span":
-            self.see_span(event)
+            self._see_span(event)
             return
         self.events.append(
             [
@@ -60,9 +61,8 @@ class Recording:
             ]
         )
 
-    def see_span(self, event: Event) -> None:
-        """Record a captured span, of the run's log or of a side log; ignore other events."""
-        if event.event_type == "span" and event.span_id is not UNSET:
+    def _see_span(self, event: Event) -> None:
+        if event.span_id is not UNSET:
             otel = {} if event.otel is UNSET else event.otel
             self.spans.append(
                 {
@@ -162,6 +162,7 @@ class _Content:
             "inputs": self._value(record.inputs, None, record.inputs_locked),
             "result": self._value(record.result, record.result_blob, record.result_locked),
             "omitted": _short(record.result_omitted) if record.result_omitted else None,
+            "used": _short(usage_text(record.usage)) if record.usage else None,
             "attempts": [self._attempt(one) for one in step.attempts],
         }
         return {name: one for name, one in found.items() if one is not None and one is not False}

@@ -745,6 +745,7 @@
         ["action", step.action],
         ["began", `${clock(row.start)} (+${took(row.start)})`],
         ["took", took(row.took)],
+        ["used", step.used],
         [
           "waited for",
           row.critical ? `${took(row.critical)} (critical path)` : "no: something else took longer",
