@@ -38,6 +38,10 @@ __all__ = ["add_outlet", "deliveries", "ensure_provider", "is_built_here", "make
 
 # Exporters replaced by ours, which checks answers and keeps ledgers; and the protocol they use.
 _REPLACED: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
+_STANDARD_SAMPLERS: Final = frozenset({
+    "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+})  # fmt: skip
 # With these, credentials come from a plug-in that only the SDK's exporters know how to use.
 _CREDENTIAL_PLUGINS: Final = (
     "OTEL_PYTHON_EXPORTER_OTLP_GRPC_TRACES_CREDENTIAL_PROVIDER",
@@ -161,8 +165,10 @@ def _load_exporter(name: str) -> Any:
 
 
 def _sampler() -> Sampler | None:
-    """Make a sampler that a package offers; ``None``: the SDK's own names."""
+    """Make a sampler that a package offers; ``None``: the SDK makes its own by itself."""
     name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip()
+    if name.lower() in _STANDARD_SAMPLERS:  # it offers these as a package does, with another call
+        return None
     if not any(entry_points(group="opentelemetry_traces_sampler", name=name)):
         return None
     try:

@@ -104,6 +104,32 @@ def test_standard_exporters_sampler_and_ids_are_respected(
 
 
 @pytest.mark.parametrize(
+    ("sampler", "description"),
+    [
+        ("traceidratio", "TraceIdRatioBased{0.25}"),
+        ("TraceIdRatio", "TraceIdRatioBased{0.25}"),
+        ("parentbased_traceidratio", "ParentBased{root:TraceIdRatioBased{0.25}"),
+        ("always_on", "AlwaysOnSampler"),
+    ],
+)
+def test_a_standard_sampler_gets_its_argument_and_nothing_is_warned_of(
+    sampler: str,
+    description: str,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh: list[ExitFlush[Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+    made = provider.ensure_provider(Settings())
+
+    assert isinstance(made, TracerProvider)
+    assert made.sampler.get_description().startswith(description)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
     ("env", "said"),
     [
         ({"OTEL_TRACES_EXPORTER": "pigeon"}, "no installed package offers 'pigeon'"),
