@@ -35,7 +35,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from capabilities import CAPABILITIES, Capability
 
 PATIENCE = 30  # seconds, at most, for what takes a fraction of one
-HOUR = "3600"  # seconds that an exporter may wait for an answer: longer than any test
+LONG = "900"  # seconds that an exporter may wait for an answer: longer than any test
 
 
 # ---------------------------------------------------------------- the program

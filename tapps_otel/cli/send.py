@@ -14,7 +14,7 @@ from tapps_otel.report.lines import Line
 from tapps_otel.report.text import counted, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from tapps_otel.otel.replay.send import SendReport
 
@@ -46,7 +46,7 @@ def send(what: Sending, *, as_json: bool) -> Code:
     bar = _Bar(what)
     try:
         with bar:
-            for report in _reports(what, bar.show):
+            for report in _reports(what, bar):
                 done.append(report)
                 if not as_json:
                     _say(report, what)
@@ -68,7 +68,7 @@ def send(what: Sending, *, as_json: bool) -> Code:
     return Code.OK if all(report.ok for report in done) else Code.FAILED
 
 
-def _reports(what: Sending, progress: Callable[[SendReport], None]) -> Iterable[SendReport]:
+def _reports(what: Sending, bar: _Bar) -> Iterable[SendReport]:
     from tapps_otel.run import sending
 
     to: dict[str, Any] = {
@@ -76,7 +76,8 @@ def _reports(what: Sending, progress: Callable[[SendReport], None]) -> Iterable[
         "protocol": what.protocol,
         "force": what.force,
         "log_dir": what.log_dir,
-        "progress": progress,
+        "progress": bar.show,
+        "waiting": bar.wait,
     }
     if what.workflow_id is None:
         return sending.send_all(since_ns=what.since_ns, **to)
@@ -132,7 +133,7 @@ def _list_refused(done: Iterable[SendReport], what: Sending) -> None:
 
 
 class _Bar(AbstractContextManager["_Bar"]):
-    """A progress bar on a terminal; elsewhere nothing.
+    """A progress bar on a terminal; elsewhere only a line where the collector has to be waited for.
 
     Progress in a run is measured by the lines of its log.
 
@@ -144,6 +145,7 @@ class _Bar(AbstractContextManager["_Bar"]):
         self._shown: Any = nullcontext()
         self._what = what
         self.report: SendReport | None = None
+        self._waits = False
 
     def __enter__(self) -> Self:
         terminal = err()
@@ -169,6 +171,7 @@ class _Bar(AbstractContextManager["_Bar"]):
     def show(self, report: SendReport) -> None:
         """Show the progress of a run."""
         is_next, self.report = report is not self.report, report
+        self._waits = False
         if self._progress is None:
             return
         if is_next:
@@ -177,6 +180,12 @@ class _Bar(AbstractContextManager["_Bar"]):
                 self._task, description=plain(name), total=self._lines(name), spans=0
             )
         self._progress.update(self._task, completed=report.seq, spans=report.sent)
+
+    def wait(self, reason: str, seconds: float) -> None:
+        """Tell once, until there is progress again, that a request is sent again, and why."""
+        if not self._waits:
+            self._waits = True
+            err().say(f"the collector is waited for, for {seconds:.0f} s at most: {plain(reason)}")
 
     def _lines(self, workflow_id: str) -> int | None:
         from tapps_otel.run.lookup import store_of

@@ -29,6 +29,7 @@ def send(
     force: bool = False,
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,
+    waiting: Callable[[str, float], None] | None = None,
 ) -> SendReport:
     """Send a run's spans from its log: those that the collector has not acknowledged yet.
 
@@ -41,6 +42,8 @@ def send(
     :param protocol: ``grpc`` or ``http/protobuf``
     :param force: send all spans, acknowledged or not
     :param progress: called at the start and after each answer, with the report so far
+    :param waiting: called while the collector does not accept a request, with the reason, and with
+        the seconds after which it is given up
     :returns: how many were sent, and what failed: check ``ok``
     :raises RunNotFoundError: there is no such run
     :raises SettingsError: no collector is configured
@@ -55,7 +58,7 @@ def send(
     )
 
     store, workflow_id = find(workflow_id, log_dir)  # before a connection is opened
-    client = client_of(endpoint=endpoint, protocol=protocol)
+    client = client_of(endpoint=endpoint, protocol=protocol, waiting=waiting)
     try:
         return send_run(store, workflow_id, client, force=force, progress=progress)
     finally:
@@ -70,6 +73,7 @@ def send_all(
     force: bool = False,
     log_dir: Path | str | None = None,
     progress: Callable[[SendReport], None] = _ignore,
+    waiting: Callable[[str, float], None] | None = None,
 ) -> Iterator[SendReport]:
     """Send the spans of every run in the folder, and of traces of no run, as :func:`send` does.
 
@@ -82,7 +86,7 @@ def send_all(
     from tapps_otel.otel.replay.send import SendReport, client_of, send_run
 
     store = store_of(log_dir)
-    client = client_of(endpoint=endpoint, protocol=protocol)
+    client = client_of(endpoint=endpoint, protocol=protocol, waiting=waiting)
     side = store.side_paths()
     of_runs = [run.workflow_id for run in store.runs(since_ns=since_ns)]
     alone = [] if since_ns is not None else sorted(side.keys() - set(of_runs))

@@ -11,7 +11,7 @@ import pytest
 
 import tapps_otel
 from capabilities import need
-from otlp_collector import HOUR, KILLED, Collected, Collector, Ended, Program, once
+from otlp_collector import KILLED, LONG, Collected, Collector, Ended, Program, once
 from tapps_otel import WorkflowEvent
 
 ORDER = """
@@ -289,7 +289,7 @@ tracer_provider:
         exporter:
           otlp_http:
             endpoint: {endpoint}/v1/traces
-            timeout: {HOUR}000
+            timeout: {LONG}000
 """,
         "utf-8",
     )
@@ -371,7 +371,7 @@ def test_a_dead_collector_harms_no_run(program: Program, protocol: str) -> None:
         env = {
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{bound.getsockname()[1]}",
-            "OTEL_EXPORTER_OTLP_TIMEOUT": HOUR,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": LONG,
         }
         done = program(ORDER, **env)
 
@@ -386,7 +386,7 @@ def test_a_hanging_collector_harms_no_run(
     env = {
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_ENDPOINT": address,
-        "OTEL_EXPORTER_OTLP_TIMEOUT": HOUR,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": LONG,
         "OTEL_BSP_SCHEDULE_DELAY": "1",  # it hangs already while the steps run
     }
     done = program(ORDER, **env)
@@ -409,7 +409,7 @@ def test_the_wait_at_exit_is_set_by_the_user(
     program: Program, hole: tuple[str, list[socket.socket]]
 ) -> None:
     source = "from tapps_otel import configure; configure(shutdown_timeout=0)\n" + ORDER
-    done = program(source, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0], OTEL_EXPORTER_OTLP_TIMEOUT=HOUR)
+    done = program(source, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0], OTEL_EXPORTER_OTLP_TIMEOUT=LONG)
 
     assert_unharmed(done)
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from capabilities import need
-from otlp_collector import HOUR, Collector, Program
+from otlp_collector import LONG, Collector, Program
 
 REPORT = """
 import sys
@@ -140,7 +140,7 @@ def test_a_hanging_collector_of_metrics_delays_the_exit_no_longer_than_allowed(
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_ENDPOINT": address,  # spans hang, too: together, not one after another
         "OTEL_METRICS_EXPORTER": "otlp",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": HOUR,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": LONG,
         "OTEL_METRIC_EXPORT_INTERVAL": "1",  # it hangs already while the steps run
     }
     done = program(REPORT, TAPPS_OTEL_SHUTDOWN_TIMEOUT="1", **env)

@@ -16,7 +16,7 @@ import pytest
 
 import tapps_otel
 from commands import LOGS, Done, child
-from otlp_collector import HOUR, KILLED, Collected, Collector, Ended, Program, once
+from otlp_collector import KILLED, LONG, Collected, Collector, Ended, Program, once
 from stack import Stack
 from tapps_otel import WorkflowEvent
 
@@ -201,7 +201,7 @@ def test_a_hanging_collector_does_not_delay_a_resume(
     program: Program, hole: tuple[str, list[socket.socket]]
 ) -> None:
     program(SIX)
-    done = program(SIX, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0], OTEL_EXPORTER_OTLP_TIMEOUT=HOUR)
+    done = program(SIX, OTEL_EXPORTER_OTLP_ENDPOINT=hole[0], OTEL_EXPORTER_OTLP_TIMEOUT=LONG)
 
     assert (done.code, done.out) == (0, "21\n")
     assert "spans of earlier executions were not all sent" in done.err

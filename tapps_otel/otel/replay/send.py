@@ -74,11 +74,17 @@ class SendReport:
         return not self.problems
 
 
-def client_of(*, endpoint: str | None = None, protocol: str | None = None) -> Client:
+def client_of(
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    waiting: Callable[[str, float], None] | None = None,
+) -> Client:
     """Make a client of the collector that arguments or settings name.
 
     Standard variables count as settings.
 
+    :param waiting: called while the collector does not accept a request, as :class:`Client` says
     :raises SettingsError: none of them does
     """
     found = destination(settings.current(), endpoint=endpoint, protocol=protocol)
@@ -88,7 +94,10 @@ def client_of(*, endpoint: str | None = None, protocol: str | None = None) -> Cl
             "http://localhost:4317), call configure(otlp_endpoint=...) or use "
             "`tapps-otel send --endpoint`"
         )
-    return connect(found)
+    client = connect(found)
+    if waiting is not None:
+        client.waiting = waiting
+    return client
 
 
 def send_run(

@@ -28,6 +28,8 @@ from tapps_otel.otel.metrics.measures import count_spans
 from tapps_otel.otel.transport.destination import GRPC, HTTP
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tapps_otel.otel.transport.destination import Destination
 
 __all__ = ["Answer", "Client", "RefusedError", "connect", "plain_reason"]
@@ -84,10 +86,15 @@ def connect(destination: Destination) -> Client:
 
 
 class Client(ABC):
-    """Sends requests to one collector. For one thread at a time."""
+    """Sends requests to one collector. For one thread at a time.
+
+    :ivar waiting: called before a request is sent again, with the reason, and with the seconds
+        after which it is given up
+    """
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
+        self.waiting: Callable[[str, float], None] = lambda *_: None
         self._given_up = threading.Event()
 
     def send(self, request: bytes, *, spans: int = 0, patience: float | None = None) -> Answer:
@@ -129,7 +136,10 @@ class Client(ABC):
                 # Never less than without a request to wait: it may be for 0 s, again and again.
                 pause = max(wait * jitter, error.after)
                 left = (deadline - clock.monotonic_ns()) / 1e9
-                if pause > left or self._given_up.wait(pause):
+                if pause > left:
+                    raise
+                self.waiting(self.destination.mask(str(error)), left)
+                if self._given_up.wait(pause):
                     raise
                 wait = min(2 * wait, _LONGEST_WAIT)
 

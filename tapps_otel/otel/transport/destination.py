@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +25,7 @@ GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 _variable = partial(otlp_variable, "TRACES")
 _log = logging.getLogger(__name__)
+_MOST_SECONDS: Final = 1000  # nobody waits so long for an answer: it is 1 s in milliseconds
 _PATH: Final = "/v1/traces"
 _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
@@ -161,15 +162,28 @@ def _headers() -> dict[str, str]:
 
 
 def _seconds(text: str) -> float:
+    """Read a time-out: seconds, as the SDK has it, although the standard has milliseconds."""
     try:
         seconds = float(text or 10)
     except ValueError:
         seconds = 0
-    if not 0 < seconds < 86_400:
+    if not 0 < seconds < 1000 * _MOST_SECONDS:
         raise SettingsError(
             f"OTEL_EXPORTER_OTLP_TIMEOUT must be a number of seconds, not {text!r:.80}"
         )
-    return seconds
+    if seconds < _MOST_SECONDS:
+        return seconds
+    _warn_of_milliseconds(text)
+    return seconds / 1000
+
+
+@cache  # once for each value
+def _warn_of_milliseconds(text: str) -> None:
+    _log.warning(
+        "OTEL_EXPORTER_OTLP_TIMEOUT=%s is taken for milliseconds, as other languages have it: in "
+        "Python it is a number of seconds.",
+        text,
+    )
 
 
 def _compression(text: str) -> str:

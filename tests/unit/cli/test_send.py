@@ -159,3 +159,33 @@ def test_usage_and_unknown_runs(cli: Cli, to: To, answering: Answering) -> None:
     assert "no collector is configured" in cli("send", "a").err
     assert to("../a", endpoint=answering()).code == 2
     assert to("nope", endpoint=answering()).code == 3
+
+
+@pytest.mark.parametrize("value", ["1500", "1500.0"])
+def test_a_time_out_in_milliseconds_is_recognized(
+    to: To,
+    answering: Answering,
+    monkeypatch: pytest.MonkeyPatch,
+    value: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As other languages have it: in seconds it would end after this test has."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", value)
+    done = to("--all", endpoint=answering(503, b"come back later"))
+
+    assert done.code == 7
+    assert f"OTEL_EXPORTER_OTLP_TIMEOUT={value} is taken for milliseconds" in caplog.text
+    assert "cannot send spans to http://127.0.0.1:" in done.err
+    assert "it answered 503" in done.err
+
+
+def test_it_tells_why_it_waits(
+    to: To, answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2.5")
+    done = to("--all", "--json", endpoint=answering(503, b"\x1b[2Jlater"))
+    told = [line for line in done.err.splitlines() if "is waited for" in line]
+
+    assert len(told) == 1  # however often it is asked
+    assert "s at most: it answered 503" in told[0]
+    assert "\x1b" not in done.err
