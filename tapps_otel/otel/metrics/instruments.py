@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from msgspec import UNSET
-from opentelemetry import metrics
+from opentelemetry import metrics, trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from tapps_otel.names import ATTR
 from tapps_otel.otel.environment import metrics_wanted
@@ -26,6 +27,7 @@ from tapps_otel.otel.seam import SCOPE, Measures, warn_once
 from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter, MeterProvider
 
     from tapps_otel.log.event import Event
@@ -211,25 +213,40 @@ def _instrument(meter: Meter, metric: Metric) -> Any:
 
 
 class _Measures(Measures):
-    __slots__ = ("_append", "_attempts", "_meters", "_run")
+    __slots__ = ("_append", "_attempts", "_flags", "_meters", "_run")
 
     def __init__(self, made: Meters, workflow: str) -> None:
         self._meters = made
         self._append, self._attempts = made[APPEND_DURATION], made[STEP_ATTEMPTS]
         self._run = {ATTR.WORKFLOW_NAME: text(workflow)}
+        self._flags: int | None = None  # W3C trace flags of the execution; none without spans
 
     def wrote(self, event: Event, took_ns: int) -> None:
         try:
-            self._append.record(took_ns / 1e9)
             kind = event.event_type
+            if kind in _EXECUTIONS and event.otel is not UNSET:
+                self._flags = event.otel.get("flags")
+            context = self._context_of(event)
+            self._append.record(took_ns / 1e9, None, context)
             if kind == "step_start":
-                self._attempts.add(1, self._step_attributes(event))
+                self._attempts.add(1, self._step_attributes(event), context)
             elif kind in _STEP_ENDS:
-                self._step_ended(event)
+                self._step_ended(event, context)
             elif kind == "workflow_end":
-                self._ended(RUN_DURATION, event, self._run)
+                self._ended(RUN_DURATION, event, self._run, context)
         except Exception as error:  # noqa: BLE001 - of the SDK, an exporter, a view
             warn_once("metrics", error)
+
+    def _context_of(self, event: Event) -> Context | None:
+        """Return a context with the event's span, to which exemplars refer.
+
+        The current span may be another one: a step ends in the scope of what called it.
+        """
+        if self._flags is None or event.trace_id is UNSET or event.span_id is UNSET:
+            return None
+        ids = int(event.trace_id, 16), int(event.span_id, 16)
+        span = SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(self._flags))
+        return trace.set_span_in_context(NonRecordingSpan(span))
 
     def _step_attributes(self, event: Event) -> dict[str, str]:
         attributes = {**self._run, ATTR.STEP_NAME: text(str(event.step))}
@@ -237,20 +254,22 @@ class _Measures(Measures):
             attributes[ATTR.AGENT] = text(event.agent)
         return attributes
 
-    def _step_ended(self, event: Event) -> None:
+    def _step_ended(self, event: Event, context: Context | None) -> None:
         step = self._step_attributes(event)
-        attributes = self._ended(STEP_DURATION, event, step)
+        attributes = self._ended(STEP_DURATION, event, step, context)
         if event.event_type == "step_skip":
-            self._meters[STEP_SKIPS].add(1, step)
+            self._meters[STEP_SKIPS].add(1, step, context)
         elif ATTR.ERROR_TYPE in attributes:
-            self._meters[STEP_FAILURES].add(1, attributes)
+            self._meters[STEP_FAILURES].add(1, attributes, context)
 
-    def _ended(self, metric: Metric, event: Event, attributes: dict[str, str]) -> dict[str, str]:
+    def _ended(
+        self, metric: Metric, event: Event, attributes: dict[str, str], context: Context | None
+    ) -> dict[str, str]:
         attributes = {**attributes, ATTR.STATUS: text(str(event.status))}
         if (kind := error_type_of(event)) is not None:
             attributes[ATTR.ERROR_TYPE] = kind
         if event.duration_ns is not UNSET:
-            self._meters[metric].record(event.duration_ns / 1e9, attributes)
+            self._meters[metric].record(event.duration_ns / 1e9, attributes, context)
         return attributes
 
     def log_failed(self, error: BaseException) -> None:
@@ -266,6 +285,7 @@ class _Measures(Measures):
             warn_once("metrics", error)
 
 
+_EXECUTIONS: Final = frozenset({"workflow_start", "workflow_resume"})
 _STEP_ENDS: Final = frozenset({"step_finish", "step_fail", "step_skip"})
 
 

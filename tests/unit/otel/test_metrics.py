@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics as api
+from opentelemetry import trace
 from opentelemetry.metrics import _internal as api_internal
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
@@ -19,6 +20,9 @@ from opentelemetry.sdk.metrics.export import (
     MetricExporter,
     MetricExportResult,
 )
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
 from tapps_otel import Backoff, Run, configure, events, skip, step, workflow
@@ -616,3 +620,55 @@ def test_events_of_any_kind_are_accepted(reading: Reading) -> None:
         measured.wrote(event, 10)
 
     assert reading.points("tapps.log.append.duration") == [({}, 5)]
+
+
+# ---------------------------------------------------------------- exemplars
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What the program's own tracer provider exports."""
+    memory = InMemorySpanExporter()
+    traces = TracerProvider(shutdown_on_exit=False)
+    traces.add_span_processor(SimpleSpanProcessor(memory))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", traces)
+    return memory
+
+
+def exemplars(reading: Reading) -> dict[str, set[tuple[int, int]]]:
+    """The spans that the exemplars of each metric refer to. Reading them removes them."""
+    return {
+        name: {
+            (one.trace_id, one.span_id)
+            for point in metric.data.data_points
+            for one in point.exemplars
+        }
+        for name, metric in reading.all().items()
+    }
+
+
+def test_exemplars_refer_to_the_span_of_the_step_or_the_run(
+    reading: Reading, spans: InMemorySpanExporter
+) -> None:
+    with trace.get_tracer("the program").start_as_current_span("outside"):
+        report(1)
+    assert tries == 2
+    ids: dict[str, set[tuple[int, int]]] = {}
+    for span in spans.get_finished_spans():
+        ids.setdefault(span.name, set()).add((span.context.trace_id, span.context.span_id))
+    steps = ids["step flaky"] | ids["step plain"] | ids["step unneeded"]
+    found = exemplars(reading)
+
+    assert ids["step plain"] <= found["tapps.step.duration"] <= steps
+    assert found["tapps.step.attempts"] >= ids["step plain"] | ids["step unneeded"]
+    assert found["tapps.step.attempts"] <= steps
+    assert found["tapps.step.skips"] == ids["step unneeded"]
+    assert len(found["tapps.step.failures"] & ids["step flaky"]) == 1
+    assert found["tapps.run.duration"] == ids["workflow report"]
+    assert found["tapps.log.append.duration"] <= steps | ids["workflow report"]
+
+
+def test_runs_without_spans_have_no_exemplars(reading: Reading) -> None:
+    report(1)
+
+    assert not any(exemplars(reading).values())
