@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.external_api import ExternalAttempt, ExternalRun
     from tapps_otel.run.following import EventStream, follow
     from tapps_otel.run.forking import fork
+    from tapps_otel.run.log_context import RunContextFilter
     from tapps_otel.run.packing import PackReport, pack, unpack
     from tapps_otel.run.pausing import apause, pause
     from tapps_otel.run.policy import Backoff
@@ -111,6 +112,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "register_codec",
     "resume",
     "Run",
+    "RunContextFilter",
     "RunDiff",
     "RunHistory",
     "RunSide",
@@ -167,6 +169,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.external_api": "ExternalAttempt ExternalRun",
         "run.following": "EventStream follow",
         "run.forking": "fork",
+        "run.log_context": "RunContextFilter",
         "run.packing": "PackReport pack unpack",
         "run.pausing": "apause pause",
         "run.policy": "Backoff",
@@ -203,3 +206,8 @@ if "TAPPS_OTEL_PARENT" in os.environ:  # a step of another process started this 
 
     propagation.join()
     del propagation
+
+if "TAPPS_OTEL_LOG_CONTEXT" in os.environ:  # records before the first run have it, too
+    from tapps_otel.run import log_context
+
+    log_context.install_if_asked()

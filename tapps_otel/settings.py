@@ -37,6 +37,7 @@ __all__ = [
     "SpanFilter",
     "configure",
     "current",
+    "peek",
     "shown",
     "use",
 ]
@@ -121,6 +122,8 @@ class Settings(BaseModel):
     :ivar executor_state_from_log: let an instrumented executor that loads its last state take
         completed steps from the log, and the whole state if its snapshots cannot be read
     :ivar executor_bridge: replace an instrumented executor's own event log by this one
+    :ivar log_context: let the program's own log records, of ``logging``, have ``tapps_run``,
+        ``tapps_step`` and ``tapps_attempt``
     :ivar spans: create OpenTelemetry spans
     :ivar aliases: conventions whose attributes spans get in addition, as ``cicd/1.44``; separated
         by commas in the environment
@@ -157,6 +160,7 @@ class Settings(BaseModel):
     executor_variables: bool = True
     executor_state_from_log: bool = False
     executor_bridge: bool = False
+    log_context: bool = False
     spans: bool = True
     aliases: tuple[Alias, ...] = ()
     metrics: bool = True
@@ -244,6 +248,7 @@ class SettingsDict(TypedDict, total=False):
     executor_variables: bool
     executor_state_from_log: bool
     executor_bridge: bool
+    log_context: bool
     spans: bool
     aliases: Alias | Sequence[Alias]
     metrics: bool
@@ -284,6 +289,14 @@ def current() -> Settings:
     if _current is None:
         _current = _make(_given)
     return _current
+
+
+def peek() -> Settings:
+    """Return the settings as they are now; the environment is read again by the first run.
+
+    :raises SettingsError: as :func:`current`
+    """
+    return _current or _make(_given)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tapps_otel.log.event import Event
 from tapps_otel.names import new_trace_id
 from tapps_otel.otel.seam import SpanRef
 from tapps_otel.past.plan import open_steps
+from tapps_otel.run import log_context
 from tapps_otel.run.ends_from_history import due
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.run.trace_start import begin_trace, catch_up
@@ -41,6 +42,8 @@ def begin_execution(
     :param inputs: as JSON; for a later execution they are in the log already
     :raises DecryptionError: values in the log cannot be decrypted
     """
+    if leased.config.log_context:
+        log_context.install()
     if leased.history.locked is not None:
         raise leased.history.locked.error(run.workflow_id)
     if leased.history.executions:
