@@ -56,7 +56,9 @@ def is_unchanged(span: Any, attributes: dict[str, Any], events: int, links: int,
             held == attributes
             and list(held) == list(attributes)
             and len(span._events) == events  # noqa: SLF001
+            and not span._events.dropped  # noqa: SLF001 - else their number may be equal by chance
             and len(span._links) == links  # noqa: SLF001
+            and not span._links.dropped  # noqa: SLF001
             and span._name == name  # noqa: SLF001
             and span._status.status_code is StatusCode.UNSET  # noqa: SLF001
             and span._end_time is None  # noqa: SLF001

@@ -405,9 +405,14 @@ class _Span(LiveSpan):
         held = self._redact(rules)
         if list(held.items()) != list(self._attributes.items()):
             note["attributes"] = pack_attributes(held)
-        if len(span.events) != self._events:
+        dropped = {
+            what: number
+            for what in ("attributes", "events", "links")
+            if (number := getattr(span, f"dropped_{what}", 0))
+        }
+        if len(span.events) != self._events or "events" in dropped:
             note["events"] = [pack_event(redacted_event(one, rules)) for one in span.events]
-        if len(span.links) != self._links:
+        if len(span.links) != self._links or "links" in dropped:
             note["links"] = [pack_link(redacted_link(link, rules)) for link in span.links]
         if span.name != self._name:
             note["name"] = rules.text(span.name)
@@ -416,9 +421,8 @@ class _Span(LiveSpan):
             note["status"] = [status.status_code.value, status.description]
         if not span.is_recording():  # ended by the user's code, so without our end
             note["end_time"] = span.end_time
-        for what in ("attributes", "events", "links"):
-            if dropped := getattr(span, f"dropped_{what}", 0):
-                note.setdefault("dropped", {})[what] = dropped
+        if dropped:
+            note["dropped"] = dropped
         return note
 
     def _redact(self, rules: Rules) -> dict[str, Any]:

@@ -653,6 +653,38 @@ def test_limits_of_the_provider_are_logged(
     assert_rebuilds(driver, exporter)
 
 
+@pytest.mark.parametrize("own", [126, 127, 128, 300])
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 1), (1, 0), (2, 3)])
+def test_events_of_the_user_at_the_limit_are_in_their_places(
+    driver: Driver, exporter: InMemorySpanExporter, own: int, before: int, after: int
+) -> None:
+    """The SDK keeps the last 128: how many there are does not tell whose they are."""
+    run = driver.workflow()
+    for _ in range(before):
+        run.span.add_event("of the user")  # type: ignore[attr-defined]
+    for number in range(own):
+        event = driver.event("annotation", name=f"note {number}", span_id=run.span_id)
+        run.record(driver.write(event))
+    for _ in range(after):
+        run.span.add_event("of the user")  # type: ignore[attr-defined]
+    driver.end(run, "workflow_end")
+
+    assert_rebuilds(driver, exporter)
+
+
+@pytest.mark.parametrize("links", [127, 128, 200])
+def test_links_of_the_user_at_the_limit_are_in_their_places(
+    driver: Driver, exporter: InMemorySpanExporter, links: int
+) -> None:
+    run = driver.workflow()
+    for number in range(links):
+        context = SpanContext(1, number + 1, is_remote=False)
+        run.span.add_link(context)  # type: ignore[attr-defined]
+    driver.end(run, "workflow_end")
+
+    assert_rebuilds(driver, exporter)
+
+
 def test_what_a_sampler_or_a_processor_adds_is_noted(exporter: InMemorySpanExporter) -> None:
     class Names(SpanProcessor):
         def on_start(self, span: Span, parent_context: Any = None) -> None:
