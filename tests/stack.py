@@ -338,6 +338,7 @@ class Span:
             (one["spanID"] for one in found["references"] if one["refType"] == "CHILD_OF"), None
         )
         self.links = [one["spanID"] for one in found["references"] if one["refType"] != "CHILD_OF"]
+        self.duration: int = found["duration"]  # microseconds
         self.tags = _tags(found["tags"])
         self.events = [_tags(one["fields"]) for one in found["logs"]]
         self.warnings: list[str] = found["warnings"] or []

@@ -32,6 +32,7 @@ _READ_TIMEOUT: Final = 10.0  # seconds without a byte
 _TOTAL_TIMEOUT: Final = 120.0  # seconds for a whole response
 _BLOCK: Final = 1 << 18
 _QUOTED: Final = 200  # characters of a response that are put into an error
+_HOST: Final = "ip"  # of a resource: this project's collector adds it, as another `host.name`
 _WARNINGS: Final = "@jaeger@warnings"  # Jaeger's own remarks, which it adds to spans
 
 
@@ -63,9 +64,12 @@ class JaegerStore(SpanStore):
         return io.BytesIO(self._response)
 
     def spans(self, wanted: Callable[[str, str], bool]) -> Iterator[NormalizedSpan]:
-        """Yield its spans, without the remarks that Jaeger adds to them."""
+        """Yield its spans, without what is added to them on the way to Jaeger, and by it."""
         for span in super().spans(wanted):
             span.fields["attributes"].pop(_WARNINGS, None)
+            resource = span.fields["resource"]
+            if _HOST in resource and resource[_HOST] == resource.get("host.name"):
+                del resource[_HOST]
             yield span
 
     def reduce(self, span: NormalizedSpan) -> NormalizedSpan:

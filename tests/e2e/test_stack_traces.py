@@ -176,6 +176,26 @@ def test_a_killed_run_is_whole_after_resume(shared_stack: Stack, run_id: str) ->
     assert len([span for span in spans if span.name == "step fetch"]) == 1
 
 
+def test_a_resume_that_is_shorter_than_what_was_killed_has_no_warning(
+    shared_stack: Stack, run_id: str
+) -> None:
+    """Jaeger takes a shorter child after its parent's end for one with a clock that is wrong."""
+    long = ("--input", '{"n": 40}', "--quiet")
+    child("run", "flow.py:report", "--id", run_id, *long, KILL_AT="39", **shared_stack.env())
+    done = child("resume", run_id, "--quiet", **shared_stack.env())
+    spans = arrived(shared_stack, run_id)
+    first, second = (
+        next(s for s in spans if s.name == "workflow report" and s.tags["tapps.execution"] == n)
+        for n in (1, 2)
+    )
+    against = child("verify", run_id, "--against", shared_stack.jaeger_url)
+
+    assert done.code == 0
+    assert second.duration < first.duration
+    assert_whole(spans, run_id)
+    assert (against.code, against.err) == (0, "")
+
+
 def test_a_run_is_seen_while_it_is_going_on(shared_stack: Stack, run_id: str) -> None:
     with subprocess.Popen(
         command("run", "flow.py:waiting", "--id", run_id, "--quiet"),
