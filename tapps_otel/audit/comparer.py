@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tapps_otel.audit.comparison import Comparison, Head, SpanNote
-from tapps_otel.audit.normalized_span import NormalizedSpan, differences, normalized
+from tapps_otel.audit.normalized_span import (
+    Names,
+    NormalizedSpan,
+    differences,
+    names_of,
+    normalized,
+    without_others,
+)
 from tapps_otel.errors import LogDamagedError
 from tapps_otel.names import ATTR
 from tapps_otel.otel.replay.run_spans import RunSpans
@@ -45,6 +52,18 @@ class _Library(NamedTuple):
     process: bytes
 
 
+class _Differing(NamedTuple):
+    """A span of the log that the store has with other content.
+
+    :ivar digest: of it, as the log has it
+    :ivar names: of its attributes there
+    """
+
+    note: SpanNote
+    digest: bytes
+    names: Names
+
+
 class Comparer:
     """Compares a run's log with a store: reads a digest of each of the run's spans there.
 
@@ -64,6 +83,8 @@ class Comparer:
         self._libraries: dict[str, _Library] = {}
         self._other_runs: set[str] = set()
         self._captured = set[str]()  # libraries' spans that the log has
+        self._differing: dict[str, _Differing] = {}
+        self._names: dict[Names, Names] = {}  # each once: many spans have the same
         for span in self._spans():
             self._take(span)
 
@@ -133,7 +154,7 @@ class Comparer:
         found.running = spans.running
         found.remarks += spans.problems
         self._find_lost(found)
-        if held or self._own:
+        if self._differing or self._own:
             self._look_again(found, held)
         found.remarks += self._store.notes
         return found
@@ -160,7 +181,8 @@ class Comparer:
             if len(there) > 1:
                 found.doubled.add(note)
         else:
-            found.different.add(note)
+            names = names_of(log)
+            self._differing[key] = _Differing(note, digest, self._names.setdefault(names, names))
             if len(held) < _MOST_DESCRIBED:
                 held[key] = log
 
@@ -208,11 +230,25 @@ class Comparer:
             if key in self._own:
                 self._own.discard(key)
                 found.extra.add(_note(there))
-            elif key in held and key not in described:
+            elif key in self._differing and self._has_only_more(there, found):
+                found.added.add(self._differing.pop(key).note)
+                found.equal += 1
+            elif key in self._differing and key in held and key not in described:
                 differ = differences(self._store.reduce(there), self._store.reduce(held[key]))
                 described[key] = tuple(islice(differ, _MOST_DIFFERENCES))
-        for at, (key, note) in enumerate(zip(held, found.different.spans, strict=False)):
-            found.different.spans[at] = note._replace(differences=described.get(key, ()))
+        for key, one in self._differing.items():
+            found.different.add(one.note._replace(differences=described.get(key, ())))
+
+    def _has_only_more(self, there: NormalizedSpan, found: Comparison) -> bool:
+        """Whether it has all that the log has, and attributes that others have added."""
+        log = self._differing[_key(there)]
+        without, names = without_others(there, log.names)
+        digest = self._digest(without)
+        if digest != log.digest and not self._is_near(log.digest, {digest}):
+            return False
+        if len(found.added_names) < _MOST_REMARKS:
+            found.added_names |= names
+        return True
 
 
 def _note(span: NormalizedSpan, found: Found | None = None) -> SpanNote:

@@ -14,6 +14,7 @@ __all__ = ["Comparison", "Group", "Head", "SpanNote"]
 
 _MOST_LISTED: Final = 1000  # spans of a group
 _MOST_DIFFERENCES: Final = 5  # of one span, in a message
+_MOST_NAMES: Final = 10  # of attributes, in a message
 
 
 class SpanNote(NamedTuple):
@@ -75,6 +76,8 @@ class Comparison:
     :ivar spans: number of spans of the log
     :ivar equal: number of them that are in the store with the same content
     :ivar reduced: number of these that are equal except for what the store lacks
+    :ivar added: those of the equal ones that have further attributes in the store
+    :ivar added_names: of these attributes
     :ivar unsampled: number of spans that are not in the store because a sampler dropped them
     :ivar missing: spans that are not in the store for another reason
     :ivar different: spans that are in the store only with other content; how, for the first 20
@@ -96,6 +99,8 @@ class Comparison:
     spans: int = 0
     equal: int = 0
     reduced: int = 0
+    added: Group = field(default_factory=Group)
+    added_names: set[str] = field(default_factory=set)
     unsampled: int = 0
     missing: Group = field(default_factory=Group)
     different: Group = field(default_factory=Group)
@@ -170,6 +175,13 @@ class Comparison:
             )
         if self.unsampled:
             yield f"{_are(self.unsampled)} not there, as a sampler dropped them"
+        if self.added.count:
+            names = few(sorted(self.added_names)[:_MOST_NAMES], total=len(self.added_names))
+            have = "has" if self.added.count == 1 else "have"
+            yield (
+                f"{counted(self.added.count, 'span')} there {have} attributes that were added on "
+                f"the way, by a library, a processor or a collector: {names}"
+            )
         if self.reduced:
             yield f"not compared in {self.reduced} of them, as it is not kept there: {self.lacks}"
         yield from self.remarks

@@ -19,10 +19,19 @@ from tapps_otel.names import ATTR
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["NormalizedSpan", "differences", "normalized"]
+__all__ = ["Names", "NormalizedSpan", "differences", "names_of", "normalized", "without_others"]
 
 _NO_PARENT: Final = "0" * 16
+_AGAIN: Final = " (again, as number "  # of an attribute that is there twice
+_OURS: Final = "tapps."  # no other program adds attributes of such names
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+class Names(NamedTuple):
+    """Names of attributes: of a span, and of its resource."""
+
+    attributes: frozenset[str]
+    resource: frozenset[str]
 
 
 class NormalizedSpan(NamedTuple):
@@ -84,6 +93,27 @@ def normalized(resource: Any, scope: Any, span: Any) -> NormalizedSpan:
     return NormalizedSpan(_id(span.trace_id), _id(span.span_id), made)
 
 
+def names_of(span: NormalizedSpan) -> Names:
+    """Return the names of its attributes."""
+    return Names(frozenset(span.fields["attributes"]), frozenset(span.fields["resource"]))
+
+
+def without_others(span: NormalizedSpan, names: Names) -> tuple[NormalizedSpan, set[str]]:
+    """Return the span with attributes of these names and of ours alone, and the other names."""
+    fields, others = dict(span.fields), set[str]()
+    for part, known in names._asdict().items():
+        held = fields[part]
+        other = {
+            name
+            for name in held
+            if name.partition(_AGAIN)[0] not in known and not name.startswith(_OURS)
+        }
+        if other:
+            fields[part] = {name: value for name, value in held.items() if name not in other}
+            others |= other
+    return span._replace(fields=fields), others
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -114,7 +144,7 @@ def _mapping(pairs: Iterable[Any]) -> dict[str, Any]:
     for pair in pairs:
         key = pair.key
         if key in made:  # OTLP forbids it; neither may hide the other
-            key = f"{key} (again, as number {len(made) + 1})"
+            key = f"{key}{_AGAIN}{len(made) + 1})"
         made[key] = _value(pair.value)
     return made
 

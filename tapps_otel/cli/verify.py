@@ -80,7 +80,7 @@ def _log_json(log: CheckReport) -> dict[str, Any]:
 
 
 def _against_json(found: Comparison) -> dict[str, Any]:
-    groups = ("missing", "different", "doubled", "extra")
+    groups = ("missing", "different", "doubled", "extra", "added")
     return {
         "place": found.place,
         "running": found.running,

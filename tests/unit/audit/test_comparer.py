@@ -384,7 +384,7 @@ def drop_event(span: dict[str, Any]) -> None:
 
 
 def add_attribute(span: dict[str, Any]) -> None:
-    span["attributes"].append({"key": "more", "value": {"stringValue": "x"}})
+    span["attributes"].append({"key": "tapps.more", "value": {"stringValue": "x"}})
 
 
 def double_attribute(span: dict[str, Any]) -> None:
@@ -408,7 +408,7 @@ def add_link(span: dict[str, Any]) -> None:
             change("attributes/tapps.attempt/intValue", "2"),
             "attribute tapps.attempt is 2 there, 1 in the log",
         ),
-        (add_attribute, "attribute more is 'x' there, and not in the log"),
+        (add_attribute, "attribute tapps.more is 'x' there, and not in the log"),
         (double_attribute, "attribute tapps.attempt (again, as number "),
         (drop_event, "event annotation at "),
         (change("events/0/timeUnixNano", "5"), "event step_start is at 5 ns there, at "),
@@ -445,6 +445,42 @@ def test_values_of_different_types_differ(kept: Requests) -> None:
     value["doubleValue"] = 1
 
     assert "attribute tapps.attempt is 1.0 there, 1 in the log" in only_problem(against(kept))
+
+
+def add(where: dict[str, Any], name: str, value: str) -> None:
+    where["attributes"].append({"key": name, "value": {"stringValue": value}})
+
+
+def test_attributes_that_were_added_on_the_way_are_no_problem(kept: Requests, cli: Cli) -> None:
+    for request in kept:
+        add(request["resourceSpans"][0]["resource"], "k8s.pod.name", "p-1")
+        add(span_of(request), "openinference.span.kind", "AGENT")
+    report = against(kept)
+
+    assert report.ok
+    assert report.against is not None
+    assert (report.against.equal, report.against.added.count) == (4, 4)
+    assert (
+        "4 spans there have attributes that were added on the way, by a library, a processor or a "
+        "collector: k8s.pod.name, openinference.span.kind"
+    ) in report.notes
+    found = json.loads(cli("verify", "r", "--against", str(FILE), "--json").out)
+    assert found["against"]["added"]["count"] == 4
+
+
+def test_a_change_beside_an_added_attribute_is_found(kept: Requests) -> None:
+    for request in kept:
+        add(span_of(request), "peer.service", "db")
+    attributes_of(span_of(kept[1]))["tapps.attempt"]["intValue"] = "2"
+
+    assert "attribute tapps.attempt is 2 there, 1 in the log" in only_problem(against(kept))
+
+
+def test_an_attribute_of_the_log_that_is_there_twice_was_not_added(kept: Requests) -> None:
+    resource = kept[1]["resourceSpans"][0]["resource"]
+    add(resource, "service.name", "another")
+
+    assert "resource service.name (again, as number " in only_problem(against(kept))
 
 
 def test_another_resource_is_named(kept: Requests) -> None:
