@@ -19,6 +19,20 @@ def examples(number: int) -> int:
     return max(1, number * hypothesis.settings().max_examples // _USUAL)
 
 
+def crashing(number: int) -> hypothesis.settings:
+    """Settings of a test in which each example runs, and ends, many processes.
+
+    :param number: of examples, with the profile ``ci``
+    """
+    return hypothesis.settings(
+        max_examples=examples(number),
+        deadline=None,
+        database=None,
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
 def sample(cases: Iterable[Any], size: int) -> list[Any]:
     """Parameters of a test; all but ``size`` of them, evenly spread, are marked ``exhaustive``."""
     cases = list(cases)

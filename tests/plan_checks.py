@@ -22,7 +22,7 @@ def check_pairs(events: Events) -> None:
         if kind == "step_start":
             assert step_id not in running, f"{step_id} is started while it runs"
             running[step_id] = one["attempt"]
-            if _is_pause(one):
+            if is_pause(one):
                 waiting.add(step_id)
         elif kind in {"step_finish", "step_fail", "step_skip"}:
             assert running.pop(step_id, None) == one["attempt"], f"{step_id} ends, and was not open"
@@ -34,11 +34,12 @@ def check_pairs(events: Events) -> None:
             ]
             assert not inside, f"{step_id} ends before {inside}"
         elif kind == "workflow_end":
-            left = set(running) - (waiting if one["status"] == "paused" else set())
+            left = set(running) - (waiting if one["status"] in {"paused", "failed"} else set())
             assert not left, f"the workflow ends before {left}"
 
 
-def _is_pause(start: dict[str, Any]) -> bool:
+def is_pause(start: dict[str, Any]) -> bool:
+    """Whether a step is a pause, by its start."""
     return "question" in start or "until" in start
 
 
@@ -62,7 +63,7 @@ def _attempts(events: Events) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _label(start: dict[str, Any], end: dict[str, Any]) -> str:
-    if _is_pause(start):
+    if is_pause(start):
         return str(start.get("question", start["step"])).removesuffix("?")
     if "key" in start:  # of a run that it calls
         return str(start["key"])
@@ -118,3 +119,15 @@ def check_handled(events: Events) -> None:
                 open_failures.setdefault(scope, []).append(step_id)
         elif kind == "workflow_end":
             handled -= set(one.get("caused_by", []))
+
+
+def done_before(events: Events, seq: int) -> set[str]:
+    """Steps that had finished before an event, and that no failure of a step around them undid."""
+    done: set[str] = set()
+    for one in events[: seq - 1]:
+        step_id = one.get("step_id", "")
+        if one["event_type"] in {"step_finish", "step_skip"}:
+            done.add(step_id)
+        elif one.get("status") == "failed" and "caused_by" not in one:
+            done -= {other for other in done if other.startswith(f"{step_id}/")}
+    return done

@@ -294,6 +294,25 @@ class Due:
         self.most[what] += tries
 
 
+def steady(seq: Seq) -> Counter[str]:
+    """Steps without steps inside that finish once each, whatever fails: their labels, counted.
+
+    Not those inside steps that fail by themselves, which begin anew.
+    """
+    found: Counter[str] = Counter()
+    for node in seq:
+        if isinstance(node, Call):
+            found[node.label] += 1
+        elif isinstance(node, Again):
+            found[node.what.label] += node.times
+        elif isinstance(node, Handled | Fence):
+            found += steady(node.otherwise)
+        elif isinstance(node, Together) or (isinstance(node, Nest) and not node.fails + node.hangs):
+            for part in parts(node):
+                found += steady(part)
+    return found
+
+
 def resumes_at_most(plan: Run) -> int:
     """A bound for the executions that a run may need: one for each failure in its plan.
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from crashes import CRASHED, Injected, appends, die, in_child, on_append
-from effort import examples
+from effort import crashing
 from independent_checker import check
 from plan_checks import check_handled, check_once, check_pairs
 from plan_runs import BrokenError, World, at_work, carry_on
@@ -105,16 +105,6 @@ class _Trial:
                     return
 
 
-def _profile(plans: int) -> settings:
-    return settings(
-        max_examples=examples(plans),
-        deadline=None,
-        database=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 def _uncrashed(plan: Run) -> int:
     """Carry the plan out without a crash; gives the number of its events."""
     with _Trial.of(plan) as trial:
@@ -147,20 +137,20 @@ def _moments(number: int, total: int) -> tuple[str, ...]:
     return ("before", "after") if total <= 20 else (("before", "after")[number % 2],)
 
 
-@_profile(8)
+@crashing(8)
 @given(plans(is_async=False), st.none() | st.integers(1, 12))
 def test_a_sync_workflow_killed_at_every_event(plan: Run, again: int | None) -> None:
     _crashes(plan, again)
 
 
-@_profile(8)
+@crashing(8)
 @given(plans(is_async=True), st.none() | st.integers(1, 12))
 def test_an_async_workflow_killed_at_every_event(plan: Run, again: int | None) -> None:
     _crashes(plan, again)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@_profile(7)
+@crashing(7)
 @given(data=st.data())
 def test_an_exception_injected_at_every_event(data: st.DataObject, *, is_async: bool) -> None:
     plan = data.draw(plans(is_async=is_async))
