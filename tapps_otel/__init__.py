@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.model import WorkflowEvent
     from tapps_otel.log.store import RunSummary
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
+    from tapps_otel.otel.capture.processor import JsonlSpanProcessor
     from tapps_otel.otel.replay.send import SendReport
     from tapps_otel.past.changes import Change
     from tapps_otel.past.difference import RunDiff, RunSide, StepDiff, StepSide, StepTime
@@ -97,6 +98,7 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "history",
     "instrument",
     "JsonlSpanExporter",
+    "JsonlSpanProcessor",
     "KeptRun",
     "last_run",
     "list_runs",
@@ -153,6 +155,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "log.model": "WorkflowEvent",
         "log.store": "RunSummary",
         "otel.capture.exporter": "JsonlSpanExporter",
+        "otel.capture.processor": "JsonlSpanProcessor",
         "otel.replay.send": "SendReport",
         "past.changes": "Change",
         "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",

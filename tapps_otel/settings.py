@@ -137,6 +137,8 @@ class Settings(BaseModel):
         repository's stack, if it answers
     :ivar announce: what a trace shows before the run ends: ``workflow``, its ``steps`` too, or
         ``off`` for nothing
+    :ivar span_starts: write spans of libraries as they start, too, where ``OTEL_TRACES_EXPORTER``
+        names ``tapps_jsonl``
     :ivar shutdown_timeout: how long sending spans and metrics may delay the process's exit, seconds
     :ivar handle_sigterm: record SIGTERM as an interruption; the command line always does
     """
@@ -173,6 +175,7 @@ class Settings(BaseModel):
         default=None, pattern=r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~%/\-]*)?$"
     )
     announce: Announce = "workflow"
+    span_starts: bool = True
     shutdown_timeout: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     handle_sigterm: bool = False
 
@@ -258,6 +261,7 @@ class SettingsDict(TypedDict, total=False):
     service_name: str | None
     jaeger_url: str | None
     announce: Announce
+    span_starts: bool
     shutdown_timeout: float
     handle_sigterm: bool
 

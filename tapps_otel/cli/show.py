@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
+    from tapps_otel.past.captured import CapturedSpan
     from tapps_otel.past.fold import Annotation, RunHistory, StepHistory
-    from tapps_otel.report.one_step import CapturedSpan
     from tapps_otel.run.reading import Reading
 
 __all__ = ["Choice", "show", "show_step"]
@@ -64,20 +64,19 @@ def show_step(
     :param step_id: its id, or its name, if no other step has it
     :param verbose: values and stacks whole, however long they are
     """
-    from tapps_otel.report.one_step import CapturedSpan, Detail, spans_of, step_screen
+    from tapps_otel.past.captured import CapturedSpans
+    from tapps_otel.report.one_step import Detail, spans_of, step_screen
     from tapps_otel.run.lookup import blobs_of, store_of
 
     store = store_of(log_dir)
-    spans: list[CapturedSpan] = []
-
-    def see(event: Event) -> None:
-        if event.event_type == "span":
-            spans.append(CapturedSpan.of(event))
+    spans = CapturedSpans()
 
     def is_meant(event: Event) -> bool:
         return step_id in {event.step_id, event.step}
 
-    found, steps = _read(store, workflow_id, Choice(pattern=step_id), keep_values=is_meant, see=see)
+    found, steps = _read(
+        store, workflow_id, Choice(pattern=step_id), keep_values=is_meant, see=spans.see
+    )
     record = _find(found.history, step_id)
     inside = spans_of((one.span_id for one in record.attempts), spans)
     notes = _notes_by_step(found.history).get(record.step_id, [])

@@ -47,7 +47,9 @@ _NEWLINE: Final = 10  # as an integer, which is found faster than b"\n"
 SYNCED: Final = frozenset(
     {"workflow_start", "workflow_end", "step_finish", "step_fail", "step_skip", "log_repair"}
 )
-EVENT_TYPES: Final = SYNCED | {"step_start", "workflow_resume", "annotation", "span", "log_gap"}
+EVENT_TYPES: Final = SYNCED | {
+    "step_start", "workflow_resume", "annotation", "span", "span_start", "log_gap"
+}  # fmt: skip
 
 Text = str | UnsetType
 NullableText = str | None | UnsetType

@@ -40,7 +40,7 @@ class WorkflowEvent(BaseModel):
     """1, 2, 3 ... in the order of the file, without gaps or repetitions."""
     event_type: str
     """What happened: workflow_start, workflow_resume, workflow_end, step_start, step_finish,
-    step_fail, step_skip, annotation, span, log_repair or log_gap."""
+    step_fail, step_skip, annotation, span, span_start, log_repair or log_gap."""
     workflow_id: str
     """Id of the run."""
     timestamp: str

@@ -54,7 +54,11 @@ class InvalidEventError(Exception):
 
 def _is_of_the_process(error: Exception, event: Event) -> bool:
     """Whether an event could not be encoded although it is valid: no stack or memory was left."""
-    by_users = event.event_type in {"annotation", "span"}  # these may be nested too deep
+    by_users = event.event_type in {
+        "annotation",
+        "span",
+        "span_start",
+    }  # these may be nested too deep
     return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
 
 

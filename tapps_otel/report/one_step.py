@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgspec import UNSET
-
-from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.event import readable
 from tapps_otel.report.history import answered_text, error_text, mark, status_text
 from tapps_otel.report.lines import Line, Piece, clock_time, columns, day_time, labelled, took
@@ -19,40 +16,15 @@ from tapps_otel.report.usage import usage_facts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tapps_otel.log.event import Event
+    from tapps_otel.past.captured import CapturedSpan
     from tapps_otel.past.fold import Annotation, RunHistory, StepHistory
     from tapps_otel.past.timeline import TimelineAttempt, TimelineStep
 
-__all__ = ["CapturedSpan", "Detail", "spans_of", "step_screen"]
+__all__ = ["Detail", "spans_of", "step_screen"]
 
 _MOST_LINES: Final = 30  # of a value, or of a stack
 _MOST_SPANS: Final = 200
 _NAME: Final = 200  # columns
-
-
-class CapturedSpan(NamedTuple):
-    """A library's span that was captured in a step."""
-
-    span_id: str
-    parent: str | None
-    name: str
-    end: str
-    duration_ns: int
-    attributes: dict[str, Any]
-
-    @classmethod
-    def of(cls, event: Event) -> CapturedSpan:
-        """Make it of its event."""
-        otel = {} if event.otel is UNSET else event.otel
-        attributes = otel.get("attributes")
-        return cls(
-            "" if event.span_id is UNSET else event.span_id,
-            None if event.parent_span_id is UNSET else event.parent_span_id,
-            "" if event.name is UNSET else event.name,
-            event.timestamp,
-            0 if event.duration_ns is UNSET else max(0, event.duration_ns),
-            attributes if isinstance(attributes, dict) else {},
-        )
 
 
 class Detail(NamedTuple):
@@ -243,11 +215,7 @@ def spans_of(span_ids: Iterable[str | None], spans: Iterable[CapturedSpan]) -> l
         inner = below.pop(waiting.pop(), [])  # popped: a made-up log may have circles
         found += inner
         waiting += [span.span_id for span in inner]
-    return sorted(found, key=_start_ns)
-
-
-def _start_ns(span: CapturedSpan) -> int:
-    return timestamp_ns(span.end) - span.duration_ns
+    return sorted(found, key=lambda span: span.start_ns)
 
 
 def _span_lines(detail: Detail) -> Iterator[Line]:
@@ -255,8 +223,8 @@ def _span_lines(detail: Detail) -> Iterator[Line]:
     rows = [
         [
             Piece("span", "dim"),
-            Piece(clock_time(_start_ns(span)), "dim"),
-            Piece(took(span.duration_ns)),
+            Piece(clock_time(span.start_ns), "dim"),
+            Piece("no end" if span.duration_ns is None else took(span.duration_ns)),
             Piece(excerpt(span.name, _NAME)),
             Piece(excerpt(json.dumps(span.attributes, default=str), _NAME), "dim"),
         ]

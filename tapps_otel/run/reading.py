@@ -105,7 +105,9 @@ def read_side_logs(store: Store, workflow_id: str) -> Iterator[Event]:
     """
     for path in store.side_paths_of(workflow_id):
         with suppress(LogError, OSError):
-            yield from (event for event in read(path, workflow_id) if event.event_type == "span")
+            for event in read(path, workflow_id):
+                if event.event_type in {"span", "span_start"}:
+                    yield event
 
 
 def _state(path: Path, checker: Checker, damage: str | None) -> LogState:

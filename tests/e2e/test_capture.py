@@ -88,6 +88,39 @@ WITH_A_RUN = (
     + "".join(f"    {line}\n" for line in CHILD.splitlines())
 )
 
+# Killed in the middle of a request, a query or a call of a model.
+DOOMED = """
+import os, sqlite3, sys
+from urllib.request import urlopen
+from opentelemetry import trace
+from tapps_otel import step, workflow
+
+def die() -> None:
+    os.kill(os.getpid(), 9)
+
+@step
+def fetch() -> None:
+    urlopen(f"{sys.argv[2]}?kill={os.getpid()}")
+
+@step
+def count() -> None:
+    books = sqlite3.connect(":memory:")
+    books.create_function("die", 0, die)
+    books.cursor().execute("SELECT die()")
+
+@step
+def ask() -> None:
+    about = {"gen_ai.request.model": "a-model"}
+    with trace.get_tracer("a.model").start_as_current_span("chat a-model", attributes=about):
+        die()
+
+@workflow
+def doomed() -> None:
+    {"fetch": fetch, "count": count, "ask": ask}[sys.argv[1]]()
+
+doomed.options(workflow_id="r1")()
+"""
+
 INSTRUMENT = [str(Path(sys.executable).with_name("opentelemetry-instrument"))]
 OTHERS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 DECLARED = """
@@ -106,6 +139,9 @@ def site() -> Iterator[str]:
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            _, _, pid = self.path.partition("?kill=")
+            if pid:
+                os.kill(int(pid), 9)
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -219,6 +255,33 @@ def test_a_run_of_a_child_is_one_of_its_own_in_the_same_trace(
     assert under(live, "step delegate") == ["workflow inner"]
     assert under(live, "workflow inner") == ["GET", "PRAGMA"]
     assert sorted(run.workflow_id for run in tapps_otel.list_runs()) == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("launch", ["program", "launcher"])
+@pytest.mark.parametrize(
+    ("where", "name"), [("fetch", "GET"), ("count", "SELECT"), ("ask", "chat a-model")]
+)
+def test_what_a_process_was_killed_in_arrives_as_interrupted_below_its_step(
+    collector: Collector, program: Program, site: str, tmp_path: Path, *,
+    where: str, name: str, launch: str,
+) -> None:  # fmt: skip
+    env = {**collector.env(), **OTHERS, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"}
+    if launch == "program":
+        done = program(LIBRARIES + DOOMED, where, site, **env)
+    else:
+        done = launched(tmp_path, DOOMED, where, site, **env)
+    sent = tapps_otel.send("r1", endpoint=collector.grpc)
+    spans = once(collector.spans(3))
+
+    assert done.code == -9
+    assert (sent.ok, sent.sent) == (True, 3)
+    assert {span.name: span.status for span in spans} == {
+        "workflow doomed": 2, f"step {where}": 2, name: 2
+    }  # fmt: skip
+    assert under(spans, f"step {where}") == [name]
+    (cut,) = (span for span in spans if span.name == name)
+    assert cut.attributes["tapps.status"] == "interrupted"
+    assert cut.message == "execution 1 ended without ending this span"
 
 
 def launched(folder: Path, source: str, *arguments: str, **env: str) -> Ended:

@@ -1,4 +1,4 @@
-"""A finished span as a ``span`` event, to be rebuilt from byte for byte. Pure."""
+"""A library's span as events: its start, and the whole span to the byte. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.otel.run_registry import KnownRun
 
-__all__ = ["Captured", "Resources", "capture"]
+__all__ = ["Captured", "Resources", "capture", "capture_start"]
 
 _LATEST: Final = 1 << 63  # ns: OTLP has no room for later times
 _LONG_NAME: Final = 1024  # characters; a longer name is stored with what may go into a blob
@@ -54,6 +54,19 @@ class Resources:
         return last[1]
 
 
+def capture_start(span: ReadableSpan, run: KnownRun, resources: Resources) -> Captured:
+    """Return the event that a span of ``run`` has started, with what it has by then.
+
+    What is too large for a line is left out.
+
+    :raises ValueError: it has a time that OTLP cannot hold
+    """
+    event = _event("span_start", span, run, _in_range(span.start_time))
+    note = _note(span, event)
+    keep(note, event, None)
+    return Captured(event, resources.pack(span.resource))
+
+
 def capture(
     span: ReadableSpan,
     run: KnownRun,
@@ -71,28 +84,43 @@ def capture(
     :raises ValueError: the span has not ended, or has a time that OTLP cannot hold
     :raises OSError: of ``put``
     """
-    context, parent = span.context, span.parent
-    start, end = span.start_time, span.end_time
-    if start is None or end is None or not (0 <= start < _LATEST and 0 <= end < _LATEST):
-        raise ValueError(f"from {start} to {end} ns are not the times of a span that has ended")
-    event = Event(
-        event_type="span",
-        workflow_id=run.workflow_id,
-        timestamp=clock.timestamp(end),
-        trace_id=f"{context.trace_id:032x}",
-        span_id=f"{context.span_id:016x}",
-        execution=run.execution,
-        name=str(span.name),
-        duration_ns=end - start,
-    )
-    if parent is not None:
-        event.parent_span_id = f"{parent.span_id:016x}"
+    start, end = _in_range(span.start_time), _in_range(span.end_time)
+    event = _event("span", span, run, end)
+    event.duration_ns = end - start
     if late:
         event.late = True
-    note = pack_span(span)
-    if len(span.name) > _LONG_NAME:
-        event.name, note["name"] = str(span.name)[:_LONG_NAME], str(span.name)
+    note = _note(span, event)
     keep(note, event, put)
     if event.otel_blob is not UNSET:  # reports read no blobs: what it used stays in the line
         event.attributes = usage_attributes(note.get("attributes", {})) or UNSET
     return Captured(event, resources.pack(span.resource))
+
+
+def _in_range(ns: int | None) -> int:
+    if ns is None or not 0 <= ns < _LATEST:
+        raise ValueError(f"{ns} ns is not the time of a span")
+    return ns
+
+
+def _event(event_type: str, span: ReadableSpan, run: KnownRun, ns: int) -> Event:
+    context, parent = span.context, span.parent
+    event = Event(
+        event_type=event_type,
+        workflow_id=run.workflow_id,
+        timestamp=clock.timestamp(ns),
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        execution=run.execution,
+        name=str(span.name)[:_LONG_NAME],
+    )
+    if parent is not None:
+        event.parent_span_id = f"{parent.span_id:016x}"
+    return event
+
+
+def _note(span: ReadableSpan, event: Event) -> dict[str, Any]:
+    """Return what the event of a span has besides its fields."""
+    note = pack_span(span)
+    if event.name != span.name:
+        note["name"] = str(span.name)
+    return note

@@ -24,9 +24,10 @@ from tapps_otel import settings
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
 from tapps_otel.otel import propagation
+from tapps_otel.otel.capture import claims
 from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.capture.tokens import TokenCounter
-from tapps_otel.otel.mapping.owner import is_marker, own_run_id, run_of
+from tapps_otel.otel.mapping.owner import is_cut_off, is_marker, own_run_id, run_of
 from tapps_otel.otel.run_registry import KnownRun
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class JsonlSpanExporter(SpanExporter):
         self._failing = self._closed = False
         self._reset()
         propagation.join()
+        claims.join("exporter")
 
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
@@ -116,6 +118,8 @@ class JsonlSpanExporter(SpanExporter):
                     write(run, of_run, config.durability)
                 except Exception as error:  # noqa: BLE001 - the spans of other runs are written
                     self._log_failure(error)
+                    for span in of_run:
+                        claims.release(span)
                     done = False
         return done
 
@@ -135,7 +139,8 @@ class JsonlSpanExporter(SpanExporter):
                     continue
                 run = by_name.setdefault(name, KnownRun(name, folder, _execution_of(span), 0))
             if own is None:
-                libraries.setdefault(run, []).append(span)
+                if run.workflow_id == NO_RUN or (not is_cut_off(span) and claims.claim(span)):
+                    libraries.setdefault(run, []).append(span)
             elif run.pid == os.getpid() and run.ended_ns is None and not self._closed:
                 self._pending.append(span)  # its lines wait, and may still be written
             else:

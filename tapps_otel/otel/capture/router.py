@@ -22,7 +22,7 @@ from tapps_otel.log.reader import read
 from tapps_otel.log.reports import held_back
 from tapps_otel.log.store import Store
 from tapps_otel.log.writer import LogWriter
-from tapps_otel.otel.capture.event import Captured, Resources, capture
+from tapps_otel.otel.capture.event import Captured, Resources, capture, capture_start
 from tapps_otel.otel.capture.side_logs import SideLogs
 from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.redact import rules_here
@@ -43,7 +43,8 @@ __all__ = ["Router"]
 class Router:
     """Writes spans into logs.
 
-    Once a method returns, its spans are as safe as the durability promises.
+    Once a method returns, its spans are as safe as the durability promises, if they were to be
+    synced.
     """
 
     def __init__(self) -> None:
@@ -51,19 +52,40 @@ class Router:
         self._resources = Resources()
         self._side_logs = SideLogs()
 
-    def write(self, run: KnownRun, spans: Iterable[ReadableSpan], durability: Durability) -> None:
+    def write(
+        self,
+        run: KnownRun,
+        spans: Iterable[ReadableSpan],
+        durability: Durability,
+        *,
+        sync: bool = True,
+    ) -> None:
         """Write spans of libraries; one that fails does not affect the others.
 
+        :param sync: once for all of them; if not, the log's next sync covers them
         :raises Exception: of the log, of the disk, of a value: not all of them are written
         """
         captured, problem = self._capture(run, spans, durability)
-        left, waiting = _append(run, captured)
+        left, waiting = _append(run, captured, sync=sync)
         if left:
             with held_back(), self._lock:
                 if not self._append_to_completed(run, left, durability):
-                    self._append_to_side_log(run, left, durability)
+                    self._append_to_side_log(run, left, durability if sync else "os")
         if waiting or problem:
             raise problem or waiting  # type: ignore[misc]  # one of them is there
+
+    def write_start(self, run: KnownRun, span: ReadableSpan) -> None:
+        """Write that a library's span has started, unsynced; not once the run has ended here.
+
+        :raises Exception: of the log, of the disk, of a value
+        """
+        started = capture_start(redacted(span, rules_here()), run, self._resources)
+        left, waiting = _append(run, [started], sync=False)
+        if left and run.pid != os.getpid():
+            with held_back(), self._lock:
+                self._append_to_side_log(run, left, "os")
+        if waiting:
+            raise waiting
 
     def write_missing(
         self, run: KnownRun, spans: Sequence[ReadableSpan], durability: Durability
@@ -136,7 +158,7 @@ class Router:
 
 
 def _append(
-    run: KnownRun, spans: Sequence[Captured]
+    run: KnownRun, spans: Sequence[Captured], *, sync: bool
 ) -> tuple[Sequence[Captured], LogWriteError | None]:
     """Let the run's own writer append them.
 
@@ -145,7 +167,7 @@ def _append(
     waiting = None
     for at, span in enumerate(spans):
         try:
-            seq = run.append(span.name_resource(run.resource), at == len(spans) - 1)
+            seq = run.append(span.name_resource(run.resource), sync and at == len(spans) - 1)
         except (LookupError, LogError):
             return spans[at:], waiting
         if seq is None:

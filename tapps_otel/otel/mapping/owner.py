@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.otel.run_registry import KnownRun
 
-__all__ = ["is_marker", "own_run_id", "run_of"]
+__all__ = ["is_cut_off", "is_marker", "own_run_id", "run_of"]
 
 
 def run_of(span: ReadableSpan) -> KnownRun | None:
@@ -36,3 +36,8 @@ def own_run_id(span: ReadableSpan) -> str | None:
 def is_marker(span: ReadableSpan) -> bool:
     """Whether a span only announces another one."""
     return ATTR.MARKER in (span.attributes or ())
+
+
+def is_cut_off(span: ReadableSpan) -> bool:
+    """Whether it was ended from the log, as its own process did not: the log needs no end."""
+    return (span.attributes or {}).get(ATTR.STATUS) == "interrupted"

@@ -54,6 +54,7 @@ from tapps_otel.otel.mapping.unpack import (
     unpack_scope,
     unpack_span,
 )
+from tapps_otel.otel.replay.begun import Begun, BegunSpan, Life
 from tapps_otel.otel.seam import SCOPE
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ __all__ = ["Rebuilder", "Rebuilt"]
 
 _log = logging.getLogger(__name__)
 _STARTS: Final = frozenset({"workflow_start", "workflow_resume", "step_start"})
+_BEGINNINGS: Final = _STARTS | {"span_start"}
 _EXECUTIONS: Final = frozenset({"workflow_start", "workflow_resume"})
 _ENDS: Final = frozenset({"workflow_end", "step_finish", "step_fail", "step_skip"})
 _MANY: Final = 128  # of anything on a span: the default limit of a provider
@@ -88,22 +90,19 @@ class Rebuilt(NamedTuple):
     waited: bool = False
 
 
-class _Execution:
+class _Execution(Life):
     """What the spans of one execution have in common."""
 
-    __slots__ = (
-        "aliases", "last_ns", "last_seq", "last_sha", "limits", "name", "number", "resource",
-        "scope",
-    )  # fmt: skip
+    __slots__ = ("aliases", "last_seq", "last_sha", "limits", "name", "resource", "scope")
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        super().__init__(number)
         self.resource = Resource({})
         self.scope = InstrumentationScope(SCOPE)
         self.limits: Mapping[str, Any] = {}
         self.name: str | None = None
         self.aliases: Aliases = ()
-        self.last_ns = self.last_seq = 0
+        self.last_seq = 0
         self.last_sha = b""
 
 
@@ -150,12 +149,17 @@ class Rebuilder:
     """Reads a log's events in order, and yields its spans as they end.
 
     :param blob: reads a large value that is stored beside the log
+    :param begun: gets the spans of libraries that begin, without those that end
+    :param log: the name of the log, for them
     :ivar problems: what could not be rebuilt, and why: at most 100 are kept
     :ivar bad: how many spans could not be rebuilt
     """
 
-    def __init__(self, blob: Callable[[str], bytes]) -> None:
-        self._blob = blob
+    def __init__(
+        self, blob: Callable[[str], bytes], begun: Begun | None = None, log: str = ""
+    ) -> None:
+        self._blob, self._log = blob, log
+        self._begun = Begun() if begun is None else begun
         self._execution = _Execution(0)
         self._open: dict[str, _OpenSpan] = {}
         self.problems: list[str] = []
@@ -176,6 +180,8 @@ class Rebuilder:
             self._start(event)
         elif kind == "span":
             yield from self._captured(event)
+        elif kind == "span_start":
+            self._begin_captured(event)
         elif event.span_id is not UNSET:
             opened = self._open.get(event.span_id)
             if opened is not None and kind in _ENDS and event.duration_ns is not UNSET:
@@ -183,17 +189,24 @@ class Rebuilder:
                 yield from self._ended(opened, event, sha)
             elif opened is not None:
                 opened.add(event)
+        if kind == "workflow_end":
+            execution.ended = True
         if event.execution == execution.number and event.late is not True:
             execution.last_seq, execution.last_sha = event.seq, sha
             # Jaeger warns of spans of no length: the span that started last gets a nanosecond, and
             # so do those that enclose it.
-            least = 1 if kind in _STARTS else 0
+            least = 1 if kind in _BEGINNINGS else 0
             with suppress(ValueError):  # not a time
                 execution.last_ns = max(execution.last_ns, time_of(event) + least)
 
     def close(self) -> Iterator[Rebuilt]:
         """Yield what is open as interrupted, at the end of a log."""
         yield from self._interrupted()
+
+    @property
+    def execution(self) -> int:
+        """The number of the last execution that was read."""
+        return self._execution.number
 
     # -- starts
 
@@ -424,6 +437,7 @@ class Rebuilder:
         """Yield a span that the log has whole: a library's, or a late one."""
         if event.span_id is not UNSET:
             self._open.pop(event.span_id, None)
+            self._begun.end(event.span_id)
         try:
             note = self._note_of(event)
             resource = self._resource_of(event, note)
@@ -441,6 +455,21 @@ class Rebuilder:
             self._add_bad(event, error)
             return
         yield Rebuilt(span, event.seq, event.execution)
+
+    def _begin_captured(self, event: Event) -> None:
+        """Note that a library's span has begun."""
+        try:
+            note = self._note_of(event)
+            resource, at = self._resource_of(event, note), _in_range(time_of(event))
+            span = BegunSpan(self._log, event, note, at, resource, self._execution)
+            span.interrupted()  # a malformed one is told now, with its place
+        except _MALFORMED as error:
+            self._add_bad(event, error)
+            return
+        if not self._begun.add(span):
+            self._add_problem(
+                event, "too many spans have begun here without an end: it is left out"
+            )
 
     def _resource_of(self, event: Event, note: Mapping[str, Any]) -> Resource:
         """Return the resource that the event names; else the execution's.

@@ -12,6 +12,7 @@ from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
 from tapps_otel.otel.mapping.outgoing import Outgoing
+from tapps_otel.otel.replay.begun import Begun
 from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.past.fold import child_of
 
@@ -87,6 +88,7 @@ class RunSpans:
         self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
         self._before, self._side_logs, self._skip, self._seen = before, side_logs, skip, seen
+        self._begun, self._newest = Begun(), 0
 
     def __iter__(self) -> Iterator[Found]:
         side_logs = self._side_logs
@@ -99,12 +101,15 @@ class RunSpans:
                 raise RunNotFoundError(self._id, self._store.folder) from None
         for path in side_logs:
             yield from self._read(path, own=False)
+        yield from self._cut_off()
 
     def _read(self, path: Path, *, own: bool) -> Iterator[Found]:
         if path.name in self._skip:
             self.running = self.running or (own and self._is_held())
+            self._leave_out_ended(path)
             return
-        checker, rebuilder = Checker(path, self._id), Rebuilder(self._blobs.get)
+        checker = Checker(path, self._id)
+        rebuilder = Rebuilder(self._blobs.get, self._begun, path.name)
         outgoing = Outgoing()  # the log may have been written under other rules
         free = own and not self._is_held()
 
@@ -119,6 +124,7 @@ class RunSpans:
         try:
             for event in read(path, self._id, checker=checker):
                 if own and self._is_later(event):
+                    self.running = True
                     return
                 if self._seen is not None:
                     self._seen(path.name, event)
@@ -133,7 +139,24 @@ class RunSpans:
                 if not rebuilder.problems:
                     self.ends[path.name] = (checker.seq, checker.sha.decode())
         finally:
+            self._newest = max(self._newest, rebuilder.execution if own else 0)
             self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
+
+    def _leave_out_ended(self, path: Path) -> None:
+        """Look for ends of spans of which a log that is read has the start."""
+        if self._begun:
+            for event in read(path, self._id):
+                if event.event_type == "span" and event.span_id is not UNSET:
+                    self._begun.end(event.span_id)
+
+    def _cut_off(self) -> Iterator[Found]:
+        """Yield the spans of libraries that their processes did not end, as interrupted."""
+        outgoing = Outgoing()
+        for one in self._begun.cut_off(before=self._newest, all_dead=not self.running):
+            span = outgoing(one.interrupted())
+            if span is not None:
+                sha = self.ends.get(one.log, (0, ""))[1]
+                yield Found(span, one.log, 0, sha, one.life.number)
 
     def _is_later(self, event: Event) -> bool:
         """Whether nothing that was asked for can follow.

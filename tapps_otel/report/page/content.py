@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tapps_otel.clock import timestamp, timestamp_ns
 from tapps_otel.names import parent_of
+from tapps_otel.past.captured import CapturedSpans
 from tapps_otel.report.history import error_text, gate_text
 from tapps_otel.report.text import block, counted, excerpt, json_text, plain
 from tapps_otel.report.timeline import summary
@@ -39,12 +40,12 @@ class Recording:
 
     def __init__(self) -> None:
         self.events: list[list[Any]] = []
-        self.spans: list[dict[str, Any]] = []
+        self.spans = CapturedSpans()
 
     def see(self, event: Event) -> None:
         """Record an event."""
-        if event.event_type == "span":
-            self._see_span(event)
+        if event.event_type in {"span", "span_start"}:
+            self.spans.see(event)
             return
         self.events.append(
             [
@@ -60,20 +61,6 @@ class Recording:
                 event.late is True,
             ]
         )
-
-    def _see_span(self, event: Event) -> None:
-        if event.span_id is not UNSET:
-            otel = {} if event.otel is UNSET else event.otel
-            self.spans.append(
-                {
-                    "id": event.span_id,
-                    "parent": None if event.parent_span_id is UNSET else event.parent_span_id,
-                    "name": "" if event.name is UNSET else event.name,
-                    "end": timestamp_ns(event.timestamp),
-                    "ns": 0 if event.duration_ns is UNSET else max(0, event.duration_ns),
-                    "attributes": otel.get("attributes"),
-                }
-            )
 
 
 def content(
@@ -249,17 +236,18 @@ class _Content:
             for attempt in step.attempts
             if attempt.span_id is not None
         }
-        parents = {one["id"]: one["parent"] for one in self._recording.spans}
+        spans = [*self._recording.spans]
+        parents = {span.span_id: span.parent for span in spans}
         return [
             [
-                _owner(one["id"], parents, owners),
-                _short(one["name"]),
-                self._ms(one["end"] - one["ns"]),
-                self._ms(one["end"]),
-                _short(one["id"]),
-                "" if not one["attributes"] else _short(json_text(one["attributes"])),
+                _owner(span.span_id, parents, owners),
+                _short(span.name),
+                self._ms(span.start_ns),
+                None if span.end is None else self._ms(timestamp_ns(span.end)),
+                _short(span.span_id),
+                _short(json_text(span.attributes)) if span.attributes else "",
             ]
-            for one in self._recording.spans
+            for span in spans
         ]
 
     def _log(self) -> dict[str, Any]:

@@ -64,6 +64,8 @@
       row.parent.inside.push(row);
     }
   });
+  // Of a span whose process was killed, or still works on it, no log has the end.
+  const spanTook = (start, end) => (end === null ? "no end in the log" : took(end - start));
   const eventsOf = stepRows.map(() => []),
     spansOf = stepRows.map(() => []);
   run.events.forEach((event) => {
@@ -804,7 +806,7 @@
           ([, name, start, end, , attributes]) => [
             name,
             `+${took(start)}`,
-            took(end - start),
+            spanTook(start, end),
             attributes,
           ],
         ),
@@ -1201,7 +1203,7 @@
         ...listed(["name", "start", "took"], loose, ([, name, start, end]) => [
           name,
           `+${took(start)}`,
-          took(end - start),
+          spanTook(start, end),
         ]),
       );
     $("log").append(...made);

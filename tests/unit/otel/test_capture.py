@@ -235,7 +235,7 @@ def test_a_span_with_an_invalid_time_does_not_affect_others(
 
         assert traced.flush() is FAILURE
     assert traced.names() == ["GET", "workflow flow"]
-    assert "are not the times of a span" in caplog.text
+    assert "ns is not the time of a span" in caplog.text
 
 
 # ---------------------------------------------------------------- which log

@@ -1,0 +1,116 @@
+"""A processor that writes spans of libraries into the log of their run as they start and end.
+
+A span that its process never ends, because it is killed in the middle of a request, is in the log
+by its start: ``send`` and ``show`` end it as interrupted. An exporter alone never sees it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import SpanProcessor
+
+from tapps_otel import settings
+from tapps_otel.otel import propagation
+from tapps_otel.otel.capture import claims
+from tapps_otel.otel.capture.router import Router
+from tapps_otel.otel.capture.tokens import TokenCounter
+from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+
+    from tapps_otel.otel.run_registry import KnownRun
+
+__all__ = ["JsonlSpanProcessor"]
+
+_log = logging.getLogger(__name__)
+
+
+class JsonlSpanProcessor(SpanProcessor):
+    """Writes the spans of libraries into the logs of runs: each as it starts, and as it ends.
+
+    Nothing is synced for them: the next event of the run that is synced covers them. So they
+    survive the death of the process at once, and a power cut from then on. What cannot be written
+    is logged as an error once, and harms no span and no step. Spans of runs and steps, spans that
+    are not sampled, and those of no run in progress are left to a
+    :class:`~tapps_otel.JsonlSpanExporter`, which leaves out what this processor has written.
+    """
+
+    def __init__(self) -> None:
+        self._failing = False
+        self._reset()
+        propagation.join()
+        claims.join("processor")
+
+    def _reset(self) -> None:
+        """Start afresh, also in a forked child: open logs are the parent's."""
+        self._pid = os.getpid()
+        self._router, self._tokens = Router(), TokenCounter()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
+        """Write that a span has started."""
+        with self._harmless():
+            run = self._run_of(span)
+            if run is not None:
+                self._router.write_start(run, span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Write a span whole."""
+        with self._harmless():
+            run = self._run_of(span)
+            if run is not None and not is_cut_off(span) and claims.claim(span):
+                self._write_end(run, span)
+
+    def shutdown(self) -> None:
+        """Close the logs."""
+        if self._pid == os.getpid():
+            self._router.close()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
+        """Do nothing: nothing waits."""
+        return True
+
+    def _write_end(self, run: KnownRun, span: ReadableSpan) -> None:
+        try:
+            self._router.write(run, (span,), settings.current().durability, sync=False)
+        except Exception:
+            claims.release(span)
+            raise
+        self._tokens.count(run, (span,))
+
+    def _run_of(self, span: ReadableSpan) -> KnownRun | None:
+        """The run of a library's span, if that is in progress."""
+        if self._pid != os.getpid():
+            self._reset()
+        if not span.context.trace_flags.sampled or own_run_id(span) is not None:
+            return None
+        run = run_of(span)  # None for a marker
+        if run is None or run.ended_ns is not None or not settings.current().enabled:
+            return None
+        return run
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+            self._failing = False
+        except Exception as error:  # noqa: BLE001 - a processor must not harm a workflow
+            self._log_failure(error)
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log that a span is not written: an error the first time until it works again."""
+        level = logging.DEBUG if self._failing else logging.ERROR
+        self._failing = True
+        _log.log(
+            level,
+            "spans could not be written to a log, and are missing there: %s: %s",
+            type(error).__qualname__,
+            error,
+        )

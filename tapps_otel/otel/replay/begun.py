@@ -1,0 +1,123 @@
+"""Spans of libraries that began, and of which no log has the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import Status, StatusCode
+
+from tapps_otel.otel.mapping.content import ERROR, interrupted_attributes
+from tapps_otel.otel.mapping.unpack import unpack_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opentelemetry.sdk.resources import Resource
+
+    from tapps_otel.log.event import Event
+
+__all__ = ["Begun", "BegunSpan", "Life"]
+
+_MOST: Final = 10_000  # of one run; a made-up log must not fill the memory
+
+
+class Life:
+    """How far an execution got, as the log shows it.
+
+    :ivar number: of the execution
+    :ivar last_ns: its last moment, ns since 1970 UTC
+    :ivar ended: it has an end in the log
+    """
+
+    __slots__ = ("ended", "last_ns", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last_ns = 0
+        self.ended = False
+
+
+class BegunSpan(NamedTuple):
+    """A span that began.
+
+    :ivar log: name of the log that has its start
+    :ivar life: of the execution that it began in
+    """
+
+    log: str
+    start: Event
+    note: Mapping[str, Any]
+    start_ns: int
+    resource: Resource
+    life: Life
+
+    def interrupted(self) -> ReadableSpan:
+        """The span, ended with the last moment of its execution.
+
+        :raises ValueError: it cannot be rebuilt
+        """
+        start = self.start
+        parent = start.parent_span_id
+        made = unpack_span(
+            self.note,
+            name=str(self.note.get("name", start.name)),
+            ids=(
+                str(start.trace_id),
+                str(start.span_id),
+                parent if isinstance(parent, str) else None,
+            ),
+            times=(self.start_ns, max(self.start_ns + 1, self.life.last_ns)),
+            resource=self.resource,
+        )
+        attributes = {**(made.attributes or {}), **interrupted_attributes(None)}
+        return ReadableSpan(
+            made.name,
+            context=made.context,
+            parent=made.parent,
+            resource=made.resource,
+            attributes=attributes,
+            events=made.events,
+            links=made.links,
+            kind=made.kind,
+            status=Status(
+                StatusCode(ERROR), f"execution {self.life.number} ended without ending this span"
+            ),
+            start_time=made.start_time,
+            end_time=made.end_time,
+            instrumentation_scope=made.instrumentation_scope,
+        )
+
+
+class Begun:
+    """The spans of a run that began, over all of its logs."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, BegunSpan] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def add(self, span: BegunSpan) -> bool:
+        """Add a span; whether there was room."""
+        if len(self._open) >= _MOST:
+            return False
+        self._open.setdefault(str(span.start.span_id), span)
+        return True
+
+    def end(self, span_id: str) -> None:
+        """Note that a log has this span whole."""
+        self._open.pop(span_id, None)
+
+    def cut_off(self, *, before: int, all_dead: bool) -> Iterator[BegunSpan]:
+        """Yield those that no process will end.
+
+        A process that ended its execution may still have been at work on a span of it: whether that
+        ended is not known.
+
+        :param before: the processes of executions before this one are dead
+        :param all_dead: no process executes the run
+        """
+        for span in self._open.values():
+            if span.life.number < before or (all_dead and not span.life.ended):
+                yield span
