@@ -14,7 +14,14 @@ from tapps_otel.masking import public_url
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["address_of", "delivery_settings", "metrics_wanted", "otlp_variable", "traces_wanted"]
+__all__ = [
+    "address_of",
+    "delivery_settings",
+    "metrics_wanted",
+    "otlp_variable",
+    "span_starts_wanted",
+    "traces_wanted",
+]
 
 _TRACE_VARIABLES = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -40,6 +47,12 @@ def traces_wanted(settings: Settings) -> bool:
 def delivery_settings(settings: Settings) -> list[str]:
     """Return the names of the settings that say where spans are sent, and how, if any does."""
     return [name for name in _DELIVERY if getattr(settings, name) is not None]
+
+
+def span_starts_wanted(settings: Settings) -> bool:
+    """Whether libraries' spans are to be in the logs of runs from their start."""
+    names = _variable("OTEL_TRACES_EXPORTER").split(",")
+    return settings.span_starts and "tapps_jsonl" in map(str.strip, names)
 
 
 def metrics_wanted() -> bool:

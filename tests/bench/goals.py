@@ -78,6 +78,12 @@ GOALS: tuple[Goal, ...] = (
         target=1.3,
     ),
     Goal(
+        "a library's span from its start / its capture by the exporter",
+        ref("own.capture process_us"),
+        ref("own.capture capture_us"),
+        target=2,
+    ),
+    Goal(
         "resume / orjson.loads of the same file",
         ref("own.resume first_new_step_ms"),
         ref("floor.orjson_resume read_ms"),

@@ -20,7 +20,6 @@ from tapps_otel.otel import sdk_internals
 from tapps_otel.otel.delivery.id_generator import UnseededIds
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.delivery.processor import Delivery, ManagedSpanExporter
-from tapps_otel.otel.delivery.span_starts import add_span_starts
 from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.otel.process.plugins import load, named_exporters, process_resource, resolve_otlp
 from tapps_otel.otel.process.setup import ProviderSetup, make_each
@@ -117,10 +116,7 @@ def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
 
     ``None`` if nothing asks for one, or if it cannot be built: then a warning is logged once.
     """
-    provider = _setup.ensure(settings)
-    if provider is not None:
-        add_span_starts(provider, settings)
-    return provider
+    return _setup.ensure(settings)
 
 
 def is_built_here(provider: object) -> bool:

@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 
 from tapps_otel import names
 from tapps_otel.names import ATTR
-from tapps_otel.otel.environment import delivery_settings, traces_wanted
+from tapps_otel.otel.environment import delivery_settings, span_starts_wanted, traces_wanted
 from tapps_otel.otel.live.markers import Markers
 from tapps_otel.otel.live.seen_ids import SeenIds
 from tapps_otel.otel.mapping.aliases import Aliases, aliases_of
@@ -120,15 +120,18 @@ class _Tracing(Tracing):
         self._packed: tuple[object, dict[str, Any]] = (None, {})
 
     def join_provider(self) -> None:
-        """Have settings of the delivery respected by a provider that was not built for them."""
-        if not delivery_settings(self.settings):
-            return
+        """Have settings respected by a provider that may not have been built for them."""
         try:
-            from tapps_otel.otel.delivery.joining import join
+            if span_starts_wanted(self.settings):
+                from tapps_otel.otel.delivery.span_starts import add_span_starts
 
-            join(self.provider, self._tracer, self.settings)
+                add_span_starts(self.provider)
+            if delivery_settings(self.settings):
+                from tapps_otel.otel.delivery.joining import join
+
+                join(self.provider, self._tracer, self.settings)
         except Exception as error:  # noqa: BLE001 - a provider of another library
-            warn_once("otlp_endpoint", error)
+            warn_once("joining the tracer provider", error)
 
     @property
     def resource(self) -> dict[str, Any] | None:
