@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel import settings
 from tapps_otel.masking import MASK
@@ -25,9 +25,23 @@ __all__ = ["NO_RULES", "REDACTED", "Rules", "combined", "rules_here", "rules_of"
 REDACTED: Final = "redacted: it holds a secret"  # the reason why something is not stored
 
 _Replace = Callable[[str], str]
-# What a text must contain, casefolded, to be altered, and how. To look for plain words is many
-# times as fast as to match, and most texts have none of them. No words: it may always be altered.
-_Step = tuple[tuple[str, ...], _Replace]
+
+
+class _Step(NamedTuple):
+    """What replaces secrets of one kind, and which texts cannot have any.
+
+    To look for plain words is many times as fast as to match, and most texts have none of them.
+
+    :ivar words: of which the text must contain one, casefolded; without words it may have any
+    :ivar least: characters that it must have
+    :ivar assigned: it must contain ``=`` or ``:``
+    """
+
+    replace: _Replace
+    words: tuple[str, ...] = ()
+    least: int = 0
+    assigned: bool = False
+
 
 # Names as words in lower case, joined by underscores.
 _HIDDEN_NAME: Final = (
@@ -58,6 +72,8 @@ _FORMS: Final = re.compile(
 )
 _TOKEN: Final = re.compile(r"(?i)(\btoken=)[^\s\"',;&)}\]]+")
 _CASE_CHANGE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SHORT: Final = 64  # characters; of longer texts none are kept as clean
+_MOST_CLEAN: Final = 4096
 _LONG_NAME: Final = 256  # characters; the answers for longer names are not kept
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _NO_SECRETS: Final[tuple[Any, ...]] = (MASK, "", [], (), {})  # whatever the name
@@ -70,7 +86,7 @@ class Rules:
     :ivar parts: what they were compiled from
     """
 
-    __slots__ = ("_hooks", "_secret_names", "_steps", "on", "parts")
+    __slots__ = ("_clean", "_hooks", "_secret_names", "_steps", "on", "parts")
 
     def __init__(self, parts: tuple[Redaction, ...]) -> None:
         self.parts = parts
@@ -85,11 +101,12 @@ class Rules:
         self._steps: list[_Step] = _USUAL_STEPS[:] if usual else []
         if any(names):
             labels = "|".join(name.replace("_", r"[\W_]?") for name in names if name)
-            self._steps.append(((), _masking_after(labels)))
+            self._steps.append(_Step(_masking_after(labels), assigned=True))
         for part in parts:
-            self._steps += [((), _masking(re.compile(pattern))) for pattern in part.patterns]
+            self._steps += [_Step(_masking(re.compile(pattern))) for pattern in part.patterns]
         self._hooks = [part.hook for part in parts if part.hook is not None]
         self.on = bool(usual or names or self._steps or self._hooks)
+        self._clean = set[str]()  # short texts that no step alters: names, methods, hosts
 
     def hides(self, name: str) -> bool:
         """Whether what has this name is a secret."""
@@ -101,15 +118,34 @@ class Rules:
 
         :param name: of what it is the value
         """
-        if not self.on:
+        if not self.on or text in self._clean:
             return text
-        redacted, folded = text, _folded(text)
-        for words, replace in self._steps:
-            if not words or any(word in folded for word in words):
-                redacted = replace(redacted)
+        redacted = self._replaced(text)
         for hook in self._hooks:
             redacted = _by_hook(hook, name, redacted)
-        return text if redacted == text else redacted
+        if redacted != text:
+            return redacted
+        if len(text) <= _SHORT and not self._hooks:
+            if len(self._clean) >= _MOST_CLEAN:
+                self._clean.clear()
+            self._clean.add(text)
+        return text
+
+    def _replaced(self, text: str) -> str:
+        redacted, length, folded = text, len(text), ""
+        assigned = "=" in text or ":" in text
+        for step in self._steps:
+            if length < step.least or (step.assigned and not assigned):
+                continue
+            if step.words:
+                folded = folded or _folded(text)
+                for word in step.words:
+                    if word in folded:
+                        break
+                else:
+                    continue
+            redacted = step.replace(redacted)
+        return redacted
 
     def value(self, value: Any, name: str = "") -> Any:
         """Redact a JSON-native value; of one that is nested too deep, only the outline is kept."""
@@ -238,12 +274,14 @@ _FORM_WORDS: Final = (
     "private key", "bearer", "eyj", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
     "github_pat_", "glpat-", "sk-", "k_live_", "k_test_", "xox", "aiza", "npm_", "pypi-",
 )  # fmt: skip
-_USUAL_STEPS: Final[list[_Step]] = [
-    (("authorization", "cookie"), lambda text: _HEADER.sub(_after_name, text)),
-    (_LABEL_WORDS, _masking_after(_LABELS)),
-    (("token=",), lambda text: _TOKEN.sub(_after_name, text)),
-    (("://",), lambda text: _USER_INFO.sub(MASK, text)),
-    (_FORM_WORDS, lambda text: _FORMS.sub(MASK, text)),
+_USUAL_STEPS: Final = [
+    _Step(
+        lambda text: _HEADER.sub(_after_name, text), ("authorization", "cookie"), 8, assigned=True
+    ),
+    _Step(_masking_after(_LABELS), _LABEL_WORDS, 5, assigned=True),
+    _Step(lambda text: _TOKEN.sub(_after_name, text), ("token=",), 7, assigned=True),
+    _Step(lambda text: _USER_INFO.sub(MASK, text), ("://",), 6, assigned=True),
+    _Step(lambda text: _FORMS.sub(MASK, text), _FORM_WORDS, 15),
 ]
 
 
