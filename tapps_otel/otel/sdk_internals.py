@@ -1,8 +1,9 @@
 """The only module that uses names which the OpenTelemetry SDK keeps private.
 
-The SDK has no public function for what is done here. ``tests/unit/otel/test_sdk_internals.py``
-holds each function against the installed SDK, and finds private names in any other module. Where an
-SDK lacks such a name, a function does nothing, or returns what its docstring says.
+The SDK has no public function for what is done here, nor has OpenInference, which wraps it.
+``tests/unit/otel/test_sdk_internals.py`` holds each function against the installed SDK, and finds
+private names in any other module; ``test_libraries.py`` has the libraries. Where an SDK lacks such
+a name, a function does nothing, or returns what its docstring says.
 
 The SDK itself is not imported at the top: live spans need the API alone.
 """
@@ -31,6 +32,7 @@ __all__ = [
     "preferences_of",
     "reset_metrics",
     "sdk_tracer",
+    "set_late_attributes",
     "span_limits_of",
     "unregister_exit_handler",
 ]
@@ -65,6 +67,17 @@ def is_unchanged(span: Any, attributes: dict[str, Any], events: int, links: int,
         )
     except AttributeError:
         return False
+
+
+def set_late_attributes(span: Any) -> None:
+    """Set now what a library's wrapper of a span would set only while the span ends.
+
+    OpenInference keeps back the kind of its spans, so that no limit drops it.
+    """
+    late = getattr(span, "_self_important_attributes", None)
+    if late:
+        span.__wrapped__.set_attributes(dict(late))
+        late.clear()
 
 
 def sdk_tracer(tracer: object) -> Any:

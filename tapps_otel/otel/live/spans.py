@@ -43,7 +43,13 @@ from tapps_otel.otel.mapping.content import (
 from tapps_otel.otel.mapping.pack import keep, pack_attributes, pack_event, pack_link, pack_resource
 from tapps_otel.otel.mapping.redacted import redacted_event, redacted_link, redacted_status
 from tapps_otel.otel.mapping.unpack import trace_state
-from tapps_otel.otel.sdk_internals import is_unchanged, on_end_of, span_limits_of
+from tapps_otel.otel.sdk_internals import (
+    is_unchanged,
+    on_end_of,
+    sdk_tracer,
+    set_late_attributes,
+    span_limits_of,
+)
 from tapps_otel.otel.seam import SCOPE, LiveSpan, SpanRef, Tracing, warn_once
 from tapps_otel.version import __version__
 
@@ -101,6 +107,7 @@ def _set_up(settings: Settings) -> TracerProvider | None:
 class _Tracing(Tracing):
     __slots__ = (
         "_announces_steps",
+        "_is_wrapped",
         "_markers",
         "_packed",
         "_scope",
@@ -114,6 +121,7 @@ class _Tracing(Tracing):
         self.provider, self.settings = provider, settings
         self._tracer = provider.get_tracer(SCOPE, __version__)
         self._markers = None if settings.announce == "off" else _markers(self._tracer)
+        self._is_wrapped = sdk_tracer(self._tracer) is not self._tracer
         self._seen = SeenIds()
         self._announces_steps = settings.announce == "steps"
         self._scope = {"name": SCOPE, "version": __version__}
@@ -204,7 +212,7 @@ class _Tracing(Tracing):
         if not own and (scope is None or self._announces_steps):
             live.markers = self._markers
         live.fill(name, attributes, workflow, len(linked), start_ns)
-        live.aliases = aliases
+        live.aliases, live.is_wrapped = aliases, self._is_wrapped
         live.flags = None if own else context.trace_flags
         _put_ids(event, live)
         self._put_note(event, live, scope, parent_context, linked)
@@ -283,6 +291,7 @@ class _Span(LiveSpan):
         "context",
         "ended",
         "flags",
+        "is_wrapped",
         "markers",
         "span",
         "workflow",
@@ -301,6 +310,7 @@ class _Span(LiveSpan):
         self.context = context
         self.aliases: Aliases = ()
         self.flags: int | None = None
+        self.is_wrapped = False
         self.markers: Markers | None = None
         self.ended = False
         self._recording = span.is_recording()
@@ -363,6 +373,8 @@ class _Span(LiveSpan):
         if not self._recording:
             return
         try:
+            if self.is_wrapped:
+                set_late_attributes(self.span)
             if not is_unchanged(
                 self.span, self._attributes, self._events, self._links, self._name
             ) and (note := self._differences(rules)):

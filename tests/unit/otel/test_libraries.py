@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from choosy_collector import choosy
+from commands import LOGS
+from tapps_otel.log.store import Store
+from tapps_otel.otel.replay.run_spans import RunSpans
 
 # Each names `memory`, an exporter, to the library. None of them may reach a server.
 SET_UP = {
@@ -75,6 +78,7 @@ def show():
             "trace_id": span.context.trace_id,
             "span_id": span.context.span_id,
             "parent": span.parent and span.parent.span_id,
+            "attributes": dict(span.attributes),
         }
         for span in memory.get_finished_spans()
     ]
@@ -94,6 +98,7 @@ def second():
     if sys.argv[1] == "dies":
         processor.force_flush()
         show()
+    trace.get_current_span().set_attribute("openinference.span.kind", "AGENT")
     return 2
 
 @workflow
@@ -156,6 +161,16 @@ def test_a_run_that_dies_and_is_resumed_is_one_whole_trace(library: str) -> None
     assert sum(span["parent"] is None for span in spans) == 1
     assert {span["parent"] for span in spans} - {None} <= set(ids)
     assert "tapps_otel" not in died.said + resumed.said  # no warning
+    check_attributes({span["span_id"]: span["attributes"] for span in spans})
+
+
+def check_attributes(sent: dict[int, dict[str, Any]]) -> None:
+    """Check that the log has what was sent, but for what Logfire adds as it sends."""
+    for found in RunSpans(Store(LOGS.absolute()), "r"):
+        attributes = sent[found.span.context.span_id]
+        own = {name: attributes[name] for name in attributes if not name.startswith("logfire.")}
+        log = json.loads(json.dumps(dict(found.span.attributes or {})))
+        assert own == {name: log[name] for name in log if not name.startswith("logfire.")}
 
 
 @pytest.mark.parametrize("library", SET_UP)
