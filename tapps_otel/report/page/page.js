@@ -194,6 +194,8 @@
 
   let due = false,
     printing = false;
+  let trackWide = 800; // pixels, as of the last drawing
+
   function draw() {
     if (due) return;
     due = true;
@@ -210,6 +212,7 @@
       ? Math.min(rows.length, MOST_PRINTED)
       : Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 4);
     const list = [];
+    trackWide = $("axis").clientWidth || 800;
     for (let at = first; at < last; at += 1) list.push(rowElement(rows[at], at));
     $("list").replaceChildren(...list);
     const at = rows.indexOf(chosen);
@@ -311,18 +314,13 @@
       );
       if (critical) made.push(...parts(one.critical, row.execution));
     }
-    const wide = row.execution ? row.end - row.start : row.took;
-    if (lastEnd >= 0 && lastEnd < 0.9)
+    const text = took(row.execution ? row.end - row.start : row.took);
+    const room = (text.length * 7 + 8) / trackWide; // of the label, beside the bar
+    if (lastEnd >= 0 && lastEnd < 1 - room)
+      made.push(make("div", { class: "took", style: { left: percent(lastEnd) }, text }));
+    else if (lastEnd >= 0 && inView(row.start) > room && inView(row.start) < 1)
       made.push(
-        make("div", { class: "took", style: { left: percent(lastEnd) }, text: took(wide) }),
-      );
-    else if (lastEnd >= 0 && inView(row.start) > 0.12 && inView(row.start) < 1)
-      made.push(
-        make("div", {
-          class: "took before",
-          style: { left: percent(inView(row.start)) },
-          text: took(wide),
-        }),
+        make("div", { class: "took before", style: { left: percent(inView(row.start)) }, text }),
       );
     return made;
   }
