@@ -128,6 +128,8 @@ class Settings(BaseModel):
     :ivar aliases: conventions whose attributes spans get in addition, as ``cicd/1.44``; separated
         by commas in the environment
     :ivar metrics: record OpenTelemetry metrics of runs, steps and logs
+    :ivar event_logs: send events as OpenTelemetry log records, too; by default if the standard
+        variable ``OTEL_LOGS_EXPORTER`` names an exporter
     :ivar otlp_endpoint: collector to send spans to, as ``http://collector:4317``; takes precedence
         over the standard ``OTEL_*`` variables
     :ivar otlp_protocol: ``grpc`` or ``http/protobuf``
@@ -166,6 +168,7 @@ class Settings(BaseModel):
     spans: bool = True
     aliases: tuple[Alias, ...] = ()
     metrics: bool = True
+    event_logs: bool | None = None
     otlp_endpoint: str | None = None
     otlp_protocol: OtlpProtocol | None = None
     otlp_headers: dict[str, str] | None = None
@@ -255,6 +258,7 @@ class SettingsDict(TypedDict, total=False):
     spans: bool
     aliases: Alias | Sequence[Alias]
     metrics: bool
+    event_logs: bool | None
     otlp_endpoint: str | None
     otlp_protocol: OtlpProtocol | None
     otlp_headers: Mapping[str, str] | None

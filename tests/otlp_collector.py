@@ -29,6 +29,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -184,7 +185,7 @@ class Sink(ThreadingHTTPServer):
         self.spans: list[Collected] = []
         self.bodies: list[bytes] = []  # requests with spans, as received
         self.metrics: list[Measured] = []
-        self.log_bodies: list[str] = []
+        self.log_records: list[LogRecord] = []
 
     def take_metrics(self, request: ExportMetricsServiceRequest) -> None:
         with self.came:
@@ -199,8 +200,12 @@ class Sink(ThreadingHTTPServer):
         with self.came:
             for of_resource in request.resource_logs:
                 for of_scope in of_resource.scope_logs:
-                    self.log_bodies += [one.body.string_value for one in of_scope.log_records]
+                    self.log_records += of_scope.log_records
             self.came.notify_all()
+
+    @property
+    def log_bodies(self) -> list[str]:
+        return [one.body.string_value for one in self.log_records]
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         with self.came:

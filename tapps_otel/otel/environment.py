@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "address_of",
     "delivery_settings",
+    "logs_wanted",
     "metrics_wanted",
     "otlp_variable",
     "span_starts_wanted",
@@ -60,6 +61,15 @@ def metrics_wanted() -> bool:
     return not _sdk_disabled() and _asked_for("OTEL_METRICS_EXPORTER", _METRIC_VARIABLES)
 
 
+def logs_wanted(settings: Settings) -> bool:
+    """Whether the setting, or else the standard variable, asks for log records of events."""
+    if _sdk_disabled():
+        return False
+    if settings.event_logs is not None:
+        return settings.event_logs
+    return _asked_for("OTEL_LOGS_EXPORTER", ())
+
+
 def _sdk_disabled() -> bool:
     return _variable("OTEL_SDK_DISABLED").lower() == "true"
 
@@ -77,7 +87,7 @@ def _variable(name: str) -> str:
 def otlp_variable(signal: str, name: str, *, common: bool = True) -> str:
     """Return an exporter's variable: the signal's own, else the one for all signals.
 
-    :param signal: ``TRACES`` or ``METRICS``
+    :param signal: ``TRACES``, ``METRICS`` or ``LOGS``
     :param name: ``ENDPOINT``, ``PROTOCOL``, ...
     :param common: whether the variable for all signals counts
     """

@@ -26,8 +26,11 @@ __all__ = [
     "ENCODER_LOGGER",
     "change_process_id",
     "endpoints_of",
+    "is_proxy_logger_provider",
     "is_proxy_meter_provider",
     "is_unchanged",
+    "logs_api",
+    "logs_sdk",
     "on_end_of",
     "preferences_of",
     "reset_metrics",
@@ -205,3 +208,26 @@ def reset_metrics(provider: Any) -> None:
         storage._instrument_view_instrument_matches = {}  # noqa: SLF001
         if hasattr(reader, "_export_lock"):
             reader._export_lock = threading.Lock()  # noqa: SLF001
+
+
+# ---------------------------------------------------------------- logs
+
+
+def logs_api() -> Any:
+    """Return the module of the logs API, whose name is private until events are stable."""
+    from opentelemetry import _logs
+
+    return _logs
+
+
+def logs_sdk() -> tuple[Any, Any]:
+    """Return the modules of the logs SDK and of its exporters, whose names are private, too."""
+    from opentelemetry.sdk import _logs
+    from opentelemetry.sdk._logs import export
+
+    return _logs, export
+
+
+def is_proxy_logger_provider(provider: object) -> bool:
+    """Whether this is the API's placeholder, which stands in until a provider is set."""
+    return type(provider).__name__ == "ProxyLoggerProvider"

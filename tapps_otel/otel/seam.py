@@ -2,8 +2,8 @@
 
 The recorder starts a span just before it writes the event that opens something, for the span's
 ids; it adds every event to the span after the event's line, and ends the span after the line of
-its end. It reports every event that it wrote to the run's measures; so does the log's writer with
-what it could not write. Nothing that OpenTelemetry does, or fails to do, reaches them.
+its end. It reports every event that it wrote to the run's watchers; the log's writer reports to its
+measures what it could not write. Nothing that OpenTelemetry does, or fails to do, reaches them.
 
 Nothing of OpenTelemetry is imported here: a process without spans and metrics does not pay for it.
 """
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PARENT",
     "SCOPE",
+    "EventWatcher",
     "LiveSpan",
     "Measures",
     "SpanRef",
@@ -163,20 +164,26 @@ class Tracing(ABC):
         """Send in the background what executions before this one could not send."""
 
 
-class Measures(ABC):
+class EventWatcher(ABC):
+    """Is told of every event of a run that was given to its log. No method raises."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def wrote(self, event: Event, took_ns: int) -> None:
+        """Take note of an event.
+
+        :param took_ns: how long the workflow waited for its line
+        """
+
+
+class Measures(EventWatcher):
     """Measures the runs of one workflow. No method raises.
 
     It is also the ``LogObserver`` of the run's log.
     """
 
     __slots__ = ()
-
-    @abstractmethod
-    def wrote(self, event: Event, took_ns: int) -> None:
-        """Measure an event that was given to the log.
-
-        :param took_ns: how long the workflow waited for that
-        """
 
     @abstractmethod
     def log_failed(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The function that writes a run's events: to its log, timed if that is measured, or nowhere."""
+"""The function that writes a run's events: to its log, watched if anything watches, or nowhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 from tapps_otel import clock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tapps_otel.log.event import Event
     from tapps_otel.log.writer import LogWriter
-    from tapps_otel.otel.seam import Measures
+    from tapps_otel.otel.seam import EventWatcher
 
 __all__ = ["Write", "make_writer", "write_nothing"]
 
@@ -31,17 +33,19 @@ def write_nothing(_: Event, /, *, sync: bool = False) -> None:
     """Write nothing: there is no log, or it belongs to another process."""
 
 
-def make_writer(writer: LogWriter | None, measures: Measures | None) -> Write:
+def make_writer(writer: LogWriter | None, watchers: Sequence[EventWatcher]) -> Write:
     """The function that writes events. Made once, because every event goes through it."""
     if writer is None:
         return write_nothing
-    if measures is None:
+    if not watchers:
         return writer.append
 
     def write(event: Event, /, *, sync: bool = False) -> int | None:
         began = clock.monotonic_ns()
         seq = writer.append(event, sync=sync)
-        measures.wrote(event, clock.monotonic_ns() - began)
+        took_ns = clock.monotonic_ns() - began
+        for watcher in watchers:
+            watcher.wrote(event, took_ns)
         return seq
 
     return write

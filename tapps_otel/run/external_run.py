@@ -81,7 +81,7 @@ class ExternalRunRecorder(RunRecorder):
             lease=leased.lease,
             writer=leased.writer,
             tracing=leased.tracing,
-            measures=leased.measures,
+            watchers=leased.watchers,
             rules=rules_here(leased.config),
             redact_results=leased.config.redact_results,
         )
@@ -367,7 +367,7 @@ class ExternalRunRecorder(RunRecorder):
                 return None
             lease, writer = leased
             try:
-                return make_writer(writer, self._measures)(event, sync=sync)
+                return make_writer(writer, self._watchers)(event, sync=sync)
             finally:
                 writer.close()
                 lease.release()

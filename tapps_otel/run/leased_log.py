@@ -15,6 +15,7 @@ from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, PRUNED
+from tapps_otel.otel.logs.entrance import event_logs
 from tapps_otel.otel.metrics.measures import measures
 from tapps_otel.otel.tracing import tracing
 from tapps_otel.past.fold import Fold, collector_paused
@@ -37,7 +38,7 @@ class LeasedLog:
     :param name: of its workflow
     :ivar fold: of the events in the log
     :ivar tracing: makes the run's spans, if spans are made
-    :ivar measures: makes its metrics, if metrics are made
+    :ivar watchers: are told of its events: for metrics, and for log records
     :raises RunBusyError: another process executes the run
     :raises LogDamagedError: its log was changed; nothing was written
     """
@@ -45,7 +46,8 @@ class LeasedLog:
     def __init__(self, store: Store, workflow_id: str, name: str, config: Settings) -> None:
         self.config = config
         # Spans before metrics: at exit spans are sent first, and can still be counted.
-        self.tracing, self.measures = tracing(config), measures(config, name)
+        self.tracing, measuring = tracing(config), measures(config, name)
+        self.watchers = [one for one in (measuring, event_logs(config)) if one is not None]
         self.fold = Fold(workflow_id)
         self.blobs = blobs_of(store, workflow_id, config)
         self.lease = _take_lease(store.lease_path(workflow_id), workflow_id)
@@ -60,7 +62,7 @@ class LeasedLog:
                     stop=config.on_log_failure == "stop",
                     limit=config.buffer_events,
                     on_event=decrypting(self.fold.feed, config.codec),
-                    observer=self.measures,
+                    observer=measuring,
                     lease=self.lease,
                     cipher=cipher_of(self.blobs),
                 )

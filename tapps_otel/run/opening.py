@@ -103,7 +103,7 @@ def open_run(
             lease=leased.lease,
             writer=leased.writer,
             tracing=leased.tracing,
-            measures=leased.measures,
+            watchers=leased.watchers,
             capture_inputs=config.capture_inputs,
             rules=rules_here(config),
             redact_results=config.redact_results,

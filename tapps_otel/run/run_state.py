@@ -22,7 +22,7 @@ from tapps_otel.run.signals import SigtermHandler
 from tapps_otel.run.waiting import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tapps_otel.errors import RefusalError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.writer import LogWriter
-    from tapps_otel.otel.seam import Measures, Tracing
+    from tapps_otel.otel.seam import EventWatcher, Tracing
     from tapps_otel.past.fold import Fold, StepHistory
     from tapps_otel.redact import Rules
     from tapps_otel.run.caller import Caller
@@ -82,7 +82,7 @@ class RunState:
         lease: Lease | None = None,
         writer: LogWriter | None = None,
         tracing: Tracing | None = None,
-        measures: Measures | None = None,
+        watchers: Sequence[EventWatcher] = (),
         capture_inputs: bool = False,
         rules: Rules | None = None,
         redact_results: bool = False,
@@ -104,7 +104,7 @@ class RunState:
         self.waits = Waits(workflow_id)
         self.is_paused_in = self.waits.is_paused_in
         self.check_not_paused = self.waits.check_not_paused
-        self.blobs, self.tracing, self._measures = blobs, tracing, measures
+        self.blobs, self.tracing, self._watchers = blobs, tracing, watchers
         self.hides_values = blobs.codec is not None
         self.captures_inputs, self.strict = capture_inputs, strict
         self.rules = rules or NO_RULES
@@ -124,7 +124,7 @@ class RunState:
 
     def _attach_log(self, lease: Lease | None, writer: LogWriter | None) -> None:
         self._lease, self.writer = lease, writer
-        self.write = make_writer(None if self.detached else writer, self._measures)
+        self.write = make_writer(None if self.detached else writer, self._watchers)
 
     # -- what it is
 

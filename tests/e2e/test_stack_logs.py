@@ -327,3 +327,25 @@ def test_a_hundred_megabytes_of_old_logs_are_read_in_bounded_memory(tailing: Sta
     peak = int(status.partition("VmHWM:")[2].split()[0])  # KiB
 
     assert peak < 500 * 1024
+
+
+# ---------------------------------------------------------------- records that programs send
+
+
+def test_records_that_a_program_sends_tell_what_its_lines_tell(tailing: Stack) -> None:
+    tailing.collector.start()
+    child("run", "flow.py:failing", "--id", "f1", OTEL_LOGS_EXPORTER="otlp", **tailing.env())
+    number = len(lines("f1"))
+    found = tailing.log_records(2 * number, "f1")
+    of_lines = {one.seq: one for one in found if one.body.startswith("{")}
+    sent = {one.seq: one for one in found if not one.body.startswith("{")}
+
+    assert len(of_lines) == len(sent) == number
+    for seq, line in of_lines.items():
+        record = sent[seq]
+        assert (record.severity, record.time_ns) == (line.severity, line.time_ns)
+        assert (record.trace_id, record.span_id) == (line.trace_id, line.span_id)
+        named = line.attributes.keys() - {"event.name"}
+        assert {name: record.attributes[name] for name in named} == {
+            name: line.attributes[name] for name in named
+        }

@@ -7,7 +7,6 @@ them can delay the exit, and that a forked process starts with numbers of its ow
 from __future__ import annotations
 
 import logging
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,16 +20,11 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from tapps_otel.otel import sdk_internals
-from tapps_otel.otel.environment import address_of, metrics_wanted, otlp_variable
+from tapps_otel.otel.environment import metrics_wanted
 from tapps_otel.otel.process.exporter import ManagedExporter
-from tapps_otel.otel.process.plugins import (
-    OTLP_EXPORTERS,
-    load,
-    named_exporters,
-    process_resource,
-    resolve_otlp,
-)
+from tapps_otel.otel.process.plugins import process_resource
 from tapps_otel.otel.process.setup import ProviderSetup, make_each
+from tapps_otel.otel.process.standard_exporters import StandardExporters
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
@@ -42,13 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ManagedMetricExporter", "ensure_provider"]
 
-_GROUP: Final = "opentelemetry_metrics_exporter"
-_HTTP: Final = OTLP_EXPORTERS["http/protobuf"]
-_CREDENTIAL_PLUGINS: Final = (
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_METRICS_CREDENTIAL_PROVIDER",
-    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
-)
-_variable = partial(otlp_variable, "METRICS")
+_exporters: Final = StandardExporters("METRICS")
 _log = logging.getLogger(__name__)
 
 
@@ -107,7 +95,7 @@ class _MeterSetup(ProviderSetup[metrics.MeterProvider, ManagedMetricExporter]):
     def _build(self, settings: Settings) -> metrics.MeterProvider | None:
         exporters: list[ManagedMetricExporter] = []
         readers = make_each(
-            _exporter_names(), lambda name: _make_reader(name, exporters), "metrics exporter"
+            _exporters.names(), lambda name: _make_reader(name, exporters), "metrics exporter"
         )
         if not readers:
             return None
@@ -132,48 +120,16 @@ def ensure_provider(settings: Settings) -> metrics.MeterProvider | None:
     return _setup.ensure(settings)
 
 
-# ---------------------------------------------------------------- what the environment asks for
-
-
-def _exporter_names() -> list[str]:
-    names = named_exporters("OTEL_METRICS_EXPORTER")
-    return resolve_otlp(names, _variable("PROTOCOL") or "grpc")
-
-
 def _make_reader(name: str, exporters: list[ManagedMetricExporter]) -> MetricReader:
     """Make a reader that a package offers, or one that exports every minute.
 
     :param exporters: the exporter of the latter is added
     """
-    offered = load(_GROUP, name)
+    offered = _exporters.load(name)
     if isinstance(offered, type) and issubclass(offered, MetricReader):
         return offered()
-    exporter = ManagedMetricExporter(_target(name), partial(_make_exporter, name, offered))
+    make = partial(_exporters.make, name, offered)
+    exporter = ManagedMetricExporter(_exporters.target(name), make)
     reader = PeriodicExportingMetricReader(exporter)
     exporters.append(exporter)
     return reader
-
-
-def _make_exporter(name: str, offered: Callable[..., Any]) -> MetricExporter:
-    options: dict[str, Any] = {}
-    # With a plug-in for credentials, the SDK's exporter gets its session from that.
-    if name == _HTTP and not any(map(os.environ.get, _CREDENTIAL_PLUGINS)):
-        options["session"] = _session()
-    made: MetricExporter = offered(**options)
-    return made
-
-
-def _session() -> Any:
-    import requests
-
-    from tapps_otel.otel.process.http_credentials import OnlyExplicit
-
-    session = requests.Session()
-    session.auth = OnlyExplicit()
-    return session
-
-
-def _target(name: str) -> str:
-    """Where an exporter sends, without secrets."""
-    endpoint = _variable("ENDPOINT") if name in OTLP_EXPORTERS.values() else ""
-    return address_of(endpoint) if endpoint else name

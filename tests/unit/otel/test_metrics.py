@@ -33,6 +33,7 @@ from tapps_otel.otel.environment import metrics_wanted
 from tapps_otel.otel.metrics import instruments, measures, provider
 from tapps_otel.otel.metrics.instruments import METRICS
 from tapps_otel.otel.metrics.provider import ManagedMetricExporter
+from tapps_otel.otel.process import standard_exporters
 from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
 from tapps_otel.otel.transport.client import Answer, Client
 from tapps_otel.otel.transport.destination import Destination
@@ -460,7 +461,7 @@ def test_exporters_are_those_that_the_variables_name(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    assert provider._exporter_names() == names
+    assert provider._exporters.names() == names
 
 
 @pytest.mark.parametrize("variable", ["ENDPOINT", "METRICS_ENDPOINT"])
@@ -469,7 +470,7 @@ def test_the_target_of_metrics_has_no_secrets(
 ) -> None:
     monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{variable}", "http://user:secret@collector:4318/a?b=c")
 
-    assert provider._target("otlp_proto_http") == "collector:4318"
+    assert provider._exporters.target("otlp_proto_http") == "collector:4318"
 
 
 def test_a_provider_is_set_up_once_and_only_where_there_is_none(
@@ -549,7 +550,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kept]]:
             return made[-1]
 
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "kept")
-        monkeypatch.setattr(provider, "load", lambda _group, _name: make)
+        monkeypatch.setattr(standard_exporters, "load", lambda _group, _name: make)
         return made
 
     return offer
@@ -559,7 +560,7 @@ def test_a_package_may_offer_a_reader_of_its_own(
     fresh: list[ExitFlush[ManagedMetricExporter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "prometheus")
-    monkeypatch.setattr(provider, "load", lambda _group, _name: InMemoryMetricReader)
+    monkeypatch.setattr(standard_exporters, "load", lambda _group, _name: InMemoryMetricReader)
     report(3)
     (flush,) = fresh
 
