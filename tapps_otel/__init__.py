@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.store import RunSummary
     from tapps_otel.otel.capture.exporter import JsonlSpanExporter
     from tapps_otel.otel.capture.processor import JsonlSpanProcessor
-    from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.otel.replay.send_report import SendReport
     from tapps_otel.past.changes import Change
     from tapps_otel.past.difference import RunDiff, RunSide, StepDiff, StepSide, StepTime
     from tapps_otel.past.fold import (

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from tapps_otel.audit.span_stores import SpanStore
 from tapps_otel.errors import SpansError
 from tapps_otel.masking import public_url
-from tapps_otel.otel.transport.client import plain_reason
+from tapps_otel.otel.transport.reasons import plain_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

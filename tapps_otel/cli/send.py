@@ -16,7 +16,7 @@ from tapps_otel.report.text import counted, plain
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.otel.replay.send_report import SendReport
 
 __all__ = ["Sending", "send"]
 

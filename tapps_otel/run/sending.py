@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tapps_otel.otel.replay.send import SendReport
+    from tapps_otel.otel.replay.send_report import SendReport
     from tapps_otel.settings import OtlpProtocol
 
 __all__ = ["send", "send_all"]
@@ -83,7 +83,8 @@ def send_all(
     :raises SettingsError: no collector is configured
     :raises SendError: the collector cannot be reached, or refuses; the rest was not tried
     """
-    from tapps_otel.otel.replay.send import SendReport, client_of, send_run
+    from tapps_otel.otel.replay.send import client_of, send_run
+    from tapps_otel.otel.replay.send_report import SendReport
 
     store = store_of(log_dir)
     client = client_of(endpoint=endpoint, protocol=protocol, waiting=waiting)

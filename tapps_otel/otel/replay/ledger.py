@@ -9,7 +9,7 @@ It is append-only, one JSON object a line, in four forms:
   N, and the collector has all n spans that it had then, interrupted ones included.
 - ``{"to": destination, "refused": span_id, "digest": D, "name": name, "reason": text}``: the
   collector refused this span by itself. It is an exception to later lines of the other forms, until
-  one of the first form names it.
+  one of the first form names it, or another of this form without a digest.
 
 The ledger saves work, and duplicates in stores that do not recognize a span they have. Nothing else
 depends on it: a line that a crash tore is ignored, and its spans are sent again with identical
@@ -137,6 +137,8 @@ class Ledger:
                         self.marks[log] = (seq, sha)
                 case {"whole": str(log), "seq": int(seq), "sha": str(sha), "spans": int(spans)}:
                     self.wholes[log] = Whole(seq, sha, spans)
+                case {"refused": str(span_id), "digest": None}:
+                    self.refused.pop(span_id, None)
                 case {"refused": str(span_id), "digest": str(digest), **more}:
                     name, reason = str(more.get("name", "")), str(more.get("reason", ""))
                     self.refused[span_id] = Refusal(digest, name, reason)
@@ -180,6 +182,14 @@ class Ledger:
         """
         self._add({"refused": span_id, **refusal._asdict()})
         self.refused[span_id] = refusal
+
+    def withdraw(self, span_id: str) -> None:
+        """Note that a span which was refused is not to be sent any more.
+
+        :raises OSError: the file cannot be written
+        """
+        self._add({"refused": span_id, "digest": None})
+        self.refused.pop(span_id, None)
 
     def mark(self, log: str, seq: int, sha: str) -> None:
         """Note every span of a log up to this line as confirmed, but for those refused.

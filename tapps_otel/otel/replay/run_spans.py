@@ -57,6 +57,7 @@ class RunSpans:
     :param before: only what belongs to executions before this one
     :param side_logs: the run's side logs, if the caller knows them; else they are looked for
     :param skip: names of logs that are not to be read
+    :param left_out: called with each span that the setting ``span_filter`` leaves out, unfiltered
     :param seen: called with each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
     :ivar children: the runs that its steps called; their spans are in their own logs
@@ -78,11 +79,13 @@ class RunSpans:
         side_logs: Sequence[Path] | None = None,
         skip: Container[str] = (),
         seen: Callable[[str, Event], None] | None = None,
+        left_out: Callable[[Found], None] | None = None,
     ) -> None:
         self.problems: list[str] = []
         self.children: dict[ChildRun, None] = {}
         self.running = False
         self.left_out = 0
+        self._pass_over = left_out
         self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
@@ -115,11 +118,10 @@ class RunSpans:
 
         def found(rebuilt: Iterable[tuple[ReadableSpan, int, int, bool]]) -> Iterator[Found]:
             for span, seq, execution, waited in rebuilt:
-                made, sha = outgoing(span), checker.sha.decode()
-                if made is None:
-                    self.left_out += 1
-                else:
-                    yield Found(made, path.name, seq, sha, execution, waited)
+                one = Found(span, path.name, seq, checker.sha.decode(), execution, waited)
+                made = self._filtered(one, outgoing)
+                if made is not None:
+                    yield made
 
         try:
             for event in read(path, self._id, checker=checker):
@@ -165,6 +167,15 @@ class RunSpans:
         """
         before = self._before
         return before is not None and event.execution >= before and event.event_type not in _STARTS
+
+    def _filtered(self, found: Found, outgoing: Outgoing) -> Found | None:
+        made = outgoing(found.span)
+        if made is not None:
+            return found._replace(span=made)
+        self.left_out += 1
+        if self._pass_over is not None:
+            self._pass_over(found)
+        return None
 
     def _is_held(self) -> bool:
         return lease.holder(self._lease) is not None

@@ -11,14 +11,11 @@ retried, how long to wait, and that spans which were rejected are not sent again
 from __future__ import annotations
 
 import gzip
-import math
 import random
-import re
 import threading
 import zlib
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from http.client import BadStatusLine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel import clock
@@ -26,22 +23,27 @@ from tapps_otel.errors import SendError, SettingsError
 from tapps_otel.log import files as _files
 from tapps_otel.otel.metrics.measures import count_spans
 from tapps_otel.otel.transport.destination import GRPC, HTTP
+from tapps_otel.otel.transport.reasons import (
+    MOST_TEXT,
+    SET_PROTOCOL,
+    connection_reason,
+    plain_reason,
+    seconds_in,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tapps_otel.otel.transport.destination import Destination
 
-__all__ = ["Answer", "Client", "RefusedError", "connect", "plain_reason"]
+__all__ = ["Answer", "Client", "RefusedError", "connect"]
 
 _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts
-_TEXT: Final = 300  # characters of an answer that are shown
 _BODY: Final = 64 * 1024  # bytes of an answer that are read
-_PROTOCOL: Final = "Set the protocol (--protocol, otlp_protocol, OTEL_EXPORTER_OTLP_PROTOCOL)"
 # In gRPC's words for an answer by an older version of HTTP, or by a web server of the same version.
 _NOT_HTTP2: Final = ("Failed parsing HTTP/2", "http2 header with status: 404")
-_OBJECT: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
 
 
 class Answer(NamedTuple):
@@ -175,7 +177,7 @@ class Client(ABC):
 
 
 def _answer(partial: Any) -> Answer:
-    return Answer(partial.rejected_spans, partial.error_message[:_TEXT])
+    return Answer(partial.rejected_spans, partial.error_message[:MOST_TEXT])
 
 
 class _Http(Client):
@@ -219,15 +221,15 @@ class _Http(Client):
         except (requests.exceptions.SSLError, ValueError) as error:
             raise self._refusal(plain_reason(error)) from None
         except requests.RequestException as error:
-            raise _RetryableError(_with_hint(plain_reason(error), error)) from None
+            raise _RetryableError(connection_reason(error)) from None
         return self._judge(response.status_code, response.headers, body)
 
     def _judge(self, code: int, headers: Any, body: bytes) -> Answer:
         if 200 <= code < 300:
             return self._read(body, str(headers.get("Content-Type", "")))
-        text = f"it answered {code}{_text_of(body, headers)}"
+        text = f"it answered {code}{text_of(body, headers)}"
         if code in {429, 502, 503, 504}:
-            raise _RetryableError(text, _seconds_in(headers.get("Retry-After")))
+            raise _RetryableError(text, seconds_in(headers.get("Retry-After")))
         hint = {
             401: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS?",
             403: "are the credentials in OTEL_EXPORTER_OTLP_HEADERS right?",
@@ -261,63 +263,6 @@ def _compressed(request: bytes, how: str) -> bytes:
     if how == "gzip":
         return gzip.compress(request)
     return zlib.compress(request) if how == "deflate" else request
-
-
-def plain_reason(error: Exception) -> str:
-    """Return the innermost reason of a chain of wrapped errors, as a sentence."""
-    from tapps_otel.otel.transport.timed_http import is_late
-
-    if is_late(error):
-        return "it does not answer in time"
-    if isinstance(error, ValueError):  # of requests: its text has the whole address
-        return "this is not a valid address: give one as http://collector:4318"
-    reason = _innermost(error)
-    if type(reason) is BadStatusLine:  # its text is what came instead
-        return "it does not answer by HTTP"
-    text = getattr(reason, "strerror", None) or str(reason)
-    return _OBJECT.sub("", text)[:_TEXT] or type(reason).__name__
-
-
-def _innermost(error: BaseException) -> BaseException:
-    reason = error
-    while inner := [
-        one
-        for one in (getattr(reason, "reason", None), *reason.args)
-        if isinstance(one, BaseException)
-    ]:
-        reason = inner[0]
-    return reason
-
-
-def _with_hint(text: str, error: Exception) -> str:
-    """Add to a reason what it is in most cases, where a server has closed the connection."""
-    if isinstance(_innermost(error), BadStatusLine | ConnectionError) and "refused" not in text:
-        return f"{text}; is this a port of OTLP/gRPC (4317)? {_PROTOCOL} to {GRPC}"
-    return text
-
-
-def _text_of(body: bytes, headers: Any) -> str:
-    """Return the collector's text, if its answer has one."""
-    kind = str(headers.get("Content-Type", ""))
-    if kind.startswith("application/x-protobuf"):
-        from google.protobuf.message import DecodeError
-        from google.rpc.status_pb2 import Status
-
-        try:
-            return f": {Status.FromString(body).message[:_TEXT]}"
-        except DecodeError:
-            return ""
-    text = body.decode(errors="replace").strip()
-    return f": {text[:_TEXT]}" if text and not kind.startswith("text/html") else ""
-
-
-def _seconds_in(text: str | None) -> float:
-    """Read a ``Retry-After``; 0 if it has no number of seconds (it may have a date)."""
-    try:
-        seconds = float(text or 0)
-    except ValueError:
-        return 0.0
-    return 0.0 if math.isnan(seconds) else seconds
 
 
 class _Grpc(Client):
@@ -368,10 +313,10 @@ class _Grpc(Client):
     def _judge(self, error: Any) -> Exception:
         import grpc
 
-        code, details = error.code(), str(error.details() or "")[:_TEXT]
+        code, details = error.code(), str(error.details() or "")[:MOST_TEXT]
         text = f"{code.name}: {details}"
         if any(sign in details for sign in _NOT_HTTP2):
-            text = f"{text}; is this a port of OTLP/HTTP (4318)? {_PROTOCOL} to {HTTP}"
+            text = f"{text}; is this a port of OTLP/HTTP (4318)? {SET_PROTOCOL} to {HTTP}"
         if code in {
             grpc.StatusCode.CANCELLED,
             grpc.StatusCode.ABORTED,

@@ -15,7 +15,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import Found, RunSpans
-from tapps_otel.otel.replay.send import Sender, SendReport, batches
+from tapps_otel.otel.replay.send import batches
+from tapps_otel.otel.replay.send_report import SendReport
+from tapps_otel.otel.replay.sender import Sender
 from tapps_otel.otel.transport.client import Answer, Client
 from tapps_otel.otel.transport.destination import HTTP, Destination
 

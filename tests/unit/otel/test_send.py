@@ -21,7 +21,8 @@ from tapps_otel.errors import LedgerError, LogDamagedError, RunNotFoundError, Se
 from tapps_otel.log.files import Files, use
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import RunSpans
-from tapps_otel.otel.replay.send import SendReport, send_run
+from tapps_otel.otel.replay.send import send_run
+from tapps_otel.otel.replay.send_report import SendReport
 from tapps_otel.otel.transport.client import Answer, Client
 from tapps_otel.otel.transport.destination import HTTP, Destination
 from tapps_otel.otel.transport.encoding import encoded

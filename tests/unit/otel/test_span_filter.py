@@ -40,6 +40,9 @@ def broken(span):
         raise ValueError("of the filter")
     return span
 
+def no_work(span):
+    return None if span.name == "step work" else span
+
 def odd(span):
     return "a span"
 
@@ -156,6 +159,31 @@ def test_a_resume_sends_it_too(collector: Choosy) -> None:
     assert killed.code == -signal.SIGKILL
     assert sorted(collector.accepted) == ["step last", *WORK, "workflow flow"]
     assert SECRET.encode() not in collector.bodies
+
+
+def test_a_filter_may_leave_out_what_was_sent_before(collector: Choosy) -> None:
+    """Also the last span that the collector acknowledged."""
+    killed = run(KILL="1", **HERE)
+    first = json.loads(send(collector).out)
+    child("resume", "r", "--quiet")
+    done = send(collector, TAPPS_OTEL_SPAN_FILTER="filters:no_work")
+    report = json.loads(done.out)
+
+    assert killed.code == -signal.SIGKILL
+    assert (done.code, first["sent"], report["sent"]) == (0, 5, 2)
+    assert len(collector.ids) == len(set(collector.ids)) == 7
+
+
+def test_a_span_that_was_refused_can_be_left_out_for_good() -> None:
+    run(**HERE)
+    with choosy("http/protobuf", lambda span: span.name == "step quiet") as collector:
+        refused = send(collector)
+        forced = send(collector, "--force", **CLEAN)
+        again = send(collector, **CLEAN)
+
+    assert (refused.code, forced.code, again.code) == (7, 0, 0)
+    assert json.loads(refused.out)["refused"] == 1
+    assert json.loads(again.out)["refused"] == 0
 
 
 @pytest.mark.parametrize("form", ["otlp-json", "chrome-trace"])
