@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["flush_at_end", "is_forked"]
+__all__ = ["flush_at_end", "may_vanish"]
 
 # Their children leave by `os._exit`, which calls no handlers. They call the finalizers of these.
 _FINALIZING: Final = ("multiprocessing.util", "billiard.util")
@@ -30,9 +30,13 @@ def flush_at_end(flush: Callable[[], None]) -> None:
     _flush = flush
 
 
-def is_forked() -> bool:
-    """Whether this process was forked: it may leave in a way that calls no handlers at all."""
-    return _forked
+def may_vanish() -> bool:
+    """Whether this process may leave in a way that calls no handlers at all.
+
+    It was forked, or started by ``multiprocessing``: pools kill such processes, Celery's and
+    uvicorn's end themselves like that.
+    """
+    return _forked or _is_child()
 
 
 def _end() -> None:
@@ -59,7 +63,7 @@ def _add_finalizer(util: Any, _: object = None) -> None:
 
 
 def _is_child() -> bool:
-    """Whether ``multiprocessing`` executes its target here, which has just imported this module."""
+    """Whether ``multiprocessing`` executes its target in this process."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None
 

@@ -16,7 +16,7 @@ from tapps_otel.otel.capture.exporter import JsonlSpanExporter
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.mapping.owner import is_marker
 from tapps_otel.otel.process.exporter import ManagedExporter
-from tapps_otel.otel.process_end import is_forked
+from tapps_otel.otel.process_end import may_vanish
 from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Delivery", "JoinedDelivery", "ManagedSpanExporter", "left_out"]
 
 _log = logging.getLogger(__name__)
-_MOMENT: Final = 0.2  # seconds that the end of a run in a forked process waits for its spans
+_MOMENT: Final = 0.2  # seconds that the end of a run in a child process waits for its spans
 _left_out: ContextVar[bool] = ContextVar("tapps_otel_left_out", default=False)
 
 
@@ -67,8 +67,8 @@ class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
 class Delivery(BatchSpanProcessor):
     """A batch processor that counts spans, and sends markers at once.
 
-    It sends the spans of an execution at once, too, when that ends in a forked process: a pool of
-    processes kills those that have returned their result.
+    So does it with the spans of an execution that ends. In a child process that waits a moment for
+    them: a pool kills those that have returned their result.
     """
 
     def __init__(self, exporter: ManagedSpanExporter) -> None:
@@ -92,11 +92,12 @@ class Delivery(BatchSpanProcessor):
         with self._given_lock:
             if not is_marker(span):
                 self.given += 1
-            last = is_forked() and _ends_execution(span)
-            flushed = self._request_flush() if last or is_marker(span) else None
+            # A log gets what belongs to it once the run that has ended has closed it.
+            is_last = not self._is_local and _ends_execution(span)
+            flushed = self._request_flush() if is_last or is_marker(span) else None
         if self._is_shut_down:
             self._warn_late()
-        elif last and flushed is not None and self._waits:
+        elif is_last and flushed is not None and self._waits and may_vanish():
             self._waits = flushed.wait(_MOMENT)  # not again for a collector that does not answer
 
     def shutdown(self) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +21,7 @@ from choosy_collector import choosy
 from commands import LOGS
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import RunSpans
+from waiting import until
 
 # Each names `memory`, an exporter, to the library. None of them may reach a server.
 SET_UP = {
@@ -187,3 +190,74 @@ def test_a_configured_endpoint_gets_the_spans_beside_the_library(library: str) -
     assert sorted(collector.accepted) == sorted(span["name"] for span in done.spans)
     assert {"step first", "step second", "workflow main"} <= set(collector.accepted)
     assert "tapps_otel" not in done.said
+
+
+# ---------------------------------------------------------------- servers
+
+WEB = """
+import sys
+from tapps_otel import step, workflow
+
+@step
+def work(number):
+    return number
+
+@workflow
+def flow(number):
+    return work(number)
+
+def wsgi(environ, start_response):
+    flow.options(workflow_id="request")(1)
+    start_response("200 OK", [])
+    return [b"done"]
+
+async def asgi(scope, receive, send):
+    flow.options(workflow_id="request")(1)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+if "gunicorn" in sys.modules:
+    flow.options(workflow_id="before-the-fork")(0)
+"""
+SERVERS = {
+    "gunicorn": ("--preload", "--bind=unix:web", "web:wsgi"),
+    "uvicorn": ("--workers=2", "--lifespan=off", "--uds=web", "web:asgi"),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_all_spans_of_a_servers_workers_are_sent(server: str) -> None:
+    need(server)
+    Path("web.py").write_text(WEB)
+    with choosy("http/protobuf", lambda _: False) as collector:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", server, *SERVERS[server]],
+            env=os.environ
+            | collector.env
+            | {"HOME": str(Path.cwd()), "OTEL_BSP_SCHEDULE_DELAY": "600000"}
+            | {"TAPPS_OTEL_ANNOUNCE": "off", "TAPPS_OTEL_SHUTDOWN_TIMEOUT": "30"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until(asked)
+        finally:
+            process.terminate()
+        process.wait()
+    fork = ["step work", "workflow flow"] if server == "gunicorn" else []
+
+    assert sorted(collector.accepted) == sorted(["step work", "workflow flow", *fork])
+
+
+def asked() -> bool:
+    """Whether the server is up, and has answered."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect("web")
+        except OSError:
+            return False
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b""
+        while more := connection.recv(1000):
+            answer += more
+    return answer.endswith(b"done")
