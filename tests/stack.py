@@ -217,6 +217,7 @@ class Stack:
         """Start Prometheus, with the project's configuration and this stack's addresses."""
         text = (COLLECTOR / "prometheus.yml").read_text("utf-8")
         text = text.replace("collector:8889", self.addresses["SPAN_METRICS"])
+        text = text.replace("collector:8888", self.addresses["COLLECTOR_METRICS"])
         text = re.sub(r"(scrape_interval|scrape_timeout): \ds", r"\1: 1s", text)
         (self.folder / "prometheus.yml").write_text(text, "utf-8")
         self.prometheus.start()

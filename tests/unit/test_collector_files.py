@@ -361,7 +361,35 @@ def test_published_ports_lead_to_addresses_that_are_listened_on(
 
 
 def _listened(service: dict[str, Any], name: str) -> set[int]:
-    if name == "prometheus":
-        return {9090}  # its default
+    if name in {"prometheus", "grafana"}:
+        return {9090 if name == "prometheus" else 3000}  # their defaults
     values = (service.get("environment") or {}).values()
     return {int(str(v).rpartition(":")[2]) for v in values if str(v).startswith("0.0.0.0:")}
+
+
+# ---------------------------------------------------------------- dashboards
+
+
+def test_the_dashboard_uses_the_metrics_that_there_are_and_all_of_them() -> None:
+    from tapps_otel.otel.metrics.instruments import METRICS
+
+    dashboard = json.loads((COLLECTOR / "grafana" / "runs.json").read_text("utf-8"))
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())
+    ]
+    used = set(re.findall(r"\btapps_\w+?(?=_total|_seconds_(?:bucket|count))", " ".join(queries)))
+
+    assert used == {metric.name.replace(".", "_") for metric in METRICS}
+
+
+def test_each_panel_asks_the_data_source_that_is_provisioned() -> None:
+    (source,) = yaml.safe_load((COLLECTOR / "grafana" / "datasources.yaml").read_text("utf-8"))[
+        "datasources"
+    ]
+    dashboard = json.loads((COLLECTOR / "grafana" / "runs.json").read_text("utf-8"))
+    wanted = {"type": source["type"], "uid": source["uid"]}
+
+    assert source["url"] == "http://prometheus:9090"
+    for panel in dashboard["panels"]:
+        assert all(one["datasource"] == wanted for one in panel.get("targets", ()))
+    assert [one["id"] for one in dashboard["panels"]] == [*range(1, len(dashboard["panels"]) + 1)]
