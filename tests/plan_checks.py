@@ -99,8 +99,11 @@ def check_once(plan: Run, events: Events, bodies: Counter[str], stray: int = 0) 
         assert run <= started[name], f"bodies of {name}: {run}, starts: {started[name]}"
 
 
-def check_handled(events: Events) -> None:
-    """A failure after which its scope made an ordered call, in one execution, stays."""
+def check_handled(events: Events) -> set[str]:
+    """A failure after which its scope made an ordered call, in one execution, stays.
+
+    :returns: the steps that failed so, and that no failure of a step around them undid
+    """
     open_failures: dict[str, list[str]] = {}  # of a scope: step ids, in this execution
     handled: set[str] = set()
     for one in events:
@@ -114,20 +117,27 @@ def check_handled(events: Events) -> None:
                 handled |= set(open_failures.pop(scope, []))
         elif kind == "step_fail":
             open_failures.pop(step_id, None)  # its attempt is over
-            handled -= set(one.get("caused_by", []))
+            handled -= set(one.get("caused_by", [])) | _undone_by(one, handled)
             if one["status"] in {"failed", "timeout"} and "retry_in_ns" not in one:
                 open_failures.setdefault(scope, []).append(step_id)
         elif kind == "workflow_end":
             handled -= set(one.get("caused_by", []))
+    return handled
 
 
-def done_before(events: Events, seq: int) -> set[str]:
-    """Steps that had finished before an event, and that no failure of a step around them undid."""
+def finished_so_far(events: Events) -> set[str]:
+    """Steps that have finished, and that no failure of a step around them undid."""
     done: set[str] = set()
-    for one in events[: seq - 1]:
-        step_id = one.get("step_id", "")
+    for one in events:
         if one["event_type"] in {"step_finish", "step_skip"}:
-            done.add(step_id)
-        elif one.get("status") == "failed" and "caused_by" not in one:
-            done -= {other for other in done if other.startswith(f"{step_id}/")}
+            done.add(one["step_id"])
+        elif one["event_type"] == "step_fail":
+            done -= _undone_by(one, done)
     return done
+
+
+def _undone_by(end: dict[str, Any], ended: set[str]) -> set[str]:
+    """What is to be done anew: all that ended inside a step that failed by itself."""
+    if end["status"] != "failed" or "caused_by" in end:
+        return set()
+    return {step_id for step_id in ended if step_id.startswith(f"{end['step_id']}/")}

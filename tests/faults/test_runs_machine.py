@@ -37,8 +37,8 @@ from plan_checks import (
     check_handled,
     check_once,
     check_pairs,
-    done_before,
     finished,
+    finished_so_far,
     is_pause,
 )
 from plan_runs import BrokenError, World, at_work, carry_on
@@ -65,7 +65,7 @@ from witness import Witness, check_history, status_of
 BY = "Ann"
 _MOST_RUNS = 6  # started or forked
 _MOST_PAUSES = 50
-_DONE = frozenset({"step_finish", "step_skip"})
+_ENDS = frozenset({"step_finish", "step_fail", "step_skip"})
 
 
 @dataclass(frozen=True)
@@ -315,9 +315,9 @@ class Runs(RuleBasedStateMachine):
         self._witness.add(copy)
         assert origin is not None
         assert origin.workflow_id == source
-        done = done_before(events, len(events) + 1)
-        copied = {one["step_id"] for one in copy if one["event_type"] in _DONE}
-        assert copied >= done, f"the fork begins without {done - copied}"
+        due = finished_so_far(events) | check_handled(events)
+        copied = {one["step_id"] for one in copy if one["event_type"] in _ENDS}
+        assert copied >= due, f"the fork begins without {due - copied}"
         for step_id, node in self._asked(source, events).items():
             if step_id in copied and (source, step_id) in self._given:
                 given = self._given[source, step_id]
