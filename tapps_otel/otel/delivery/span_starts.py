@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from weakref import WeakSet
 
 from tapps_otel.otel.capture.processor import JsonlSpanProcessor
 
 __all__ = ["add_span_starts"]
 
-_have: Final[WeakSet[Any]] = WeakSet()
+_have: Final[list[Any]] = []  # providers; a process has one or two, and some cannot be hashed
 
 
 def add_span_starts(provider: Any) -> None:
@@ -17,6 +16,7 @@ def add_span_starts(provider: Any) -> None:
 
     :raises Exception: of a provider of another library
     """
-    if provider not in _have and hasattr(provider, "add_span_processor"):
-        _have.add(provider)
+    is_new = all(one is not provider for one in _have)
+    if is_new and hasattr(provider, "add_span_processor"):
+        _have.append(provider)
         provider.add_span_processor(JsonlSpanProcessor())
