@@ -133,7 +133,7 @@ def _list_refused(done: Iterable[SendReport], what: Sending) -> None:
 
 
 class _Bar(AbstractContextManager["_Bar"]):
-    """A progress bar on a terminal; elsewhere only a line where the collector has to be waited for.
+    """A progress bar on a terminal; elsewhere a line where it waits for the collector.
 
     Progress in a run is measured by the lines of its log.
 
@@ -185,7 +185,7 @@ class _Bar(AbstractContextManager["_Bar"]):
         """Tell once, until there is progress again, that a request is sent again, and why."""
         if not self._waits:
             self._waits = True
-            err().say(f"the collector is waited for, for {seconds:.0f} s at most: {plain(reason)}")
+            err().say(f"waiting for the collector, at most {seconds:.0f} s: {plain(reason)}")
 
     def _lines(self, workflow_id: str) -> int | None:
         from tapps_otel.run.lookup import store_of

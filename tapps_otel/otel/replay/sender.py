@@ -114,7 +114,7 @@ class Sender:
     def _count_confirmed(self, found: Found) -> None:
         seq, sha = self._due[found.log]
         if found.seq > seq or (found.seq == seq and found.sha != sha):
-            self._refuse(found.log, seq)
+            self._raise_cut(found.log, seq)
         if found.seq == seq:
             del self._due[found.log]
         if self._refused_before and id_of(found.span) in self._refused_before:
@@ -129,7 +129,7 @@ class Sender:
         :raises LedgerError: a log ends before what was confirmed of it
         """
         for log, (seq, _) in self._due.items():
-            self._refuse(log, seq)
+            self._raise_cut(log, seq)
         for log in sorted(self._found.keys() & ends.keys() - self._broken):
             with self._reporting_errors():
                 confirmed = self._found[log] - self._refused[log]
@@ -153,7 +153,7 @@ class Sender:
                 what = "was refused before (`--force` sends it again)"
                 self._report_refusal(f"span {span_id}", refusal, what)
 
-    def _refuse(self, log: str, seq: int) -> None:
+    def _raise_cut(self, log: str, seq: int) -> None:
         raise LedgerError(
             f"{self._ledger.path}: {self.report.destination} confirmed the spans of {log} up to "
             f"seq {seq}, but the log no longer has that line: it was cut or rewritten since. Check "

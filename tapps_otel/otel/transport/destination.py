@@ -180,8 +180,8 @@ def _seconds(text: str) -> float:
 @cache  # once for each value
 def _warn_of_milliseconds(text: str) -> None:
     _log.warning(
-        "OTEL_EXPORTER_OTLP_TIMEOUT=%s is taken for milliseconds, as other languages have it: in "
-        "Python it is a number of seconds.",
+        "OTEL_EXPORTER_OTLP_TIMEOUT=%s is read as milliseconds, as in other languages: the Python "
+        "SDK reads seconds.",
         text,
     )
 
