@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,3 +134,41 @@ def test_an_id_of_an_earlier_execution_is_a_repeated_one(
     (said,) = messages(caplog)
 
     assert f"gave span id {interrupted} to two spans" in said
+
+
+CONFIGURED = """
+from opentelemetry import trace
+from tapps_otel import history, step, workflow
+import random
+
+@step
+def seeded():
+    random.seed(42)
+
+@workflow
+def seeds():
+    seeded()
+    seeded()
+    seeded()
+
+seeds.options(workflow_id="r")()
+print(type(trace.get_tracer_provider()).__module__)
+print(*[attempt.span_id for one in history("r").steps for attempt in one.attempts])
+"""
+
+
+def test_no_seed_repeats_the_ids_of_a_provider_from_a_configuration_file() -> None:
+    Path("otel.yaml").write_text(
+        'file_format: "1.0"\ntracer_provider: {processors: [{simple: {exporter: {console: {}}}}]}\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CONFIGURED],
+        env=os.environ | {"OTEL_CONFIG_FILE": "otel.yaml"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    provider, made = done.stdout.splitlines()[-2:]
+
+    assert provider == "opentelemetry.sdk.trace"
+    assert len(set(made.split())) == 3
