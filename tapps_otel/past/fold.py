@@ -521,7 +521,7 @@ class Fold:
 
     def feed_beside(self, event: Event) -> None:
         """Add an event of a side log: only captured spans matter."""
-        if event.event_type == "span":
+        if event.event_type in {"span", "span_start"}:
             self._on_span(event)
 
     def hand_over(self, step: StepHistory, group: Owner) -> None:
@@ -766,6 +766,7 @@ class Fold:
         "step_skip": _on_step_end,
         "annotation": _on_annotation,
         "span": _on_span,
+        "span_start": _on_span,
         "log_repair": _on_repair,
         "log_gap": _on_gap,
     }

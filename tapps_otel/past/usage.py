@@ -222,10 +222,14 @@ class _Seen(NamedTuple):
     """A span that has come.
 
     :ivar counted: what it used by itself, if that was counted
+    :ivar is_open: it has begun, and what it used comes with its end
+    :ivar calls_below: while it is open, calls of models came that are below it
     """
 
     parent: str | None
-    counted: Usage
+    counted: Usage = NO_USAGE
+    is_open: bool = False
+    calls_below: bool = False
 
 
 class InnermostSpans:
@@ -244,19 +248,25 @@ class InnermostSpans:
         """Count neither this span nor those above it: they enclose the whole run."""
         _keep(self._outside, span_id, None)
 
+    def begin(self, span_id: str, parent: str | None) -> None:
+        """Note a span that has begun, and may never end: its process may be killed."""
+        if not any(span_id in known for known in (self._seen, self._below, self._outside)):
+            _keep(self._seen, span_id, _Seen(parent, is_open=True))
+
     def add(self, span_id: str, parent: str | None, own: Usage) -> Added | None:
-        """Add a span; ``None`` if it changes nothing.
+        """Add a span that has ended; ``None`` if it changes nothing.
 
         :param own: what its attributes tell
         """
-        if span_id in self._seen:
+        before = self._seen.get(span_id)
+        if before is not None and not before.is_open:
             return None  # it was captured twice
         if span_id in self._outside:
             if parent is not None:
                 self.leave_out(parent)
             return None
         below = self._below.pop(span_id, NO_USAGE)
-        if below.calls:
+        if below.calls or (before is not None and before.calls_below):
             own = own.of_tools
         _keep(self._seen, span_id, _Seen(parent, own.of_models))
         if not own and not below:
@@ -270,9 +280,9 @@ class InnermostSpans:
             above = None if place is None else self._seen.get(place)
             if place is None or above is None:
                 break
-            if has_calls and above.counted:
+            if has_calls and (above.counted or above.is_open):
                 total, below = total.plus(above.counted, -1), below.plus(above.counted, -1)
-                self._seen[place] = _Seen(above.parent, NO_USAGE)
+                self._seen[place] = _Seen(above.parent, is_open=above.is_open, calls_below=True)
             place = above.parent
         return Added(total, place, below)
 
@@ -323,11 +333,14 @@ class UsageFold:
                 _keep(self._former, span_id, owner)
 
     def feed(self, event: Event) -> Usage:
-        """Add a ``span`` event; return what it adds for the run."""
+        """Add a captured span, or its start; return what it adds for the run."""
         attributes = _attributes_of(event)
         if event.span_id is UNSET or ATTR.WORKFLOW_ID in attributes:  # our own, written late
             return NO_USAGE
         parent = None if event.parent_span_id is UNSET else event.parent_span_id
+        if event.event_type == "span_start":
+            self._spans.begin(event.span_id, parent)
+            return NO_USAGE
         added = self._spans.add(event.span_id, parent, usage_of(attributes))
         if added is None:
             return NO_USAGE

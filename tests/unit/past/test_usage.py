@@ -45,6 +45,10 @@ def span(story: Story, span_id: str, parent: str | None, attributes: dict[str, A
     story.add("span", name="chat", **fields)
 
 
+def begin(story: Story, span_id: str, parent: str) -> None:
+    story.add("span_start", span_id=span_id, parent_span_id=parent, name="chat")
+
+
 def story_of(*spans: tuple[str, str | None, dict[str, Any]]) -> RunHistory:
     """A run whose step `draft` has the span `d`, and these captured spans."""
     story = started_run()
@@ -191,6 +195,36 @@ def test_an_agent_that_repeats_the_tokens_of_its_calls_is_not_counted(order: int
 
     expected = used(2, search=1, delegate=1)
     assert found.by_id["draft"].usage == found.usage == expected
+
+
+@pytest.mark.parametrize("order", range(24))
+def test_spans_whose_start_is_in_the_log_are_counted_as_others(order: int) -> None:
+    story = started_run()
+    story.start("draft", span_id="d", parent_span_id="run")
+    spans = AGENT_SPANS[:]
+    random.Random(order).shuffle(spans)
+    for span_id, parent, _ in spans:
+        begin(story, span_id, str(parent))
+    random.Random(order + 1).shuffle(spans)
+    for one in spans:
+        span(story, *one)
+    found = fold(ID, story.events)
+
+    assert found.by_id["draft"].usage == found.usage == used(2, search=1, delegate=1)
+
+
+def test_calls_below_an_agent_that_was_killed_count_for_its_step() -> None:
+    story = started_run()
+    story.start("draft", span_id="d", parent_span_id="run")
+    begin(story, "agent", "d")
+    begin(story, "c1", "agent")
+    span(story, "c1", "agent", CHAT)
+    begin(story, "c2", "agent")
+    killed = fold(ID, story.events)
+    span(story, "agent", "d", AGENT)
+
+    assert killed.by_id["draft"].usage == killed.usage == used(1)
+    assert fold(ID, story.events).usage == used(1)
 
 
 def test_an_agent_whose_calls_tell_no_tokens_is_counted() -> None:
