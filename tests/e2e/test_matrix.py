@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ import pytest
 import tapps_otel
 from choosy_collector import Choosy, choosy
 from commands import Done, child, environment
+from effort import sample
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = pytest.mark.slow
 
 SDK = """
 from opentelemetry.sdk.trace import TracerProvider
@@ -34,6 +36,7 @@ PROVIDERS = {
     "no-op": ("trace.set_tracer_provider(trace.NoOpTracerProvider())", ""),
 }
 COLLECTORS = ["up", "down", "refusing a span", "hanging"]
+WAYS = ["plain", "killed and sent", "killed and resumed"]
 PROGRAM = """
 import os, signal
 from opentelemetry import trace
@@ -133,9 +136,9 @@ def check(collector: Choosy, last: Done) -> None:
         assert sorted(back.ids) == sorted(map(str, spans))
 
 
-@pytest.mark.parametrize("state", COLLECTORS)
-@pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("way", ["plain", "killed and sent", "killed and resumed"])
+@pytest.mark.parametrize(
+    ("way", "provider", "state"), sample(product(WAYS, PROVIDERS, COLLECTORS), 10)
+)
 def test_every_span_arrives_once_or_is_named(way: str, provider: str, state: str) -> None:
     before, after = PROVIDERS[provider]
     text = PROGRAM.replace("BEFORE", before).replace('"AFTER"', repr(after))
