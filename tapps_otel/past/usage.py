@@ -7,6 +7,7 @@ span is left out if one below it, in the same step, has tokens of its own.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from msgspec import UNSET, Struct
@@ -108,12 +109,14 @@ class Usage(Struct, frozen=True):
     tools: dict[str, int] = {}
 
     def __bool__(self) -> bool:
-        return self != NO_USAGE
+        return self is not NO_USAGE and self != NO_USAGE
 
     def plus(self, other: Usage, sign: int = 1) -> Usage:
         """Return the sum, or with ``sign`` -1 the difference."""
         if not other:
             return self
+        if not self and sign == 1:
+            return other
         models, tools = dict(self.models), dict(self.tools)
         for name, one in other.models.items():
             key = _within(models, name)
@@ -240,9 +243,9 @@ class InnermostSpans:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Seen] = {}
-        self._below: dict[str, Usage] = {}  # by a span that has not come
-        self._outside: dict[str, None] = {}
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._below: OrderedDict[str, Usage] = OrderedDict()  # by a span that has not come
+        self._outside: OrderedDict[str, None] = OrderedDict()
 
     def leave_out(self, span_id: str) -> None:
         """Count neither this span nor those above it: they enclose the whole run."""
@@ -291,11 +294,11 @@ class InnermostSpans:
         _keep(self._below, place, self._below.get(place, NO_USAGE).plus(below))
 
 
-def _keep(entries: dict[str, Any], key: str, value: Any) -> None:
+def _keep(entries: OrderedDict[str, Any], key: str, value: Any) -> None:
     """Enter a value, and drop the oldest one if there are too many."""
     entries[key] = value
     if len(entries) > _MOST_SPANS:
-        del entries[next(iter(entries))]
+        entries.popitem(last=False)  # of a plain dictionary, finding the first takes long
 
 
 class Owner(Protocol):
@@ -314,7 +317,7 @@ class UsageFold:
         self.started = False
         self._spans = InnermostSpans()
         self._owners: dict[str, Owner] = {}
-        self._former: dict[str, Owner] = {}
+        self._former: OrderedDict[str, Owner] = OrderedDict()
 
     def leave_out(self, span_id: str) -> None:
         """Count neither this span nor those above it: they enclose the whole run."""
