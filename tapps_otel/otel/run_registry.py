@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["KnownRun", "end", "enter", "find"]
 
 _MOST: Final = 4096  # runs; a server may start many in the seconds that an exporter is late
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may look for a run in the middle
 _traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
 
 
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - the thread that held it may not exist in this process
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

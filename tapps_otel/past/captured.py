@@ -48,6 +48,7 @@ class CapturedSpans:
         """Take the span of an event; ignore other events."""
         if event.event_type == "span":
             self._whole.append(_span(event))
+            self._begun.pop(self._whole[-1].span_id, None)
         elif event.event_type == "span_start" and event.span_id is not UNSET:
             self._begun[event.span_id] = _span(event)
 

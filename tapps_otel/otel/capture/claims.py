@@ -1,36 +1,54 @@
-"""Which of a process's exporter and processor writes a span: the first that claims it."""
+"""Which of a process's writers has a library's span written: the first that claims it.
+
+A program may have an exporter and a processor, or two of one kind. The logs have each start and
+each end once.
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["claim", "join", "release"]
+    from tapps_otel.otel.run_registry import KnownRun
 
-_MOST: Final = 1 << 16  # spans: many times what a batch processor queues
-_writers: Final[set[str]] = set()
-_claimed: Final[dict[int, object]] = {}
+__all__ = ["claim", "release"]
+
+Part = Literal["start", "end"]
+_Key = tuple[str, int, Part]  # a run, as ids of a seeded generator come again in another
+
+_MOST: Final = 1 << 14  # claims of a generation: many times what a batch processor queues
+_older: dict[_Key, object] = {}
+_newer: dict[_Key, object] = {}
+_changing = threading.Lock()
 
 
-def join(writer: Literal["exporter", "processor"]) -> None:
-    """Announce a writer. Claims are kept only where there are both."""
-    _writers.add(writer)
-
-
-def claim(span: ReadableSpan) -> bool:
-    """Claim a span; whether it is the caller's to write."""
-    if len(_writers) < 2:
-        return True
-    mine = object()
-    if _claimed.setdefault(span.context.span_id, mine) is not mine:
+def claim(run: KnownRun, span: ReadableSpan, part: Part = "end") -> bool:
+    """Claim a span's start or end; whether it is the caller's to write."""
+    key, mine = _key(run, span, part), object()
+    if key in _older or _newer.setdefault(key, mine) is not mine:
         return False
-    if len(_claimed) > _MOST:
-        _claimed.pop(next(iter(_claimed)), None)  # another thread may have taken it
+    if len(_newer) > _MOST and _changing.acquire(blocking=False):
+        try:
+            _start_generation()
+        finally:
+            _changing.release()
     return True
 
 
-def release(span: ReadableSpan) -> None:
+def release(run: KnownRun, span: ReadableSpan, part: Part = "end") -> None:
     """Give a claim back: the span could not be written."""
-    _claimed.pop(span.context.span_id, None)
+    for claims in (_newer, _older):
+        claims.pop(_key(run, span, part), None)
+
+
+def _start_generation() -> None:
+    global _older, _newer
+    if len(_newer) > _MOST:  # not if another thread has done so meanwhile
+        _older, _newer = _newer, {}
+
+
+def _key(run: KnownRun, span: ReadableSpan, part: Part) -> _Key:
+    return (run.workflow_id, span.context.span_id, part)

@@ -27,11 +27,13 @@ _LONG_NAME: Final = 1024  # characters; a longer name is stored with what may go
 class Captured(NamedTuple):
     """An event that is not written yet.
 
+    :ivar span: that it is of
     :ivar resource: the span's, packed, and its schema: whether the event has to name it depends on
         the log that it is written to
     """
 
     event: Event
+    span: ReadableSpan
     resource: tuple[dict[str, Any], str]
 
     def name_resource(self, known: tuple[dict[str, Any], str] | None) -> Event:
@@ -64,7 +66,7 @@ def capture_start(span: ReadableSpan, run: KnownRun, resources: Resources) -> Ca
     event = _event("span_start", span, run, _in_range(span.start_time))
     note = _note(span, event)
     keep(note, event, None)
-    return Captured(event, resources.pack(span.resource))
+    return Captured(event, span, resources.pack(span.resource))
 
 
 def capture(
@@ -93,7 +95,7 @@ def capture(
     keep(note, event, put)
     if event.otel_blob is not UNSET:  # reports read no blobs: what it used stays in the line
         event.attributes = usage_attributes(note.get("attributes", {})) or UNSET
-    return Captured(event, resources.pack(span.resource))
+    return Captured(event, span, resources.pack(span.resource))
 
 
 def _in_range(ns: int | None) -> int:

@@ -12,7 +12,6 @@ mislead a resume.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from pathlib import Path
@@ -25,6 +24,7 @@ from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR, NO_RUN, is_workflow_id
 from tapps_otel.otel import propagation
 from tapps_otel.otel.capture import claims
+from tapps_otel.otel.capture.failure_log import FailureLog
 from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.capture.tokens import TokenCounter
 from tapps_otel.otel.mapping.owner import is_cut_off, is_marker, own_run_id, run_of
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings import Durability, Settings
 
 __all__ = ["JsonlSpanExporter"]
 
 _MOST_PENDING: Final = 2048  # our own spans whose lines wait for a log that cannot be written
-_log = logging.getLogger(__name__)
 
 
 class JsonlSpanExporter(SpanExporter):
@@ -60,10 +59,9 @@ class JsonlSpanExporter(SpanExporter):
     ) -> None:
         self._folder = None if log_dir is None else Path(log_dir).absolute()
         self._only_runs = only_runs
-        self._failing = self._closed = False
+        self._failures, self._closed = FailureLog(), False
         self._reset()
         propagation.join()
-        claims.join("exporter")
 
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
@@ -96,10 +94,10 @@ class JsonlSpanExporter(SpanExporter):
         try:
             config = settings.current()
             if not config.enabled or self._write(spans, config):
-                self._failing = False
+                self._failures.worked()
                 return SpanExportResult.SUCCESS
         except Exception as error:  # noqa: BLE001 - an exporter must not harm a workflow
-            self._log_failure(error)
+            self._failures.failed(error)
         return SpanExportResult.FAILURE
 
     def _write(self, spans: Iterable[ReadableSpan], config: Settings) -> bool:
@@ -110,18 +108,25 @@ class JsonlSpanExporter(SpanExporter):
             if run.log_name != NO_RUN:
                 self._tokens.count(run, of_run)
         for write, by_run in (
-            (self._router.write, libraries),
+            (self._write_libraries, libraries),
             (self._router.write_missing, missing),
         ):
             for run, of_run in by_run.items():
                 try:
                     write(run, of_run, config.durability)
                 except Exception as error:  # noqa: BLE001 - the spans of other runs are written
-                    self._log_failure(error)
-                    for span in of_run:
-                        claims.release(span)
+                    self._failures.failed(error)
                     done = False
         return done
+
+    def _write_libraries(
+        self, run: KnownRun, spans: Sequence[ReadableSpan], durability: Durability
+    ) -> None:
+        written = self._router.write(run, spans, durability)
+        for span in written.lost:
+            claims.release(run, span)
+        if written.problem is not None:
+            raise written.problem
 
     def _sort(self, spans: Iterable[ReadableSpan], folder: Path) -> tuple[_ByRun, _ByRun]:
         """Return spans of libraries by run, and our own that the log may lack."""
@@ -139,24 +144,13 @@ class JsonlSpanExporter(SpanExporter):
                     continue
                 run = by_name.setdefault(name, KnownRun(name, folder, _execution_of(span), 0))
             if own is None:
-                if run.workflow_id == NO_RUN or (not is_cut_off(span) and claims.claim(span)):
+                if run.workflow_id == NO_RUN or (not is_cut_off(span) and claims.claim(run, span)):
                     libraries.setdefault(run, []).append(span)
             elif run.pid == os.getpid() and run.ended_ns is None and not self._closed:
                 self._pending.append(span)  # its lines wait, and may still be written
             else:
                 missing.setdefault(run, []).append(span)
         return libraries, missing
-
-    def _log_failure(self, error: Exception) -> None:
-        """Log that spans are not written: an error the first time until it works again."""
-        level = logging.DEBUG if self._failing else logging.ERROR
-        self._failing = True
-        _log.log(
-            level,
-            "spans could not be written to a log, and are missing there: %s: %s",
-            type(error).__qualname__,
-            error,
-        )
 
 
 _ByRun = dict[KnownRun, list["ReadableSpan"]]

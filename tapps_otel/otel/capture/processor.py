@@ -6,7 +6,6 @@ by its start: ``send`` and ``show`` end it as interrupted. An exporter alone nev
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from tapps_otel import settings
 from tapps_otel.otel import propagation
 from tapps_otel.otel.capture import claims
+from tapps_otel.otel.capture.failure_log import FailureLog
 from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.capture.tokens import TokenCounter
 from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
+    from tapps_otel.otel.capture.router import Written
     from tapps_otel.otel.run_registry import KnownRun
 
 __all__ = ["JsonlSpanProcessor"]
-
-_log = logging.getLogger(__name__)
 
 
 class JsonlSpanProcessor(SpanProcessor):
@@ -44,10 +43,9 @@ class JsonlSpanProcessor(SpanProcessor):
     """
 
     def __init__(self) -> None:
-        self._failing = False
+        self._failures = FailureLog()
         self._reset()
         propagation.join()
-        claims.join("processor")
 
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
@@ -58,15 +56,21 @@ class JsonlSpanProcessor(SpanProcessor):
         """Write that a span has started."""
         with self._harmless():
             run = self._run_of(span)
-            if run is not None:
-                self._router.write_start(run, span)
+            if run is not None and claims.claim(run, span, "start"):
+                self._note(self._router.write_start(run, span))
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write a span whole."""
         with self._harmless():
             run = self._run_of(span)
-            if run is not None and not is_cut_off(span) and claims.claim(span):
-                self._write_end(run, span)
+            if run is not None and not is_cut_off(span) and claims.claim(run, span):
+                durability = settings.current().durability
+                written = self._router.write(run, (span,), durability, sync=False)
+                if written.lost:
+                    claims.release(run, span)
+                else:
+                    self._tokens.count(run, (span,))
+                self._note(written)
 
     def shutdown(self) -> None:
         """Close the logs."""
@@ -76,14 +80,6 @@ class JsonlSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's
         """Do nothing: nothing waits."""
         return True
-
-    def _write_end(self, run: KnownRun, span: ReadableSpan) -> None:
-        try:
-            self._router.write(run, (span,), settings.current().durability, sync=False)
-        except Exception:
-            claims.release(span)
-            raise
-        self._tokens.count(run, (span,))
 
     def _run_of(self, span: ReadableSpan) -> KnownRun | None:
         """The run of a library's span, if that is in progress."""
@@ -96,21 +92,16 @@ class JsonlSpanProcessor(SpanProcessor):
             return None
         return run
 
+    def _note(self, written: Written) -> None:
+        """Report what failed; what waits in memory is reported by the log itself."""
+        if written.lost and written.problem is not None:
+            self._failures.failed(written.problem)
+        elif written.problem is None:
+            self._failures.worked()
+
     @contextmanager
     def _harmless(self) -> Iterator[None]:
         try:
             yield
-            self._failing = False
         except Exception as error:  # noqa: BLE001 - a processor must not harm a workflow
-            self._log_failure(error)
-
-    def _log_failure(self, error: Exception) -> None:
-        """Log that a span is not written: an error the first time until it works again."""
-        level = logging.DEBUG if self._failing else logging.ERROR
-        self._failing = True
-        _log.log(
-            level,
-            "spans could not be written to a log, and are missing there: %s: %s",
-            type(error).__qualname__,
-            error,
-        )
+            self._failures.failed(error)

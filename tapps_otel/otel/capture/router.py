@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
@@ -28,7 +30,7 @@ from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
@@ -37,7 +39,18 @@ if TYPE_CHECKING:
     from tapps_otel.otel.run_registry import KnownRun
     from tapps_otel.settings import Durability
 
-__all__ = ["Router"]
+__all__ = ["Router", "Written"]
+
+
+class Written(NamedTuple):
+    """What became of spans.
+
+    :ivar problem: why not all of them are in a log; some may wait in memory until it can be written
+    :ivar lost: those that are in no log, and wait for none
+    """
+
+    problem: Exception | None
+    lost: Sequence[ReadableSpan]
 
 
 class Router:
@@ -48,44 +61,72 @@ class Router:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # never held while a run's own lock is taken
+        # Never held while a run's own lock is taken. A finalizer may come back in the middle.
+        self._lock = threading.RLock()
+        self._queued: deque[Callable[[], None]] = deque()
+        self._busy = False
         self._resources = Resources()
         self._side_logs = SideLogs()
 
     def write(
         self,
         run: KnownRun,
-        spans: Iterable[ReadableSpan],
+        spans: Sequence[ReadableSpan],
         durability: Durability,
         *,
         sync: bool = True,
-    ) -> None:
+    ) -> Written:
         """Write spans of libraries; one that fails does not affect the others.
 
         :param sync: once for all of them; if not, the log's next sync covers them
-        :raises Exception: of the log, of the disk, of a value: not all of them are written
         """
         captured, problem = self._capture(run, spans, durability)
+        done = {id(one.span) for one in captured}
+        lost = [span for span in spans if id(span) not in done]
         left, waiting = _append(run, captured, sync=sync)
         if left:
-            with held_back(), self._lock:
-                if not self._append_to_completed(run, left, durability):
-                    self._append_to_side_log(run, left, durability if sync else "os")
-        if waiting or problem:
-            raise problem or waiting  # type: ignore[misc]  # one of them is there
+            try:
+                self._beside(partial(self._append_left, run, left, durability, sync=sync))
+            except Exception as error:  # noqa: BLE001 - of a log, or a disk
+                problem = error
+                lost += [one.span for one in left]
+        return Written(problem or waiting, lost)
 
-    def write_start(self, run: KnownRun, span: ReadableSpan) -> None:
+    def write_start(self, run: KnownRun, span: ReadableSpan) -> Written:
         """Write that a library's span has started, unsynced; not once the run has ended here.
 
-        :raises Exception: of the log, of the disk, of a value
+        :raises Exception: of the disk, of a value
         """
         started = capture_start(redacted(span, rules_here()), run, self._resources)
         left, waiting = _append(run, [started], sync=False)
         if left and run.pid != os.getpid():
-            with held_back(), self._lock:
-                self._append_to_side_log(run, left, "os")
-        if waiting:
-            raise waiting
+            self._beside(partial(self._append_to_side_log, run, left, "os"))
+        return Written(waiting, [])
+
+    def _append_left(
+        self, run: KnownRun, spans: Sequence[Captured], durability: Durability, *, sync: bool
+    ) -> None:
+        """Append what the run's own writer does not take."""
+        if not self._append_to_completed(run, spans, durability):
+            self._append_to_side_log(run, spans, durability if sync else "os")
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        """Do something with other logs than those of runs in progress.
+
+        What a finalizer asks for in the middle of that is done after it.
+        """
+        with held_back(), self._lock:
+            if self._busy:
+                self._queued.append(work)
+                return
+            self._busy = True
+            try:
+                work()
+            finally:
+                while self._queued:
+                    with suppress(Exception):  # of a disk; the finalizer has ended
+                        self._queued.popleft()()
+                self._busy = False
 
     def write_missing(
         self, run: KnownRun, spans: Sequence[ReadableSpan], durability: Durability
@@ -102,12 +143,13 @@ class Router:
         missing = [one for one in captured if one.event.span_id not in whole]
         inside = [one for one in missing if one.event.span_id in begun]
         outside = [one for one in missing if one.event.span_id not in begun]
-        with held_back(), self._lock:
-            if inside and not _append_under_lease(run, inside, durability):
-                path = Store(run.folder).log_path(run.log_name)
-                problem = problem or LogWriteError(path, "another process writes it")
-            if outside:
-                self._append_to_side_log(run, outside, durability)
+        if inside:
+            try:
+                self._beside(partial(_append_inside, run, inside, durability))
+            except LogError as error:
+                problem = problem or error
+        if outside:
+            self._beside(partial(self._append_to_side_log, run, outside, durability))
         if problem:
             raise problem
 
@@ -174,6 +216,16 @@ def _append(
             path = Store(run.folder).log_path(run.log_name)
             waiting = LogWriteError(path, "a span waits until the log can be written again")
     return (), waiting
+
+
+def _append_inside(run: KnownRun, spans: Sequence[Captured], durability: Durability) -> None:
+    """Append to the run's log, and nowhere else.
+
+    :raises LogWriteError: another process has its lease
+    """
+    if not _append_under_lease(run, spans, durability):
+        path = Store(run.folder).log_path(run.log_name)
+        raise LogWriteError(path, "another process writes it")
 
 
 def _append_under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durability) -> bool:

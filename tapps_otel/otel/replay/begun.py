@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
+from tapps_otel.log.event import raw_json
 from tapps_otel.otel.mapping.content import ERROR, interrupted_attributes
 from tapps_otel.otel.mapping.unpack import unpack_span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from opentelemetry.sdk.resources import Resource
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Begun", "BegunSpan", "Life"]
 
-_MOST: Final = 10_000  # of one run; a made-up log must not fill the memory
+# Of one run: a made-up log must not fill the memory.
+_MOST: Final = 10_000
+_MOST_BYTES: Final = 32 << 20  # of what they have as they start, as JSON
 
 
 class Life:
@@ -27,15 +30,13 @@ class Life:
 
     :ivar number: of the execution
     :ivar last_ns: its last moment, ns since 1970 UTC
-    :ivar ended: it has an end in the log
     """
 
-    __slots__ = ("ended", "last_ns", "number")
+    __slots__ = ("last_ns", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.last_ns = 0
-        self.ended = False
 
 
 class BegunSpan(NamedTuple):
@@ -94,30 +95,39 @@ class Begun:
 
     def __init__(self) -> None:
         self._open: dict[str, BegunSpan] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self._bytes = 0
+        self._ended: set[int] = set()
 
     def add(self, span: BegunSpan) -> bool:
         """Add a span; whether there was room."""
-        if len(self._open) >= _MOST:
+        size = len(raw_json(span.note))
+        if len(self._open) >= _MOST or self._bytes + size > _MOST_BYTES:
             return False
+        self._bytes += size
         self._open.setdefault(str(span.start.span_id), span)
         return True
 
     def end(self, span_id: str) -> None:
         """Note that a log has this span whole."""
-        self._open.pop(span_id, None)
+        span = self._open.pop(span_id, None)
+        if span is not None:
+            self._bytes -= len(raw_json(span.note))
 
-    def cut_off(self, *, before: int, all_dead: bool) -> Iterator[BegunSpan]:
-        """Yield those that no process will end.
+    def end_execution(self, number: int) -> None:
+        """Note that an execution has an end in the run's own log."""
+        self._ended.add(number)
 
-        A process that ended its execution may still have been at work on a span of it: whether that
-        ended is not known.
+    def cut_off(self, *, before: int, all_dead: bool) -> list[BegunSpan]:
+        """Return those that no process will end.
+
+        A process that ended its execution may still be at work on a span of it: whether that ends
+        is not known.
 
         :param before: the processes of executions before this one are dead
         :param all_dead: no process executes the run
         """
-        for span in self._open.values():
-            if span.life.number < before or (all_dead and not span.life.ended):
-                yield span
+        return [
+            span
+            for span in self._open.values()
+            if span.life.number not in self._ended and (all_dead or span.life.number < before)
+        ]

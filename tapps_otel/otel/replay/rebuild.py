@@ -190,7 +190,7 @@ class Rebuilder:
             elif opened is not None:
                 opened.add(event)
         if kind == "workflow_end":
-            execution.ended = True
+            self._begun.end_execution(event.execution)
         if event.execution == execution.number and event.late is not True:
             execution.last_seq, execution.last_sha = event.seq, sha
             # Jaeger warns of spans of no length: the span that started last gets a nanosecond, and

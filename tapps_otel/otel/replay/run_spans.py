@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
+    from tapps_otel.otel.replay.begun import BegunSpan
     from tapps_otel.past.fold import ChildRun
 
 __all__ = ["Found", "RunSpans"]
@@ -104,12 +105,11 @@ class RunSpans:
                 raise RunNotFoundError(self._id, self._store.folder) from None
         for path in side_logs:
             yield from self._read(path, own=False)
-        yield from self._cut_off()
+        yield from self._cut_off(side_logs)
 
     def _read(self, path: Path, *, own: bool) -> Iterator[Found]:
         if path.name in self._skip:
             self.running = self.running or (own and self._is_held())
-            self._leave_out_ended(path)
             return
         checker = Checker(path, self._id)
         rebuilder = Rebuilder(self._blobs.get, self._begun, path.name)
@@ -144,21 +144,34 @@ class RunSpans:
             self._newest = max(self._newest, rebuilder.execution if own else 0)
             self.problems += [f"{path.name}, {problem}" for problem in rebuilder.problems]
 
-    def _leave_out_ended(self, path: Path) -> None:
-        """Look for ends of spans of which a log that is read has the start."""
-        if self._begun:
+    def _cut_off(self, side_logs: Sequence[Path]) -> Iterator[Found]:
+        """Yield the spans of libraries that their processes did not end, as interrupted."""
+        if not self._candidates():
+            return
+        self._look_again(side_logs)
+        outgoing = Outgoing()
+        for one in self._candidates():
+            sha = self.ends.get(one.log, (0, ""))[1]
+            made = self._filtered(
+                Found(one.interrupted(), one.log, 0, sha, one.life.number), outgoing
+            )
+            if made is not None:
+                yield made
+
+    def _candidates(self) -> list[BegunSpan]:
+        return self._begun.cut_off(before=self._newest, all_dead=not self.running)
+
+    def _look_again(self, side_logs: Sequence[Path]) -> None:
+        """Look for ends in the logs that were not read, or before the one with the start."""
+        own = self._store.log_path(self._id)
+        for path in [own] * (own.name in self._skip) + [*side_logs]:
             for event in read(path, self._id):
                 if event.event_type == "span" and event.span_id is not UNSET:
                     self._begun.end(event.span_id)
-
-    def _cut_off(self) -> Iterator[Found]:
-        """Yield the spans of libraries that their processes did not end, as interrupted."""
-        outgoing = Outgoing()
-        for one in self._begun.cut_off(before=self._newest, all_dead=not self.running):
-            span = outgoing(one.interrupted())
-            if span is not None:
-                sha = self.ends.get(one.log, (0, ""))[1]
-                yield Found(span, one.log, 0, sha, one.life.number)
+                if path is own:
+                    self._newest = max(self._newest, event.execution)
+                    if event.event_type == "workflow_end":
+                        self._begun.end_execution(event.execution)
 
     def _is_later(self, event: Event) -> bool:
         """Whether nothing that was asked for can follow.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,18 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 import tapps_otel
 from crashes import die_at, go, killed
 from independent_checker import check
 from logs import event, start, write
-from tapps_otel import JsonlSpanExporter, JsonlSpanProcessor, Redaction, Run, step, workflow
+from tapps_otel import JsonlSpanExporter, JsonlSpanProcessor, Redaction, Run, bind, step, workflow
+from tapps_otel.log.event import Event
+from tapps_otel.log.open_log import OpenLog
 from tapps_otel.log.store import Store
+from tapps_otel.otel import run_registry
 from tapps_otel.otel.capture import claims
 from tapps_otel.otel.live import catch_up
 from tapps_otel.otel.mapping.owner import is_marker
@@ -31,9 +36,7 @@ LOGS = Path("logs")
 
 
 @pytest.fixture(autouse=True)
-def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(claims, "_writers", set())
-    monkeypatch.setattr(claims, "_claimed", {})
+def settings() -> Iterator[None]:
     tapps_otel.configure(log_dir=LOGS, durability="os")
     yield
     for path in LOGS.glob("*.jsonl"):
@@ -77,6 +80,13 @@ def rebuilt(run: str = "r") -> list[ReadableSpan]:
 
 def encoded(spans: Any) -> dict[int, bytes]:
     return {span.context.span_id: encode_spans([span]).SerializeToString() for span in spans}
+
+
+class Named:
+    """A span as a claim sees it."""
+
+    def __init__(self, context: SpanContext) -> None:
+        self.context = context
 
 
 def times(span: ReadableSpan) -> tuple[int, int]:
@@ -145,11 +155,82 @@ def test_an_exporter_writes_what_the_processor_could_not(monkeypatch: pytest.Mon
     program = Program(processor)
     with Run.open("flow", workflow_id="r"):
         with monkeypatch.context() as patched:
-            patched.setattr(processor._router, "write", lambda *_, **__: 1 / 0)
+            patched.setattr(processor._router, "_capture", lambda *_, **__: ([], OSError(5)))
             call(program.tracer)
         exporter.export(program.given())
 
     assert types() == ["workflow_start", "span_start", "span", "workflow_end"]
+
+
+def test_two_processors_write_each_span_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    program = Program(JsonlSpanProcessor(), JsonlSpanProcessor())
+    with Run.open("flow", workflow_id="r"):
+        call(program.tracer)
+
+    assert types() == ["workflow_start", "span_start", "span", "workflow_end"]
+
+
+def test_ids_that_come_again_in_other_traces_are_other_spans(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Seeded(RandomIdGenerator):
+        def generate_span_id(self) -> int:
+            return next(ids)
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    program = Program(
+        JsonlSpanProcessor(), SimpleSpanProcessor(JsonlSpanExporter()), id_generator=Seeded()
+    )
+    for run in ("r", "s"):
+        ids = iter(range(1, 100))
+        with Run.open("flow", workflow_id=run):
+            call(program.tracer)
+
+    assert types("r") == types("s") == ["workflow_start", "span_start", "span", "workflow_end"]
+
+
+def test_a_span_that_ends_in_the_middle_of_an_append_is_written_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    program = Program(JsonlSpanProcessor(), SimpleSpanProcessor(JsonlSpanExporter()))
+    original = OpenLog.write
+
+    def write(log: OpenLog, event: Event, *rest: Any, **options: Any) -> Any:
+        if event.event_type == "step_finish":
+            span.end()  # as a finalizer does, whenever the garbage collection comes
+        return original(log, event, *rest, **options)
+
+    with Run.open("flow", workflow_id="r") as run:
+        span = program.tracer.start_span("stream")
+        monkeypatch.setattr(OpenLog, "write", write)
+        run.call("a", len, "abc")
+
+    assert types().count("span") == 1
+    assert [one.name for one in rebuilt()].count("stream") == 1
+    assert "missing" not in caplog.text
+
+
+def test_a_finalizer_may_start_spans_while_a_run_is_looked_for(program: Program) -> None:
+    def in_the_middle() -> None:
+        with run_registry._lock:
+            call(program.tracer)
+
+    with Run.open("flow", workflow_id="r"):
+        thread = threading.Thread(target=bind(in_the_middle), daemon=True)
+        thread.start()
+        thread.join(60)
+
+        assert not thread.is_alive()
+
+
+def test_claims_take_bounded_memory() -> None:
+    run = run_registry.KnownRun("r", LOGS, 1, 0)
+    for number in range(1, 50_000):
+        claims.claim(run, Named(SpanContext(number, number, is_remote=False)))  # type: ignore[arg-type]
+
+    assert len(claims._newer) + len(claims._older) < 40_000
 
 
 @pytest.mark.parametrize("what", ["outside", "unsampled", "own"])
@@ -175,6 +256,42 @@ def test_a_span_that_outlives_its_run_is_not_sent_as_interrupted(program: Progra
     assert types() == ["workflow_start", "span_start", "workflow_end"]
     assert [one.name for one in rebuilt()] == ["workflow flow"]
     span.end()
+
+
+def test_a_failed_execution_may_still_be_at_work_when_it_is_resumed(program: Program) -> None:
+    started, go_on = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def download() -> None:
+        with program.tracer.start_as_current_span("download"):
+            started.set()
+            go_on.wait()
+
+    @step
+    def fetch_beside() -> None:
+        if not threads:
+            threads.append(threading.Thread(target=bind(download)))
+            threads[0].start()
+            started.wait()
+            raise ValueError("failed")
+
+    @workflow
+    def beside() -> None:
+        fetch_beside()
+
+    with pytest.raises(ValueError, match="failed"):
+        go(beside)
+    go(beside)
+    assert catch_up._worker is not None
+    catch_up._worker.shutdown()
+    go_on.set()
+    threads[0].join()
+
+    assert [one.name for one in program.given()].count("download") == 1
+    assert [one.status.status_code for one in rebuilt() if one.name == "download"] in (
+        [],  # its process wrote no end into the log: the run had ended there
+        [StatusCode.UNSET],
+    )
 
 
 def test_secrets_are_redacted(program: Program) -> None:
@@ -280,6 +397,35 @@ def test_the_end_may_be_in_a_side_log(program: Program) -> None:
         (span.status.status_code is StatusCode.ERROR, f"{span.context.span_id:016x}")
         for span in spans
     ] == [(False, "a" * 16), (True, "b" * 16)]
+
+
+def test_starts_of_a_child_are_not_interrupted_once_the_run_has_ended(program: Program) -> None:
+    end = event("workflow_end", status="completed", duration_ns=5)
+    write(LOGS / "r.jsonl", [start(), end])
+    write(LOGS / "r+01234567.jsonl", [event(**{**BEGUN, "span_id": "a" * 16})])
+
+    assert "GET" not in [span.name for span in rebuilt()]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_start_and_end_may_be_in_two_side_logs_in_any_order(program: Program, order: int) -> None:
+    end: dict[str, Any] = {**BEGUN, "event_type": "span", "duration_ns": 5}
+    names = ["r+00000000.jsonl", "r+11111111.jsonl"]
+    logged()
+    for one, name in zip((BEGUN, end), names[:: 1 - 2 * order], strict=True):
+        write(LOGS / name, [event(**{**one, "span_id": "a" * 16})])
+
+    (span,) = (one for one in rebuilt() if one.name == "GET")
+    assert span.status.status_code is StatusCode.UNSET
+
+
+def test_large_starts_take_bounded_memory(program: Program) -> None:
+    large = {"flags": 1, "attributes": {"prompt": "x" * 900_000}}
+    logged(*({**BEGUN, "span_id": f"{one:016x}", "otel": large} for one in range(1, 51)))
+    found = RunSpans(Store(LOGS), "r")
+
+    assert sum(one.span.name == "GET" for one in found) == 37
+    assert "too many spans have begun" in found.problems[0]
 
 
 def test_starts_without_number_take_bounded_memory(program: Program) -> None:
