@@ -121,6 +121,7 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     process: dict[str, Any] | UnsetType = UNSET
     origin: dict[str, Any] | UnsetType = UNSET
     late: bool | UnsetType = UNSET
+    unsynced: Number = UNSET
     damage: list[tuple[int, int, str]] | UnsetType = UNSET
     encrypted: Encrypted | UnsetType = UNSET
 

@@ -128,6 +128,9 @@ class WorkflowEvent(BaseModel):
     """In a fork, the event that this is a copy of: workflow_id, seq and sha."""
     late: bool | None = None
     """True if the event was written after the moment that it describes, or after its run's end."""
+    unsynced: int | None = None
+    """Of an event that is synced: number of lines before it that no sync had covered yet when it
+    was written."""
     damage: list[tuple[int, int, str]] | None = None
     """Bytes that the log declares as damaged: [offset, length, SHA-256]."""
     encrypted: dict[str, str] | None = None

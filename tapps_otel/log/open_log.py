@@ -2,7 +2,8 @@
 
 After a failed write or sync it is unknown whether the file holds the event (after a failed sync
 the page cache shows it although the disk has lost it). Before anything else is written, the file is
-therefore opened again, evicted from the cache and checked.
+therefore opened again, evicted from the cache and checked. The kernel reports what a sync lost to
+one caller only, so that one sync runs at a time, and notes its failure before the next one begins.
 
 With each sync, the names of the log and of the lease are looked at. A log that was deleted, renamed
 or replaced (an agent that cleans its working tree) is whole in the open file: it is copied to its
@@ -12,7 +13,12 @@ has taken the lease, writing stops.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import threading
+from bisect import bisect_right
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import UNSET
 
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, RunBusyError
@@ -38,7 +44,7 @@ _LOOK_NS: Final = 10_000_000
 # Events are kept in memory until they are settled. A run that writes no event of a synced type for
 # long is synced after this many.
 _MAX_UNSETTLED: Final = 1024
-_LATE_MARK: Final = 32  # bytes: a line grows by `late` when it is written again
+_LATE_MARK: Final = 32  # bytes: a line grows by `late` and `unsynced` when it is written again
 
 
 class _ForeignWriterError(OSError):
@@ -52,6 +58,17 @@ class InvalidEventError(Exception):
     """The event cannot be encoded as a line; the log itself is intact."""
 
 
+class BegunSync(NamedTuple):
+    """A sync that is to run.
+
+    :ivar seq: up to which it covers the log
+    :ivar opening: number of the opening of the file: a later one has other events of these numbers
+    """
+
+    seq: int
+    opening: int
+
+
 def _is_of_the_process(error: Exception, event: Event) -> bool:
     """Whether an event could not be encoded although it is valid: no stack or memory was left."""
     by_users = event.event_type in {
@@ -62,12 +79,17 @@ def _is_of_the_process(error: Exception, event: Event) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
 
 
+def _seq(unsettled: tuple[Event, bytes]) -> int:
+    return unsettled[0].seq
+
+
 class OpenLog:
     """The log of one run, open for writing. Its caller holds a lock.
 
     :param workflow_id: the name of the log
     :param boot_id: id of the current boot, which tells the holes of a power cut from other damage
-    :param syncs: whether :meth:`settle` syncs
+    :param syncs: whether it is synced at all
+    :param synced: types of the events that are synced then
     :param lease: of the run, to look whether it still has its name
     :param reports: gets what is to be reported
     :param cipher: makes lines of events that are encrypted
@@ -75,8 +97,12 @@ class OpenLog:
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none
     :ivar size: of the file in bytes
-    :ivar unsettled: events that are written, but not yet as safe as promised, each with its sha:
-        after a failure the file may or may not hold them
+    :ivar settled: seq up to which all of it is as safe as promised
+    :ivar due: seq of the last event that its writer waits for until it is
+    :ivar unsettled: events that are written, but were not yet settled when that was last looked at,
+        each with its sha: after a failure the file may or may not hold them
+    :ivar syncing: held while a sync runs, also by threads that do not hold the caller's lock
+    :ivar syncer: the thread that runs it, 0 if none does
     :ivar failure: why it cannot be written; ``None`` while it can
     :ivar taken_by: which process has the lease as ``(pid, host)``; ``None``: this one
     """
@@ -88,18 +114,22 @@ class OpenLog:
         *,
         boot_id: str | None,
         syncs: bool,
+        synced: frozenset[str],
         lease: Lease | None,
         reports: Reports,
         cipher: Cipher | None,
     ) -> None:
         self._files, self._encode = _files.system(), encode if cipher is None else cipher.encode
-        self._path, self._syncs, self._lease, self._reports = path, syncs, lease, reports
+        self._path, self.syncs, self._synced = path, syncs, synced
+        self._lease, self._reports = lease, reports
         self._file = LogFile(self._files, path)
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
         self._event_id = workflow_id  # in events
         self._look_at_ns = 0
         self.ready = False
-        self.seq, self.sha, self.size = 0, b"", 0
+        self.seq, self.sha, self.size, self.settled, self.due = 0, b"", 0, 0, 0
+        self.syncing, self.syncer = threading.Lock(), 0
+        self._opening = 0
         self.unsettled: list[tuple[Event, bytes]] = []
         self.failure: str | None = None
         self.taken_by: tuple[int | None, str | None] | None = None
@@ -119,7 +149,7 @@ class OpenLog:
         except BaseException:
             self.close()
             raise
-        self.ready = True
+        self.settled, self.ready = self.seq, True
 
     def _take_state(self, state: State) -> None:
         self.seq, self.sha, self.size = state.seq, state.sha, state.end
@@ -130,13 +160,15 @@ class OpenLog:
         return log_event(event_type, self._event_id, execution or 1, **fields)
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self.ready = False
-        self._file.close()
+        """Close the file, once a sync that runs has ended; a second call does nothing."""
+        with self.syncing:
+            self.ready = False
+            self._file.close()
 
     def detach(self) -> None:
         """Close the file in a forked child, and forget what is not settled: it is the parent's."""
         self.failure, self._unhandled, self.unsettled = None, None, []
+        self.syncing, self.syncer = threading.Lock(), 0  # a thread of the parent may hold the old
         self.close()
 
     def reopen_unchanged(self, lease: Lease | None) -> bool:
@@ -159,6 +191,8 @@ class OpenLog:
         :raises OSError: the file may hold it nevertheless
         """
         event.seq = seq = self.seq + 1
+        if self.syncs and event.event_type in self._synced:
+            event.unsynced = self.seq - self.settled or UNSET
         try:
             line, sha = self._encode(event, self.sha)
             length = len(line)
@@ -178,24 +212,77 @@ class OpenLog:
             self._files.write(self._file.descriptor, line)
             self.seq, self.sha = seq, sha
             self.size += length
-            if settle or len(unsettled) >= _MAX_UNSETTLED:
-                self._settle()
+            if settle or (len(unsettled) >= _MAX_UNSETTLED and not self.syncing.locked()):
+                self.settle()
         except OSError as error:  # noted at once: an interrupt may come before `fail` is called
             self.ready, self._unhandled = False, error
             raise
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Make what is written as safe as promised."""
-        files, descriptor = self._files, self._file.descriptor
-        if files.position(descriptor) != self.size:
+        self._check()
+        if self.syncs:
+            with self.syncing:
+                if self._unhandled is not None:  # of the sync that ran until now
+                    raise self._unhandled
+                self._files.sync(self._file.descriptor)
+        self.settled = self.seq
+        self.unsettled.clear()
+
+    def _check(self) -> None:
+        """Check that the file and the lease are as they were left.
+
+        :raises OSError: they are not
+        :raises LeaseLostError: another process has taken the lease
+        """
+        if self._files.position(self._file.descriptor) != self.size:
             raise _ForeignWriterError
-        if self._syncs:
+        if self.syncs:
             self._look()
-            files.sync(descriptor)
         elif clock.monotonic_ns() >= self._look_at_ns:
             self._look()
             self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
-        self.unsettled.clear()
+
+    def begin_sync(self) -> BegunSync | None:
+        """Prepare :meth:`sync`; ``None``: it has failed, or is closed."""
+        if not self.ready:
+            return None
+        try:
+            self._check()
+        except OSError as error:
+            self.ready, self._unhandled = False, error
+            return None
+        except LeaseLostError:
+            return None
+        return BegunSync(self.seq, self._opening)
+
+    def sync(self, begun: BegunSync) -> None:
+        """Sync, while others write; what comes of it is noted. The caller does not hold its lock.
+
+        Nothing is done if the log has failed, or was opened again, since it was begun.
+        """
+        here = get_ident()
+        with self.syncing:
+            self.syncer = here  # no call before it, after which a signal handler could run
+            try:
+                if not self.ready or self._opening != begun.opening:
+                    return
+                self._files.sync(self._file.descriptor)
+                self.settled = max(self.settled, begun.seq)
+            except OSError as error:
+                self.ready, self._unhandled = False, error
+            finally:
+                self.syncer = 0
+
+    def is_syncing_here(self) -> bool:
+        """Whether this thread is in the middle of :meth:`sync`: an interrupt called it again."""
+        return self.syncer == get_ident() and self.syncing.locked()
+
+    def forget_settled(self) -> None:
+        """Forget the events that have been settled."""
+        unsettled = self.unsettled
+        if unsettled and unsettled[0][0].seq <= self.settled:
+            del unsettled[: bisect_right(unsettled, self.settled, key=_seq)]
 
     def _look(self) -> None:
         """Check that the log and its lease still have their names."""
@@ -216,13 +303,10 @@ class OpenLog:
         if taken_again:
             self._reports.warning("the lease was removed or replaced: it was taken again")
 
-    def complete(self, *, settle: bool) -> None:
+    def complete(self) -> None:
         """Do what is left of a write that an interrupt cut short."""
         if self.unsettled:
             self._complete_line(*self.unsettled[-1])
-            if settle and self._syncs:
-                self._files.sync(self._file.descriptor)
-                self.unsettled.clear()
 
     def _complete_line(self, event: Event, sha: bytes) -> None:
         if sha == self.sha:
@@ -242,11 +326,12 @@ class OpenLog:
         """Note that it cannot be written, and why."""
         reason = error.problem if isinstance(error, LeaseLostError) else str(error)
         reason = reason or type(error).__name__
+        self.forget_settled()
         if self.failure is None:
             self._reports.error("cannot write to the log: %s", reason)
             self._foreign = isinstance(error, _ForeignWriterError)
-            if self._syncs or self._foreign:
-                self._acknowledged = self.unsettled[0][0].seq - 1 if self.unsettled else self.seq
+            if self.syncs or self._foreign:
+                self._acknowledged = self.settled
         elif reason != self.failure:
             self._reports.error("still cannot write to the log: %s", reason)
         self.failure, self.ready, self._unhandled = reason, False, None
@@ -275,7 +360,10 @@ class OpenLog:
         """
         try:
             self._keep_lease()
-            self._file.reopen()
+            with self.syncing:
+                self._file.reopen()
+                self._opening += 1
+                self._unhandled = None  # of a sync that ran until now
             state = self._recovery.run(
                 self._file.descriptor,
                 wanted={sha for _, sha in self.unsettled},
@@ -298,7 +386,7 @@ class OpenLog:
         else:
             tail = ": what it wrote is declared as damage" if self._foreign else ""
             self._reports.warning("the log can be written again%s", tail)
-        self.failure, self.ready = None, True
+        self.settled, self.failure, self.ready = self.seq, None, True
 
     def has_lost_name(self) -> bool:
         """Whether events were deleted, renamed or replaced, as far as the disk tells."""

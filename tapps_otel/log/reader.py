@@ -9,10 +9,11 @@ end of the file they are a :class:`Region`.
 from __future__ import annotations
 
 import re
+import sys
 from hashlib import sha256
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from tapps_otel.errors import LogDamagedError, LogVersionError
 from tapps_otel.log import files as _files
@@ -60,7 +61,8 @@ class Region(Struct):
     :ivar partial_repairs: number of its lines, from the second on, that are the start of a repair
     :ivar has_nul: whether it contains a NUL byte
     :ivar whole_lines: whether any of its lines ends with a complete ``sha``
-    :ivar readable: event types of those lines, if they contain no NUL (``?`` for unknown types)
+    :ivar readable: event types of those lines, if they contain no NUL (``?`` for unknown types):
+        up to which seq the log was synced at least, as such lines show
     :ivar terminated: whether its last byte is a newline
     """
 
@@ -72,7 +74,7 @@ class Region(Struct):
     has_nul: bool = False
     terminated: bool = True
     whole_lines: bool = False
-    readable: set[str] = set()
+    readable: dict[str, int] = {}
 
     @property
     def torn(self) -> bool:
@@ -205,7 +207,8 @@ class Checker:
         if trailing_sha(line) is not None:
             region.whole_lines = True
             if not has_nul:
-                region.readable.add(_type_of(line))
+                event_type, synced = _shown_by(line)
+                region.readable[event_type] = max(synced, region.readable.get(event_type, 0))
 
     def _is_partial_repair(self, line: bytes) -> bool:
         start = line_start(self.seq + 1) + b'"event_type":"log_repair",'
@@ -274,14 +277,19 @@ def _decode_next(line: bytes, seq: int) -> Event | None:
     return event if event.seq == seq and event.v == 1 else None
 
 
-def _type_of(line: bytes) -> str:
+def _shown_by(line: bytes) -> tuple[str, int]:
+    """Type of a line's event, and up to which seq the log was synced when it was written.
+
+    An event that does not tell may have been synced itself.
+    """
     try:
-        event_type = decode(line).event_type
+        event = decode(line)
     except ValueError:
-        return "?"
-    return (
-        event_type if event_type in EVENT_TYPES else "?"
-    )  # a hostile file may contain millions of types
+        return "?", sys.maxsize
+    if event.event_type not in EVENT_TYPES:  # a hostile file may contain millions of types
+        return "?", sys.maxsize
+    unsynced = event.unsynced
+    return event.event_type, event.seq if unsynced is UNSET else event.seq - 1 - unsynced
 
 
 def may_be_log(head: bytes) -> bool:

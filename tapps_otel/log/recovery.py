@@ -11,11 +11,11 @@ from msgspec import UNSET, Struct
 
 from tapps_otel import clock
 from tapps_otel.errors import LogDamagedError, RunBusyError
-from tapps_otel.log.event import EVENT_TYPES, SYNCED, Event, encode
+from tapps_otel.log.event import EVENT_TYPES, SYNCED, Event, encode, trailing_sha
 from tapps_otel.log.reader import Checker, Region, lines, may_be_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from tapps_otel.log.files import Files
@@ -75,7 +75,7 @@ class Recovery:
         """Lock, sync, evict and check an open log, and seal its end.
 
         :param on_event: called with every event of the log
-        :param wanted: shas to look for
+        :param wanted: shas to look for: of lines that will be written again if they are missing
         :param acknowledged: seq of an event that the log must have
         :param accept_damage: declare any damage after that event, not only a torn end
         :param execution: of the event that declares it; by default, the next one
@@ -98,15 +98,29 @@ class Recovery:
             problem = f"it ends before seq {acknowledged}, which had been acknowledged"
             raise LogDamagedError(self._path, checker.end, checker.seq + 1, problem)
         if checker.region is not None:
-            if not (accept_damage or past.explains(checker.region, self._boot_id)):
-                raise LogDamagedError(
-                    self._path, checker.region.offset, checker.seq + 1, checker.region.problem
-                )
-            on_event(self._seal(descriptor, checker, checker.region, past, execution))
+            region = checker.region
+            if not (
+                accept_damage
+                or past.explains(region, checker.seq, self._boot_id)
+                or self._is_looked_for(descriptor, region, wanted)
+            ):
+                raise LogDamagedError(self._path, region.offset, checker.seq + 1, region.problem)
+            on_event(self._seal(descriptor, checker, region, past, execution))
         elif not checker.whole:  # only the newline is missing
             self._files.write(descriptor, b"\n")
             checker.end += 1
         return State(checker.seq, checker.sha, checker.end, past.workflow_id, seen)
+
+    def _is_looked_for(self, descriptor: int, region: Region, wanted: Collection[bytes]) -> bool:
+        """Whether all lines beside a hole that end whole are looked for, to be written again.
+
+        A failed sync may lose a block in the middle of lines that were written while it ran.
+        """
+        if not (wanted and region.has_nul):
+            return False
+        data = self._files.read_at(descriptor, region.length, region.offset)
+        shas = {trailing_sha(line) for line in data.split(b"\n")} - {None}
+        return bool(shas) and shas <= set(wanted)
 
     def _read(
         self,
@@ -167,14 +181,18 @@ class _Past:
         self.workflow_id, self.execution = workflow_id, 0
         self.process: dict[str, Any] = {}
 
-    def explains(self, region: Region, boot_id: str | None) -> bool:
-        """Whether a crash of that process, or a power cut, can have left this region."""
-        return region.torn or (region.has_nul and self._cut_by_power(boot_id, region.readable))
+    def explains(self, region: Region, seq: int, boot_id: str | None) -> bool:
+        """Whether a crash of that process, or a power cut, can have left this region.
 
-    def _cut_by_power(self, boot_id: str | None, readable: set[str]) -> bool:
+        :param seq: of the last event before it
+        """
+        return region.torn or (region.has_nul and self._cut_by_power(boot_id, region.readable, seq))
+
+    def _cut_by_power(self, boot_id: str | None, readable: Mapping[str, int], seq: int) -> bool:
         """Whether a power cut can have left a hole next to these whole lines.
 
         Only lines that were not synced can be missing, and the machine must have rebooted since.
+        Events that wait for a sync tell how far the log was synced when they were written.
         """
         durability, then = self.process.get("durability"), self.process.get("boot_id")
         unsynced = EVENT_TYPES - SYNCED if durability == "commit" else frozenset[str]()
@@ -182,5 +200,5 @@ class _Past:
             durability != "os"
             and None not in {then, boot_id}
             and then != boot_id
-            and readable <= unsynced
+            and all(synced <= seq for kind, synced in readable.items() if kind not in unsynced)
         )

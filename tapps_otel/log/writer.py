@@ -7,26 +7,30 @@ Ctrl-C, a ``RecursionError`` or the like may come between any two instructions, 
 or a finalizer may append in the middle of an append. Once :meth:`LogWriter.append` has put an event
 on a list of its own, the event is the log's: what was interrupted is completed, and what was
 appended in the middle is written by the append around it. Nothing is reported with the lock held.
+
+Threads and tasks share syncs: see :mod:`~tapps_otel.log.group_sync`.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
-from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from tapps_otel import clock
-from tapps_otel.errors import LeaseLostError, LogError, LogWriteError
+from tapps_otel.errors import LogError, LogWriteError
+from tapps_otel.log.backlog import Backlog
 from tapps_otel.log.encrypted import CodecFailedError
-from tapps_otel.log.event import SYNCED, Event
+from tapps_otel.log.encrypting import Encrypting
+from tapps_otel.log.event import EVENT_TYPES, SYNCED, Event
+from tapps_otel.log.group_sync import GroupSync
 from tapps_otel.log.log_file import DisplacedError
 from tapps_otel.log.open_log import InvalidEventError, OpenLog
+from tapps_otel.log.reopening import Reopening
 from tapps_otel.log.reports import Reports
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from pathlib import Path
 
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
     from tapps_otel.settings import Durability
 
 __all__ = ["LogWriter"]
-
-_RETRY_NS: Final = 1_000_000_000  # between two attempts to recover a failing log
 
 
 class LogWriter:
@@ -78,24 +80,24 @@ class LogWriter:
         cipher: Cipher | None = None,
     ) -> None:
         self.path = path
-        self._always, self._stop, self._limit = durability == "always", stop, limit
-        self._cipher, self._reports = cipher, Reports(path, observer)
+        self._always, self._stop = durability == "always", stop
+        self._reports = Reports(path, observer)
         self._log = OpenLog(
             path,
             workflow_id,
             boot_id=boot_id,
             syncs=durability != "os",
+            synced=EVENT_TYPES if durability == "always" else SYNCED,
             lease=lease,
             reports=self._reports,
             cipher=cipher,
         )
-        self._lock = threading.RLock()
-        self._busy = False  # this thread is in the middle of an append
-        self._execution: int | None = None  # of the last event appended by this writer
-        self._retry_at_ns = 0
-        self._waiting: deque[Event] = deque()  # not written yet
-        self._encrypting = False  # a thread encrypts what waits
-        self._dropped = 0
+        self._group = GroupSync(self._log)
+        self._backlog = Backlog(self._log, limit, self._reports)
+        self._reopening = Reopening(path, self._log, self._backlog, self._reports, stop=stop)
+        self._encrypting = (
+            None if cipher is None else Encrypting(cipher, self._group, self._backlog)
+        )
         _writers.add(self)  # before there is a descriptor that a child could inherit
         self._log.open(on_event, accept_damage=accept_damage)
 
@@ -120,17 +122,23 @@ class LogWriter:
         return self._stop
 
     @property
+    def is_synced(self) -> bool:
+        """Whether anything is synced."""
+        return self._log.syncs
+
+    @property
     def failure(self) -> str | None:
         """Why events are buffered in memory; ``None`` while the log can be written."""
         return self._log.failure
 
-    def append(self, event: Event, *, sync: bool = False) -> int | None:
+    def append(self, event: Event, *, sync: bool = False, wait: bool = True) -> int | None:
         """Append one event, and sync as the durability requires.
 
         An event that was appended before is not written again: after an interrupt, it can be
         appended once more to be sure.
 
         :param sync: sync with this event whatever its type (except with durability ``os``)
+        :param wait: ``False``: write it, and return before it is synced; see :meth:`settle`
         :returns: its seq, once it is as safe as the durability promises; ``None`` if the log
             cannot be written, or is in the middle of an append in this thread, and the event is
             buffered in memory
@@ -138,79 +146,187 @@ class LogWriter:
             event nevertheless
         :raises LeaseLostError: another process has taken the run over, from now on each time
         """
-        settle = sync or event.event_type in SYNCED or self._always
-        log = self._log
-        if self._cipher is not None:
-            self._encrypt(self._cipher, event)
+        is_due = sync or event.event_type in SYNCED or self._always
+        is_synced = is_due and wait and self._log.syncs
+        if self._encrypting is not None:
+            self._encrypt(self._encrypting, event)
         try:
-            with self._lock:
-                if self._busy:
-                    self._buffer(event)
-                    return None
-                self._busy, self._execution = True, event.execution
-                try:
-                    if log.ready or self._try_reopen(event):
-                        if not event.seq:
-                            log.write(event, settle)
-                        if self._waiting:
-                            self._write_waiting()
-                        return event.seq
-                    if not self._stop:
-                        self._buffer(event)
-                except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
-                    if self._recover_from_write_error(error, event, settle=settle):
-                        return event.seq
-                finally:
-                    self._busy = False
-                self._leave(event)
+            if not self._write(event, is_due):
                 return None
+            return self._settle(event) if is_synced else event.seq
+        except LogError:
+            raise
+        except BaseException:  # what it interrupted is completed first
+            if is_synced and event.seq:
+                with suppress(LogError):
+                    self._settle(event)
+            raise
         finally:
             if self._reports.pending:
                 self._make_reports()
 
+    def _write(self, event: Event, is_due: bool) -> bool:  # noqa: FBT001 - for speed, as in OpenLog
+        """Write an event; return whether it is in the file, which need not be synced."""
+        log, group, backlog = self._log, self._group, self._backlog
+        if log.syncer and log.is_syncing_here():
+            backlog.add(event)
+            return False
+        with group.lock:
+            if group.busy:
+                backlog.add(event)
+                return False
+            group.busy, backlog.execution = True, event.execution
+            try:
+                if log.ready or self._reopening.allows(event):
+                    if not event.seq:
+                        log.write(event, is_due and not log.syncs)
+                        if is_due:
+                            log.due = event.seq
+                    if backlog.events:
+                        backlog.write()
+                    return True
+                if not self._stop:
+                    backlog.add(event)
+            except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
+                if self._recover_from_write_error(error, event):
+                    return True
+            finally:
+                group.busy = False
+            self._give_up(event)
+            return False
+
+    def settle(self, event: Event) -> int | None:
+        """Wait until an event that was appended is as safe as promised.
+
+        It returns and raises as :meth:`append` does.
+        """
+        try:
+            return self._settle(event)
+        finally:
+            if self._reports.pending:
+                self._make_reports()
+
+    def append_soon(
+        self, event: Event, loop: asyncio.AbstractEventLoop
+    ) -> asyncio.Future[None] | None:
+        """Write an event that ends something, without waiting for its sync.
+
+        :returns: what a task of ``loop`` awaits before it calls :meth:`settle`, which tells then
+            what has become of the event; ``None``: it was not written
+        :raises LogWriteError: as :meth:`append` does
+        """
+        log = self._log
+        if not (log.syncs and log.ready) or self.append(event, wait=False) is None:
+            return None
+        with self._group.held():
+            return self._group.future(event, loop)
+
+    def _settle(self, event: Event) -> int | None:
+        if self._log.is_syncing_here():  # in a signal handler
+            return None
+        try:
+            return self._await_sync(event)
+        except LogError:
+            raise
+        except BaseException:  # the interrupt is raised once it is settled
+            with suppress(LogError):
+                self._await_sync(event)
+            raise
+
+    def _await_sync(self, event: Event) -> int | None:
+        log, group = self._log, self._group
+        while True:
+            with group.lock:
+                if group.busy:
+                    return None
+                group.busy = True
+                try:
+                    if self._is_decided(event):
+                        if 0 < event.seq <= log.settled:
+                            return event.seq
+                        self._give_up(event)
+                        return None
+                    gate = group.gate(event)
+                    begun = log.begin_sync() if gate is None else None
+                except LogError:
+                    raise
+                except BaseException:
+                    self._complete()
+                    raise
+                finally:
+                    group.busy = False
+            if gate is not None:
+                gate.wait()
+            elif begun is not None:
+                log.sync(begun)
+
+    def _is_decided(self, event: Event) -> bool:
+        """Whether an event that is written is settled, or cannot be."""
+        log = self._log
+        if self._backlog.events and log.ready:  # appended in the middle of a sync
+            self._backlog.try_write()
+        if not (log.ready or self._reopening.allows(event)):
+            return True
+        log.forget_settled()
+        return event.seq <= log.settled or not log.ready
+
+    def _give_up(self, event: Event) -> None:
+        if self._stop:
+            self._backlog.discard(event)
+            raise LogWriteError(self.path, self._log.failure or "the log is closed")
+
     def _make_reports(self) -> None:
-        if not self._busy:  # otherwise, the append around this one does
+        # In the middle of an append or of a sync, the append around this one makes them.
+        if not (self._group.busy or self._log.is_syncing_here()):
             self._reports.make()
 
     def has(self, event: Event) -> bool:
         """Whether this event was accepted: it is in the file, or waits to be written."""
         if event.seq:
             return True
-        with self._lock:
-            held = (*self._waiting, *(one for one, _ in self._log.unsettled))
+        with self._group.held():
+            held = (*self._backlog.events, *(one for one, _ in self._log.unsettled))
             return any(one is event for one in held)
 
     def close(self) -> None:
         """Write buffered events if that is possible, then close. A second call does nothing."""
-        if self._cipher is not None:
-            with suppress(CodecFailedError):
-                self._encrypt_waiting(self._cipher)
+        log, group = self._log, self._group
+        if log.is_syncing_here():  # by a signal handler: the append around it needs the file
+            return
+        if self._encrypting is not None:
+            self._encrypting.encrypt_waiting()
         try:
-            with self._lock:
-                if self._busy:  # by a signal handler: the append around it needs the file
+            with group.lock:
+                if group.busy:  # also by one
                     return
-                self._busy, self._retry_at_ns = True, 0
+                group.busy = True
                 try:
+                    self._reopening.need_not_wait()
                     self._write_rest()
                 finally:
-                    self._busy, self._log.failure = False, None
-                    self._log.close()
+                    group.busy, log.failure = False, None
+                    log.close()
+                    group.open_gates()
+            group.stop()
         finally:
             self._make_reports()
 
     def _write_rest(self) -> None:
-        log = self._log
+        log, backlog = self._log, self._backlog
+        begun = log.begin_sync() if log.syncs and log.due > log.settled else None
+        if begun is not None:
+            log.sync(begun)
         log.fail_if_unhandled()
         if log.ready and log.has_lost_name():
             log.fail(DisplacedError())
         if log.failure is None:
-            if self._waiting and log.ready:  # appended just before an interrupt
-                self._write_gap()
-        elif not self._try_last_recovery():
-            lost = len(log.unsettled) + len(self._waiting) + self._dropped
+            if backlog.events and log.ready:  # appended just before an interrupt
+                backlog.try_write()
+        elif not self._reopening.recover_last():
+            lost = len(log.unsettled) + len(backlog.events) + backlog.dropped
             what = "the whole log is" if log.has_lost_name() else f"up to {lost} events are"
             self._reports.error("%s lost: %s", what, log.failure)
-            self._reports.dropped(lost - self._dropped)  # the dropped ones were reported
+            self._reports.dropped(lost - backlog.dropped)  # the dropped ones were reported
 
     def reopen(self, lease: Lease | None = None) -> bool:
         """Open the log again after :meth:`close`, to continue it where it was left.
@@ -222,75 +338,33 @@ class LogWriter:
         :returns: ``False``: it is not as this writer left it; it has to be opened anew
         :raises OSError: the file is gone, or cannot be opened or read
         """
-        with self._lock:
+        with self._group.lock:
             return self._log.reopen_unchanged(lease)
 
     def detach(self) -> None:
         """Close the file in a forked child without writing: the log belongs to the parent."""
-        self._lock = threading.RLock()  # a thread of the parent may hold the old one
-        self._busy, self._encrypting, self._waiting, self._dropped = False, False, deque(), 0
+        self._group.detach()  # a thread of the parent may hold the old lock
+        if self._encrypting is not None:
+            self._encrypting.detach()
+        self._backlog.clear()
         self._reports.clear()
         self._log.detach()
 
-    # -- encryption; called without the lock, which the codec may wait for in another thread
-
-    def _encrypt(self, cipher: Cipher, event: Event) -> None:
-        """Encrypt an event, after those that wait for that, as far as the codec works.
-
-        While the log fails, that is left to the next attempt to recover it.
-        """
-        if not self._log.ready and clock.monotonic_ns() < self._retry_at_ns:
-            return
-        with suppress(CodecFailedError):  # the event waits, and is encrypted by a later append
-            if self._waiting and not self._encrypting:  # by one thread alone: it may be many calls
-                self._encrypting = True
-                try:
-                    self._encrypt_waiting(cipher)
-                finally:
-                    self._encrypting = False
-            self._encrypt_one(cipher, event)
-
-    def _encrypt_waiting(self, cipher: Cipher) -> None:
-        with self._lock:
-            waiting = list(self._waiting)
-        for event in waiting:
-            self._encrypt_one(cipher, event)
-
-    def _encrypt_one(self, cipher: Cipher, event: Event) -> None:
-        try:
-            hidden = cipher.hide(event)
-        except CodecFailedError:
-            raise
-        except Exception:  # noqa: BLE001 - it has no form as JSON, which making its line finds too
-            return
-        if hidden is not None:
-            with self._lock:
-                hidden.put(event)
+    def _encrypt(self, encrypting: Encrypting, event: Event) -> None:
+        # While the log fails, that is left to the next attempt to recover it.
+        if self._log.ready or not self._reopening.waits:
+            encrypting.encrypt(event)
 
     # -- one event; called with the lock held
 
     def _wait_for_codec(self, error: CodecFailedError, event: Event) -> None:
         """Keep an event that is not encrypted; the file is as it was."""
         self._log.fail(error)
-        self._retry_at_ns = clock.monotonic_ns() + _RETRY_NS
+        self._reopening.wait()
         if not event.seq and not self._stop:
-            self._buffer(event)
+            self._backlog.add(event)
 
-    def _try_reopen(self, event: Event) -> bool:
-        """Reopen a log that failed; return whether it can be written again."""
-        log = self._log
-        log.fail_if_unhandled()
-        if log.taken_by is not None:
-            raise LeaseLostError(self.path, *log.taken_by)
-        if log.failure is None:
-            if event.seq:  # another thread was faster, and has closed the log since
-                return True
-            raise LogWriteError(self.path, "the log is closed")
-        return self._try_recover()
-
-    def _recover_from_write_error(
-        self, error: BaseException, event: Event, *, settle: bool
-    ) -> bool:
+    def _recover_from_write_error(self, error: BaseException, event: Event) -> bool:
         """Handle a write error; return whether the log holds the event after all."""
         if isinstance(error, CodecFailedError):
             self._wait_for_codec(error, event)
@@ -298,120 +372,29 @@ class LogWriter:
         if isinstance(error, InvalidEventError):
             if self._stop:
                 raise LogWriteError(self.path, str(error)) from error
-            self._drop(error)
-            self._write_gap()
+            self._backlog.drop(error)
+            self._backlog.try_write()
             return False
         if isinstance(error, LogWriteError):  # the log is closed, or the lease is lost
             raise error
         if not isinstance(error, OSError):
-            self._complete(settle=settle)
+            self._complete()
             raise error
         self._log.fail(error)
-        return self._try_recover()  # it found the event in the file, or wrote it again
+        return self._reopening.recover()  # it found the event in the file, or wrote it again
 
-    def _complete(self, *, settle: bool) -> None:
+    def _complete(self) -> None:
         """Do what is left of a write that an interrupt cut short."""
         if not self._log.ready:  # it was opening a log that failed: that begins anew
-            self._retry_at_ns = 0
+            self._reopening.need_not_wait()
             return
         try:
-            self._log.complete(settle=settle)
-            self._write_waiting()
+            self._log.complete()
+            self._backlog.write()
         except BaseException as error:
             self._log.fail(error)
             if not isinstance(error, OSError):  # another interrupt
                 raise
-
-    def _buffer(self, event: Event) -> None:
-        if len(self._waiting) < self._limit:
-            self._waiting.append(event)
-        else:
-            self._count_dropped()
-
-    def _drop(self, error: Exception) -> None:
-        self._count_dropped()
-        self._reports.error("an event was dropped: %s", str(error))
-
-    def _count_dropped(self) -> None:
-        self._dropped += 1
-        self._reports.dropped(1)
-
-    def _leave(self, event: Event) -> None:
-        """Leave an event to a later append, or raise because it must not wait."""
-        if self._stop:
-            self._discard(event)
-            raise LogWriteError(self.path, str(self._log.failure))
-
-    def _discard(self, event: Event) -> None:
-        """Do not write an event later for which :meth:`append` raises."""
-        event.seq = 0
-        self._log.unsettled = [one for one in self._log.unsettled if one[0] is not event]
-        self._waiting = deque(one for one in self._waiting if one is not event)
-
-    # -- recovery; called with the lock held
-
-    def _try_recover(self) -> bool:
-        """Open the log again and write what is missing in it; return whether that succeeded."""
-        now = clock.monotonic_ns()
-        if now < self._retry_at_ns:
-            return False
-        self._retry_at_ns = now + _RETRY_NS
-        log = self._log
-        try:
-            missing = log.reopen(self._execution, accept_foreign=not self._stop)
-            for event in missing:
-                event.seq = 0
-            self._waiting, log.unsettled = deque((*missing, *self._waiting)), []
-            self._write_waiting()
-            log.work_again(self._execution)
-        except LeaseLostError:
-            raise
-        except (OSError, LogError) as error:
-            log.fail(error)
-            return False
-        self._retry_at_ns = 0
-        return True
-
-    def _try_last_recovery(self) -> bool:
-        """Write what waits; where another file has the log's name, to a new file beside it."""
-        log = self._log
-        with suppress(LeaseLostError):
-            if log.taken_by is None and self._try_recover():
-                return True
-        if not log.has_lost_name():
-            return False
-        name = log.move_beside()
-        self._retry_at_ns = 0
-        saved = self._try_recover()
-        if saved:
-            self._reports.error("another file has this name: the log was saved as %s", name)
-        return saved
-
-    def _write_waiting(self) -> None:
-        while self._waiting:
-            event = self._waiting[0]
-            try:
-                if not event.seq:  # otherwise it was appended twice
-                    event.late = True
-                    self._log.write(event, settle=len(self._waiting) == 1)
-            except InvalidEventError as error:
-                self._drop(error)
-            except BaseException:
-                if event.seq:  # it is among the unsettled ones
-                    self._waiting.popleft()
-                raise
-            self._waiting.popleft()
-        if self._dropped:
-            counted = {"dropped": self._dropped}
-            gap = self._log.make_event("log_gap", self._execution, attributes=counted)
-            self._log.write(gap, settle=True)
-            self._dropped = 0
-
-    def _write_gap(self) -> None:
-        try:
-            self._write_waiting()
-        except OSError as error:
-            self._log.fail(error)
 
 
 # A child that kept writing to its parent's descriptor would break the chain.

@@ -282,7 +282,7 @@ class _Writing:
         if event.encrypted is not UNSET and (problem := problem_of(event.encrypted)):
             place = f"seq {event.seq} ({event.event_type})"
             raise locked_error(self._source.name, place, event.encrypted.key, problem)
-        event.encrypted = UNSET
+        event.encrypted = event.unsynced = UNSET
         event.origin = {"workflow_id": event.workflow_id, "seq": event.seq, "sha": sha}
         event.workflow_id, event.execution, event.late = self._new_id, _EXECUTION, True
         event.trace_id = event.span_id = event.parent_span_id = UNSET  # its span is sent already

@@ -266,6 +266,22 @@ def test_a_hole_under_what_was_synced_is_refused(path: Path, kind: str) -> None:
     refused(path, hole(tail), boot_id=OTHER_BOOT)
 
 
+def test_a_hole_under_what_waited_for_the_same_sync_is_sealed(path: Path) -> None:
+    in_flight = (event("step_finish", n, unsynced=n) for n in (1, 2))
+    tail = line_of(event("annotation", 9), *in_flight)
+
+    kinds = continues(path, hole(tail), boot_id=OTHER_BOOT)
+
+    assert kinds == ["workflow_start", "log_repair", "workflow_resume"]
+    refused(path, hole(tail), boot_id=BOOT)
+
+
+def test_a_hole_under_what_was_written_after_its_sync_is_refused(path: Path) -> None:
+    in_flight = (event("step_finish", n, unsynced=1) for n in (1, 2))
+
+    refused(path, hole(line_of(event("annotation", 9), *in_flight)), boot_id=OTHER_BOOT)
+
+
 def test_a_change_without_nuls_is_not_a_hole(path: Path) -> None:
     left = head() + line_of(event("step_start", 1)).replace(b"draft", b"drafl") + UNSYNCED
 

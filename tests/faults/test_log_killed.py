@@ -264,13 +264,13 @@ def test_a_forked_child_writes_nothing_of_its_parents_buffer(
     path: Path, running: LogWriter
 ) -> None:
     need("fork")
-    running._waiting.append(event("annotation", "parents"))
-    running._dropped, running._log.failure = 3, "the disk was full"
+    running._backlog.events.append(event("annotation", "parents"))
+    running._backlog.dropped, running._log.failure = 3, "the disk was full"
     before = path.read_bytes()
     in_child(running.close)
 
     assert path.read_bytes() == before
-    assert len(running._waiting) == 1
+    assert len(running._backlog.events) == 1
 
 
 def test_a_forked_child_writes_runs_of_its_own(

@@ -28,6 +28,7 @@ FULL: dict[str, Any] = {
     "process": {"pid": 1}, "origin": {"seq": 1}, "late": True, "damage": [(0, 1, "2" * 64)],
     "encrypted": Encrypted("key", b"ciphertext"), "answer_schema": {"type": "boolean"},
     "until": "2026-12-01T00:00:00.000000000Z", "answered": {"by": "me"},
+    "unsynced": 1,
 }  # fmt: skip
 
 

@@ -601,7 +601,7 @@ def test_a_failing_log_keeps_its_buffer_for_its_own_events(traced: Traced) -> No
             writer_of(run)._log.fail(OSError("gone"))
             traced.call()
         assert traced.flush() is SUCCESS
-        assert not writer_of(run)._waiting
+        assert not writer_of(run)._backlog.events
 
     assert "GET" in traced.names()
 

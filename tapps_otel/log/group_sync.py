@@ -1,0 +1,231 @@
+"""Group commit: threads and tasks that need a sync at one time share one.
+
+An append has two parts. The line is written under the lock of the log, which takes microseconds.
+The sync takes a hundred times as long, and covers all that is written: so it runs outside the lock,
+and others write meanwhile.
+
+- *No sync is running or due*: the thread syncs at once, by itself. One thread alone never waits for
+  another thread and never wakes one.
+- *One is running or due*: the thread waits at a gate, and the syncing thread runs the next sync for
+  all who wait by then. It begins that only when the running one has ended: whoever wrote meanwhile
+  is covered. (If each waiting thread took the lock of the sync by turns, the interpreter would let
+  hardly more than one in between two syncs.)
+- *A task* of an event loop that has something else to do waits at a gate that is a future. After a
+  sync, all futures of a loop are set by one call. A task that is alone syncs as a thread does.
+
+Who waits has no duty towards the others, so an interrupt of it concerns nobody else. The syncing
+thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate promises
+nothing: who comes through it looks whether its event is settled (:attr:`OpenLog.settled`), waits
+again if not, and recovers the log if that has failed. So one failed sync is learned by everyone who
+waited for it, the first recovers the log for all, and nothing is reported in the syncing thread.
+
+The locks, in the order in which they are taken: the lock of the log, then ``OpenLog.syncing``. That
+is held while a sync runs, and by whoever opens or closes the file. A sync takes only the second.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Iterator
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.open_log import BegunSync, OpenLog
+
+__all__ = ["Gate", "GroupSync"]
+
+_IDLE_S: Final = 0.1  # after which the syncing thread ends, so that an idle run has none
+
+
+class Gate:
+    """Where a thread waits for a sync."""
+
+    __slots__ = ("_shut", "event")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self._shut = threading.Lock()
+        self._shut.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        self._shut.acquire()
+
+    def open(self) -> None:
+        """Let the thread through."""
+        if self._shut.locked():
+            self._shut.release()
+
+
+class TaskGate:
+    """Where a task waits for a sync."""
+
+    __slots__ = ("event", "future", "loop")
+
+    def __init__(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
+        self.event, self.loop = event, loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+
+class GroupSync:
+    """Decides who syncs and who waits.
+
+    :ivar lock: of the log and of this
+    :ivar busy: the thread that has the lock is in the middle of something
+    """
+
+    def __init__(self, log: OpenLog) -> None:
+        self._log = log
+        self.detach()
+
+    def detach(self) -> None:
+        """Forget, in a forked child, the threads of its parent, and what they may hold."""
+        self.lock, self.busy = threading.RLock(), False
+        self._gates: list[Gate | TaskGate] = []  # of those who wait for the next sync
+        self._thread: threading.Thread | None = None
+        self._stopped = False  # it ends when nobody waits
+        self._wake = threading.Lock()  # not held: there may be something to do
+        self._wake.acquire()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock. What a finalizer appends in the middle must not wait: it is buffered."""
+        with self.lock:
+            before, self.busy = self.busy, True
+            try:
+                yield
+            finally:
+                self.busy = before
+
+    # -- called with the lock held
+
+    def gate(self, event: Event) -> Gate | None:
+        """Return where to wait; ``None``: the caller syncs, because no sync is running or due."""
+        if not self._gates and not self._log.syncing.locked():
+            return None
+        if self._thread is threading.current_thread():  # a finalizer, which it would wait for
+            return None
+        gate = Gate(event)
+        return gate if self._add(gate) else None
+
+    def future(self, event: Event, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Return what a task of this loop awaits.
+
+        If no thread can be started, it need not wait: whoever asks for the end of the sync syncs.
+        """
+        gate = TaskGate(event, loop)
+        if not self._add(gate):
+            gate.future.set_result(None)
+        return gate.future
+
+    def _add(self, gate: Gate | TaskGate) -> bool:
+        self._gates.append(gate)
+        if self._thread is not None:
+            with suppress(RuntimeError):  # it is about to look already
+                self._wake.release()
+            return True
+        try:
+            self._start_thread()
+        except RuntimeError:  # there are too many, or the interpreter is ending
+            self._gates.remove(gate)
+            return False
+        return True
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name="tapps_otel-sync", daemon=True)
+        self._thread, self._stopped = thread, False
+        try:
+            thread.start()
+        except BaseException:  # after an interrupt it may begin nevertheless, and ends at once
+            self._thread = None
+            raise
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anyone waits for a sync."""
+        return bool(self._gates)
+
+    def open_gates(self) -> None:
+        """Let everyone through: what they wait for is settled, or has failed."""
+        _open(self._gates)
+        self._gates = []
+
+    # -- the syncing thread
+
+    def stop(self) -> None:
+        """End the syncing thread, if nobody waits. The caller does not hold the lock."""
+        thread, self._stopped = self._thread, True
+        if thread is not None and thread is not threading.current_thread():
+            with suppress(RuntimeError):  # it is about to look already
+                self._wake.release()
+            thread.join(_IDLE_S)
+
+    def _work(self) -> None:
+        with self.lock:
+            if self._thread is not threading.current_thread():
+                return
+        try:
+            while self._is_needed():
+                self._sync_for_all()
+        except BaseException:
+            with self.lock:
+                self._thread = None
+                self.open_gates()
+            raise
+
+    def _is_needed(self) -> bool:
+        """Wait until anyone waits; ``False``: that took too long, the thread ends."""
+        while not self._gates:
+            woken = self._wake.acquire(timeout=_IDLE_S)
+            with self.lock:
+                if not self._gates and (self._stopped or not woken):
+                    self._thread = None
+                    return False
+        return True
+
+    def _sync_for_all(self) -> None:
+        log = self._log
+        with log.syncing:  # what is written until the running sync has ended is covered, too
+            pass
+        with self.held():
+            begun = self._begin()
+        if begun is not None:
+            log.sync(begun)
+        with self.held():
+            log.forget_settled()
+            self._open_settled()
+
+    def _begin(self) -> BegunSync | None:
+        if all(gate.event.seq <= self._log.settled for gate in self._gates):
+            return None  # by a thread that synced by itself
+        return self._log.begin_sync()
+
+    def _open_settled(self) -> None:
+        settled, waiting = list[Gate | TaskGate](), list[Gate | TaskGate]()
+        for gate in self._gates:
+            done = gate.event.seq <= self._log.settled or not self._log.ready
+            (settled if done else waiting).append(gate)
+        _open(settled)
+        self._gates = waiting
+
+
+def _open(gates: Iterable[Gate | TaskGate]) -> None:
+    futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for gate in gates:
+        if isinstance(gate, Gate):
+            gate.open()
+        else:
+            futures.setdefault(gate.loop, []).append(gate.future)
+    for loop, waiting in futures.items():
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(_set_all, waiting)
+
+
+def _set_all(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():  # its task may have been cancelled
+            future.set_result(None)
