@@ -167,6 +167,30 @@ PEERS = (
 
 OWN_CASES = (
     Case("own.step", "durable", "a step", "own_steps", STEPS, option="commit"),
+    Case(
+        "own.threads",
+        "durable",
+        "a step of one of 8 threads",
+        "own_together",
+        STEPS,
+        option="threads",
+    ),
+    Case(
+        "own.gather",
+        "durable",
+        "an async step, all of them in one gather",
+        "own_together",
+        STEPS,
+        option="gather",
+    ),
+    Case(
+        "own.task",
+        "durable",
+        "an async step, one after another",
+        "own_together",
+        STEPS,
+        option="task",
+    ),
     Case("own.step_os", "unsynced", "a step without sync", "own_steps", FAST_STEPS, option="os"),
     Case(
         "own.redaction",

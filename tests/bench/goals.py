@@ -32,6 +32,29 @@ GOALS: tuple[Goal, ...] = (
         floor=0.8,
     ),
     Goal(
+        "durable step of one of 8 threads / write + fdatasync of its bytes",
+        ref("own.threads step_us"),
+        ref("own.threads floor_us"),
+        target=0.6,
+    ),
+    Goal(
+        "durable async step in a gather / write + fdatasync of its bytes",
+        ref("own.gather step_us"),
+        ref("own.gather floor_us"),
+        target=0.5,
+    ),
+    Goal(
+        "longest gap of the loop in a gather of durable steps / of steps without sync",
+        ref("own.gather gap_ms"),
+        ref("own.gather gap_os_ms"),
+        target=2,
+    ),
+    Goal(
+        "durable async step, one after another / write + fdatasync of its bytes",
+        ref("own.task step_us"),
+        ref("own.task floor_us"),
+    ),
+    Goal(
         "durable step with redaction / without",
         ref("own.redaction step_us"),
         ref("own.redaction bare_us"),
