@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.redact import Rules
+    from tapps_otel.run.awaited_write import AwaitedWrite
     from tapps_otel.run.step_spec import StepSpec
     from tapps_otel.run.values import Part
 
@@ -50,6 +51,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     :ivar end_event: how it ends, once that is decided
     :ivar is_lost: its code may have succeeded, but its outcome is unknown
     :ivar files: what it has made, as far as its code has told
+    :ivar awaits_end: its code calls :meth:`ended`, so that its end may be synced meanwhile
 
     Ctrl-C may come between any two instructions, so each move is made by one of them. What follows
     from a move (the line in the log, the span, the release of what encloses it) can be repeated
@@ -73,6 +75,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     end_event: Event | None = None
     is_lost: bool = False
     files: MadeFiles | None = None
+    awaits_end: bool = False
+    _end_write: AwaitedWrite | None = None
     _started_ns: int = 0
     _monotonic: int = 0
     _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
@@ -294,8 +298,12 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
     async def fail_async(self, error: BaseException, failures_so_far: int) -> int | None:
         """End the try as :meth:`fail_or_retry` does, without blocking the event loop."""
-        settled = await self.settle_async(error)
-        return self.fail_drained(error, failures_so_far) if settled else None
+        if not await self.settle_async(error):
+            return None
+        self.awaits_end = not isinstance(error, GeneratorExit)  # which allows no more `await`
+        wait = self.fail_drained(error, failures_so_far)
+        await self.ended()
+        return wait
 
     def fail_drained(self, error: BaseException, failures_so_far: int | None = None) -> int | None:
         """End the try as :meth:`fail_or_retry` does; nothing is open inside."""
@@ -374,6 +382,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         """End it in place of its code, which cannot: as was decided, otherwise as failed."""
         if not self.scope.open or self not in self.scope.open:
             return  # nothing is left to do
+        self.awaits_end = False
         self.begin_end()
         if self.end_event is not None:
             self._write_end(self.end_event)
@@ -460,12 +469,47 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
                 self._is_last = False
             self._write_end(event)
         except LogError:
-            self.state = FAILED
-            self.release_self()
+            self._end_without_log()
             raise
         except BaseException:
             if self.end_event is event:
                 self._write_end(event)
+            raise
+
+    def _end_without_log(self) -> None:
+        self.state = FAILED
+        self.release_self()
+
+    async def finish_async(self, result: Any) -> None:
+        """End the step with its result as :meth:`finish` does, without blocking the event loop."""
+        if await self.settle_async():
+            self.awaits_end = True
+            self.finish_drained(result)
+            await self.ended()
+
+    async def skip_async(self, reason: str, result: Any) -> None:
+        """End the step as skipped as :meth:`skip` does, without blocking the event loop."""
+        if await self.settle_async():
+            self.awaits_end = True
+            self.skip_drained(reason, result)
+            await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until its end is as safe as promised, while other tasks run.
+
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        pending = self._end_write
+        if pending is None:
+            return
+        try:
+            try:
+                await pending.synced
+            finally:  # also if it was cancelled, or is not to be awaited any longer
+                if self._end_write is pending:
+                    self._write_end(pending.event)
+        except LogError:
+            self._end_without_log()
             raise
 
     def _end_with(self, files: MadeFiles, event: Event, state: str, *, release: bool) -> None:
@@ -478,7 +522,13 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def _write_end(self, event: Event) -> None:
         """Do what follows from the decision. Idempotent."""
         run = self.run
-        seq = event.seq or run.write(event)
+        if self.awaits_end:
+            self.awaits_end = False
+            self._end_write = run.write_soon(event, self.scope)
+            if self._end_write is not None:
+                return
+        pending, self._end_write = self._end_write, None
+        seq = run.write(event) if pending is None else pending.finish()
         if self.kept:
             run.remember(self, event, seq, forget=self._is_last)
         if self.span is not None:  # the write may have found that the run is another's now

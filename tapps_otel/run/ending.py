@@ -249,8 +249,7 @@ class RunEnding:
         """Do what follows from the decision. Idempotent."""
         run, span = self._run, self._run.root.span
         try:
-            if not event.seq:
-                run.write(event)
+            run.write(event)
         finally:
             if span is not None:
                 run_registry.end(run.trace_id, run.workflow_id, clock.time_ns())

@@ -41,8 +41,10 @@ def make_writer(writer: LogWriter | None, watchers: Sequence[EventWatcher]) -> W
         return writer.append
 
     def write(event: Event, /, *, sync: bool = False) -> int | None:
-        began = clock.monotonic_ns()
+        began, was_written = clock.monotonic_ns(), bool(event.seq)
         seq = writer.append(event, sync=sync)
+        if was_written:  # after an interrupt, it was appended once more
+            return seq
         took_ns = clock.monotonic_ns() - began
         for watcher in watchers:
             watcher.wrote(event, took_ns)

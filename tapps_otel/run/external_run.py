@@ -319,6 +319,9 @@ class ExternalRunRecorder(RunRecorder):
             self._attach_log(*leased)
         return leased is not None
 
+    def write_soon(self, event: Event, scope: Scope) -> None:
+        """Write nothing yet: its log may be closed between two events."""
+
     def _lease_again(self) -> tuple[Lease, LogWriter] | None:
         """Take the lease again and open the log; ``None`` if another execution has begun.
 

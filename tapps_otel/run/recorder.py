@@ -17,6 +17,7 @@ from tapps_otel.log.reports import held_back
 from tapps_otel.names import MOST_NESTED, escape, join_step_id, new_span_id
 from tapps_otel.run.annotations import Annotations
 from tapps_otel.run.attempt import AttemptRecorder
+from tapps_otel.run.awaited_write import AwaitedWrite, other_callbacks_ready
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.ending import RunEnding
 from tapps_otel.run.outside import note_open
@@ -230,6 +231,19 @@ class RunRecorder(RunState):
         )
 
     # -- writing
+
+    def write_soon(self, event: Event, scope: Scope) -> AwaitedWrite | None:
+        """Write an event that ends a step, whose sync the step's task awaits.
+
+        :param scope: where the step was called
+        :returns: ``None``: it is not written, because the task is alone, or has nothing to await
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        writer = self.writer
+        if writer is None or self.detached or not writer.is_synced:
+            return None
+        has_company = len(scope.open or ()) > 1 or other_callbacks_ready()
+        return AwaitedWrite.begin(writer, self._watchers, event) if has_company else None
 
     def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
         """Start a scope's span and put its ids into the start event.

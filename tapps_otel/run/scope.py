@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.otel.seam import LiveSpan
     from tapps_otel.redact import Rules
+    from tapps_otel.run.awaited_write import AwaitedWrite
     from tapps_otel.run.matching import Matcher
 
 __all__ = [
@@ -127,6 +128,9 @@ class Recorder(Protocol):
 
     def write(self, event: Event, /, *, sync: bool = False) -> int | None:
         """Write an event; return its seq, or ``None`` where it is not in the log."""
+
+    def write_soon(self, event: Event, scope: Scope) -> AwaitedWrite | None:
+        """Write an event whose sync a task awaits; ``None``: it is not written yet."""
 
     def has(self, event: Event) -> bool:
         """Whether an event is in the log, or waits to be written."""

@@ -300,8 +300,7 @@ class Step(PickledByName, Generic[P, R]):
                     with attempt.current():
                         result = await self._await_body(args, kwargs)
                 except Skipped as skipped:
-                    if await attempt.settle_async():
-                        attempt.skip_drained(skipped.reason, skipped.result)
+                    await attempt.skip_async(skipped.reason, skipped.result)
                     return skipped.result
                 except BaseException as error:
                     failures += 1
@@ -309,8 +308,7 @@ class Step(PickledByName, Generic[P, R]):
                     if wait_ns is None:
                         raise
                 else:
-                    if await attempt.settle_async():
-                        attempt.finish_drained(result)
+                    await attempt.finish_async(result)
                     return result
                 await clock.sleep_async(wait_ns / 1e9)
                 attempt = attempt.again()

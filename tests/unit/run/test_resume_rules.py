@@ -957,13 +957,17 @@ def test_a_written_event_counts_even_if_an_exception_follows_at_once(did: Effect
     async def flow() -> None:
         await outer()
 
-    def thrown(number: int, event: Any) -> None:
-        if label(event) == "step_finish outer/inner":
+    thrown: list[int] = []
+
+    def throw(number: int, event: Any) -> None:
+        if label(event) == "step_finish outer/inner" and not thrown:
+            thrown.append(number)
             raise Injected
 
-    with appends(after=thrown):
+    with appends(after=throw):
         go(flow)
 
+    assert thrown
     assert did.all == ["inner"]
     assert [one.status for one in history("r").steps] == ["completed", "completed"]
 
