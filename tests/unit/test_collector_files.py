@@ -320,6 +320,17 @@ def test_what_a_person_sets_for_the_stack_reaches_the_container(name: str, confi
     }
 
 
+@pytest.mark.parametrize("name", services())
+def test_no_variable_means_one_thing_on_the_host_and_another_in_the_container(name: str) -> None:
+    """podman-compose takes a service's own variables before those of the host."""
+    service = services()[name]
+    own = service.get("environment", {})
+    asked = {key: value for key, value in service.items() if key != "environment"}
+    of_the_host = set(re.findall(r"\$\{(\w+)", json.dumps(asked)))
+
+    assert of_the_host & own.keys() == set()
+
+
 def test_the_readmes_line_makes_the_collector_the_user_who_typed_it(tmp_path: Path) -> None:
     said = (COLLECTOR / "README.md").read_text("utf-8")
     (line,) = re.findall(r"^printf .*$", said, re.MULTILINE)
