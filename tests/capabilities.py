@@ -31,7 +31,8 @@ class Capability(NamedTuple):
     installable: bool = True
 
 
-def _runs(*command: str) -> bool:
+def runs(*command: str) -> bool:
+    """Whether a command is there and succeeds."""
     if shutil.which(command[0]) is None:
         return False
     done = subprocess.run(command, capture_output=True, timeout=20, check=False)
@@ -41,7 +42,7 @@ def _runs(*command: str) -> bool:
 @cache
 def _strace() -> bool:
     # Some containers have it and forbid tracing.
-    return _runs("strace", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true")
+    return runs("strace", "-o", os.devnull, "-e", "inject=fsync:error=EIO", "true")
 
 
 # A new namespace vanishes with its mounts when its process ends. Some systems let ordinary users
@@ -51,7 +52,7 @@ UNSHARE = ("unshare", "--mount", *(() if os.geteuid() == 0 else ("--map-root-use
 
 @cache
 def _small_disk() -> bool:
-    return sys.platform == "linux" and _runs(
+    return sys.platform == "linux" and runs(
         *UNSHARE, "mount", "-t", "tmpfs", "-o", "size=100k", "none", "/mnt"
     )
 
@@ -63,7 +64,7 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 def chromium() -> str | None:
     """Return the path of a Chromium that starts."""
     for name in CHROMIUM_NAMES:
-        if _runs(name, "--version"):
+        if runs(name, "--version"):
             return shutil.which(name)
     return None
 
@@ -73,7 +74,7 @@ CAPABILITIES = {
         lambda: chromium() is not None, "install Chromium (apt-get install chromium)"
     ),
     "fork": Capability(lambda: hasattr(os, "fork"), "run on Linux or macOS", installable=False),
-    "git": Capability(lambda: _runs("git", "--version"), "install git (apt-get install git)"),
+    "git": Capability(lambda: runs("git", "--version"), "install git (apt-get install git)"),
     "proc": Capability(
         lambda: Path("/proc/self/fd").is_dir(), "run on Linux with /proc", installable=False
     ),

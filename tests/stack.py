@@ -288,31 +288,13 @@ class Stack:
 
     def log_records(self, number: int, workflow_id: str | None = None) -> list[Record]:
         """Wait until the collector has written this number of log records, and return all."""
+        folder = self.folder / "data" / "logs"
 
         def found() -> list[Record] | None:
-            records = [one for one in self._records() if workflow_id in {None, one.run}]
+            records = [one for one in written_records(folder) if workflow_id in {None, one.run}]
             return records if len(records) >= number else None
 
         return wait_for(found, f"{number} log records of {workflow_id or 'all runs'}")
-
-    def _records(self) -> Iterator[Record]:
-        for batch in self._batches():
-            for of_resource in batch["resourceLogs"]:
-                for of_scope in of_resource["scopeLogs"]:
-                    yield from map(Record, of_scope["logRecords"])
-
-    def _batches(self) -> Iterator[dict[str, Any]]:
-        """Read what the file exporter wrote, as ``collector/README.md`` says.
-
-        A batch is a line, but a kill while it is written leaves a part of it, and the next batch
-        follows on the same line. Only a batch starts like that: inside strings quotes are escaped.
-        """
-        start = '{"resourceLogs":'
-        for path in sorted((self.folder / "data" / "logs").glob("audit*.json")):
-            _, *batches = path.read_text("utf-8", "replace").split(start)
-            for batch in batches:
-                with suppress(json.JSONDecodeError):  # incomplete: torn, or still being written
-                    yield json.loads(start + batch)
 
 
 @contextmanager
@@ -367,6 +349,28 @@ class Record:
         }
         self.run: str = self.attributes["tapps.workflow.id"][1]
         self.seq = int(self.attributes["tapps.seq"][1])
+
+
+def written_records(folder: Path) -> Iterator[Record]:
+    """Read the log records that the file exporter wrote into a folder."""
+    for batch in _batches(folder):
+        for of_resource in batch["resourceLogs"]:
+            for of_scope in of_resource["scopeLogs"]:
+                yield from map(Record, of_scope["logRecords"])
+
+
+def _batches(folder: Path) -> Iterator[dict[str, Any]]:
+    """Read what the file exporter wrote, as ``collector/README.md`` says.
+
+    A batch is a line, but a kill while it is written leaves a part of it, and the next batch
+    follows on the same line. Only a batch starts like that: inside strings quotes are escaped.
+    """
+    start = '{"resourceLogs":'
+    for path in sorted(folder.glob("audit*.json")):
+        _, *batches = path.read_text("utf-8", "replace").split(start)
+        for batch in batches:
+            with suppress(json.JSONDecodeError):  # incomplete: torn, or still being written
+                yield json.loads(start + batch)
 
 
 # ---------------------------------------------------------------- checking compose files
