@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 __all__ = ["Choosy", "choosy"]
 
 Poison = Callable[[Any], bool]
+_TOO_LARGE = {"grpc": grpc.StatusCode.RESOURCE_EXHAUSTED, "http/protobuf": 413}
 
 
 class Choosy:
@@ -27,11 +28,15 @@ class Choosy:
     :ivar ids: their ids
     :ivar bodies: all that it was sent
     :ivar requests: how many requests it was sent
+    :ivar paths: those of its address that requests went to, by HTTP
     """
 
     def __init__(self, protocol: str, poison: Poison | None, status: Any) -> None:
-        self.protocol, self.poison, self.status = protocol, poison, status
+        self.protocol, self.poison, self.status = protocol, poison, status or _TOO_LARGE[protocol]
+        size = "" if status else "message larger than max: "  # by gRPC the status tells less
+        self.reason = f"{size}no, not that one"
         self.endpoint = ""
+        self.paths: set[str] = set()
         self.accepted: list[str] = []
         self.ids: list[str] = []
         self.bodies = b""
@@ -70,12 +75,11 @@ def choosy(protocol: str, poison: Poison | None, status: Any = None) -> Iterator
 
     :param status: with which it refuses; by default, that of a request that is too large
     """
+    made = Choosy(protocol, poison, status)
     if protocol == "grpc":
-        made = Choosy(protocol, poison, status or grpc.StatusCode.RESOURCE_EXHAUSTED)
         with _over_grpc(made):
             yield made
     else:
-        made = Choosy(protocol, poison, status or 413)
         with _over_http(made):
             yield made
 
@@ -84,7 +88,7 @@ def choosy(protocol: str, poison: Poison | None, status: Any = None) -> Iterator
 def _over_grpc(collector: Choosy) -> Iterator[None]:
     def export(body: bytes, context: Any) -> bytes:
         if not collector.take(body):
-            context.abort(collector.status, "no, not that one")
+            context.abort(collector.status, collector.reason)
         return b""
 
     handler = grpc.method_handlers_generic_handler(
@@ -107,7 +111,8 @@ def _over_http(collector: Choosy) -> Iterator[None]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             taken = collector.take(self.rfile.read(int(self.headers["Content-Length"])))
-            body = b"" if taken else b"no, not that one"
+            collector.paths.add(self.path)
+            body = b"" if taken else collector.reason.encode()
             self.send_response(200 if taken else collector.status)
             self.send_header("Content-Type", "application/x-protobuf" if taken else "text/plain")
             self.send_header("Content-Length", str(len(body)))

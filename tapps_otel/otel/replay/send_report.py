@@ -20,7 +20,8 @@ class SendReport:
     :ivar confirmed: spans that it had accepted before
     :ivar refused: spans that it refuses for what is in them, now or before; only ``force`` sends
         them again
-    :ivar rejected: spans that it rejected without naming them
+    :ivar rejected: spans that it rejected or refused without the blame being clear; the next send
+        sends them again
     :ivar left_out: spans that the setting ``span_filter`` left out, of the logs that were read
     :ivar differing: spans that it had confirmed with other content; they were not sent
     :ivar seq: of the line of the run's log up to which spans were sent

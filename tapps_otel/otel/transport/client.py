@@ -27,6 +27,7 @@ from tapps_otel.otel.transport.reasons import (
     MOST_TEXT,
     SET_PROTOCOL,
     connection_reason,
+    is_about_size,
     plain_reason,
     seconds_in,
     text_of,
@@ -42,6 +43,8 @@ __all__ = ["Answer", "Client", "RefusedError", "connect"]
 _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds between two attempts
 _BODY: Final = 64 * 1024  # bytes of an answer that are read
+_TOO_LARGE: Final = 413
+_CONTENT_CODES: Final = frozenset({400, _TOO_LARGE, 422})
 # In gRPC's words for an answer by an older version of HTTP, or by a web server of the same version.
 _NOT_HTTP2: Final = ("Failed parsing HTTP/2", "http2 header with status: 404")
 
@@ -58,13 +61,14 @@ class Answer(NamedTuple):
 
 
 class RefusedError(SendError):
-    """A request was refused for good, and perhaps for what is in it: others may be accepted.
+    """A request was refused for what is in it: others may be accepted.
 
     :ivar status: of the collector's answer
+    :ivar for_size: the answer says that it is too large
     """
 
-    def __init__(self, destination: str, reason: str, status: str) -> None:
-        self.status = status
+    def __init__(self, destination: str, reason: str, status: str, *, for_size: bool) -> None:
+        self.status, self.for_size = status, for_size
         super().__init__(destination, reason)
 
 
@@ -106,8 +110,9 @@ class Client(ABC):
 
         :param spans: how many are in it, for the metrics
         :param patience: for how long, seconds; by default the destination's time-out
-        :raises RefusedError: it was refused, perhaps for what is in it; its spans are not counted
-        :raises SendError: the sender was refused, or there was no answer in time
+        :raises RefusedError: it was refused for what is in it; its spans are not counted
+        :raises SendError: the sender was refused, the collector failed, or it did not answer in
+            time
         """
         try:
             answer = self._send(request, patience or self.destination.timeout)
@@ -161,19 +166,19 @@ class Client(ABC):
     def _send_once(self, request: bytes, seconds: float) -> Answer:
         """Send it once.
 
-        :raises RefusedError: it was refused, perhaps for what is in it
-        :raises SendError: the sender was refused
+        :raises RefusedError: it was refused for what is in it
+        :raises SendError: the sender was refused, or the collector failed
         :raises _RetryableError: it may be accepted later
         """
 
-    def _refusal(self, text: str, status: str | None = None) -> SendError:
-        """Make the error of a refusal.
-
-        :param status: of an answer that may be due to what is in the request
-        """
+    def _refusal(self, text: str) -> SendError:
+        """Make the error of a refusal that would meet any request."""
         # A collector may repeat a header, and a library an address.
-        name, masked = self.destination.name, self.destination.mask(text)
-        return SendError(name, masked) if status is None else RefusedError(name, masked, status)
+        return SendError(self.destination.name, self.destination.mask(text))
+
+    def _refusal_of_content(self, text: str, status: str, *, for_size: bool) -> RefusedError:
+        masked = self.destination.mask(text)
+        return RefusedError(self.destination.name, masked, status, for_size=for_size)
 
 
 def _answer(partial: Any) -> Answer:
@@ -238,7 +243,10 @@ class _Http(Client):
         }.get(code)
         if hint:
             raise self._refusal(f"{text}; {hint}")
-        raise self._refusal(text, str(code) if code >= 400 else None)
+        if code in _CONTENT_CODES:  # others, as 500, say nothing of what is in the request
+            for_size = code == _TOO_LARGE or is_about_size(text)
+            raise self._refusal_of_content(text, str(code), for_size=for_size)
+        raise self._refusal(text)
 
     def _read(self, body: bytes, content_type: str) -> Answer:
         from google.protobuf.message import DecodeError
@@ -328,15 +336,21 @@ class _Grpc(Client):
             return _RetryableError("it does not answer in time")
         # Servers answer with these to a request that is too large, too. The standard would have
         # OUT_OF_RANGE retried without being asked for it: that would never end well.
-        if code in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}:
+        exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if exhausted or code is grpc.StatusCode.OUT_OF_RANGE:
             wait = _requested_wait(error)
-            return self._refusal(text, code.name) if wait is None else _RetryableError(text, wait)
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            hint = "" if text.endswith(HTTP) else "; is this an OTLP receiver for traces?"
-            return self._refusal(text + hint)
-        if code in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}:
-            return self._refusal(text)
-        return self._refusal(text, code.name)
+            if wait is not None:
+                return _RetryableError(text, wait)
+        for_size = is_about_size(details)
+        if (exhausted and for_size) or code in {
+            grpc.StatusCode.INVALID_ARGUMENT,
+            grpc.StatusCode.OUT_OF_RANGE,
+        }:
+            return self._refusal_of_content(text, code.name, for_size=for_size)
+        # Others, as UNKNOWN, INTERNAL, or a quota that is used up, say nothing of the content.
+        if code is grpc.StatusCode.UNIMPLEMENTED and not text.endswith(HTTP):
+            text = f"{text}; is this an OTLP receiver for traces?"
+        return self._refusal(text)
 
     def close(self) -> None:
         self._channel.close()

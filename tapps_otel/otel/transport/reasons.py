@@ -13,6 +13,7 @@ __all__ = [
     "MOST_TEXT",
     "SET_PROTOCOL",
     "connection_reason",
+    "is_about_size",
     "plain_reason",
     "seconds_in",
     "text_of",
@@ -20,6 +21,8 @@ __all__ = [
 
 MOST_TEXT: Final = 300  # characters of an answer that are shown
 SET_PROTOCOL: Final = "Set the protocol (--protocol, otlp_protocol, OTEL_EXPORTER_OTLP_PROTOCOL)"
+# In the words of gRPC for Go and C, for Java, for Rust, and of Go's HTTP server.
+_SIZE: Final = re.compile(r"larger than max|exceeds maximum size|(length|body) too large")
 _OBJECT: Final = re.compile(r"(<.*?>|\w+\(.*?\)): ")  # urllib3 names its own objects first
 
 
@@ -55,6 +58,11 @@ def connection_reason(error: Exception) -> str:
     if isinstance(_innermost(error), BadStatusLine | ConnectionError) and "refused" not in text:
         return f"{text}; is this a port of OTLP/gRPC (4317)? {SET_PROTOCOL} to {GRPC}"
     return text
+
+
+def is_about_size(text: str) -> bool:
+    """Whether a collector's text says that a request is above its limit of size."""
+    return _SIZE.search(text) is not None
 
 
 def text_of(body: bytes, headers: Any) -> str:

@@ -69,6 +69,14 @@ def flow(count: int, at: int | None) -> None:
         (bad if n == at else work)(n)
 
 
+@workflow
+def many(count: int) -> None:
+    for n in range(count):
+        bad(n)
+    for n in range(count):
+        work(n)
+
+
 def run(name: str, count: int, at: int | None = None) -> None:
     configure(durability="os")
     flow.options(workflow_id=name)(count, at)
@@ -150,13 +158,14 @@ def test_what_a_run_adds_after_a_refusal_is_sent(cli: Cli, collector: Choosy) ->
     ("protocol", "status"),
     [
         ("http/protobuf", 400),
-        ("http/protobuf", 500),
+        ("http/protobuf", 422),
         ("grpc", grpc.StatusCode.INVALID_ARGUMENT),
         ("grpc", grpc.StatusCode.OUT_OF_RANGE),
-        ("grpc", grpc.StatusCode.INTERNAL),
     ],
 )
-def test_a_span_may_be_refused_for_any_reason(cli: Cli, protocol: str, status: Any) -> None:
+def test_a_span_may_be_refused_for_other_reasons_than_its_size(
+    cli: Cli, protocol: str, status: Any
+) -> None:
     run("a", 5, 2)
     with choosy(protocol, is_bad, status) as collector:
         done = send(cli, collector, "a", "--json")
@@ -193,6 +202,119 @@ def test_a_ledger_that_cannot_be_written_lets_the_span_be_sent_again(
 
     assert json.loads(done.out)["refused"] == 1
     assert any("a.ledger: cannot be written" in one for one in json.loads(done.out)["problems"])
+
+
+def test_a_span_that_is_alone_and_too_large_is_named_and_left_alone(
+    cli: Cli, collector: Choosy
+) -> None:
+    collector.poison = lambda span: span.name == "workflow flow"
+    run("a", 0)
+    first = send(cli, collector, "a", "--json")
+    before = collector.requests
+    again = send(cli, collector, "a", "--json")
+
+    assert (first.code, again.code) == (7, 7)
+    assert json.loads(first.out)["refused"] == json.loads(again.out)["refused"] == 1
+    assert collector.requests == before
+
+
+@pytest.mark.parametrize(
+    ("protocol", "status"),
+    [("http/protobuf", 400), ("grpc", grpc.StatusCode.INVALID_ARGUMENT)],
+)
+def test_a_refused_span_without_another_is_sent_again_and_holds_up_no_run(
+    cli: Cli, protocol: str, status: Any
+) -> None:
+    """Whether the span or the collector is to blame cannot be told."""
+    run("a", 0)
+    run("b", 5)
+    with choosy(protocol, lambda span: span.name == "workflow flow", status) as collector:
+        first = send(cli, collector, "--all")
+        refused = list(collector.accepted)
+        collector.poison = lambda _: False
+        again = send(cli, collector, "a")
+
+    assert (first.code, again.code) == (7, 0)
+    assert refused == ["step work"] * 5
+    assert collector.accepted == [*refused, "workflow flow"]
+
+
+def test_many_refused_spans_in_a_row_hold_up_no_other_for_good(cli: Cli, collector: Choosy) -> None:
+    configure(durability="os")
+    many.options(workflow_id="a")(50)
+    for _ in range(5):
+        send(cli, collector, "a")
+    before = collector.requests
+    last = json.loads(send(cli, collector, "a", "--json").out)
+
+    assert collector.accepted == ["step work"] * 50 + ["workflow many"]
+    assert (last["sent"], last["confirmed"], last["refused"]) == (0, 51, 50)
+    assert collector.requests == before
+
+
+# ---------------------------------------------------------------- outages
+
+OUTAGES: list[tuple[str, Any]] = [
+    ("http/protobuf", 500),
+    ("http/protobuf", 422),
+    ("grpc", grpc.StatusCode.UNKNOWN),
+    ("grpc", grpc.StatusCode.INTERNAL),
+    ("grpc", grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ("grpc", grpc.StatusCode.INVALID_ARGUMENT),
+]
+
+
+@pytest.mark.parametrize(("protocol", "status"), OUTAGES)
+def test_what_was_sent_in_an_outage_is_sent_after_it(cli: Cli, protocol: str, status: Any) -> None:
+    """As where the store behind a collector is broken: it still accepts a request without spans."""
+    run("a", 600)
+    with choosy(protocol, lambda _: True, status) as collector:
+        during = send(cli, collector, "a")
+        requests = collector.requests
+        collector.poison = lambda _: False
+        after = send(cli, collector, "a", "--json")
+
+    assert during.code == 7
+    assert "no, not that one" in during.out + during.err
+    assert requests < 100
+    assert after.code == 0
+    assert (json.loads(after.out)["sent"], json.loads(after.out)["refused"]) == (601, 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "status"),
+    [
+        ("http/protobuf", 500),
+        ("grpc", grpc.StatusCode.INTERNAL),
+        ("grpc", grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_a_collector_that_fails_at_some_spans_has_not_refused_them(
+    cli: Cli, protocol: str, status: Any
+) -> None:
+    run("a", 5, 2)
+    with choosy(protocol, is_bad, status) as collector:
+        during = send(cli, collector, "a")
+        requests = collector.requests
+        collector.poison = lambda _: False
+        after = send(cli, collector, "a", "--json")
+
+    assert (during.code, requests) == (7, 1)
+    assert (after.code, json.loads(after.out)["sent"]) == (0, 6)
+
+
+@pytest.mark.parametrize(("protocol", "status"), OUTAGES)
+def test_what_a_live_run_sent_in_an_outage_is_sent_after_it(protocol: str, status: Any) -> None:
+    Path("flow.py").write_text(FLOW, "utf-8")
+    with choosy(protocol, lambda _: True, status) as collector:
+        done = child("run", "flow.py:flow", "--id", "r", TAPPS_OTEL_ANNOUNCE="off", **collector.env)
+        collector.poison = lambda _: False
+        sent = child("send", "r", "--json", **collector.env)
+    report = json.loads(sent.out)
+
+    assert done.code == 0
+    assert "42 of 42 spans were not sent to " in done.err
+    assert (report["sent"], report["refused"], sent.code) == (42, 0, 0)
 
 
 # ---------------------------------------------------------------- live spans, and resumes
