@@ -11,8 +11,10 @@ from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.masking import public_url
 from tapps_otel.otel import sdk_internals
-from tapps_otel.otel.delivery.processor import JoinedDelivery
+from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
+from tapps_otel.otel.delivery.processor import Delivery, JoinedDelivery
 from tapps_otel.otel.delivery.provider import (
     add_outlet,
     deliveries,
@@ -23,7 +25,7 @@ from tapps_otel.otel.environment import address_of, delivery_settings
 from tapps_otel.otel.process.fork_lock import ForkLock
 from tapps_otel.otel.process.plugins import resolve_otlp
 from tapps_otel.otel.process.shutdown import ExitFlush
-from tapps_otel.otel.transport.destination import protocol_of
+from tapps_otel.otel.transport.destination import endpoint_by, protocol_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
@@ -43,14 +45,14 @@ def join(provider: TracerProvider, tracer: Tracer, settings: Settings) -> None:
 
     :param tracer: of the provider
     """
-    address = address_of(settings.otlp_endpoint or "")
+    endpoint = endpoint_by(settings)
     if is_built_here(provider):
-        targets = {one.exporter.target for one in deliveries()}
-        if address and address not in targets:
-            _warn_elsewhere(address, f"they go to {', '.join(sorted(targets))}")
+        endpoints = set(map(_endpoint_of, deliveries()))
+        if endpoint and endpoint not in endpoints:
+            _warn_elsewhere(endpoint, f"they go to {', '.join(sorted(map(public_url, endpoints)))}")
         return
-    if address:
-        _add_delivery(provider, tracer, settings, address)
+    if endpoint:
+        _add_delivery(provider, tracer, settings, endpoint)
     unused = ", ".join(_unused(provider, settings))
     if unused and _is_new(unused):
         _log.warning(
@@ -60,22 +62,28 @@ def join(provider: TracerProvider, tracer: Tracer, settings: Settings) -> None:
         )
 
 
+def _endpoint_of(delivery: Delivery) -> str:
+    live = delivery.exporter.wrapped
+    if isinstance(live, OtlpExporter):
+        return live.client.destination.endpoint
+    return delivery.exporter.target
+
+
 def _add_delivery(
-    provider: TracerProvider, tracer: Tracer, settings: Settings, address: str
+    provider: TracerProvider, tracer: Tracer, settings: Settings, endpoint: str
 ) -> None:
     takes_processors = hasattr(provider, "add_span_processor")
     with _lock:
         before = [where for known, where in _joined if known is provider]
         if takes_processors and not before:
-            _joined.append((provider, address))
-    if address in before:
+            _joined.append((provider, endpoint))
+    if endpoint in before:
         return
     if before or not takes_processors:
-        why = f"they go to {before[0]}" if before else "the tracer provider takes no processors"
-        _warn_elsewhere(address, why)
+        why = "the tracer provider takes no processors"
+        _warn_elsewhere(endpoint, f"they go to {public_url(before[0])}" if before else why)
         return
-    endpoints = sdk_internals.endpoints_of(provider, tracer)
-    if address in map(address_of, endpoints):
+    if any(_is_same(endpoint, one) for one in sdk_internals.endpoints_of(provider, tracer)):
         return  # the program sends them there itself
     (name,) = resolve_otlp(["otlp"], protocol_of(settings))
     delivery = JoinedDelivery(make_exporter(name, settings))
@@ -83,6 +91,12 @@ def _add_delivery(
     add_outlet(delivery)
     closing = SimpleNamespace(shutdown=delivery.close)
     ExitFlush(closing, [delivery], settings.shutdown_timeout).register()
+
+
+def _is_same(endpoint: str, theirs: str) -> bool:
+    """Whether an exporter's endpoint is ours: the whole address, or by gRPC host and port."""
+    is_whole = "://" in endpoint
+    return endpoint.rstrip("/") == (theirs.rstrip("/") if is_whole else address_of(theirs))
 
 
 def _add(provider: Any, delivery: JoinedDelivery) -> None:
@@ -104,12 +118,12 @@ def _unused(provider: Any, settings: Settings) -> list[str]:
     return [name for name in delivery_settings(settings) if name not in used]
 
 
-def _warn_elsewhere(address: str, why: str) -> None:
-    if _is_new(address):
+def _warn_elsewhere(endpoint: str, why: str) -> None:
+    if _is_new(endpoint):
         _log.warning(
             "otlp_endpoint: spans of this process are not sent to %s, because %s. The log has "
             "them: `tapps-otel send` sends them.",
-            address,
+            public_url(endpoint),
             why,
         )
 

@@ -19,7 +19,7 @@ from tapps_otel.otel.environment import address_of, otlp_variable
 if TYPE_CHECKING:
     from tapps_otel.settings import Settings
 
-__all__ = ["GRPC", "HTTP", "Destination", "destination", "protocol_of"]
+__all__ = ["GRPC", "HTTP", "Destination", "destination", "endpoint_by", "protocol_of"]
 
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
@@ -115,6 +115,18 @@ def protocol_of(settings: Settings, endpoint: str | None = None) -> str:
     asked = settings.otlp_protocol or _variable("PROTOCOL")
     given = endpoint or settings.otlp_endpoint
     return asked or (_guess(given) if given else GRPC)
+
+
+def endpoint_by(settings: Settings) -> str:
+    """Return what the setting ``otlp_endpoint`` reaches; empty without it.
+
+    That is host and port by gRPC, and the whole address by HTTP: projects may share a host.
+    """
+    given = settings.otlp_endpoint
+    if not given:
+        return ""
+    endpoint: str = _address(protocol_of(settings), given, is_whole=False)["endpoint"]
+    return endpoint
 
 
 def _address(protocol: str, base: str, *, is_whole: bool) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def flow() -> None:
 flow.options(workflow_id="r")()
 """
 MODULES = {"grpc": "grpc.trace_exporter", "http/protobuf": "http.trace_exporter"}
+HTTP = "http/protobuf"
 ALL = ["GET"] * 3 + ["step work"] * 3 + ["workflow flow"]
 
 
@@ -56,9 +57,11 @@ def collectors(request: pytest.FixtureRequest) -> Iterator[tuple[Choosy, Choosy]
         yield theirs, ours
 
 
-def program(theirs: Choosy, configure: str = "", **env: str) -> Done:
-    """Run the program, with its own provider set before its first run."""
+def program(theirs: Choosy, configure: str = "", *, sets_provider: bool = True, **env: str) -> Done:
+    """Run the program, with its own provider set before its first run, or with none."""
     text = PROGRAM.format(module=MODULES[theirs.protocol], configure=configure)
+    if not sets_provider:
+        text = text.replace("trace.set_tracer_provider(provider)", "")
     Path("program.py").write_text(text, "utf-8")
     given = {**theirs.env, "TAPPS_OTEL_ANNOUNCE": "off", **env}
     done = subprocess.run(
@@ -96,6 +99,31 @@ def test_an_endpoint_that_the_program_sends_to_already_gets_them_once(
 
     assert (done.code, done.err) == (0, "")
     assert sorted(theirs.accepted) == ALL
+
+
+def test_addresses_that_differ_in_their_path_are_two() -> None:
+    """As of two projects whose collector is one host."""
+    with choosy("http/protobuf", lambda _: False) as host:
+        ours = f"tapps_otel.configure(otlp_endpoint='{host.endpoint}/ours', otlp_protocol='{HTTP}')"
+        done = program(host, ours, OTEL_EXPORTER_OTLP_ENDPOINT=f"{host.endpoint}/theirs")
+
+    assert (done.code, done.err) == (0, "")
+    assert host.paths == {"/theirs/v1/traces", "/ours/v1/traces"}
+    assert sorted(host.accepted) == sorted(2 * ALL)
+
+
+def test_a_second_path_is_not_used_and_that_is_told() -> None:
+    with choosy("http/protobuf", lambda _: False) as host:
+        first, second = (
+            f"tapps_otel.configure(otlp_endpoint='{host.endpoint}/{name}', otlp_protocol='{HTTP}')"
+            for name in ("first", "second")
+        )
+        once = "flow.options(workflow_id='q')()"
+        done = program(host, f"{first}; {once}; {second}", sets_provider=False)
+
+    assert f"not sent to {host.endpoint}/second/v1/traces, because they go to " in done.err
+    assert f"{host.endpoint}/first/v1/traces. The log has them" in done.err
+    assert host.paths == {"/first/v1/traces"}
 
 
 def test_a_resume_gives_interrupted_spans_to_both_once(collectors: tuple[Choosy, Choosy]) -> None:
@@ -165,5 +193,6 @@ def test_a_second_endpoint_is_not_used_and_that_is_told(
     second = "tapps_otel.configure(otlp_endpoint='http://127.0.0.1:9')"
     done = program(theirs, f"{first}; {second}")
 
-    assert "spans of this process are not sent to 127.0.0.1:9, because they go to " in done.err
+    where = "http://127.0.0.1:9/v1/traces" if ours.protocol == HTTP else "127.0.0.1:9"
+    assert f"spans of this process are not sent to {where}, because they go to " in done.err
     assert ours.accepted.count("workflow flow") == 2
