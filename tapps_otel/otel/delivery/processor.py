@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from contextlib import contextmanager
@@ -26,21 +27,21 @@ if TYPE_CHECKING:
 
     from tapps_otel.otel.process.shutdown import Gate
 
-__all__ = ["Delivery", "JoinedDelivery", "ManagedSpanExporter", "left_out"]
+__all__ = ["Delivery", "JoinedDelivery", "ManagedSpanExporter", "withheld"]
 
 _log = logging.getLogger(__name__)
 _MOMENT: Final = 0.2  # seconds that the end of a run in a child process waits for its spans
-_left_out: ContextVar[bool] = ContextVar("tapps_otel_left_out", default=False)
+_withheld: ContextVar[bool] = ContextVar("tapps_otel_withheld", default=False)
 
 
 @contextmanager
-def left_out() -> Iterator[None]:
+def withheld() -> Iterator[None]:
     """Keep spans that are given to a program's processors from a delivery among them."""
-    token = _left_out.set(True)
+    token = _withheld.set(True)
     try:
         yield
     finally:
-        _left_out.reset(token)
+        _withheld.reset(token)
 
 
 class ManagedSpanExporter(ManagedExporter[SpanExporter], SpanExporter):
@@ -68,7 +69,7 @@ class Delivery(BatchSpanProcessor):
     """A batch processor that counts spans, and sends markers at once.
 
     So does it with the spans of an execution that ends. In a child process that waits a moment for
-    them: a pool kills those that have returned their result.
+    them: a pool kills those that have returned their result. An event loop is not kept waiting.
     """
 
     def __init__(self, exporter: ManagedSpanExporter) -> None:
@@ -79,7 +80,8 @@ class Delivery(BatchSpanProcessor):
 
     def _reset(self) -> None:
         self.given = self.exporter.settled = 0
-        self._given_lock = threading.Lock()
+        # A garbage collection may end a span here, in the thread that holds it.
+        self._given_lock = threading.RLock()
         self._is_shut_down = self._has_warned = False
         self._requests: SimpleQueue[threading.Event] | None = None
         self._waits = True
@@ -89,15 +91,15 @@ class Delivery(BatchSpanProcessor):
         if not span.context.trace_flags.sampled:
             return
         super().on_end(span)
+        announces = is_marker(span)
+        # A log gets what belongs to it once the run that has ended has closed it.
+        is_last = not self._is_local and _ends_execution(span)
         with self._given_lock:
-            if not is_marker(span):
-                self.given += 1
-            # A log gets what belongs to it once the run that has ended has closed it.
-            is_last = not self._is_local and _ends_execution(span)
-            flushed = self._request_flush() if is_last or is_marker(span) else None
+            self.given += not announces
+            flushed = self._request_flush() if is_last or announces else None
         if self._is_shut_down:
             self._warn_late()
-        elif is_last and flushed is not None and self._waits and may_vanish():
+        elif is_last and flushed is not None and self._waits and _may_wait():
             self._waits = flushed.wait(_MOMENT)  # not again for a collector that does not answer
 
     def shutdown(self) -> None:
@@ -176,7 +178,7 @@ class JoinedDelivery(Delivery):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a sampled span."""
-        if not _left_out.get():
+        if not _withheld.get():
             super().on_end(span)
 
     def shutdown(self) -> None:
@@ -185,6 +187,19 @@ class JoinedDelivery(Delivery):
     def close(self) -> None:
         """Send what is queued, and close the connections."""
         super().shutdown()
+
+
+def _may_wait() -> bool:
+    """Whether the process may be killed after a run, and this thread may wait for its spans."""
+    return may_vanish() and not _in_event_loop()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _ends_execution(span: ReadableSpan) -> bool:

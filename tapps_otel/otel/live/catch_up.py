@@ -25,7 +25,7 @@ from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.otel.delivery import provider
 from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
-from tapps_otel.otel.delivery.processor import JoinedDelivery, left_out
+from tapps_otel.otel.delivery.processor import JoinedDelivery, withheld
 from tapps_otel.otel.process.fork_lock import ForkLock
 from tapps_otel.otel.process.shutdown import ExitFlush, Gate
 from tapps_otel.otel.replay.run_spans import RunSpans
@@ -106,7 +106,7 @@ class _Worker:
         """Send to our collectors, and hand over to the program's provider if it has one."""
         deliveries = provider.deliveries()
         if all(isinstance(delivery, JoinedDelivery) for delivery in deliveries):
-            with left_out():  # which is sent to below, by its ledger
+            with withheld():  # which is sent to below, by its ledger
                 _hand_over(job)
         for delivery in deliveries:
             live = delivery.exporter.wrapped

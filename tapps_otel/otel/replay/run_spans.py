@@ -58,7 +58,8 @@ class RunSpans:
     :param before: only what belongs to executions before this one
     :param side_logs: the run's side logs, if the caller knows them; else they are looked for
     :param skip: names of logs that are not to be read
-    :param left_out: called with each span that the setting ``span_filter`` leaves out, unfiltered
+    :param on_left_out: called with each span that the setting ``span_filter`` leaves out,
+        unfiltered
     :param seen: called with each event, and the name of its log, before the spans that it ends
     :ivar problems: what is wrong, each with its place
     :ivar children: the runs that its steps called; their spans are in their own logs
@@ -80,13 +81,13 @@ class RunSpans:
         side_logs: Sequence[Path] | None = None,
         skip: Container[str] = (),
         seen: Callable[[str, Event], None] | None = None,
-        left_out: Callable[[Found], None] | None = None,
+        on_left_out: Callable[[Found], None] | None = None,
     ) -> None:
         self.problems: list[str] = []
         self.children: dict[ChildRun, None] = {}
         self.running = False
         self.left_out = 0
-        self._pass_over = left_out
+        self._on_left_out = on_left_out
         self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
         self._lease = store.lease_path(workflow_id)
@@ -186,8 +187,8 @@ class RunSpans:
         if made is not None:
             return found._replace(span=made)
         self.left_out += 1
-        if self._pass_over is not None:
-            self._pass_over(found)
+        if self._on_left_out is not None:
+            self._on_left_out(found)
         return None
 
     def _is_held(self) -> bool:

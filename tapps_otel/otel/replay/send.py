@@ -95,7 +95,7 @@ def send_run(
         side_logs=side_logs,
         before=before,
         skip=done,
-        left_out=sender.pass_over,
+        on_left_out=sender.pass_over,
     )
     progress(report)
     try:
