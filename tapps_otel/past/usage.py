@@ -68,7 +68,7 @@ _ALL_NAMES: Final = frozenset(name for names in ATTRIBUTES.values() for name in 
 _MOST_NAMES: Final = 100
 _LONG_NAME: Final = 200  # characters
 _MOST_SPANS: Final = 10_000  # that are remembered
-_MOST_PARENTS: Final = 1_000  # between a span and its step; only a made-up log has more
+_MOST_PARENTS: Final = 100  # between a span and its step; only a made-up log has more
 
 
 class ModelUsage(Struct, frozen=True, gc=False):

@@ -26,7 +26,7 @@ from tapps_otel.otel import propagation
 from tapps_otel.otel.capture import claims
 from tapps_otel.otel.capture.failure_log import FailureLog
 from tapps_otel.otel.capture.router import Router
-from tapps_otel.otel.capture.tokens import TokenCounter
+from tapps_otel.otel.capture.tokens import token_counter
 from tapps_otel.otel.mapping.owner import is_cut_off, is_marker, own_run_id, run_of
 from tapps_otel.otel.run_registry import KnownRun
 
@@ -66,7 +66,7 @@ class JsonlSpanExporter(SpanExporter):
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
         self._pid = os.getpid()
-        self._router, self._tokens = Router(), TokenCounter()
+        self._router, self._tokens = Router(), token_counter()
         self._pending: deque[ReadableSpan] = deque(maxlen=_MOST_PENDING)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

@@ -17,7 +17,7 @@ from tapps_otel.otel import propagation
 from tapps_otel.otel.capture import claims
 from tapps_otel.otel.capture.failure_log import FailureLog
 from tapps_otel.otel.capture.router import Router
-from tapps_otel.otel.capture.tokens import TokenCounter
+from tapps_otel.otel.capture.tokens import token_counter
 from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class JsonlSpanProcessor(SpanProcessor):
     def _reset(self) -> None:
         """Start afresh, also in a forked child: open logs are the parent's."""
         self._pid = os.getpid()
-        self._router, self._tokens = Router(), TokenCounter()
+        self._router, self._tokens = Router(), token_counter()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
         """Write that a span has started."""

@@ -11,14 +11,16 @@ import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 import tapps_otel
 from commands import Cli
-from tapps_otel import JsonlSpanExporter, history, step, timeline, workflow
+from tapps_otel import JsonlSpanExporter, JsonlSpanProcessor, history, step, timeline, workflow
+from tapps_otel.otel.capture.tokens import token_counter
 from tapps_otel.otel.metrics import instruments
+from tapps_otel.otel.run_registry import KnownRun
 from tapps_otel.past.usage import ATTRIBUTES, ModelUsage, Usage, usage_of
 
 CHAT: dict[str, Any] = {
@@ -187,12 +189,29 @@ def test_a_timeline_tells_it_in_every_form(cli: Cli, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the metric
 
 
-def test_a_metric_counts_the_tokens(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = InMemoryMetricReader()
-    meters = MeterProvider([reader], shutdown_on_exit=False)
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
+    """What the metrics of this process are."""
+    made = InMemoryMetricReader()
+    meters = MeterProvider([made], shutdown_on_exit=False)
     monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", meters)
     monkeypatch.setattr(instruments, "_made", None)
+    yield made
+    meters.shutdown()
 
+
+def tokens_in(reader: InMemoryMetricReader) -> list[tuple[dict[str, Any], int]]:
+    data = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
+    return [
+        (point["attributes"], point["value"])
+        for of_scope in data["resource_metrics"][0]["scope_metrics"]
+        for metric in of_scope["metrics"]
+        if metric["name"] == "tapps.gen_ai.tokens"
+        for point in metric["data"]["data_points"]
+    ]
+
+
+def test_a_metric_counts_the_tokens(program: Program, reader: InMemoryMetricReader) -> None:
     @step
     def write() -> None:
         program.agent()
@@ -205,20 +224,76 @@ def test_a_metric_counts_the_tokens(program: Program, monkeypatch: pytest.Monkey
     program.call(**{"gen_ai.request.model": "of no run"})
     assert program.provider.force_flush()
 
-    data = json.loads(reader.get_metrics_data().to_json())  # type: ignore[union-attr]
-    found = [
-        (point["attributes"], point["value"])
-        for of_scope in data["resource_metrics"][0]["scope_metrics"]
-        for metric in of_scope["metrics"]
-        if metric["name"] == "tapps.gen_ai.tokens"
-        for point in metric["data"]["data_points"]
-    ]
     about = {"tapps.workflow.name": "flow", "gen_ai.response.model": "large"}
-    assert found == [
+    assert tokens_in(reader) == [
         ({**about, "gen_ai.token.type": "input"}, 200),
         ({**about, "gen_ai.token.type": "output"}, 20),
     ]
-    meters.shutdown()
+
+
+@pytest.mark.parametrize("with_processor", [True, False])
+def test_the_metric_leaves_out_an_agent_that_encloses_the_whole_run(
+    program: Program, reader: InMemoryMetricReader, *, with_processor: bool
+) -> None:
+    """It ends after the run: the exporter captures it, and the processor the call inside."""
+    if with_processor:
+        program.provider.add_span_processor(JsonlSpanProcessor())
+
+    @workflow
+    def flow() -> None:
+        program.call()
+        assert program.provider.force_flush()
+
+    with program.tracer.start_as_current_span("invoke_agent", attributes=CHAT):
+        flow.options(workflow_id="r")()
+    assert program.provider.force_flush()
+
+    assert [tokens for _, tokens in tokens_in(reader)] == [100, 10]
+
+
+def test_the_metric_leaves_out_an_agent_that_ends_after_its_run(
+    program: Program, reader: InMemoryMetricReader
+) -> None:
+    """The processor captures the call inside, in the run, and the exporter the agent."""
+    program.provider.add_span_processor(JsonlSpanProcessor())
+    agent = []
+
+    @workflow
+    def flow() -> None:
+        agent.append(program.tracer.start_span("invoke_agent", attributes=CHAT))
+        with trace.use_span(agent[0]):
+            program.call()
+
+    flow.options(workflow_id="r")()
+    agent[0].end()
+    assert program.provider.force_flush()
+
+    assert [tokens for _, tokens in tokens_in(reader)] == [100, 10]
+
+
+def test_spans_that_end_while_tokens_are_counted_are_counted_too(
+    program: Program, reader: InMemoryMetricReader
+) -> None:
+    """As by a garbage collection: an abandoned stream's finalizer ends its span."""
+    run = KnownRun("r", Path(_folder()), 1, 0)
+    counter = token_counter()
+
+    class Collected(dict[str, Any]):
+        """Attributes at whose reading another span ends, in the same thread."""
+
+        def __iter__(self) -> Iterator[str]:
+            counter.count(run, [inner])
+            return super().__iter__()
+
+    def span(attributes: dict[str, Any]) -> ReadableSpan:
+        made = program.tracer.start_span("chat")
+        made.end()
+        return ReadableSpan("chat", made.get_span_context(), attributes=attributes)
+
+    inner = span(CHAT)
+    counter.count(run, [span(Collected(CHAT))])
+
+    assert [tokens for _, tokens in tokens_in(reader)] == [200, 20]
 
 
 # ---------------------------------------------------------------- the conventions themselves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from logs import ID
 from tapps_otel.past import long_run, usage
 from tapps_otel.past.fold import RunHistory, fold
 from tapps_otel.past.long_run import LongFold
-from tapps_otel.past.usage import ATTRIBUTES, NO_USAGE, ModelUsage, Usage, usage_of
+from tapps_otel.past.usage import (
+    ATTRIBUTES,
+    NO_USAGE,
+    InnermostSpans,
+    ModelUsage,
+    Usage,
+    usage_of,
+)
 
 CHAT: dict[str, Any] = {
     "gen_ai.response.model": "large",
@@ -264,6 +272,25 @@ def test_spans_that_enclose_each_other_in_a_circle_do_no_harm() -> None:
     found = story_of(("a", "b", CHAT), ("b", "c", CHAT), ("c", "a", CHAT), ("x", "x", CHAT))
 
     assert found.status == "running"
+
+
+def test_a_log_with_very_many_spans_inside_each_other_is_read_in_bounded_time() -> None:
+    """What a span takes does not grow with the number of those above it: its look-ups do not."""
+    looked_up = 0
+
+    def count(_: object, what: str, function: Any) -> None:
+        nonlocal looked_up
+        looked_up += what == "c_call" and function.__name__ == "get"
+
+    spans = InnermostSpans()
+    sys.setprofile(count)
+    try:
+        for number in range(1000):
+            spans.add(str(number), str(number - 1), used(1))
+    finally:
+        sys.setprofile(None)
+
+    assert looked_up < 1000 * 150
 
 
 def test_a_log_with_any_number_of_models_is_bounded() -> None:
