@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from concurrent.futures import Future
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import finalize
@@ -22,14 +21,13 @@ from tapps_otel.instrumentation.execution import (
     is_enabled,
     open_run,
 )
-from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.patching import Hook, Patches
+from tapps_otel.instrumentation.stages import RunStage, StepStage
 from tapps_otel.instrumentation.streams import stream, stream_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from tapps_otel.instrumentation.guarding import Original, Wrapper
     from tapps_otel.instrumentation.spec import ExecutorSpec
@@ -100,7 +98,7 @@ def _on_run(spec: ExecutorSpec, run: Original, executor: Any, args: Any, kwargs:
     if run.is_async:
         return _execute_async(spec, execution, proceed, call)
     if spec.streams and run.is_generator:
-        return _streamed(proceed(), _RunStage(spec, execution, call))
+        return _streamed(proceed(), RunStage(spec, execution, call))
     return _execute(spec, execution, proceed, call)
 
 
@@ -136,7 +134,7 @@ async def _execute_async(
 
 def _run_returned(spec: ExecutorSpec, execution: Execution, call: MethodCall, result: Any) -> Any:
     if spec.streams and _is_generator(result):
-        stage = _RunStage(spec, execution, call)
+        stage = RunStage(spec, execution, call)
         made = _streamed(result, stage)
         finalize(made, stage.abandon).atexit = False  # an item may never be asked for
         execution.pass_on()
@@ -145,49 +143,6 @@ def _run_returned(spec: ExecutorSpec, execution: Execution, call: MethodCall, re
     _warn_of_unfinished(spec.run, call)
     execution.end(spec, call)
     return result
-
-
-class _RunStage:
-    """A run whose work a generator does."""
-
-    def __init__(self, spec: ExecutorSpec, execution: Execution, call: MethodCall) -> None:
-        self._spec, self._execution, self._call = spec, execution, call
-        self._tracked = IN_PROGRESS.track(execution)
-        self._begun = False
-
-    def begin(self) -> None:
-        self._tracked.__enter__()
-        self._begun = True
-        if not self._execution.opened:
-            with self._execution.current():
-                self._execution.open(partial(open_run, self._spec, self._call))
-
-    def current(self) -> AbstractContextManager[None]:
-        return self._execution.current()
-
-    def end(self, item: Any) -> None:
-        self._call.result = item
-        try:
-            self._execution.end(self._spec, self._call)
-        finally:
-            self._close()
-
-    def fail(self, error: BaseException) -> None:
-        try:
-            self._execution.end_with_error(error, self._spec, self._call)
-        finally:
-            self._close()
-
-    def abandon(self) -> None:
-        """End it if its generator was dropped before the first item."""
-        if not self._begun:
-            with guarded("an abandoned run is not ended"):
-                self.fail(GeneratorExit())
-
-    def _close(self) -> None:
-        if self._begun:
-            self._tracked.__exit__(None, None, None)
-        self._execution.close()
 
 
 # -- a step
@@ -204,7 +159,7 @@ def _on_step(spec: ExecutorSpec, step: Original, executor: Any, args: Any, kwarg
     if step.is_async:
         return _begin_async(spec, proceed, call, execution)
     if spec.streams and step.is_generator:
-        return _streamed(proceed(), _StepStage(spec, call, execution))
+        return _streamed(proceed(), StepStage(spec, call, execution))
     attempt = execution.begin_step(spec, call)
     return proceed() if attempt is None else _try(spec, proceed, call, attempt)
 
@@ -252,7 +207,7 @@ def _step_returned(
     spec: ExecutorSpec, call: MethodCall, attempt: ExternalAttemptRecorder, result: Any
 ) -> Any:
     if spec.streams and _is_generator(result):
-        stage = _StepStage(spec, call, None, attempt)
+        stage = StepStage(spec, call, None, attempt)
         made = _streamed(result, stage)
         finalize(made, stage.abandon).atexit = False  # an item may never be asked for
         return made
@@ -262,51 +217,6 @@ def _step_returned(
         if attempt.settle():
             finish_step(spec, call, attempt)
     return result
-
-
-class _StepStage:
-    """A step whose work a generator does.
-
-    :param execution: that it belongs to, where it has not begun
-    """
-
-    def __init__(
-        self,
-        spec: ExecutorSpec,
-        call: MethodCall,
-        execution: Execution | None,
-        attempt: ExternalAttemptRecorder | None = None,
-    ) -> None:
-        self._spec, self._call, self._execution = spec, call, execution
-        self._attempt = attempt
-        self._begun = False
-
-    def begin(self) -> None:
-        self._begun = True
-        if self._execution is not None:
-            self._attempt = self._execution.begin_step(self._spec, self._call)
-
-    def current(self) -> AbstractContextManager[None]:
-        attempt = self._attempt
-        return nullcontext() if attempt is None else attempt.current()
-
-    def end(self, item: Any) -> None:
-        attempt = self._attempt
-        if attempt is not None:
-            self._call.result = item
-            with guarded_end(attempt):
-                if attempt.settle():
-                    finish_step(self._spec, self._call, attempt)
-
-    def fail(self, error: BaseException) -> None:
-        if self._attempt is not None:
-            fail_step(self._spec, self._call, self._attempt, error)
-
-    def abandon(self) -> None:
-        """End it if its generator was dropped before the first item."""
-        if not self._begun:
-            with guarded("an abandoned step is not ended"):
-                self.fail(GeneratorExit())
 
 
 # -- both

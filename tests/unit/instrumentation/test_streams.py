@@ -320,9 +320,12 @@ def test_a_consumer_sees_the_same_with_and_without_a_log(
 
 
 BREAKABLE = [
-    *("_RunStage.begin", "_StepStage.begin", "Execution.current", "Execution.open"),
-    *("Execution.end", "Execution.end_with_error", "Execution.close", "Execution.begin_step"),
-    *("finish_step", "fail_step", "open_run", "_streamed", "MethodCall.bind"),
+    *("stages.RunStage.begin", "stages.StepStage.begin", "stages.Execution.current"),
+    *("stages.Execution.open", "stages.Execution.end", "stages.Execution.end_with_error"),
+    *("stages.Execution.close", "stages.Execution.begin_step"),
+    *("stages.finish_step", "stages.fail_step", "stages.open_run"),
+    *("spec_hooks.finish_step", "spec_hooks.fail_step", "spec_hooks.open_run"),
+    *("spec_hooks._streamed", "spec_hooks.MethodCall.bind"),
 ]
 
 
@@ -335,7 +338,7 @@ async def test_a_failing_hook_costs_only_the_log(
 
     for kind in (Stream, AsyncStream, Either, AsyncEither):
         instrument(kind, SPEC)
-    monkeypatch.setattr(f"tapps_otel.instrumentation.spec_hooks.{broken}", fail)
+    monkeypatch.setattr(f"tapps_otel.instrumentation.{broken}", fail)
 
     assert len(list(Stream().run())) == 6
     assert len([item async for item in AsyncStream().run()]) == 5
