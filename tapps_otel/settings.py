@@ -122,6 +122,8 @@ class Settings(BaseModel):
     :ivar executor_state_from_log: let an instrumented executor that loads its last state take
         completed steps from the log, and the whole state if its snapshots cannot be read
     :ivar executor_bridge: replace an instrumented executor's own event log by this one
+    :ivar langgraph_questions: log what LangGraph's interrupts ask, which may be any part of the
+        state
     :ivar log_context: let the program's own log records, of ``logging``, have ``tapps_run``,
         ``tapps_step`` and ``tapps_attempt``
     :ivar spans: create OpenTelemetry spans
@@ -164,6 +166,7 @@ class Settings(BaseModel):
     executor_variables: bool = True
     executor_state_from_log: bool = False
     executor_bridge: bool = False
+    langgraph_questions: bool = False
     log_context: bool = False
     spans: bool = True
     aliases: tuple[Alias, ...] = ()
@@ -254,6 +257,7 @@ class SettingsDict(TypedDict, total=False):
     executor_variables: bool
     executor_state_from_log: bool
     executor_bridge: bool
+    langgraph_questions: bool
     log_context: bool
     spans: bool
     aliases: Alias | Sequence[Alias]

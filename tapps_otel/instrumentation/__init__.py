@@ -30,14 +30,15 @@ __all__ = [
 
 
 @overload
-def instrument(target: Literal["tapps_agents", "tapps-agents"]) -> Report: ...
+def instrument(target: Literal["langgraph", "tapps_agents", "tapps-agents"]) -> Report: ...
 @overload
 def instrument(target: str | type[Any], spec: ExecutorSpec) -> Report: ...
 def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Report:
     """Log and trace the runs of an executor. A second call changes nothing.
 
-    :param target: the name of a supported executor (``tapps_agents``); with a ``spec`` its class,
-        which may be any class object, or ``package.module:Class``, which need not be imported yet
+    :param target: the name of a supported executor (``langgraph`` or ``tapps_agents``); with a
+        ``spec`` its class, which may be any class object, or ``package.module:Class``, which need
+        not be imported yet
     :param spec: describes an executor that is not supported by name
     :returns: the state of each hook; the report is live: a hook of a module that is not imported
         yet is ``pending``
@@ -90,5 +91,12 @@ def _patches(target: str | type[Any], spec: ExecutorSpec | None) -> Patches:
         from tapps_otel.instrumentation.tapps_agents import functions
 
         return functions.patches()
-    msg = f"no executor {name!r} is supported by name, only tapps_agents: pass an ExecutorSpec"
+    if name == "langgraph":
+        from tapps_otel.instrumentation.langgraph import functions as of_langgraph
+
+        return of_langgraph.patches()
+    msg = (
+        f"no executor {name!r} is supported by name, only langgraph and tapps_agents: pass an "
+        "ExecutorSpec"
+    )
     raise LookupError(msg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from tapps_otel.errors import RunConflictError
+from tapps_otel.past.advice import how_to_resume
 from tapps_otel.run import queries
 from tapps_otel.run.child_run import log_dir_here
 from tapps_otel.run.lookup import look_up
@@ -69,7 +70,7 @@ def resume_foreign(
     if executor != "tapps-agents":
         raise RunConflictError(
             f"run {history.workflow_id!r} is a run of the executor {executor!r}: it can only be "
-            "resumed by the code that started it"
+            f"resumed by the code that started it: {how_to_resume(found.name, found.workflow).text}"
         )
     from tapps_otel.instrumentation.tapps_agents import resuming
 

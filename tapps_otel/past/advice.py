@@ -55,11 +55,26 @@ def how_to_resume(workflow_id: str, workflow: Mapping[str, Any]) -> Advice:
     :param workflow: the field of that name in the log
     """
     executor = workflow.get("executor")
+    if executor == "langgraph":
+        return Advice(_langgraph_lines(workflow), is_command=False)
     if import_path(workflow) is not None or executor == _RESUMABLE:
         return Advice(f"resume {log_name(workflow_id)}")
     words = "run the code that started it again"
     words += f", with workflow_id={workflow_id!r}" if executor is None else ", under the same id"
     return Advice(words, is_command=False)
+
+
+def _langgraph_lines(workflow: Mapping[str, Any]) -> str:
+    """Return how LangGraph resumes a turn: its checkpointer has the state."""
+    thread = workflow.get("thread")
+    if thread is None or not workflow.get("checkpointer"):
+        lacks = "thread_id" if thread is None else "checkpointer"
+        return f"run the graph again: without a {lacks}, LangGraph resumes nothing"
+    config = {"configurable": {"thread_id": thread}}
+    return (
+        f"in Python, graph.invoke(None, {config!r}); "
+        "to answer an interrupt, Command(resume=ANSWER) in place of None"
+    )
 
 
 def import_path(workflow: Mapping[str, Any]) -> str | None:

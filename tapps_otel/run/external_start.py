@@ -10,6 +10,7 @@ from tapps_otel.errors import RunBusyError
 from tapps_otel.log.event import Event, raw_json
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.names import log_name
+from tapps_otel.redact import rules_here
 from tapps_otel.run.current_recorder import recorder_of
 from tapps_otel.run.execution_start import begin_execution
 from tapps_otel.run.external_run import ID_LIMIT, ExternalRunRecorder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Continuation",
     "ExternalWorkflow",
+    "annotate_turn",
     "begin_run",
     "resume_run",
     "start_run",
@@ -141,23 +143,49 @@ def start_turn(
     return start_run(store, thread, replace(workflow, about=about), config)
 
 
+def annotate_turn(
+    store: Store, thread: str, name: str, attributes: Mapping[str, Any], config: Settings
+) -> None:
+    """Write an annotation into the log of the last run of a thread, if it has one.
+
+    :raises RunBusyError: the run is in progress
+    """
+    numbers = RunNumbers(store, thread)
+    number = numbers.last()
+    if not number:
+        return
+    own_id = numbers.id_of(number)
+    with lease_log(store, log_name(own_id), own_id, config) as leased:
+        if leased.history.executions:
+            held = rules_here(config).attributes(dict(attributes))
+            _append_late(leased, own_id, "annotation", name=name, attributes=held)
+        leased.release()
+
+
 def _abandon(store: Store, workflow_id: str, name: str, config: Settings) -> None:
     """End a run as cancelled that has not completed, unless a process executes it."""
     try:
         with lease_log(store, log_name(workflow_id), name, config) as leased:
             history = leased.history
             if history.executions and history.status not in {"completed", "cancelled"}:
-                # Without a span: that of its last execution has ended, or was interrupted.
-                event = Event(
-                    event_type="workflow_end",
-                    workflow_id=workflow_id,
-                    timestamp=clock.timestamp(clock.time_ns()),
-                    execution=history.executions[-1].number,
-                    status="cancelled",
-                    reason="abandoned: a new run of its thread began",
-                    late=True,
-                )
-                leased.writer.append(event)
+                reason = "abandoned: a new run of its thread began"
+                _append_late(leased, workflow_id, "workflow_end", status="cancelled", reason=reason)
             leased.release()
     except RunBusyError:
         pass
+
+
+def _append_late(leased: LeasedLog, workflow_id: str, event_type: str, **fields: Any) -> None:
+    """Write an event about a run that is not in progress.
+
+    Without a span: that of its last execution has ended, or was interrupted.
+    """
+    event = Event(
+        event_type=event_type,
+        workflow_id=workflow_id,
+        timestamp=clock.timestamp(clock.time_ns()),
+        execution=leased.history.executions[-1].number,
+        late=True,
+        **fields,
+    )
+    leased.writer.append(event)

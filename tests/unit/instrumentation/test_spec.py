@@ -320,7 +320,8 @@ def test_disabled_later_nothing_is_logged() -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(
-        LookupError, match="no executor 'celery' is supported by name, only tapps_agents"
+        LookupError,
+        match="no executor 'celery' is supported by name, only langgraph and tapps_agents",
     ):
         instrument("celery")  # type: ignore[call-overload]
 
