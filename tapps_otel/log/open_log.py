@@ -378,7 +378,10 @@ class OpenLog:
         return [event for event, sha in self.unsettled if sha not in state.seen]
 
     def work_again(self, execution: int | None) -> None:
-        """Note that it can be written again: what it lacked is in it."""
+        """Note that it can be written again: what it lacked is in it, and is synced.
+
+        :raises OSError: it cannot be synced
+        """
         if self._file.restored:
             self.write(self.make_event("annotation", execution, name=RESTORED), settle=True)
             self._file.restored = False
@@ -386,6 +389,8 @@ class OpenLog:
         else:
             tail = ": what it wrote is declared as damage" if self._foreign else ""
             self._reports.warning("the log can be written again%s", tail)
+        if self.unsettled:  # the last event that waited may have been in it already
+            self.settle()
         self.settled, self.failure, self.ready = self.seq, None, True
 
     def has_lost_name(self) -> bool:

@@ -127,6 +127,11 @@ class LogWriter:
         return self._log.syncs
 
     @property
+    def syncs_each(self) -> bool:
+        """Whether each event is synced, whatever its type."""
+        return self._log.syncs and self._always
+
+    @property
     def failure(self) -> str | None:
         """Why events are buffered in memory; ``None`` while the log can be written."""
         return self._log.failure
@@ -177,23 +182,24 @@ class LogWriter:
                 return False
             group.busy, backlog.execution = True, event.execution
             try:
-                if log.ready or self._reopening.allows(event):
-                    if not event.seq:
-                        log.write(event, is_due and not log.syncs)
-                        if is_due:
-                            log.due = event.seq
-                    if backlog.events:
-                        backlog.write()
-                    return True
-                if not self._stop:
-                    backlog.add(event)
-            except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
-                if self._recover_from_write_error(error, event):
-                    return True
+                try:
+                    if log.ready or self._reopening.allows(event):
+                        if not event.seq:
+                            log.write(event, is_due and not log.syncs)
+                            if is_due:
+                                log.due = event.seq
+                        if backlog.events:
+                            backlog.write()
+                        return True
+                    if not self._stop:
+                        backlog.add(event)
+                except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
+                    if self._recover_from_write_error(error, event):
+                        return True
+                self._give_up(event)
+                return False
             finally:
                 group.busy = False
-            self._give_up(event)
-            return False
 
     def settle(self, event: Event) -> int | None:
         """Wait until an event that was appended is as safe as promised.
@@ -216,8 +222,14 @@ class LogWriter:
         :raises LogWriteError: as :meth:`append` does
         """
         log = self._log
-        if not (log.syncs and log.ready) or self.append(event, wait=False) is None:
+        if not (log.syncs and log.ready):
             return None
+        if self.append(event, wait=False) is None:
+            if not self.has(event):
+                return None
+            waits = loop.create_future()  # it waits in memory, and is not to be appended again
+            waits.set_result(None)
+            return waits
         with self._group.held():
             return self._group.future(event, loop)
 
@@ -304,9 +316,12 @@ class LogWriter:
                     self._reopening.need_not_wait()
                     self._write_rest()
                 finally:
-                    group.busy, log.failure = False, None
-                    log.close()
-                    group.open_gates()
+                    try:
+                        log.failure = None
+                        log.close()
+                        group.open_gates()
+                    finally:  # last: a signal handler that appends must not wait for a sync here
+                        group.busy = False
             group.stop()
         finally:
             self._make_reports()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from tapps_otel.log.event import readable
-from tapps_otel.past.advice import how_to_resume, unresolved_place
+from tapps_otel.past.advice import unresolved_place
 from tapps_otel.past.answer_schema import in_words
 from tapps_otel.past.plan import not_run_again, open_steps, resume_points
 from tapps_otel.report.lines import MARKS, Fact, Line, Piece
@@ -129,7 +129,7 @@ def _resume(history: RunHistory, kept: int) -> str:
     unresolved = unresolved_place(history)
     if unresolved is not None:
         return f"refused until {excerpt(unresolved, _NAME)} is resolved"
-    if history.foreign and not how_to_resume(history.workflow_id, history.workflow).is_command:
+    if history.workflow.get("executor") == "langgraph":  # its checkpoints say what runs again
         return "where its executor decides"
     if history.status == "paused" and history.waiting:
         return "refused until there is an answer, or a time has come"

@@ -16,6 +16,7 @@ from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
 from tapps_otel.redact import combined
 from tapps_otel.run import argument_changes, failures
+from tapps_otel.run.awaited_write import postpone_cancellation
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
@@ -497,6 +498,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     async def ended(self) -> None:
         """Wait until its end is as safe as promised, while other tasks run.
 
+        It has ended as the log has it: a cancellation meanwhile comes with the task's next await.
+
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         pending = self._end_write
@@ -505,6 +508,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         try:
             try:
                 await pending.synced
+            except asyncio.CancelledError as error:
+                postpone_cancellation(error)
             finally:  # also if it was cancelled, or is not to be awaited any longer
                 if self._end_write is pending:
                     self._write_end(pending.event)

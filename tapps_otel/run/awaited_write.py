@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.otel.seam import EventWatcher
 
-__all__ = ["AwaitedWrite", "other_callbacks_ready"]
+__all__ = ["AwaitedWrite", "can_await_writes", "other_callbacks_ready", "postpone_cancellation"]
+
+# Since then `Task.uncancel` takes a cancellation back that has not been raised yet: `timeout()`
+# and `wait_for()` need that, if a cancellation is postponed.
+_CAN_POSTPONE: Final = sys.version_info >= (3, 13)
 
 
 class AwaitedWrite:
@@ -54,6 +59,26 @@ class AwaitedWrite:
         for watcher in self._watchers:
             watcher.wrote(self.event, took_ns)
         return seq
+
+
+def can_await_writes() -> bool:
+    """Whether a task can await a sync, and its step still ends as the log has it.
+
+    A cancellation that comes meanwhile must wait until the step has returned. Without a running
+    loop of asyncio there is nothing to await.
+    """
+    return _CAN_POSTPONE and asyncio._get_running_loop() is not None  # noqa: SLF001 - never raises
+
+
+def postpone_cancellation(error: asyncio.CancelledError) -> None:
+    """Cancel this task with its next await instead of this one.
+
+    :param error: that was raised in it
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        task.uncancel()
+        task.cancel(*error.args)
 
 
 def other_callbacks_ready() -> bool:

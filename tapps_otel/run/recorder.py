@@ -12,12 +12,13 @@ import weakref
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from tapps_otel import clock
 from tapps_otel.errors import RunEndedError, StepNestingError
 from tapps_otel.log.reports import held_back
 from tapps_otel.names import MOST_NESTED, escape, join_step_id, new_span_id
 from tapps_otel.run.annotations import Annotations
 from tapps_otel.run.attempt import AttemptRecorder
-from tapps_otel.run.awaited_write import AwaitedWrite, other_callbacks_ready
+from tapps_otel.run.awaited_write import AwaitedWrite, can_await_writes, other_callbacks_ready
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.ending import RunEnding
 from tapps_otel.run.outside import note_open
@@ -240,7 +241,7 @@ class RunRecorder(RunState):
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         writer = self.writer
-        if writer is None or self.detached or not writer.is_synced:
+        if writer is None or self.detached or not writer.is_synced or not can_await_writes():
             return None
         has_company = len(scope.open or ()) > 1 or other_callbacks_ready()
         return AwaitedWrite.begin(writer, self._watchers, event) if has_company else None
@@ -289,11 +290,20 @@ class RunRecorder(RunState):
         :raises LookupError: the run is not in progress here, or its log failed before: the queue
             is for the run's own events
         """
-        with held_back(), self.lock:  # so that nothing is written after the run's end
-            in_progress = self.root.state is OPEN and not self.detached and self.writer is not None
-            if not in_progress or self.log_failure is not None:
-                raise LookupError
-            return self.write(event, sync=sync)
+        with held_back():
+            with self.lock:  # so that nothing is written after the run's end
+                writer = self.writer
+                in_progress = self.root.state is OPEN and not self.detached
+                if writer is None or not in_progress or self.log_failure is not None:
+                    raise LookupError
+                began_ns = clock.monotonic_ns()
+                seq = writer.append(event, sync=sync, wait=False)
+            # Not with the lock: what a finalizer ends in the syncing thread needs it, too.
+            if seq is not None and (sync or writer.syncs_each):
+                seq = writer.settle(event)
+            for watcher in self._watchers:
+                watcher.wrote(event, clock.monotonic_ns() - began_ns)
+            return seq
 
 
 # A forked child must not write to its parent's runs: both would execute them.
