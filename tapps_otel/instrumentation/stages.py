@@ -120,8 +120,8 @@ class StepStage:
         if self._attempt is not None:
             self._attempt.stop()
 
-    def end_as(self, word: str, reason: str) -> None:
-        """Write that it ended with this status, for a reason in words."""
+    def end_as(self, word: str, reason: str | None = None) -> None:
+        """Write that it ended with this status, for a reason in words; nothing else is read."""
         attempt = self._attempt
         if attempt is not None:
             with guarded_end(attempt):

@@ -100,7 +100,7 @@ class Attempts:
     def _end(self, stage: StepStage) -> None:
         self._decide(stage)
         with guarded("the end of a step is not logged"):
-            stage.end(None)
+            stage.end_as("completed")  # there is nothing that an adapter could read
 
     def _fail(self, stage: StepStage, error: BaseException) -> None:
         if self._has_limit and isinstance(error, CancelledError):
