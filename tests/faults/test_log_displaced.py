@@ -77,6 +77,17 @@ def test_a_log_that_was_lost_after_its_last_event_is_put_back_when_it_is_closed(
     assert marks(path) == [1]
 
 
+def test_that_it_was_put_back_is_noted_for_the_execution_that_lost_it(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+        writer.append(event("workflow_resume", 1, execution=2))
+        path.unlink()
+        writer.append(event("step_finish", 2, execution=2))
+
+    executions = {one["event_type"]: one["execution"] for one in independent_checker.check(path)}
+    assert executions["annotation"] == 2
+
+
 def test_it_is_put_back_each_time(path: Path) -> None:
     with writing(path) as writer:
         for mark in range(5):

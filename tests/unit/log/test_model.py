@@ -147,6 +147,14 @@ def test_the_schema_requires_the_fields_of_every_line() -> None:
     assert "default" not in json.dumps(schema)
 
 
+def test_the_schema_tells_what_an_optional_field_is() -> None:
+    """Where it is present, it is not null."""
+    properties = json_schema()["properties"]
+
+    kinds = {name: properties[name]["type"] for name in ("name", "order", "late", "artifacts")}
+    assert kinds == {"name": "string", "order": "integer", "late": "boolean", "artifacts": "array"}
+
+
 def test_events_of_the_hot_path_and_models_read_the_same() -> None:
     for one in story():
         made, _ = encode(one, genesis(ID))

@@ -202,7 +202,15 @@ CUT_REPAIR = b'{"v":1,"seq":8,"event_type":"log_repair",'
 
 
 @pytest.mark.parametrize(
-    "junk", [b"one\n", b"one", b"one\ntwo", b"one\n" + CUT_REPAIR + b"\n", b"one\n{\n" + CUT_REPAIR]
+    "junk",
+    [
+        b"one\n",
+        b"one",
+        b"one\ntwo",
+        b"one\n" + CUT_REPAIR + b"\n",
+        b"one\n" + CUT_REPAIR + b'"workflow_id":"r\n',
+        b"one\n{\n" + CUT_REPAIR,
+    ],
 )
 def test_an_end_that_a_crash_can_leave_is_sealed(path: Path, junk: bytes) -> None:
     path.write_bytes(write(path, story()) + junk)

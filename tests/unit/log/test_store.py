@@ -12,10 +12,11 @@ import pytest
 from logs import AT, ID, event, lines_of, start, story, write
 from tapps_otel.errors import InvalidIdError, RunNotFoundError
 from tapps_otel.log import files as log_files
-from tapps_otel.log.event import Event, encode, genesis
+from tapps_otel.log.event import MAX_LINE, Event, encode, genesis
 from tapps_otel.log.files import FaultyFiles, Files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import RunSummary, Store
+from tapps_otel.log.tail import older_lines
 from tapps_otel.names import log_name
 
 
@@ -248,6 +249,17 @@ def test_a_long_log_that_ends_in_megabytes_of_junk_is_damaged(store: Store) -> N
         file.truncate(path.stat().st_size + 40_000_000)
 
     assert "contain no line of a log" in str(damaged(store).problem)
+
+
+def test_a_line_that_is_too_long_for_a_log_is_not_kept_in_memory(store: Store) -> None:
+    path = store.log_path(ID)
+    size = 2 * MAX_LINE
+    path.write_bytes(b"first\n" + b"#" * size + b"\nlast\n")
+    with log_files.system().open_read(path) as file:
+        last, *others, first = older_lines(file.fileno(), path.stat().st_size)
+
+    assert (first, last) == (b"first", b"last")
+    assert max(map(len, others)) < size
 
 
 def test_a_log_of_a_newer_format_is_named_as_such(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import ipaddress
+import sys
 import uuid
 import zoneinfo
 from decimal import Decimal
@@ -141,6 +142,18 @@ def test_texts_have_the_form_that_is_expected(kind: Any, right: str, wrong: str)
         (Page, {"title": "long"}, "$.title", "expected at most 3 characters, not 4"),
         (list[int], [1, "2"], "$[1]", 'expected an integer, not "2"'),
         (Annotated[set[int], MinLen(2)], [1, 1], "$", "expected at least 2 items, not 1"),
+        (
+            Annotated[set[tuple[int, ...]], MinLen(2)],
+            [[1, 2], [1, 2]],
+            "$",
+            "expected at least 2 items, not 1",
+        ),
+        (
+            Annotated[str, Field(pattern="^[ab]*$")],
+            "abc",
+            "$",
+            'expected a match of "^[ab]*$", not "abc"',
+        ),
         (dict[int, str], {"x": "y"}, "$.x", 'this name does not fit: expected an integer, not "x"'),
         (
             dict[Colour, int],
@@ -194,6 +207,18 @@ def test_a_schema_of_another_kind_refuses_nothing(schema: dict[str, Any], value:
 def test_without_a_schema_anything_fits() -> None:
     assert find_misfit(None, object()) is None
     assert in_words(None) == in_words({}) == ""
+
+
+def test_a_text_that_matches_its_pattern_fits() -> None:
+    assert find_misfit(schema_of(Annotated[str, Field(pattern="^[ab]*$")]), "ab") is None
+
+
+def test_choices_that_are_nested_too_deep_are_left_out_of_the_words() -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(sys.getrecursionlimit()):
+        schema = {"anyOf": [schema, {"type": "null"}]}
+
+    assert in_words(schema) == "null"
 
 
 def test_a_schema_that_refers_to_itself_has_an_end() -> None:

@@ -114,6 +114,11 @@ def story_of(*spans: tuple[str, str | None, dict[str, Any]]) -> RunHistory:
             id="no model, no output",
         ),
         pytest.param(
+            {"gen_ai.usage.output_tokens": 7},
+            Usage(1, 0, 7, {"unknown": ModelUsage(1, 0, 7)}),
+            id="no model, no input",
+        ),
+        pytest.param(
             {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"},
             Usage(tools={"search": 1}),
             id="a tool of OpenTelemetry",
