@@ -262,6 +262,7 @@ STORED: list[tuple[t.Any, t.Any]] = [
     (tuple[int, ...] | list[int], (1,)),
     (list[int] | list[str], ["a"]),
     (tuple[()], ()),
+    (t.TypeVar("T", bound=Base), Derived(1)),
     (t.Any, {"a": [1]}),
     (None, None),
     (t.Annotated[int, Field(gt=0)], 3),
@@ -301,6 +302,16 @@ def test_fields_come_back_without_constructors_and_validators() -> None:
     assert back._secret == 7
     assert back.model_extra == {"more": [1]}
     assert back.model_fields_set == value.model_fields_set
+
+
+def test_a_private_attribute_that_was_not_set_can_be_set() -> None:
+    class Kept(BaseModel):
+        _later: int = PrivateAttr()
+
+    back = read(codec_of(Kept), write(codec_of(Kept), Kept()))
+    back._later = 3
+
+    assert back._later == 3
 
 
 def test_a_property_that_was_cached_is_computed_again() -> None:
@@ -374,6 +385,14 @@ class Guarded(BaseModel):
     token: SecretStr
 
 
+class Schemaless:
+    """Raises an exception without a text when pydantic asks for its schema."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> t.NoReturn:
+        raise LookupError
+
+
 @pytest.mark.parametrize(
     ("annotation", "reason"),
     [
@@ -383,6 +402,7 @@ class Guarded(BaseModel):
         (Hidden, r"Hidden.inside is excluded from what is written \(exclude=True\)"),
         (cabc.Iterator[int], "an iterator would be used up"),
         (cabc.AsyncGenerator[int, None], "an iterator would be used up"),
+        (Schemaless, "Schemaless cannot be serialized as JSON: LookupError"),
     ],
 )
 def test_what_can_never_come_back_is_known_from_the_annotation(
@@ -469,6 +489,11 @@ def test_nothing_is_imported_because_a_log_names_it() -> None:
 def test_a_form_that_does_not_fit_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         read(codec_of(Derived), data)
+
+
+def test_a_member_that_was_removed_since_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'GREEN' is not a name of \S*Color"):
+        read(codec_of(Color), b'"GREEN"')
 
 
 def test_a_field_that_was_added_since_has_its_default() -> None:

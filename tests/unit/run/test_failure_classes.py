@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from crashes import Effects, die_at, go, in_child, killed
 from tapps_otel import step, workflow
 from tapps_otel.errors import FailureDetailError, StepFailedError
 from tapps_otel.run import failures
+from tapps_otel.run.failures import WorkflowModule
 
 
 class ShopError(Exception):
@@ -99,6 +101,19 @@ def test_a_class_that_was_made_by_a_call_is_found() -> None:
 
     killed(lambda: go(flow), at="after")
     assert go(flow) == [410, True]
+
+
+def test_a_class_of_a_script_that_was_loaded_twice_is_the_one_that_it_has_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script: Any = ModuleType("script")
+    now, other = (type("Error", (ShopError,), {"__module__": "script"}) for _ in range(2))
+    script.Error = now
+    monkeypatch.setitem(sys.modules, "script", script)
+    node = {"type": "__main__.Error", "message": "m", "args": ["m"]}
+
+    assert type(failures.rebuild(node, _refuse, WorkflowModule("script"))) is now
+    assert other in ShopError.__subclasses__()
 
 
 # ---------------------------------------------------------------- of modules that are not loaded
@@ -194,6 +209,7 @@ LOOKS: list[Callable[[Any], Any]] = [
     branch,
     str,
     lambda error: (type(error).__name__, error.__class__.__module__, error.args),
+    lambda error: f"{type(error).__module__}: {type(error).__qualname__}",
     lambda error: error.tries,
     lambda error: hasattr(error, "__notes__"),
     lambda error: vars(error)["tries"],

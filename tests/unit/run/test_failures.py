@@ -30,8 +30,9 @@ from hypothesis import strategies as st
 from crashes import Effects, die_at, go, in_child, killed
 from effort import examples
 from handled_failures import both, handling
+from logs import forge
 from tapps_otel import history, step, workflow
-from tapps_otel.errors import FailureDetailError
+from tapps_otel.errors import FailureDetailError, StepFailedError
 from tapps_otel.redact import NO_RULES
 from tapps_otel.run import failures
 from tapps_otel.run.resolving import resolve
@@ -466,6 +467,23 @@ def test_a_failure_of_an_older_log_is_read() -> None:
     assert (error.errno, error.filename, str(error)) == (2, "/x", old["message"])
 
 
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "asyncio.exceptions.CancelledError"])
+def test_a_made_up_log_does_not_end_the_program_or_its_task(
+    kind: str, log: Log, log_dir: Path
+) -> None:
+    """A step that ends by one of these runs again: a real log has none that was handled."""
+    flow = handling(_rejected, lambda error: (type(error), str(error)))
+    killed(lambda: go(flow), at="after")
+    events = [{name: one[name] for name in one if name != "sha"} for one in log()]
+    for one in events:
+        if one["event_type"] == "step_fail":
+            one["error"] = {"type": kind, "message": "now", "args": ["now"]}
+    forge(log_dir, "r", events)
+    go(flow)
+
+    assert flow.seen == [(StepFailedError, f"{kind}: now")]
+
+
 def test_no_class_is_imported_or_made_because_a_log_names_it() -> None:
     for name in ("subprocess.Popen", "wave.Error", "os.PathLike"):
         bad = {"$class": name, "$value": ["true"]}
@@ -595,6 +613,14 @@ def test_what_is_added_to_a_validation_error_is_kept_or_refused() -> None:
         go(flow, workflow_id="s")
 
 
+def test_what_is_wrong_is_kept_of_a_validation_error_without_links(log: Log) -> None:
+    go(handling(lambda: Model.model_validate({"number": "x"}), str))
+
+    (event,) = log("step_fail")
+    assert "int_parsing" in json.dumps(event["error"]["state"])
+    assert "https://" not in json.dumps(event["error"]["state"])
+
+
 def test_a_slot_that_holds_none_is_kept() -> None:
     def body() -> None:
         error = Slotted(3)
@@ -614,6 +640,14 @@ def test_the_attributes_of_a_failure_are_listed_or_refused() -> None:
     killed(lambda: go(flow, workflow_id="s"), at="after")
     with pytest.raises(FailureDetailError, match="'__dict__' of the"):
         go(flow, workflow_id="s")
+
+
+def test_the_attributes_are_listed_where_the_arguments_alone_are_lost() -> None:
+    def body() -> None:
+        raise ValueError(object())
+
+    uncrashed, resumed = both(handling(body, lambda error: sorted(vars(error))))
+    assert resumed == uncrashed
 
 
 def test_a_class_with_two_bases_in_c_is_made_again() -> None:
