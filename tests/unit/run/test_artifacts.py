@@ -14,8 +14,10 @@ import pytest
 
 from commands import Cli
 from crashes import go
-from tapps_otel import Run, bind, current_step, history, step, workflow
+from tapps_otel import Backoff, Run, bind, current_step, history, step, workflow
 from tapps_otel.log import artifacts
+from tapps_otel.log.artifacts import summarize
+from waiting import until_async
 
 LARGE = (1 << 20) + 1  # bytes: hashed after the step
 
@@ -118,9 +120,28 @@ def test_a_failed_attempt_keeps_what_it_made_and_a_retry_begins_anew() -> None:
     ]
 
 
+async def test_a_run_that_ends_cancels_the_next_try_of_a_step_that_made_a_file(log: Any) -> None:
+    tasks = []
+
+    @step(retries=1, backoff=Backoff(3600, 1, 3600))
+    async def build() -> None:
+        Path("log").write_text("failed")
+        current_step().artifact("log")
+        raise ValueError("no")
+
+    @workflow
+    async def flow() -> None:
+        tasks.append(asyncio.create_task(build()))
+        await until_async(lambda: log("step_fail"))
+
+    await flow.options(workflow_id="r")()
+
+    assert tasks[0].cancelled()
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_run_ends_after_the_digests_of_its_large_files(
-    asynchronous: bool, log: Any, labels: Any
+    asynchronous: bool, log: Any, labels: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = bytes(LARGE)
 
@@ -151,6 +172,7 @@ def test_the_run_ends_after_the_digests_of_its_large_files(
     [finish] = log("step_finish")
     assert "sha256" not in finish["artifacts"][0]  # the step did not wait
     assert labels()[-1] == "workflow_end"
+    assert caplog.text == ""
 
 
 def test_a_run_that_fails_waits_for_digests_too() -> None:
@@ -268,6 +290,12 @@ def test_what_cannot_be_read_is_a_warning_and_an_entry_with_the_reason(
     assert "sha256" not in entry
     assert "cannot be read" in caplog.text
     assert cli("show", "r", "build").code == 0
+
+
+def test_a_caller_that_hashes_nothing_later_gets_the_digest_of_a_large_file() -> None:
+    Path("film").write_bytes(bytes(LARGE))
+
+    assert summarize(["film"])[0]["sha256"] == sha(bytes(LARGE))
 
 
 def test_a_folder_is_counted() -> None:

@@ -11,15 +11,20 @@ from typing import Any, BinaryIO
 import pytest
 
 from crashes import Effects, die, in_child
-from tapps_otel import Attempt, Run, history, settings, step, verify
+from tapps_otel import Attempt, Run, configure, history, settings, step, verify
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
-from tapps_otel.log.store import Store
+from tapps_otel.log.store import RunSummary, Store
 from tapps_otel.report.history import outlook
 from tapps_otel.run.external_attempt import ExternalStep
 from tapps_otel.run.external_run import ExternalRunRecorder
-from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run
+from tapps_otel.run.external_start import (
+    ExternalWorkflow,
+    resume_run,
+    start_run,
+    start_turn,
+)
 
 Log = Callable[..., list[dict[str, Any]]]
 Labels = Callable[..., list[str]]
@@ -82,6 +87,7 @@ def test_a_skip_may_follow_a_failure_or_come_alone(store: Store, log: Log) -> No
     run.end("completed")
 
     skips = log("step_skip")
+    assert (skips[0]["agent"], skips[0]["action"]) == ("writer", "write")
     assert [(one["step_id"], one["attempt"]) for one in skips] == [("draft", 1), ("print", 0)]
     assert all("duration_ns" not in one for one in skips)
     assert {one["span_id"] for one in skips} == {log()[0]["span_id"]}
@@ -380,6 +386,49 @@ def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -
     other.end("completed")
 
 
+# ---------------------------------------------------------------- turns of a thread
+
+
+def turn(store: Store, word: str, asked: list[RunSummary] | None = None) -> ExternalRunRecorder:
+    def decide(last: RunSummary) -> str:
+        if asked is not None:
+            asked.append(last)
+        return word
+
+    return start_turn(store, "r", FLOW, settings.current(), decide)
+
+
+def test_a_turn_may_resume_the_one_before(store: Store) -> None:
+    asked: list[RunSummary] = []
+    turn(store, "resume", asked).end("paused")
+    turn(store, "resume", asked).end("completed")
+
+    assert [(one.workflow_id, one.status) for one in asked] == [("r", "paused")]
+    assert len(history("r").executions) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "forked_from"),
+    [("new", "paused", None), ("fork", "paused", "r"), ("abandon_and_new", "cancelled", None)],
+)
+def test_a_turn_may_be_a_new_run(
+    store: Store, log: Log, word: str, status: str, forked_from: str | None
+) -> None:
+    turn(store, word).end("paused")
+    turn(store, word).end("completed")
+
+    assert history("r").status == status
+    about = log(None, "r.2")[0]["workflow"]
+    assert (about["thread"], about.get("forked_from")) == ("r", forked_from)
+
+
+def test_a_turn_needs_a_word_that_is_known(store: Store) -> None:
+    turn(store, "new").end("paused")
+
+    with pytest.raises(ValueError, match="cannot continue by 'on': it must be one of 'new'"):
+        turn(store, "on")
+
+
 # ---------------------------------------------------------------- beside ours
 
 
@@ -387,6 +436,16 @@ def test_it_is_not_one_of_ours(store: Store) -> None:
     anew(store).end("failed")
     with pytest.raises(Exception, match="belongs to workflow 'flow' of the executor"):
         Run.open("flow", workflow_id="r")
+
+
+def test_it_keeps_the_rules_of_the_settings_with_which_it_began(store: Store, log: Log) -> None:
+    config = settings.current()
+    configure(redact=False)
+    run = start_run(store, "r", FLOW, config)
+    run.skip_step("draft", DRAFT, "password=hunter22")
+    run.end("completed")
+
+    assert "hunter22" not in log("step_skip")[0]["reason"]
 
 
 def test_inside_a_run_of_ours_it_is_in_its_trace(store: Store, log: Log) -> None:

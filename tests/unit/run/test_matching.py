@@ -102,6 +102,16 @@ def test_a_call_with_a_key_is_matched_by_name_and_key_alone() -> None:
     assert step_id(later.claim("a", "changed", "k")) == "a"
 
 
+def test_of_equal_calls_one_takes_the_record_of_its_own_code() -> None:
+    story = started()
+    for place, definition in (("a", "old"), ("a#2", "new")):
+        story.step(place, step="a", inputs_digest="1", definition=definition)
+    matcher = matcher_of(story)
+
+    assert step_id(matcher.claim("a", "1", None, "new")) == "a#2"
+    assert step_id(matcher.claim("a", "1", None, "newest")) == "a"
+
+
 def test_a_record_is_taken_by_its_place_once() -> None:
     matcher = matcher_of(recorded(("a", A), ("a#2", A)))
 

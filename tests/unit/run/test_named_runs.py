@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import socket
 import threading
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from tapps_otel import (
     annotate,
     current_run,
     current_step,
+    events,
     history,
     last_run,
     list_runs,
@@ -153,6 +156,26 @@ def test_a_completed_run_can_be_resumed_for_its_result() -> None:
     assert len(calls) == 1
 
 
+def test_a_program_that_resumes_its_own_run_is_not_loaded_again(did: Effects) -> None:
+    Path("program.py").write_text("""
+from pathlib import Path
+from tapps_otel import resume, workflow
+
+with Path("effects").open("a") as effects:
+    effects.write("loaded\\n")
+
+@workflow
+def flow():
+    return "done"
+
+flow.options(workflow_id="r")()
+assert resume("r") == "done"
+""")
+    runpy.run_path("program.py", run_name="__main__")
+
+    assert did.all == ["loaded"]
+
+
 def test_a_failed_run_is_resumed(did: Effects) -> None:
     @step
     def work() -> None:
@@ -202,6 +225,8 @@ def test_an_unknown_run_cannot_be_resumed(log_dir: Path) -> None:
         article.resume("nothing-here")
     with pytest.raises(RunNotFoundError):
         history("nothing-here")
+    with pytest.raises(RunNotFoundError, match=re.escape(f"in {log_dir}")):
+        list(events("nothing-here"))
     assert not list(log_dir.glob("nothing*"))
 
 
@@ -347,6 +372,7 @@ def test_runs_are_listed(did: Effects) -> None:
 
     runs = {one.workflow_id: one.status for one in list_runs()}
     assert runs == {"one": "completed", "two": "failed", "three": "interrupted"}
+    assert [one.workflow_id for one in list_runs(status="failed")] == ["two"]
     found = last_run()
     assert found is not None
     assert found.workflow_id == "three"

@@ -174,6 +174,14 @@ def test_a_link_is_refused(packed: Path) -> None:
         unpack(packed, log_dir=OTHER)
 
 
+def test_an_archive_that_claims_to_be_too_large_is_refused(packed: Path) -> None:
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr("s.jsonl", b"small")
+        archive.getinfo("s.jsonl").file_size = 65 << 30
+    with pytest.raises(ArchiveError, match=r"run\.zip: .* holds more than \d+ files, or \d+ bytes"):
+        unpack(packed, log_dir=OTHER)
+
+
 def test_a_name_that_occurs_twice_is_refused(packed: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(packed, "a") as archive:
         archive.writestr("r.jsonl", "again")

@@ -42,6 +42,28 @@ def now(tmp_path: Any) -> Tick:
 # ---------------------------------------------------------------- failures, and other branches
 
 
+def test_a_call_that_has_got_a_key_is_new(did: Effects) -> None:
+    """work("a"), killed; resumed as work.options(key="k")("a"): it runs; no DivergenceError."""
+
+    @step
+    def work(what: str) -> None:
+        did(what)
+
+    @step
+    def after() -> None:
+        die_at("after")
+
+    @workflow
+    def flow() -> None:
+        (work.options(key="k") if did.count("a") else work)("a")
+        after()
+
+    killed(lambda: go(flow), at="after")
+    go(flow)
+
+    assert did.all == ["a", "a"]
+
+
 def test_a_branch_that_followed_an_unhandled_failure_is_no_longer_due(
     did: Effects, reported: Text
 ) -> None:

@@ -136,6 +136,31 @@ def test_a_step_begun_by_hand_is_done_after_resume(did: Effects) -> None:
     assert did.all == ["one"]
 
 
+def test_a_step_begun_by_hand_is_told_from_others_by_its_inputs(did: Effects) -> None:
+    def main(*numbers: int) -> None:
+        with Run.open("build", workflow_id="r") as run:
+            for number in numbers:
+                with run.begin("one", inputs=number) as attempt:
+                    if not attempt.done:
+                        did(str(number))
+                        attempt.finish(number)
+                    assert attempt.result == number
+            die_at("end")
+
+    killed(lambda: main(1, 2), at="end")
+    main(2, 1)
+
+    assert did.all == ["1", "2"]
+
+
+def test_a_called_step_leaves_the_enclosing_one_current() -> None:
+    with Run.open("build", workflow_id="r") as run:
+        with run.begin("outer") as outer:
+            run.call("inner", lambda: None)
+            assert current_step() is outer
+        assert current_run() is run
+
+
 def test_an_exception_inside_a_begun_step_is_its_failure() -> None:
     with Run.open("build", workflow_id="r") as run:
         with pytest.raises(ValueError, match="inside"), run.begin("one"):
