@@ -73,7 +73,7 @@ _FORMS: Final = re.compile(
 _TOKEN: Final = re.compile(r"(?i)(\btoken=)[^\s\"',;&)}\]]+")
 _CASE_CHANGE: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHORT: Final = 64  # characters; of longer texts none are kept as clean
-_MOST_CLEAN: Final = 1024
+_MOST_CLEAN: Final = 256
 _LONG_NAME: Final = 256  # characters; the answers for longer names are not kept
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _NO_SECRETS: Final[tuple[Any, ...]] = (MASK, "", [], (), {})  # whatever the name

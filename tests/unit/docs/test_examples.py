@@ -157,6 +157,7 @@ def _package_is_there(block: Block) -> bool:
     return needed is None or find_spec(needed[1]) is not None
 
 
+@pytest.mark.timeout(900)  # one of the pages has a recipe of 10 000 files
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_runs(page: Page, request: pytest.FixtureRequest) -> None:
