@@ -183,7 +183,8 @@ def test_memory_does_not_grow_with_the_log(form: Format) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
-    assert peaks[2] < 1.2 * peaks[1]
+    # Four times as much; how much waits for the garbage collector differs by some 200 kB.
+    assert peaks[2] < 1.6 * peaks[1]
 
 
 # ---------------------------------------------------------------- files
