@@ -165,7 +165,7 @@ class Tracing(ABC):
 
 
 class EventWatcher(ABC):
-    """Is told of every event of a run that was given to its log. No method raises."""
+    """Gets every event of a run, once the log has accepted it. No method raises."""
 
     __slots__ = ()
 
