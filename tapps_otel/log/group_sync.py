@@ -13,11 +13,12 @@ and others write meanwhile.
 - *A task* of an event loop that has something else to do waits at a gate that is a future. After a
   sync, all futures of a loop are set by one call. A task that is alone syncs as a thread does.
 
-Who waits has no duty towards the others, so an interrupt of it concerns nobody else. The syncing
-thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate promises
-nothing: who comes through it looks whether its event is settled (:attr:`OpenLog.settled`), waits
-again if not, and recovers the log if that has failed. So one failed sync is learned by everyone who
-waited for it, the first recovers the log for all, and nothing is reported in the syncing thread.
+A waiting thread has no duty towards the others, so an interrupt of it affects no other one. The
+syncing thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate
+promises nothing: who comes through it looks whether its event is settled (:attr:`OpenLog.settled`),
+waits again if not, and recovers the log if that has failed. So one failed sync is learned by
+everyone who waited for it, the first recovers the log for all, and nothing is reported in the
+syncing thread.
 
 The locks, in the order in which they are taken: the lock of the log, then ``OpenLog.syncing``. That
 is held while a sync runs, and by whoever opens or closes the file. A sync takes only the second.
@@ -87,7 +88,7 @@ class GroupSync:
         self.lock, self.busy = threading.RLock(), False
         self._gates: list[Gate | TaskGate] = []  # of those who wait for the next sync
         self._thread: threading.Thread | None = None
-        self._stopped = False  # it ends when nobody waits
+        self._stopped = False  # it ends when no thread or task waits
         self._wake = threading.Lock()  # not held: there may be something to do
         self._wake.acquire()
 
@@ -157,7 +158,7 @@ class GroupSync:
     # -- the syncing thread
 
     def stop(self) -> None:
-        """End the syncing thread, if nobody waits. The caller does not hold the lock."""
+        """End the syncing thread, if no thread or task waits. The caller does not hold the lock."""
         thread, self._stopped = self._thread, True
         if thread is not None and thread is not threading.current_thread():
             with suppress(RuntimeError):  # it is about to look already

@@ -110,7 +110,7 @@ class WorkflowEvent(BaseModel):
     result_omitted: str | None = None
     """Why the result is not stored."""
     duration_ns: int | None = None
-    """Duration by a clock that nobody sets, ns; the end is the start's timestamp plus this."""
+    """Duration by the monotonic clock, ns; the end is the start's timestamp plus this."""
     attributes: dict[str, Any] | None = None
     """Attributes: JSON scalars or lists of them, without nesting. Of a large span, what it used."""
     otel: dict[str, Any] | None = None

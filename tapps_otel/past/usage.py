@@ -93,7 +93,7 @@ _NOTHING: Final = ModelUsage()
 class Usage(Struct, frozen=True):
     """What calls of models and tools used, as captured spans of libraries tell.
 
-    False if nothing was captured that tells of it.
+    False if nothing was captured about it.
 
     :ivar calls: calls of models
     :ivar input_tokens: tokens that the models were given

@@ -211,7 +211,7 @@ def _rows(timeline: Timeline, *, everything: bool) -> tuple[list[_Row], int]:
     if everything or len(rows) <= _MOST_ROWS:
         return rows, 0
     rows = [_row(steps) for steps in _by_name(timeline)]
-    # Those that somebody looks for first stay, in their order.
+    # Those that are looked for first stay, in their order.
     order = sorted(rows, key=lambda row: (row.status in DONE, -row.cost))
     kept = {id(row) for row in order[:_MOST_ROWS]}
     return [row for row in rows if id(row) in kept], len(rows) - len(kept)

@@ -85,7 +85,7 @@ def due(history: RunHistory, step: StepHistory) -> Event:
 
 
 def no_answer(until: str | None) -> str:
-    """The reason of a question's end that nobody answered."""
+    """The reason for the end of a question without an answer."""
     return f"no answer until {until}"
 
 

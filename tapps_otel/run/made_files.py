@@ -114,7 +114,7 @@ class PendingDigest:
             if not self._given_up:
                 attributes = {"path": file.shown, **found}
                 self._run.annotate_step(self._step_id, DIGEST, attributes, attempt=self._number)
-        except Exception as error:  # noqa: BLE001 - nobody awaits the thread in which this is called
+        except Exception as error:  # noqa: BLE001 - this is called in a thread that is not awaited
             _log.warning("the digest of %s is not logged: %s", file.path, error)
         finally:
             self._root.release(self)

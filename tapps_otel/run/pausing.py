@@ -177,7 +177,7 @@ class _Wait:
         if isinstance(entered, Stored):
             return entered
         if not isinstance(entered, PauseRecorder):  # it is None: no attempt, no outcome
-            raise LookupError(  # noqa: TRY004 - not of a type that somebody gave
+            raise LookupError(  # noqa: TRY004 - not about a type that was given
                 f"pause() was called after the end of run {run.workflow_id!r}"
             )
         self._begin(run, entered)

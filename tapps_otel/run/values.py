@@ -63,7 +63,7 @@ class Part(Struct):
 
     :ivar form: what the digest was made of
     :ivar write: makes that
-    :ivar image: of the value; ``None`` until somebody needs it
+    :ivar image: of the value; ``None`` until it is needed
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a log record tells of an event: severity, attributes, and a sentence. Pure.
+"""The content of an event's log record: severity, attributes, and a sentence. Pure.
 
 Severity and the names of attributes are those that the collector's configuration gives to the lines
 of audit logs. Inputs and results are in no record.

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Status, StatusCode
-
 from tapps_otel.log.event import raw_json
 from tapps_otel.otel.mapping.content import ERROR, interrupted_attributes
 from tapps_otel.otel.mapping.unpack import unpack_span
@@ -15,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from tapps_otel.log.event import Event
 
@@ -58,11 +56,16 @@ class BegunSpan(NamedTuple):
 
         :raises ValueError: it cannot be rebuilt
         """
-        start = self.start
-        parent = start.parent_span_id
-        made = unpack_span(
-            self.note,
-            name=str(self.note.get("name", start.name)),
+        start, parent = self.start, self.start.parent_span_id
+        what = f"execution {self.life.number} ended without ending this span"
+        note = {
+            **self.note,
+            "attributes": {**self.note.get("attributes", {}), **interrupted_attributes(None)},
+            "status": [ERROR, what],
+        }
+        return unpack_span(
+            note,
+            name=str(note.get("name", start.name)),
             ids=(
                 str(start.trace_id),
                 str(start.span_id),
@@ -70,23 +73,6 @@ class BegunSpan(NamedTuple):
             ),
             times=(self.start_ns, max(self.start_ns + 1, self.life.last_ns)),
             resource=self.resource,
-        )
-        attributes = {**(made.attributes or {}), **interrupted_attributes(None)}
-        return ReadableSpan(
-            made.name,
-            context=made.context,
-            parent=made.parent,
-            resource=made.resource,
-            attributes=attributes,
-            events=made.events,
-            links=made.links,
-            kind=made.kind,
-            status=Status(
-                StatusCode(ERROR), f"execution {self.life.number} ended without ending this span"
-            ),
-            start_time=made.start_time,
-            end_time=made.end_time,
-            instrumentation_scope=made.instrumentation_scope,
         )
 
 

@@ -462,7 +462,7 @@ class Rebuilder:
             note = self._note_of(event)
             resource, at = self._resource_of(event, note), _in_range(time_of(event))
             span = BegunSpan(self._log, event, note, at, resource, self._execution)
-            span.interrupted()  # a malformed one is told now, with its place
+            span.interrupted()  # a malformed one is reported now, with its place
         except _MALFORMED as error:
             self._add_bad(event, error)
             return

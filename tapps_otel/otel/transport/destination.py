@@ -25,7 +25,7 @@ GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 _variable = partial(otlp_variable, "TRACES")
 _log = logging.getLogger(__name__)
-_MOST_SECONDS: Final = 1000  # nobody waits so long for an answer: it is 1 s in milliseconds
+_MOST_SECONDS: Final = 1000  # longer time-outs are unlikely: it is 1 s in milliseconds
 _PATH: Final = "/v1/traces"
 _LOCAL: Final = {GRPC: "http://localhost:4317", HTTP: "http://localhost:4318"}
 
