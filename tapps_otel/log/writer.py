@@ -225,11 +225,9 @@ class LogWriter:
         if not (log.syncs and log.ready):
             return None
         if self.append(event, wait=False) is None:
-            if not self.has(event):
-                return None
-            waits = loop.create_future()  # it waits in memory, and is not to be appended again
-            waits.set_result(None)
-            return waits
+            decided = loop.create_future()  # it waits in memory or was dropped: nothing to await
+            decided.set_result(None)
+            return decided
         with self._group.held():
             return self._group.future(event, loop)
 

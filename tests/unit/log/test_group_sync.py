@@ -482,3 +482,20 @@ def test_a_child_forked_in_the_middle_of_a_sync_waits_for_nobody(
         files.let_go()
         callers.join()
     assert sorted(marks(path)) == [0, 1, 2]
+
+
+def test_an_end_that_no_line_can_hold_is_counted_once_for_its_task(path: Path) -> None:
+    too_long = event("step_finish", 1, name="x" * 2_000_000)
+
+    async def task(writer: LogWriter) -> int | None:
+        synced = writer.append_soon(too_long, asyncio.get_running_loop())
+        assert synced is not None  # else it would be appended once more
+        await synced
+        return writer.settle(too_long)
+
+    with writing(path) as writer:
+        writer.append(start())
+        assert asyncio.run(task(writer)) is None
+
+    gaps = [one for one in independent_checker.check(path) if one["event_type"] == "log_gap"]
+    assert [one["attributes"] for one in gaps] == [{"dropped": 1}]
