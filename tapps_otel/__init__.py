@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         RunHistory,
         StepHistory,
     )
+    from tapps_otel.past.span_rules import SpanMatch, SpanRules
     from tapps_otel.past.timeline import (
         Cost,
         Downtime,
@@ -123,6 +124,8 @@ __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look name
     "SendReport",
     "Settings",
     "skip",
+    "SpanMatch",
+    "SpanRules",
     "Step",
     "step",
     "StepDiff",
@@ -160,6 +163,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "past.changes": "Change",
         "past.difference": "RunDiff RunSide StepDiff StepSide StepTime",
         "past.fold": "AttemptHistory ExecutionHistory ForkOrigin RunHistory StepHistory",
+        "past.span_rules": "SpanMatch SpanRules",
         "past.timeline": "Cost Downtime Timeline TimelineAttempt TimelineExecution TimelineStep",
         "past.usage": "ModelUsage Usage",
         "run.answering": "answer",

@@ -48,6 +48,7 @@ _AHEAD_DAYS: Final = 14
 _DAY_NS: Final = 86_400 * 1_000_000_000
 _FREE: Final = "`tapps-otel prune --older-than 90d --dry-run` lists what can be removed"
 _NAME_ANOTHER: Final = "name another (--log-dir, TAPPS_OTEL_LOG_DIR)"
+_ALL_SAMPLED: Final = frozenset({"always_on", "parentbased_always_on"})
 _WAIT: Final = 1.0  # seconds for a collector to accept a connection
 _START: Final = "`docker compose up -d --wait` or `collector/stack.sh up` starts this project's"
 _LIST: Final = "`tapps-otel docs settings` lists the settings"
@@ -87,6 +88,7 @@ def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
     folder = Path(chosen).absolute()
     yield from _folder(folder)
     yield from _collector()
+    yield from _sampler()
     yield from _jaeger()
     yield _versions()
 
@@ -350,6 +352,17 @@ def _collector() -> Iterator[Finding]:
         yield Finding("collector", "ok", text, data=data)
     finally:
         client.close()
+
+
+def _sampler() -> Iterator[Finding]:
+    """Report a sampler that leaves spans out: these are not captured, and open no run."""
+    name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    if name and name not in _ALL_SAMPLED:
+        text = (
+            f"{name}: runs are logged, but not every span of a library, and not every run of spans"
+        )
+        hint = "unset OTEL_TRACES_SAMPLER, or OTEL_TRACES_SAMPLER=always_on"
+        yield Finding("sampler", "warn", text, hint, {"sampler": name})
 
 
 def _jaeger() -> Iterator[Finding]:

@@ -21,6 +21,7 @@ __all__ = [
     "NO_RUN",
     "PRUNED",
     "RESERVED",
+    "SPANS",
     "check_workflow_id",
     "escape",
     "is_workflow_id",
@@ -46,6 +47,7 @@ NO_RUN: Final = "traces"
 LAST_RUN: Final = "@last"  # means the run that was written to last; no id begins with this sign
 PRUNED: Final = "pruned"  # the log of the runs that were removed; no run gets this name either
 RESERVED: Final = frozenset({NO_RUN, PRUNED})
+SPANS: Final = "spans"  # the `source` of a workflow that is known by the spans of a library
 MOST_NESTED: Final = 64  # steps: each level takes frames of the stack, and makes step ids longer
 
 

@@ -1,7 +1,8 @@
 """Third-party executors: their runs get a log, a trace and a history; their code is not changed.
 
 ``instrument("tapps_agents")`` for an executor that is supported here, ``instrument(Pool,
-ExecutorSpec(...))`` for any other. Importing this module is cheap: wrapt, OpenTelemetry and the
+ExecutorSpec(...))`` for any other, ``instrument("orders", SpanRules(...))`` for a library that is
+known by its spans. Importing this module is cheap: wrapt, OpenTelemetry and the
 executor itself are imported when they are needed.
 """
 
@@ -14,6 +15,7 @@ from tapps_otel.instrumentation import registry
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.patching import HookState, Report
 from tapps_otel.instrumentation.spec import ExecutorSpec
+from tapps_otel.past.span_rules import PRESETS, SpanMatch, SpanRules
 
 if TYPE_CHECKING:
     from tapps_otel.instrumentation.patching import Patches
@@ -23,22 +25,33 @@ __all__ = [
     "HookState",
     "MethodCall",
     "Report",
+    "SpanMatch",
+    "SpanRules",
     "instrument",
     "report",
     "uninstrument",
 ]
 
 
+Supported = Literal[
+    "langgraph", "tapps_agents", "tapps-agents", "pydantic_ai", "pydantic-ai",
+    "agent_framework", "agent-framework", "genai", "openai_agents", "openai-agents",
+]  # fmt: skip
+
+
 @overload
-def instrument(target: Literal["langgraph", "tapps_agents", "tapps-agents"]) -> Report: ...
+def instrument(target: Supported) -> Report: ...
+@overload
+def instrument(target: str, spec: SpanRules) -> Report: ...
 @overload
 def instrument(target: str | type[Any], spec: ExecutorSpec) -> Report: ...
-def instrument(target: str | type[Any], spec: ExecutorSpec | None = None) -> Report:
+def instrument(target: str | type[Any], spec: ExecutorSpec | SpanRules | None = None) -> Report:
     """Log and trace the runs of an executor. A second call changes nothing.
 
-    :param target: the name of a supported executor (``langgraph`` or ``tapps_agents``); with a
-        ``spec`` its class, which may be any class object, or ``package.module:Class``, which need
-        not be imported yet
+    :param target: the name of what is supported (``langgraph``, ``tapps_agents``,
+        ``openai_agents``, or by their spans ``pydantic_ai``, ``agent_framework``, ``genai``); with
+        an ``ExecutorSpec`` the class, which may be any class object, or ``package.module:Class``,
+        which need not be imported yet; with ``SpanRules`` a name for them
     :param spec: describes an executor that is not supported by name
     :returns: the state of each hook; the report is live: a hook of a module that is not imported
         yet is ``pending``
@@ -81,8 +94,12 @@ def _key_of(target: str | type[Any]) -> registry.Key:
     return name if found is target else target
 
 
-def _patches(target: str | type[Any], spec: ExecutorSpec | None) -> Patches:
+def _patches(target: str | type[Any], spec: ExecutorSpec | SpanRules | None) -> Patches:
     name = _name_of(target)
+    if isinstance(spec, SpanRules) or (spec is None and name in PRESETS):
+        from tapps_otel.instrumentation.spans import hooks
+
+        return hooks.patches(name, spec)
     if spec is not None:
         from tapps_otel.instrumentation import spec_hooks
 
@@ -95,8 +112,13 @@ def _patches(target: str | type[Any], spec: ExecutorSpec | None) -> Patches:
         from tapps_otel.instrumentation.langgraph import functions as of_langgraph
 
         return of_langgraph.patches()
+    if name == "openai_agents":
+        from tapps_otel.instrumentation import openai_agents
+
+        return openai_agents.patches()
+    names = ", ".join(["langgraph", "tapps_agents", "openai_agents", *PRESETS])
     msg = (
-        f"no executor {name!r} is supported by name, only langgraph and tapps_agents: pass an "
-        "ExecutorSpec"
+        f"no executor {name!r} is supported by name, only {names}: pass an ExecutorSpec, or "
+        "SpanRules"
     )
     raise LookupError(msg)

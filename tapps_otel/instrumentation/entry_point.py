@@ -48,8 +48,12 @@ class Instrumentor(BaseInstrumentor):  # type: ignore[misc]
         """The versions that can be instrumented."""
         return (self.versions,)
 
+    def is_installed(self) -> bool:
+        """Whether the target can be imported."""
+        return find_spec(self.target) is not None
+
     def _instrument(self, **_: Any) -> None:
-        if find_spec(self.target) is None:  # the launcher calls every instrumentor there is
+        if not self.is_installed():  # the launcher calls every instrumentor there is
             return
         registry.add(self.target, self.patches)
 

@@ -67,6 +67,11 @@ def resume_foreign(
     found.check_own()
     history = found.history
     executor = history.workflow.get("executor")
+    if not history.resumable:
+        raise RunConflictError(
+            f"run {history.workflow_id!r} cannot be resumed: it was only observed, by the spans of "
+            f"{executor!r}, which hold no state. Run its program again; that is a new run"
+        )
     if executor != "tapps-agents":
         raise RunConflictError(
             f"run {history.workflow_id!r} is a run of the executor {executor!r}: it can only be "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from tapps_otel.log.reader import lines
+from tapps_otel.names import SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ class _Skimmed(msgspec.Struct, gc=False):
     event_type: str
     step_id: str | None = None
     agent: str | None = None
+    workflow: dict[str, Any] | None = None
 
 
 _decode = msgspec.json.Decoder(_Skimmed).decode
@@ -43,11 +45,13 @@ def skim(file: BinaryIO) -> Iterator[_Skimmed]:
             continue
 
 
-def count_steps(events: Iterable[Event | _Skimmed]) -> StepCount:
-    """Count the steps in a run's events."""
+def count_steps(events: Iterable[Event | _Skimmed]) -> StepCount | None:
+    """Count the steps in a run's events; ``None`` where steps are made of spans when it is read."""
     done: dict[object, bool] = {}
     for event in events:
         kind = event.event_type
+        if kind == "workflow_start" and (event.workflow or {}).get("source") == SPANS:
+            return None
         if kind.startswith("step_"):
             done[event.step_id] = kind in {"step_finish", "step_skip"}
     return StepCount(len(done), sum(done.values()))

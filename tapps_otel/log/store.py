@@ -255,7 +255,7 @@ class Store:
                 steps = count_steps(skim(file))
         except OSError:  # it was removed since
             return run
-        return replace(run, steps=steps.begun, steps_done=steps.done)
+        return run if steps is None else replace(run, steps=steps.begun, steps_done=steps.done)
 
     # -- names
 

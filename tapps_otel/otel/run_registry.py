@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
 
-__all__ = ["KnownRun", "end", "enter", "find"]
+__all__ = ["KnownRun", "end", "enter", "find", "own", "owner_of"]
 
 _MOST: Final = 4096  # runs; a server may start many in the seconds that an exporter is late
 _lock = threading.RLock()  # a finalizer may look for a run in the middle
 _traces: OrderedDict[int, OrderedDict[str, KnownRun]] = OrderedDict()
+_MOST_OWNED: Final = 1 << 16  # spans, the last used ones
+_owned: OrderedDict[int, KnownRun] = OrderedDict()
 
 
 def _after_fork() -> None:
@@ -117,3 +119,30 @@ def find(trace_id: int, *, workflow_id: str | None = None, at_ns: int = 0) -> Kn
         latest = list(reversed(runs.values()))
     begun = [run for run in latest if run.started_ns <= at_ns]
     return next((run for run in begun if run.in_progress_at(at_ns)), (begun or latest[-1:])[0])
+
+
+def own(span_id: int, run: KnownRun) -> None:
+    """Let a span, and all that are below it, belong to this run, whatever else is in its trace."""
+    with _lock:
+        _own(span_id, run)
+
+
+def _own(span_id: int, run: KnownRun) -> None:
+    _owned[span_id] = run
+    _owned.move_to_end(span_id)
+    if len(_owned) > _MOST_OWNED:
+        _owned.popitem(last=False)
+
+
+def owner_of(span_id: int, parent_id: int | None) -> KnownRun | None:
+    """Return the run that owns a span, or the span above it; ``None`` if none does."""
+    if not _owned:
+        return None
+    with _lock:
+        for one in (span_id, parent_id):
+            run = None if one is None else _owned.get(one)
+            if one is not None and run is not None:
+                _owned.move_to_end(one)
+                _own(span_id, run)
+                return run
+    return None

@@ -57,6 +57,9 @@ def how_to_resume(workflow_id: str, workflow: Mapping[str, Any]) -> Advice:
     executor = workflow.get("executor")
     if executor == "langgraph":
         return Advice(_langgraph_lines(workflow), is_command=False)
+    if workflow.get("resumable") is False:
+        words = "run it again, as a new run: what is known of it are spans, which resume nothing"
+        return Advice(words, is_command=False)
     if import_path(workflow) is not None or executor == _RESUMABLE:
         return Advice(f"resume {log_name(workflow_id)}")
     words = "run the code that started it again"

@@ -19,6 +19,7 @@ from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.encrypted import locked_error, problem_of
 from tapps_otel.log.event import readable
 from tapps_otel.names import ATTR, MOST_NESTED, parent_of
+from tapps_otel.past.span_steps import SpanSteps
 from tapps_otel.past.usage import NO_USAGE, Usage, UsageFold, sum_of
 
 if TYPE_CHECKING:
@@ -457,6 +458,11 @@ class RunHistory(Struct):
         return "executor" in self.workflow
 
     @property
+    def resumable(self) -> bool:
+        """Whether anything can resume it: not a run that was only observed, by its spans."""
+        return self.workflow.get("resumable") is not False
+
+    @property
     def types(self) -> list[str]:
         """The types that an executor's workflow has had, in order, if it was given another one."""
         changes = [one.attributes for one in self.annotations if one.name == WORKFLOW_TYPE]
@@ -498,6 +504,7 @@ class Fold:
         self.history = RunHistory(workflow_id)
         self._execution: ExecutionHistory | None = None
         self._usage = UsageFold()
+        self._span_steps: SpanSteps | None = None  # of a run that a rule over spans opened
         self._handlers = self._HANDLERS  # read for every event: faster here than from the class
 
     def feed(self, event: Event) -> None:
@@ -563,6 +570,8 @@ class Fold:
         history.executions.append(self._execution)
         if event.parent_span_id is not UNSET:
             self._usage.leave_out(event.parent_span_id)
+        if self._span_steps is None:
+            self._span_steps = SpanSteps.of_run(event)
 
     def _on_workflow_end(self, event: Event) -> None:
         history = self.history
@@ -739,7 +748,21 @@ class Fold:
             Annotation(event.seq, event.timestamp, name, step_id, _or(event.attributes, {}))
         )
 
+    def _on_span_of_steps(self, steps: SpanSteps, event: Event) -> None:
+        """Add a span of a run whose steps are made of its spans, or the start of one."""
+        for made in steps.feed(event):
+            self._handlers[made.event_type](self, made)
+        if event.event_type == "span":
+            used, step_id = steps.used(event)
+            self.history.usage = self.history.usage.plus(used)
+            step = None if step_id is None else self.history.by_id.get(step_id)
+            if step is not None:
+                step.last.usage = step.last.usage.plus(used)
+
     def _on_span(self, event: Event) -> None:
+        if self._span_steps is not None:
+            self._on_span_of_steps(self._span_steps, event)
+            return
         usage, history = self._usage, self.history
         if not usage.started:  # most runs have no captured spans
             usage.started = True

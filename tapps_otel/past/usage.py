@@ -27,6 +27,7 @@ __all__ = [
     "Owner",
     "Usage",
     "UsageFold",
+    "attributes_of",
     "sum_of",
     "usage_attributes",
     "usage_of",
@@ -337,7 +338,7 @@ class UsageFold:
 
     def feed(self, event: Event) -> Usage:
         """Add a captured span, or its start; return what it adds for the run."""
-        attributes = _attributes_of(event)
+        attributes = attributes_of(event)
         if event.span_id is UNSET or ATTR.WORKFLOW_ID in attributes:  # our own, written late
             return NO_USAGE
         parent = None if event.parent_span_id is UNSET else event.parent_span_id
@@ -359,7 +360,7 @@ class UsageFold:
             owner.usage = owner.usage.plus(below)
 
 
-def _attributes_of(event: Event) -> Mapping[str, Any]:
+def attributes_of(event: Event) -> Mapping[str, Any]:
     """Return the attributes of a captured span; of a large one, those that tell what it used."""
     if event.attributes is not UNSET:
         return event.attributes

@@ -127,6 +127,8 @@ def outlook(
 
 def _resume(history: RunHistory, kept: int) -> str:
     unresolved = unresolved_place(history)
+    if not history.resumable:
+        return "not possible: the run was only observed, by its spans"
     if unresolved is not None:
         return f"refused until {excerpt(unresolved, _NAME)} is resolved"
     if history.workflow.get("executor") == "langgraph":  # its checkpoints say what runs again

@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
+from tapps_otel.past.span_steps import SpanSteps
 from tapps_otel.report.history import error_text, mark
 from tapps_otel.report.lines import Line, took
 from tapps_otel.report.text import excerpt, plain, shorten
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenStep", "Progress", "Waiting"]
 
-_ENDS: Final = frozenset({"step_finish", "step_fail", "step_skip"})
+_STEPS: Final = frozenset({"step_start", "step_finish", "step_fail", "step_skip"})
+_SPANS: Final = frozenset({"span", "span_start"})
 _LONG: Final = 500  # columns of a text of the log: more is in `show`
 
 
@@ -67,6 +69,7 @@ class Progress:
         self.question: str | None = None
         self.open: dict[str, OpenStep] = {}
         self.waiting: dict[str, Waiting] = {}
+        self._span_steps: SpanSteps | None = None  # of a run that a rule over spans opened
         self._done: set[str] = set()
         self._failed: set[str] = set()
 
@@ -74,10 +77,10 @@ class Progress:
         """Process the next event; return a line if it is worth one."""
         kind = event.event_type
         self.last_ns = timestamp_ns(event.timestamp) or self.last_ns
-        if kind == "step_start":
-            return self._started(event)
-        if kind in _ENDS:
-            return self._ended(event)
+        if kind in _STEPS:
+            return self._step_changed(event)
+        if kind in _SPANS:
+            return self._span_changed(event)
         if kind in {"workflow_start", "workflow_resume"}:
             self._execution_began(event)
         elif kind == "workflow_end":
@@ -101,6 +104,7 @@ class Progress:
         self.execution = event.execution
         self.began_ns = self.last_ns
         self.process = {} if event.process is UNSET else event.process
+        self._span_steps = SpanSteps.of_run(event)
         about = {} if event.workflow is UNSET else event.workflow
         self.name = str(about.get("name") or self.name)
 
@@ -113,6 +117,16 @@ class Progress:
         self.took_ns = 0 if event.duration_ns is UNSET else event.duration_ns
 
     # -- steps
+
+    def _span_changed(self, event: Event) -> Line | None:
+        """Process a captured span, which may be a step."""
+        line = None
+        for made in () if self._span_steps is None else self._span_steps.feed(event):
+            line = self._step_changed(made)
+        return line
+
+    def _step_changed(self, event: Event) -> Line | None:
+        return self._started(event) if event.event_type == "step_start" else self._ended(event)
 
     def _started(self, event: Event) -> Line | None:
         step_id = str(event.step_id)

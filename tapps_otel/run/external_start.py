@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tapps_otel.log.store import RunSummary, Store
+    from tapps_otel.otel.seam import Tracing
     from tapps_otel.settings import Settings
 
 __all__ = [
@@ -46,11 +47,13 @@ class ExternalWorkflow:
     :ivar name: for people
     :ivar about: fields of ``workflow`` in the log, besides the name; ``executor`` at least
     :ivar inputs: of this run, as JSON, an object
+    :ivar tracing: makes the run's span; by default, the process's provider does
     """
 
     name: str
     about: Mapping[str, Any]
     inputs: bytes = b"{}"
+    tracing: Tracing | None = None
 
 
 def start_run(
@@ -103,6 +106,8 @@ def begin_run(
         )
         raise ValueError(msg)
     run = ExternalRunRecorder(workflow_id, workflow.name, leased, store)
+    if workflow.tracing is not None:
+        run.tracing = workflow.tracing
     begin_execution(run, leased, workflow.about, workflow.inputs)
     outer = current_scope.get()
     if outer is not None and outer.state is OPEN and not outer.run.detached:

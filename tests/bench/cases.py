@@ -216,6 +216,14 @@ OWN_CASES = (
         needs=("opentelemetry.sdk",),
     ),
     Case(
+        "own.agents",
+        "span",
+        "an agent's tool call, unsynced: by rules over spans, by the tracing of OpenAI Agents",
+        "own_agents",
+        FAST_STEPS,
+        needs=("opentelemetry.sdk",),
+    ),
+    Case(
         "own.resume",
         "resume",
         "from the call to the first new step",

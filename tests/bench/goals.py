@@ -108,6 +108,17 @@ GOALS: tuple[Goal, ...] = (
         target=2,
     ),
     Goal(
+        "what a span costs that is a step by rules, unsynced",
+        ref("own.agents rules_us"),
+        less=ref("own.agents sdk_us"),
+        target=200,
+    ),
+    Goal(
+        "what a step of OpenAI Agents costs, unsynced",
+        ref("own.agents agents_us"),
+        target=200,
+    ),
+    Goal(
         "resume / orjson.loads of the same file",
         ref("own.resume first_new_step_ms"),
         ref("floor.orjson_resume read_ms"),

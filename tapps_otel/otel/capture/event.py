@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import UNSET
+from opentelemetry.trace import StatusCode
 
 from tapps_otel import clock
 from tapps_otel.log.event import Event
@@ -93,8 +94,10 @@ def capture(
         event.late = True
     note = _note(span, event)
     keep(note, event, put)
-    if event.otel_blob is not UNSET:  # reports read no blobs: what it used stays in the line
+    if event.otel_blob is not UNSET:  # reports read no blobs
         event.attributes = usage_attributes(note.get("attributes", {})) or UNSET
+        if span.status.status_code is StatusCode.ERROR:
+            event.status = "failed"
     return Captured(event, span, resources.pack(span.resource))
 
 

@@ -16,6 +16,7 @@ from tapps_otel import settings
 from tapps_otel.otel import propagation
 from tapps_otel.otel.capture import claims
 from tapps_otel.otel.capture.failure_log import FailureLog
+from tapps_otel.otel.capture.roots import asked
 from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.capture.tokens import token_counter
 from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
@@ -35,10 +36,11 @@ __all__ = ["JsonlSpanProcessor"]
 class JsonlSpanProcessor(SpanProcessor):
     """Writes the spans of libraries into the logs of runs: each as it starts, and as it ends.
 
-    Nothing is synced for them: the next event of the run that is synced covers them. So they
-    survive the death of the process at once, and a power cut from then on. What cannot be written
-    is logged as an error once, and harms no span and no step. Spans of runs and steps, spans that
-    are not sampled, and those of no run in progress are left to a
+    The next event of the run that is synced covers them. So they survive the death of the process
+    at once, and a power cut from then on. Only ends of steps, in a run that a rule over spans has
+    opened, are synced themselves. What cannot be written is logged as an error once, and harms no
+    span and no step. Spans of runs and steps, spans that are not sampled, and those of no run in
+    progress are left to a
     :class:`~tapps_otel.JsonlSpanExporter`, which leaves out what this processor has written.
     """
 
@@ -54,23 +56,30 @@ class JsonlSpanProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
         """Write that a span has started."""
+        roots = asked()
         with self._harmless():
+            if roots is not None and _is_captured(span):
+                roots.started(span)
             run = self._run_of(span)
             if run is not None and claims.claim(run, span, "start"):
                 self._note(self._router.write_start(run, span))
 
     def on_end(self, span: ReadableSpan) -> None:
         """Write a span whole."""
+        roots = asked()
         with self._harmless():
             run = self._run_of(span)
             if run is not None and not is_cut_off(span) and claims.claim(run, span):
                 durability = settings.current().durability
-                written = self._router.write(run, (span,), durability, sync=False)
+                sync = roots is not None and roots.is_step(span)
+                written = self._router.write(run, (span,), durability, sync=sync)
                 if written.lost:
                     claims.release(run, span)
                 else:
                     self._tokens.count(run, (span,))
                 self._note(written)
+        if roots is not None:
+            roots.ended(span)
 
     def shutdown(self) -> None:
         """Close the logs."""
@@ -85,7 +94,7 @@ class JsonlSpanProcessor(SpanProcessor):
         """The run of a library's span, if that is in progress."""
         if self._pid != os.getpid():
             self._reset()
-        if not span.context.trace_flags.sampled or own_run_id(span) is not None:
+        if not _is_captured(span):
             return None
         run = run_of(span)  # None for a marker
         if run is None or run.ended_ns is not None or not settings.current().enabled:
@@ -105,3 +114,8 @@ class JsonlSpanProcessor(SpanProcessor):
             yield
         except Exception as error:  # noqa: BLE001 - a processor must not harm a workflow
             self._failures.failed(error)
+
+
+def _is_captured(span: ReadableSpan) -> bool:
+    """Whether it is a library's, and sampled."""
+    return span.context.trace_flags.sampled and own_run_id(span) is None

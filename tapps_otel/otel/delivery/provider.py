@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
     from tapps_otel.settings import Settings
 
-__all__ = ["add_outlet", "deliveries", "ensure_provider", "is_built_here", "make_exporter"]
+__all__ = [
+    "add_outlet",
+    "deliveries",
+    "ensure_provider",
+    "is_built_here",
+    "make_exporter",
+    "make_local_provider",
+]
 
 # Exporters replaced by ours, which checks answers and keeps ledgers; and the protocol they use.
 _REPLACED: Final = {"otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
@@ -117,6 +124,18 @@ def ensure_provider(settings: Settings) -> trace.TracerProvider | None:
     ``None`` if nothing asks for one, or if it cannot be built: then a warning is logged once.
     """
     return _setup.ensure(settings)
+
+
+def make_local_provider(settings: Settings) -> trace.TracerProvider:
+    """Set up a provider that sends nothing, for what is captured in logs; return the process's."""
+    provider = TracerProvider(
+        resource=process_resource(settings.service_name),
+        sampler=_sampler(),
+        id_generator=_id_generator(),
+        shutdown_on_exit=False,  # nothing waits to be sent
+    )
+    trace.set_tracer_provider(provider)
+    return trace.get_tracer_provider()
 
 
 def is_built_here(provider: object) -> bool:

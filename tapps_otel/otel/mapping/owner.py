@@ -21,6 +21,13 @@ def run_of(span: ReadableSpan) -> KnownRun | None:
     if is_marker(span):
         return None
     run_id = own_run_id(span)
+    if run_id is None:
+        parent = span.parent
+        owner = run_registry.owner_of(
+            span.context.span_id, None if parent is None else parent.span_id
+        )
+        if owner is not None:
+            return owner
     return run_registry.find(span.context.trace_id, workflow_id=run_id, at_ns=span.start_time or 0)
 
 

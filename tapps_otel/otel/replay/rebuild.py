@@ -56,6 +56,7 @@ from tapps_otel.otel.mapping.unpack import (
 )
 from tapps_otel.otel.replay.begun import Begun, BegunSpan, Life
 from tapps_otel.otel.seam import SCOPE
+from tapps_otel.past.span_rules import rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -239,6 +240,8 @@ class Rebuilder:
         try:
             if event.event_type in _EXECUTIONS:
                 self._describe(event)
+                if _has_library_span(event):
+                    return
             opened = _OpenSpan(event, self._execution)
             self._place(opened)
         except _MALFORMED as error:
@@ -493,6 +496,11 @@ class Rebuilder:
     def _add_problem(self, event: Event, problem: str) -> None:
         if len(self.problems) < 100:
             self.problems.append(f"seq {event.seq}: {problem}")
+
+
+def _has_library_span(event: Event) -> bool:
+    """Whether the span of an execution is a library's, which is captured as all others are."""
+    return event.workflow is not UNSET and rules_of(event.workflow) is not None
 
 
 def _span_limits(limits: Mapping[str, Any]) -> tuple[int | None, int | None]:

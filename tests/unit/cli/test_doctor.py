@@ -44,6 +44,19 @@ def test_a_healthy_machine_has_no_problem(cli: Cli) -> None:
     assert data["versions"]["opentelemetry-sdk"]
 
 
+@pytest.mark.parametrize(
+    ("sampler", "states"),
+    [("", []), ("parentbased_always_on", []), ("always_on", []), ("traceidratio", ["warn"])],
+    ids=["default", "parentbased", "always_on", "ratio"],
+)
+def test_a_sampler_that_leaves_spans_out_is_reported(
+    monkeypatch: pytest.MonkeyPatch, sampler: str, states: list[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+
+    assert [one.state for one in examine() if one.name == "sampler"] == states
+
+
 def test_nothing_is_left_behind(cli: Cli, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     cli("doctor")

@@ -321,7 +321,7 @@ def test_disabled_later_nothing_is_logged() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(
         LookupError,
-        match="no executor 'celery' is supported by name, only langgraph and tapps_agents",
+        match="no executor 'celery' is supported by name, only langgraph, tapps_agents",
     ):
         instrument("celery")  # type: ignore[call-overload]
 

@@ -1,0 +1,1 @@
+"""Libraries that are known by their OpenTelemetry spans: rules find runs and steps in them."""
