@@ -27,7 +27,7 @@ _FACTS: Final = ("from_agent", "to_agent", "triggered")  # that a span has at it
 
 
 class Processor:
-    """A ``TracingProcessor`` that writes what it is told into the logs of runs.
+    """A ``TracingProcessor`` that writes traces and spans into the logs of runs.
 
     :ivar on: whether runs that start now are logged
     """
