@@ -65,7 +65,8 @@ def _steady() -> Callable[[], int]:
 
 
 _UNKNOWN: Final = (0, 0)
-_relation = _UNKNOWN  # what `_relate` measured last, and until when it is used (monotonic, ns)
+# By how much the wall clock is ahead of the monotonic one, and until when that is used: monotonic, ns
+_relation = _UNKNOWN
 
 # The system's clock, until `use` replaces it: call clock.time_ns(), do not import the functions.
 time_ns = time.time_ns
@@ -78,12 +79,15 @@ class RunClock:
 
     The wall clock may be set while a run is in progress, as by a service that keeps the time. Steps
     would lie outside their run, and events outside their steps.
+
+    :ivar agrees_until: until when it is known to show what the wall clock shows, monotonic, ns:
+        an event before then has no ``wall_time``
     """
 
-    __slots__ = ("_ahead",)
+    __slots__ = ("_ahead", "agrees_until")
 
     def __init__(self) -> None:
-        self._ahead = _relate()
+        self._ahead, self.agrees_until = _relate(), 0
 
     def read(self) -> tuple[int, int]:
         """Return the time, and the monotonic clock at that moment, ns each."""
@@ -102,16 +106,13 @@ class RunClock:
 
     def wall_time(self, monotonic: int) -> str | None:
         """Format the wall clock at a moment, now or just now; ``None`` if this clock shows that."""
-        ahead = _ahead(monotonic)
+        ahead, valid_until = _relation
+        if monotonic >= valid_until:
+            ahead, valid_until = _relate(), _relation[1]
         if -_PARTED < ahead - self._ahead < _PARTED:
+            self.agrees_until = valid_until
             return None
         return timestamp(monotonic + ahead)
-
-
-def _ahead(monotonic: int) -> int:
-    """Return by how much the wall clock is ahead of the monotonic one; measured every 10 ms."""
-    difference, valid_until = _relation
-    return difference if monotonic < valid_until else _relate()
 
 
 def _relate() -> int:

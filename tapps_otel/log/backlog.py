@@ -38,6 +38,7 @@ class Backlog:
 
     def add(self, event: Event) -> None:
         """Keep an event, if there is room for it."""
+        self.execution = event.execution
         if len(self.events) < self._limit:
             self.events.append(event)
         else:

@@ -10,8 +10,10 @@ and others write meanwhile.
   all who wait by then. It begins that only when the running one has ended: whoever wrote meanwhile
   is covered. (If each waiting thread took the lock of the sync by turns, the interpreter would let
   hardly more than one in between two syncs.)
-- *A task* of an event loop that has something else to do waits at a gate that is a future. After a
-  sync, all futures of a loop are set by one call. A task that is alone syncs as a thread does.
+- *A task* of an event loop that has something else to do waits at a gate that is a future. No task
+  can continue before its loop has run what is ready, so that the sync is due only then (or a moment
+  later, where the loop is busy for long): it covers all tasks that have ended a step meanwhile.
+  After it, all futures of a loop are set by one call. A task that is alone syncs as a thread does.
 
 A waiting thread has no duty towards the others, so an interrupt of it affects no other one. The
 syncing thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate
@@ -87,6 +89,9 @@ class GroupSync:
         """Forget, in a forked child, the threads of its parent, and what they may hold."""
         self.lock, self.busy = threading.RLock(), False
         self._gates: list[Gate | TaskGate] = []  # of those who wait for the next sync
+        self._busy_loops: dict[
+            asyncio.AbstractEventLoop, list[TaskGate]
+        ] = {}  # they join them soon
         self._thread: threading.Thread | None = None
         self._stopped = False  # it ends when no thread or task waits
         self._wake = threading.Lock()  # not held: there may be something to do
@@ -119,21 +124,41 @@ class GroupSync:
         If no thread can be started, it need not wait: whoever asks for the end of the sync syncs.
         """
         gate = TaskGate(event, loop)
-        if not self._add(gate):
+        if not self._has_thread():
             gate.future.set_result(None)
+        elif loop in self._busy_loops:
+            self._busy_loops[loop].append(gate)
+        else:
+            self._busy_loops[loop] = [gate]
+            loop.call_soon(self._end_of_turn, loop)
         return gate.future
 
-    def _add(self, gate: Gate | TaskGate) -> bool:
-        self._gates.append(gate)
-        if self._thread is not None:
-            with suppress(RuntimeError):  # it is about to look already
-                self._wake.release()
-            return True
-        try:
-            self._start_thread()
-        except RuntimeError:  # there are too many, or the interpreter is ending
-            self._gates.remove(gate)
+    def _end_of_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a loop's tasks wait for the next sync: it has run what was ready."""
+        with self.held():
+            gates = self._busy_loops.pop(loop, ())
+            if gates:
+                self._gates += gates
+                self._wake_thread()
+
+    def _add(self, gate: Gate) -> bool:
+        if not self._has_thread():
             return False
+        self._gates.append(gate)
+        self._wake_thread()
+        return True
+
+    def _wake_thread(self) -> None:
+        with suppress(RuntimeError):  # it is about to look already
+            self._wake.release()
+
+    def _has_thread(self) -> bool:
+        """Start the syncing thread, if there is none; return whether there is one now."""
+        if self._thread is None:
+            try:
+                self._start_thread()
+            except RuntimeError:  # there are too many, or the interpreter is ending
+                return False
         return True
 
     def _start_thread(self) -> None:
@@ -152,8 +177,14 @@ class GroupSync:
 
     def open_gates(self) -> None:
         """Let everyone through: what they wait for is settled, or has failed."""
+        self._add_busy_loops()
         _open(self._gates)
         self._gates = []
+
+    def _add_busy_loops(self) -> None:
+        for gates in self._busy_loops.values():
+            self._gates += gates
+        self._busy_loops = {}
 
     # -- the syncing thread
 
@@ -161,8 +192,7 @@ class GroupSync:
         """End the syncing thread, if no thread or task waits. The caller does not hold the lock."""
         thread, self._stopped = self._thread, True
         if thread is not None and thread is not threading.current_thread():
-            with suppress(RuntimeError):  # it is about to look already
-                self._wake.release()
+            self._wake_thread()
             thread.join(_IDLE_S)
 
     def _work(self) -> None:
@@ -183,7 +213,10 @@ class GroupSync:
         while not self._gates:
             woken = self._wake.acquire(timeout=_IDLE_S)
             with self.lock:
-                if not self._gates and (self._stopped or not woken):
+                if not woken:
+                    self._add_busy_loops()
+                is_idle = not (self._gates or self._busy_loops)
+                if is_idle and (self._stopped or not woken):
                     self._thread = None
                     return False
         return True

@@ -88,11 +88,11 @@ class OpenLog:
 
     :param workflow_id: the name of the log
     :param boot_id: id of the current boot, which tells the holes of a power cut from other damage
-    :param syncs: whether it is synced at all
-    :param synced: types of the events that are synced then
+    :param synced: types of the events that are synced; none: the log is not synced at all
     :param lease: of the run, to look whether it still has its name
     :param reports: gets what is to be reported
     :param cipher: makes lines of events that are encrypted
+    :ivar syncs: whether it is synced at all
     :ivar ready: it can be written to; a log that fails is open, and not ready
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none
@@ -113,14 +113,13 @@ class OpenLog:
         workflow_id: str,
         *,
         boot_id: str | None,
-        syncs: bool,
         synced: frozenset[str],
         lease: Lease | None,
         reports: Reports,
         cipher: Cipher | None,
     ) -> None:
         self._files, self._encode = _files.system(), encode if cipher is None else cipher.encode
-        self._path, self.syncs, self._synced = path, syncs, synced
+        self._path, self.syncs, self._synced = path, bool(synced), synced
         self._lease, self._reports = lease, reports
         self._file = LogFile(self._files, path)
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
@@ -191,7 +190,7 @@ class OpenLog:
         :raises OSError: the file may hold it nevertheless
         """
         event.seq = seq = self.seq + 1
-        if self.syncs and event.event_type in self._synced:
+        if event.event_type in self._synced:
             event.unsynced = self.seq - self.settled or UNSET
         try:
             line, sha = self._encode(event, self.sha)
@@ -219,36 +218,35 @@ class OpenLog:
             raise
 
     def settle(self) -> None:
-        """Make what is written as safe as promised."""
-        self._check()
+        """Make what is written as safe as promised.
+
+        :raises OSError: it cannot be synced, or another process wrote to it or took its name
+        :raises LeaseLostError: another process has taken the lease
+        """
+        self._check_position()
         if self.syncs:
+            self._look()
             with self.syncing:
                 if self._unhandled is not None:  # of the sync that ran until now
                     raise self._unhandled
                 self._files.sync(self._file.descriptor)
-        self.settled = self.seq
-        self.unsettled.clear()
-
-    def _check(self) -> None:
-        """Check that the file and the lease are as they were left.
-
-        :raises OSError: they are not
-        :raises LeaseLostError: another process has taken the lease
-        """
-        if self._files.position(self._file.descriptor) != self.size:
-            raise _ForeignWriterError
-        if self.syncs:
-            self._look()
         elif clock.monotonic_ns() >= self._look_at_ns:
             self._look()
             self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
+        self.settled = self.seq
+        self.unsettled.clear()
+
+    def _check_position(self) -> None:
+        if self._files.position(self._file.descriptor) != self.size:
+            raise _ForeignWriterError
 
     def begin_sync(self) -> BegunSync | None:
         """Prepare :meth:`sync`; ``None``: it has failed, or is closed."""
         if not self.ready:
             return None
         try:
-            self._check()
+            self._check_position()
+            self._look()
         except OSError as error:
             self.ready, self._unhandled = False, error
             return None

@@ -53,7 +53,7 @@ class Reopening:
         :raises LeaseLostError: another process has taken the run over
         :raises LogWriteError: the log is closed
         """
-        log = self._log
+        log, self._backlog.execution = self._log, event.execution
         log.fail_if_unhandled()
         if log.taken_by is not None:
             raise LeaseLostError(self._path, *log.taken_by)

@@ -81,13 +81,13 @@ class LogWriter:
     ) -> None:
         self.path = path
         self._always, self._stop = durability == "always", stop
+        self._due = EVENT_TYPES if self._always else SYNCED
         self._reports = Reports(path, observer)
         self._log = OpenLog(
             path,
             workflow_id,
             boot_id=boot_id,
-            syncs=durability != "os",
-            synced=EVENT_TYPES if durability == "always" else SYNCED,
+            synced=self._due if durability != "os" else frozenset(),
             lease=lease,
             reports=self._reports,
             cipher=cipher,
@@ -151,18 +151,17 @@ class LogWriter:
             event nevertheless
         :raises LeaseLostError: another process has taken the run over, from now on each time
         """
-        is_due = sync or event.event_type in SYNCED or self._always
-        is_synced = is_due and wait and self._log.syncs
+        is_due = sync or event.event_type in self._due
         if self._encrypting is not None:
             self._encrypt(self._encrypting, event)
         try:
             if not self._write(event, is_due):
                 return None
-            return self._settle(event) if is_synced else event.seq
+            return self._settle(event) if is_due and wait and self._log.syncs else event.seq
         except LogError:
             raise
         except BaseException:  # what it interrupted is completed first
-            if is_synced and event.seq:
+            if is_due and wait and self._log.syncs and event.seq:
                 with suppress(LogError):
                     self._settle(event)
             raise
@@ -180,7 +179,7 @@ class LogWriter:
             if group.busy:
                 backlog.add(event)
                 return False
-            group.busy, backlog.execution = True, event.execution
+            group.busy = True
             try:
                 try:
                     if log.ready or self._reopening.allows(event):
@@ -379,6 +378,7 @@ class LogWriter:
 
     def _recover_from_write_error(self, error: BaseException, event: Event) -> bool:
         """Handle a write error; return whether the log holds the event after all."""
+        self._backlog.execution = event.execution
         if isinstance(error, CodecFailedError):
             self._wait_for_codec(error, event)
             return bool(event.seq)  # it was another event, appended in the middle of this one

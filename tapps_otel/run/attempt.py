@@ -141,7 +141,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             definition=UNSET if definition is None else definition,
             attributes=spec.attributes,
         )
-        self._put_wall_time(event, self._monotonic)
+        if self._monotonic >= run.clock.agrees_until:
+            self._put_wall_time(event, self._monotonic)
         return event
 
     def _put_wall_time(self, event: Event, monotonic: int) -> None:
@@ -197,11 +198,14 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
 
         :returns: ``False`` if it has ended already
         """
-        inside = self.begin_end()
-        if inside is None:
+        with self.run.lock:  # as in `begin_end`, without its call: every step comes here
+            has_ended = self.state is not OPEN
+            if not has_ended:
+                self.state = CLOSING
+        if has_ended:
             self._warn_of_second_end()
             return False
-        if inside:
+        if self.open:
             try:
                 self.drain()
             except BaseException as error:
@@ -443,7 +447,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             status=status,
             duration_ns=duration,
         )
-        self._put_wall_time(event, stopped_ns)
+        if stopped_ns >= run.clock.agrees_until:
+            self._put_wall_time(event, stopped_ns)
         return event
 
     def _status_of(self, error: BaseException) -> str:
@@ -532,8 +537,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             self._end_write = run.write_soon(event, self.scope)
             if self._end_write is not None:
                 return
-        pending, self._end_write = self._end_write, None
-        seq = run.write(event) if pending is None else pending.finish()
+        pending = self._end_write
+        if pending is None:
+            seq = run.write(event)
+        else:
+            self._end_write, seq = None, pending.finish()
         if self.kept:
             run.remember(self, event, seq, forget=self._is_last)
         if self.span is not None:  # the write may have found that the run is another's now

@@ -441,9 +441,26 @@ def test_tasks_of_a_loop_await_one_sync(path: Path) -> None:
     with log_files.use(files), writing(path) as writer:
         writer.append(start())
         assert asyncio.run(main(writer)) == list(range(2, 102))
-        assert len(files.syncers) <= 3
-        assert set(files.syncers[1:]).isdisjoint({get_ident()})
+        assert len(files.syncers) == 2
+        assert files.syncers[1] != get_ident()
     assert marks(path) == list(range(100))
+
+
+def test_a_loop_that_is_busy_for_long_does_not_put_the_sync_off(path: Path) -> None:
+    files = Held()
+
+    async def main(writer: LogWriter) -> int | None:
+        loop = asyncio.get_running_loop()
+        one = event("step_finish", 0)
+        synced = writer.append_soon(one, loop)
+        assert synced is not None
+        until(lambda: len(files.syncers) == 2)  # while no other callback of the loop can run
+        await synced
+        return writer.settle(one)
+
+    with log_files.use(files), writing(path) as writer:
+        writer.append(start())
+        assert asyncio.run(main(writer)) == 2
 
 
 def test_a_loop_that_is_closed_hinders_no_other(path: Path) -> None:
