@@ -65,7 +65,7 @@ def _steady() -> Callable[[], int]:
 
 
 _UNKNOWN: Final = (0, 0)
-# By how much the wall clock is ahead of the monotonic one, and until when that is used: monotonic, ns
+# By how much the wall clock is ahead of the monotonic one, and until when (monotonic) that is used.
 _relation = _UNKNOWN
 
 # The system's clock, until `use` replaces it: call clock.time_ns(), do not import the functions.
