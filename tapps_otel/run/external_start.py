@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -125,22 +126,23 @@ def start_turn(
     """Start the next run of a thread, ``<thread>``, ``<thread>.2`` ..., or resume the last one.
 
     :param thread: the executor's id of it; any string
-    :param decide: asked about the last run, if there is one: ``resume`` continues it, ``new``
-        starts another, ``fork`` too, which notes where it comes from, and ``abandon_and_new`` ends
-        the last one as cancelled before
+    :param decide: asked about the last run, if there is one: ``resume`` continues it, unless that
+        is in progress by then, ``new`` starts another, ``fork`` too, which notes where it comes
+        from, and ``abandon_and_new`` ends the last one as cancelled before
     :raises ValueError: it decides something else
     :raises LogError: the log cannot be opened
     """
     numbers = RunNumbers(store, thread)
     number = numbers.last()
     last_id = numbers.id_of(number) if number else None
+    about = {**workflow.about, "thread": thread}
     word = "new" if last_id is None else decide(store.summary(log_name(last_id)))
     if word not in get_args(Continuation):
         choices = ", ".join(map(repr, get_args(Continuation)))
         raise ValueError(f"a thread cannot continue by {word!r}: it must be one of {choices}")
-    about = {**workflow.about, "thread": thread}
     if last_id is not None and word == "resume":
-        return resume_run(store, last_id, replace(workflow, about=about), config)
+        with suppress(RunBusyError):  # another turn was faster, and this one is a run of its own
+            return resume_run(store, last_id, replace(workflow, about=about), config)
     if last_id is not None and word == "fork":
         about["forked_from"] = last_id
     if last_id is not None and word == "abandon_and_new":
