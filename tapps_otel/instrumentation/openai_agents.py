@@ -6,6 +6,7 @@ is not shown: what is inside belongs to the step outside.
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +14,12 @@ from tapps_otel.instrumentation.entry_point import Instrumentor
 from tapps_otel.instrumentation.external_log import ExternalLog
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.patching import MISSING, OFF, ON, PENDING, HookState, Patches
+from tapps_otel.run import queries
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from tapps_otel.log.store import RunSummary
 
 __all__ = ["OpenAIAgentsInstrumentor", "patches"]
 
@@ -23,6 +27,7 @@ _NAME: Final = "openai_agents"
 _HOOK: Final = "agents.add_trace_processor"
 _AROUND: Final = frozenset({"task", "turn"})  # spans that enclose what is worth a step
 _AGENT: Final = "agent"
+_REATTACHED: Final = "ReattachedTrace"
 _FACTS: Final = ("from_agent", "to_agent", "triggered")  # that a span has at its end
 
 
@@ -36,24 +41,32 @@ class Processor:
         self.on = True
         self._log = ExternalLog("openai-agents")
         self._errors: dict[str, str] = {}  # by trace: why its last agent failed
+        self._continued: dict[str, str] = {}  # by span: the trace that continues with it
 
     def on_trace_start(self, trace: Any) -> None:
-        """Begin a run; of a group, which is a conversation, the next one."""
+        """Begin a run, of a group the next one; or continue that of the trace."""
         if self.on:
-            self._log.run_begin(
-                trace.trace_id,
-                name=trace.name,
-                run_id=trace.trace_id,
-                thread=getattr(trace, "group_id", None),
-                about={"trace": trace.trace_id},
-                attach=True,
-            )
+            self._begin(trace)
 
     def on_trace_end(self, trace: Any) -> None:
         """End the run: as failed, if its last agent did."""
-        error = self._errors.pop(trace.trace_id, None)
+        self._end(trace.trace_id)
+
+    def _begin(self, trace: Any) -> None:
+        trace_id = trace.trace_id
+        self._log.run_begin(
+            trace_id,
+            name=trace.name,
+            thread=getattr(trace, "group_id", None) or trace_id,
+            continues=lambda last: "resume" if _trace_of(last) == trace_id else "new",
+            about={"trace": trace_id},
+            attach=True,
+        )
+
+    def _end(self, trace_id: str) -> None:
+        error = self._errors.pop(trace_id, None)
         status = "completed" if error is None else "failed"
-        self._log.run_end(trace.trace_id, status=status, error=error)
+        self._log.run_end(trace_id, status=status, error=error)
 
     def on_span_start(self, span: Any) -> None:
         """Begin a step.
@@ -62,6 +75,8 @@ class Processor:
         """
         with guarded("a step is not logged", refuses=True):
             key, parent = span.span_id, span.parent_id or span.trace_id
+            if span.parent_id is None and self.on:
+                self._continue(span)
             kind, facts = span.span_data.type, _facts(span)
             if kind in _AROUND:
                 self._log.alias(key, parent)
@@ -86,12 +101,32 @@ class Processor:
                 self._errors[span.trace_id] = error
             held: dict[str, Any] = {name: facts[name] for name in _FACTS if name in facts}
             self._log.step_end(span.span_id, error=error, attributes=held)
+            trace_id = self._continued.pop(span.span_id, None)
+            if trace_id is not None:
+                self._end(trace_id)
+
+    def _continue(self, span: Any) -> None:
+        """Continue the run of a trace that the SDK reattaches, which it reports by spans alone.
+
+        It does so where a run is continued from a ``RunState`` in the process that made it.
+        """
+        tracing = sys.modules.get("agents.tracing")
+        trace = None if tracing is None else tracing.get_current_trace()
+        if type(trace).__name__ == _REATTACHED and span.trace_id not in self._continued.values():
+            self._continued[span.span_id] = span.trace_id
+            self._begin(trace)
 
     def force_flush(self) -> None:
         """Do nothing: nothing waits."""
 
     def shutdown(self) -> None:
         """Do nothing: each event is in the log."""
+
+
+def _trace_of(last: RunSummary) -> Any:
+    """The SDK's trace that a run was logged by."""
+    first = next(queries.events(last.workflow_id), None)
+    return None if first is None or first.workflow is None else first.workflow.get("trace")
 
 
 def _facts(span: Any) -> dict[str, Any]:
