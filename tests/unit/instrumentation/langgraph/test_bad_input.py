@@ -127,7 +127,7 @@ def test_any_thread_id_is_taken(thread: Any) -> None:
     assert run.status == "completed"
 
 
-# -- streams that nobody finishes
+# -- streams that are left
 
 
 def test_a_stream_that_is_dropped_is_cancelled() -> None:
