@@ -10,6 +10,9 @@ and others write meanwhile.
   all who wait by then. It begins that only when the running one has ended: whoever wrote meanwhile
   is covered. (If each waiting thread took the lock of the sync by turns, the interpreter would let
   hardly more than one in between two syncs.)
+- *Several shared the last sync*, and it was slow: they are waited for, a quarter of its time at
+  most. Otherwise each of them would find the next sync just begun, and half of them, or one, would
+  have each sync for themselves.
 - *A task* of an event loop that has something else to do waits at a gate that is a future. No task
   can continue before its loop has run what is ready, so that the sync is due only then (or a moment
   later, where the loop is busy for long): it covers all tasks that have ended a step meanwhile.
@@ -30,7 +33,10 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Final
+
+from tapps_otel import clock
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,15 +48,19 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "GroupSync"]
 
 _IDLE_S: Final = 0.1  # after which the syncing thread ends, so that an idle run has none
+_WORTHWHILE_NS: Final = 100_000  # a shorter wait for others takes longer than it says
 
 
 class Gate:
-    """Where a thread waits for a sync."""
+    """Where a thread waits for a sync.
 
-    __slots__ = ("_shut", "event")
+    :ivar waiter: what comes again, perhaps, when it is open
+    """
+
+    __slots__ = ("_shut", "event", "waiter")
 
     def __init__(self, event: Event) -> None:
-        self.event = event
+        self.event, self.waiter = event, get_ident()
         self._shut = threading.Lock()
         self._shut.acquire()
 
@@ -65,12 +75,12 @@ class Gate:
 
 
 class TaskGate:
-    """Where a task waits for a sync."""
+    """Where a task waits for a sync. What comes again is its loop."""
 
-    __slots__ = ("event", "future", "loop")
+    __slots__ = ("event", "future", "loop", "waiter")
 
     def __init__(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
-        self.event, self.loop = event, loop
+        self.event, self.loop, self.waiter = event, loop, id(loop)
         self.future: asyncio.Future[None] = loop.create_future()
 
 
@@ -92,6 +102,8 @@ class GroupSync:
         self._busy_loops: dict[
             asyncio.AbstractEventLoop, list[TaskGate]
         ] = {}  # they join them soon
+        self._expected = 0  # number of those who are expected to wait for the next sync
+        self._expected_until = 0  # monotonic, ns; 0: for none
         self._thread: threading.Thread | None = None
         self._stopped = False  # it ends when no thread or task waits
         self._wake = threading.Lock()  # not held: there may be something to do
@@ -111,12 +123,15 @@ class GroupSync:
 
     def gate(self, event: Event) -> Gate | None:
         """Return where to wait; ``None``: the caller syncs, because no sync is running or due."""
-        if not self._gates and not self._log.syncing.locked():
+        if not (self._gates or self._log.syncing.locked() or self._expects_others()):
             return None
         if self._thread is threading.current_thread():  # a finalizer, which it would wait for
             return None
         gate = Gate(event)
         return gate if self._add(gate) else None
+
+    def _expects_others(self) -> bool:
+        return self._expected_until != 0 and clock.monotonic_ns() < self._expected_until
 
     def future(self, event: Event, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
         """Return what a task of this loop awaits.
@@ -223,15 +238,36 @@ class GroupSync:
 
     def _sync_for_all(self) -> None:
         log = self._log
+        self._wait_for_others()
         with log.syncing:  # what is written until the running sync has ended is covered, too
             pass
         with self.held():
             begun = self._begin()
+        began_ns = clock.monotonic_ns()
         if begun is not None:
             log.sync(begun)
+        took_ns = clock.monotonic_ns() - began_ns
         with self.held():
             log.forget_settled()
+            self._expect_again(took_ns)
             self._open_settled()
+
+    def _expect_again(self, took_ns: int) -> None:
+        """Note who may soon wait for the next sync, if it is worth waiting for them."""
+        self._expected, wait_ns = self._number_waiting(), took_ns // 4
+        is_worthwhile = self._expected > 1 and wait_ns >= _WORTHWHILE_NS
+        self._expected_until = clock.monotonic_ns() + wait_ns if is_worthwhile else 0
+
+    def _number_waiting(self) -> int:
+        return len({gate.waiter for gate in self._gates})
+
+    def _wait_for_others(self) -> None:
+        """Wait until all who are expected have come, but not for long."""
+        while self._expects_others() and not self._stopped:
+            if self._number_waiting() >= self._expected:
+                return
+            left_ns = self._expected_until - clock.monotonic_ns()
+            self._wake.acquire(timeout=max(0, left_ns) / 1e9)
 
     def _begin(self) -> BegunSync | None:
         if all(gate.event.seq <= self._log.settled for gate in self._gates):

@@ -126,6 +126,15 @@ PEERS = (
         STEPS,
         env="langgraph",
     ),
+    *(
+        Case(f"{peer}.{option}", "durable", what, f"{peer}_together", STEPS, peer, option)
+        for peer, option, what in (
+            ("dbos", "threads", "DBOS, a step of one of 8 threads"),
+            ("dbos", "gather", "DBOS, an async step, all of them in one gather"),
+            ("langgraph", "threads", "LangGraph, a node of one of 8 threads"),
+            ("langgraph", "gather", "LangGraph, an async node, all of them in one turn"),
+        )
+    ),
     Case(
         "tapps.step",
         "durable",

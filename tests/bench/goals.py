@@ -74,6 +74,17 @@ GOALS: tuple[Goal, ...] = (
         target=5,
         at_most=False,
     ),
+    *(
+        Goal(
+            f"{name}'s step / ours, {how}",
+            ref(f"{peer}.{option} step_us"),
+            ref(f"own.{option} step_us"),
+            target=target,
+            at_most=False,
+        )
+        for peer, name, target in (("dbos", "DBOS", 15), ("langgraph", "LangGraph", 8))
+        for option, how in (("threads", "of 8 threads"), ("gather", "in a gather"))
+    ),
     Goal(
         "tapps-agents' event log / durable step",
         ref("tapps.step step_us"),

@@ -13,7 +13,7 @@ from typing import Any, cast
 from tapps_otel import bind, configure, step, workflow
 from tapps_otel.settings import Durability
 
-from .common import CHUNK, Floor, answer, arguments, result
+from .common import CHUNK, Floor, answer, arguments, result, together
 from .own_steps import step_bytes
 
 ARGS = arguments()
@@ -53,7 +53,7 @@ def in_threads(n: int, block: int) -> dict[str, float]:
         for one in threads:
             one.join()
         seconds += time.perf_counter() - began
-    return _against(seconds, turns * CHUNK * THREADS, floor)
+    return together(seconds, turns * CHUNK * THREADS, floor)
 
 
 def _chunk() -> None:
@@ -91,7 +91,7 @@ async def in_gather(n: int, block: int) -> dict[str, float]:
     await asyncio.gather(*(work_async(i) for i in range(n)))
     seconds, gap_ms = time.perf_counter() - began, gaps.stop()
     floor.write(CHUNK)
-    return {**_against(seconds, n, floor), "gap_ms": gap_ms}
+    return {**together(seconds, n, floor), "gap_ms": gap_ms}
 
 
 @workflow
@@ -103,12 +103,7 @@ async def in_turns(n: int, block: int) -> dict[str, float]:
         began = time.perf_counter()
         await work_async(i)
         seconds += time.perf_counter() - began
-    return _against(seconds, n, floor)
-
-
-def _against(seconds: float, n: int, floor: Floor) -> dict[str, float]:
-    step_us = seconds / n * 1e6
-    return {"step_us": step_us, "floor_us": floor.each_us, "x_floor": step_us / floor.each_us}
+    return together(seconds, n, floor)
 
 
 def measure() -> dict[str, float]:

@@ -22,6 +22,7 @@ from capabilities import need
 from crashes import in_child
 from group_syncs import Held
 from logs import ID, event, marks, start, writing
+from tapps_otel import clock
 from tapps_otel.errors import LogWriteError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.files import Files
@@ -104,6 +105,42 @@ def test_threads_that_wait_for_a_sync_share_the_next_one(path: Path) -> None:
         assert len(files.syncers) == 3  # the start's, the first thread's, one for all others
     assert sorted(marks(path)) == list(range(MANY))
     independent_checker.check(path)
+
+
+class SlowSyncs:
+    """A clock by which each sync takes 400 seconds, and nothing else takes any time."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def sync(self, _: int) -> None:
+        self.now += 400_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    time_ns = monotonic_ns
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError(f"nothing sleeps {seconds} s")
+
+
+def test_threads_that_shared_a_slow_sync_are_waited_for(path: Path) -> None:
+    slow = SlowSyncs()
+    with clock.use(slow), held(path, slow.sync) as (writer, files, callers):
+        lead(files, callers)
+        callers.append(1, 2)
+        until(lambda: files.written == 4)
+        files.let_go()
+        callers.join()
+        assert len(files.syncers) == 3  # of the start, of the mark 0, of the marks 1 and 2
+        callers.append(3)
+        until(lambda: writer._group.is_awaited or len(files.syncers) > 3)
+        assert len(files.syncers) == 3
+        callers.append(4)
+        callers.join()
+        assert len(files.syncers) == 4
+    assert sorted(marks(path)) == [0, 1, 2, 3, 4]
 
 
 def test_a_thread_that_is_alone_syncs_by_itself(path: Path) -> None:
