@@ -140,16 +140,33 @@ async def main():
 
 asyncio.run(main())
 """
+DURABLE = """
+from pydantic_ai import Agent
+from pydantic_ai.models.test import TestModel
+from tapps_otel import step, workflow
+
+search = step(name="search")(look_up)
+agent = Agent(TestModel(), name="weather", tools=[search])
+
+
+@workflow(name="trip")
+def trip(wish: str) -> str:
+    return agent.run_sync(wish).output
+
+
+print(trip.options(workflow_id="THREAD")("to Oslo"))
+"""
 PROGRAMS = {
     "langgraph": ("langgraph.checkpoint.sqlite", LANGGRAPH),
     "openai_agents": ("agents", OPENAI_AGENTS),
     "pydantic_ai": ("pydantic_ai", PYDANTIC_AI),
+    "durable": ("pydantic_ai", DURABLE),
 }
 # In a program that is started as always: the tool's library is instrumented by the program.
 ONE_LINE = """
 from opentelemetry.instrumentation.sqlite3 import SQLite3Instrumentor
 SQLite3Instrumentor().instrument()
-from tapps_otel import instrument; instrument({name!r})
+from tapps_otel import instrument; instrument("{name}")
 """
 STARTS = {"workflow_start", "workflow_resume", "step_start"}
 WAYS = pytest.mark.parametrize("zero_code", [False, True], ids=["one line", "zero code"])
@@ -165,7 +182,8 @@ class Killed:
         module, text = PROGRAMS[framework]
         if find_spec(module.partition(".")[0]) is None:
             pytest.skip(f"needs {framework}")
-        before = "" if zero_code else ONE_LINE.format(name=framework)
+        name = "pydantic_ai" if framework == "durable" else framework
+        before = "" if zero_code else ONE_LINE.format(name=name)
         Path("app.py").write_text(before + TOOL + text.replace("THREAD", thread), "utf-8")
         launcher = Path(sys.executable).with_name("opentelemetry-instrument")
         self._command = [*([str(launcher)] if zero_code else []), sys.executable, "app.py"]
@@ -254,3 +272,19 @@ def test_pydantic_ai_continues_from_its_messages(shared_stack: Stack, zero_code:
         assert tapps_otel.history(run_id).status == status
         spans = whole_trace(shared_stack, run_id)
         assert above(spans, "SELECT") == ["execute_tool search"]
+
+
+@WAYS
+def test_pydantic_ai_in_a_workflow_resumes(shared_stack: Stack, zero_code: bool) -> None:
+    run_id = f"durable-{zero_code}"
+    done = Killed("durable", run_id, shared_stack, zero_code=zero_code)
+    run = tapps_otel.history(run_id)
+    spans = whole_trace(shared_stack, run_id)
+
+    assert done.said == '{"look_up":"rain"}\n'
+    assert [one.status for one in run.executions] == ["interrupted", "completed"]
+    assert [(one.step_id, [a.status for a in one.attempts]) for one in run.steps] == [
+        ("search", ["interrupted", "completed"])
+    ]
+    assert above(spans, "SELECT") == ["step search"] * 2
+    assert above(spans, "invoke_agent weather") == ["workflow trip"] * 2
