@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.usage import ModelUsage, Usage
     from tapps_otel.run.answering import answer
     from tapps_otel.run.api import Attempt, Run
+    from tapps_otel.run.binding import bind
     from tapps_otel.run.cancelling import cancel
     from tapps_otel.run.children import child_env
     from tapps_otel.run.codecs.registration import register_codec
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from tapps_otel.run.policy import Backoff
     from tapps_otel.run.pruning import KeptRun, PrunedRun, PruneReport, prune
     from tapps_otel.run.queries import events, history, last_run, list_runs
-    from tapps_otel.run.scope import bind
     from tapps_otel.run.sending import send
     from tapps_otel.run.step import Step, step
     from tapps_otel.run.timelines import timeline
@@ -182,7 +182,7 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.policy": "Backoff",
         "run.pruning": "KeptRun PrunedRun PruneReport prune",
         "run.queries": "events history last_run list_runs",
-        "run.scope": "bind",
+        "run.binding": "bind",
         "run.sending": "send",
         "run.step": "Step step",
         "run.timelines": "timeline",

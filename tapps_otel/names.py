@@ -79,6 +79,11 @@ class ATTR:
     CHILD_LOG_DIR: Final = "tapps.child.log_dir"  # of that run, if it is not that of the step's run
     PARENT_WORKFLOW_ID: Final = "tapps.parent.workflow_id"  # the run whose step calls this one
     PARENT_STEP_ID: Final = "tapps.parent.step_id"
+    ENGINE: Final = "tapps.engine"  # the executor that a step was submitted to
+    WORKER_HOST: Final = "tapps.worker.host"
+    WORKER_PID: Final = "tapps.worker.pid"
+    WORKER_DURATION: Final = "tapps.worker.duration"  # seconds, by the worker's clock
+    WORKER_WAIT: Final = "tapps.worker.wait"  # seconds of the step's time outside the worker
     EXECUTOR_STATUS: Final = "tapps.executor.status"  # a third-party executor's own word
     VARIABLES: Final = "tapps.executor.variables"  # names of the executor's variables
     VARIABLES_OMITTED: Final = "tapps.executor.variables_omitted"  # names: values not in the log

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "address_of",
     "delivery_settings",
+    "delivery_variables",
     "logs_wanted",
     "metrics_wanted",
     "otlp_variable",
@@ -48,6 +49,18 @@ def traces_wanted(settings: Settings) -> bool:
 def delivery_settings(settings: Settings) -> list[str]:
     """Return the names of the settings that say where spans are sent, and how, if any does."""
     return [name for name in _DELIVERY if getattr(settings, name) is not None]
+
+
+def delivery_variables() -> dict[str, str]:
+    """Return the variables that say where and how spans are sent, for a process elsewhere.
+
+    Not the configuration file: it is on this machine.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_") and name != "OTEL_CONFIG_FILE"
+    }
 
 
 def span_starts_wanted(settings: Settings) -> bool:

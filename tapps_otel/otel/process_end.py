@@ -9,25 +9,22 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any, Final
 
 __all__ = ["flush_at_end", "may_vanish"]
 
 # Their children leave by `os._exit`, which calls no handlers. They call the finalizers of these.
 _FINALIZING: Final = ("multiprocessing.util", "billiard.util")
 _LAST: Final = -100  # priority: after finalizers that others register
-_flush: Callable[[], None] | None = None
+_flushes: Final[list[Callable[[], None]]] = []
 _forked = False
 
 
 def flush_at_end(flush: Callable[[], None]) -> None:
     """Call ``flush`` when this process ends, and when forked children of it do."""
-    global _flush  # noqa: PLW0603 - one for the process
-    _flush = flush
+    _flushes.append(flush)
 
 
 def may_vanish() -> bool:
@@ -40,8 +37,8 @@ def may_vanish() -> bool:
 
 
 def _end() -> None:
-    if _flush is not None:
-        _flush()
+    for flush in _flushes:
+        flush()
 
 
 def _after_fork() -> None:

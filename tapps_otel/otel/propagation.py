@@ -26,9 +26,11 @@ from tapps_otel.otel import run_registry
 from tapps_otel.otel.seam import PARENT, warn_once
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from tapps_otel.otel.seam import SpanRef
 
-__all__ = ["inject", "join", "parent_of"]
+__all__ = ["context_of", "inject", "join", "parent_of"]
 
 _NOT_ALLOWED: Final = re.compile(r"[^A-Z0-9_]")
 _log = logging.getLogger(__name__)
@@ -67,6 +69,14 @@ def inject(environment: MutableMapping[str, str], span: SpanRef | None) -> None:
         warn_once("a child's environment", error)
 
 
+def context_of(environment: Mapping[str, str]) -> Context:
+    """Return the context that :func:`inject` wrote.
+
+    :raises Exception: of a propagator of the user's
+    """
+    return propagate.extract(environment, getter=_Reader())
+
+
 def _context_of(span: SpanRef) -> trace.SpanContext:
     return trace.SpanContext(
         int(span.trace_id, 16),
@@ -98,7 +108,7 @@ def join() -> None:
         )
         return
     try:
-        context = propagate.extract(os.environ, getter=_Reader())
+        context = context_of(os.environ)
         above = trace.get_current_span(context).get_span_context()
         if above.is_valid:
             contexts.attach(context)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
 
-__all__ = ["KnownRun", "end", "enter", "find", "own", "owner_of"]
+__all__ = ["KnownRun", "end", "enter", "enter_once", "find", "own", "owner_of"]
 
 _MOST: Final = 4096  # runs; a server may start many in the seconds that an exporter is late
 _lock = threading.RLock()  # a finalizer may look for a run in the middle
@@ -56,6 +56,7 @@ class KnownRun(Struct, eq=False):
         accepts nothing, if the run is not in progress here, or its log has failed before
     :ivar ended_ns: when it ended here; ``None`` while it is in progress
     :ivar workflow: name of its workflow; ``None`` in a child process, which is not told it
+    :ivar has_blobs: whether the folder is on this machine, so that large values can be stored
     """
 
     workflow_id: str
@@ -67,6 +68,7 @@ class KnownRun(Struct, eq=False):
     append: Callable[[Event, bool], int | None] = _refuse
     ended_ns: int | None = None
     workflow: str | None = None
+    has_blobs: bool = True
 
     @property
     def log_name(self) -> str:
@@ -84,6 +86,13 @@ def enter(trace_id: str, run: KnownRun) -> None:
         runs = _latest(_traces, int(trace_id, 16), OrderedDict())
         runs.pop(run.workflow_id, None)
         _latest(runs, run.workflow_id, run)
+
+
+def enter_once(trace_id: str, run: KnownRun) -> None:
+    """Add a run, unless it is there with what appends to it and its execution."""
+    known = find(int(trace_id, 16), workflow_id=run.workflow_id)
+    if known is None or (known.append, known.execution) != (run.append, run.execution):
+        enter(trace_id, run)
 
 
 def end(trace_id: str, workflow_id: str, at_ns: int) -> None:

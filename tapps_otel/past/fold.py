@@ -114,6 +114,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar question: what it asks, if it is a pause, or a third-party executor paused it
     :ivar gate: the result of its gate, if it has one
     :ivar usage: what captured spans of libraries used in it, without that of inner steps
+    :ivar engine: the executor that it was submitted to, if a worker executed it
     """
 
     number: int
@@ -133,6 +134,7 @@ class AttemptHistory(Struct, gc=False):
     question: str | None = None
     gate: Gate | None = None
     usage: Usage = NO_USAGE
+    engine: str | None = None
 
     @property
     def started_ns(self) -> int:
@@ -609,6 +611,8 @@ class Fold:
             order,
             None if event.span_id is UNSET else event.span_id,
         )
+        if event.attributes is not UNSET:
+            attempt.engine = event.attributes.get(ATTR.ENGINE)
         step = history.by_id.get(step_id)
         if step is None:
             step = history.by_id[step_id] = _new_step(step_id, event, attempt)
@@ -684,7 +688,8 @@ class Fold:
         if status != "interrupted":
             step.interruptions = 0
         elif before != status:  # otherwise it is fed again after an interrupt
-            step.interruptions += 1
+            # That its driver died tells nothing of a step that a worker executed.
+            step.interruptions += attempt.engine is None or event.execution == attempt.execution
         self._mark_unhandled(event)
         inner = self.history.scopes.get(step.step_id)
         if inner is not None:

@@ -34,10 +34,16 @@ class Annotations:
         self._run, self._strict = run, strict
 
     def annotate(
-        self, name: str, attributes: Mapping[str, Any], scope: Scope | None = None
+        self,
+        name: str,
+        attributes: Mapping[str, Any],
+        scope: Scope | None = None,
+        *,
+        at: int | None = None,
     ) -> None:
         """Write an annotation of the user into the log and onto the span.
 
+        :param at: when it was made, by the monotonic clock, ns; by default, now
         :raises TypeError: ``name`` is not a string
         """
         check_text(name, "the name of an annotation")
@@ -49,7 +55,7 @@ class Annotations:
         event = Event(
             event_type="annotation",
             workflow_id=run.workflow_id,
-            **run.clock.times(),
+            **run.clock.times(at),
             execution=run.execution,
             name=where.rules.text(name),
         )

@@ -157,7 +157,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         :raises RunEndedError: the scope has ended meanwhile
         """
         run, scope = self.run, self.scope
-        following = AttemptRecorder(
+        following = type(self)(
             run=run,
             scope=scope,
             spec=self.spec,
@@ -508,7 +508,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         pending = self._end_write
-        if pending is None:
+        if pending is None or pending.synced is None:
             return
         try:
             try:

@@ -1,4 +1,4 @@
-"""An event that a task has written, and awaits until it is synced."""
+"""An event that is written, and whose sync is awaited later, by a task or with others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AwaitedWrite:
     """The end of a write whose sync other tasks share; see :mod:`tapps_otel.log.group_sync`.
 
     :ivar event: that is written
-    :ivar synced: what to await before :meth:`finish`, so that this need not wait
+    :ivar synced: what a task awaits before :meth:`finish`, so that this need not wait
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class AwaitedWrite:
         writer: LogWriter,
         watchers: Sequence[EventWatcher],
         event: Event,
-        synced: asyncio.Future[None],
+        synced: asyncio.Future[None] | None,
         began_ns: int,
     ) -> None:
         self._writer, self._watchers, self._began_ns = writer, watchers, began_ns
@@ -51,6 +51,18 @@ class AwaitedWrite:
         began_ns = clock.monotonic_ns()
         synced = writer.append_soon(event, asyncio.get_running_loop())
         return None if synced is None else cls(writer, watchers, event, synced, began_ns)
+
+    @classmethod
+    def ahead(
+        cls, writer: LogWriter, watchers: Sequence[EventWatcher], event: Event
+    ) -> AwaitedWrite:
+        """Write the event; whoever calls :meth:`finish` first syncs for all that are written.
+
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        began_ns = clock.monotonic_ns()
+        writer.append(event, wait=False)
+        return cls(writer, watchers, event, None, began_ns)
 
     def finish(self) -> int | None:
         """Wait for the sync if it has not ended; return as ``Write`` does."""

@@ -93,18 +93,20 @@ def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
 
 
 def detail_lost(
-    record: StepHistory, workflow_id: str, detail: str, reason: str
+    step_id: str, workflow_id: str, kind: object, detail: str, reason: str
 ) -> FailureDetailError:
-    """The refusal to read what the log could not keep of a failure that is raised again."""
-    error = (record.last.error or {}).get("type")
+    """The refusal to read what the log could not keep of a failure that is raised from it.
+
+    :param kind: name of the exception's class
+    """
     return FailureDetailError(
-        f"{detail!r} of the {error} that step {record.step_id!r} raised is not in the "
+        f"{detail!r} of the {kind} that step {step_id!r} raised is not in the "
         f"log ({reason}): the workflow could take another branch than before. "
-        f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets the step run again; "
+        f"`tapps-otel resolve {workflow_id} {step_id} --rerun` lets the step run again; "
         "with --result JSON instead, that is its result. To keep it, let the step raise an "
         "exception with plain values, or register a codec for the class of what is lost "
         "(register_codec) before the run",
-        record.step_id,
+        step_id,
         detail,
     )
 

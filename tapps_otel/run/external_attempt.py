@@ -50,7 +50,7 @@ class ExternalStep(StepSpec):
             return
         data = bytes(raw_json(value))
         if len(data) <= _RESULT_LIMIT:
-            self._store(run, event, data)
+            self.store(run, event, data)
         else:
             event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
 

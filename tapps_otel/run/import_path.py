@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["file_of", "is_file_name", "load_object", "module_stem", "origin_of"]
+__all__ = [
+    "address_of",
+    "file_of",
+    "is_file_name",
+    "load_module",
+    "load_object",
+    "module_stem",
+    "origin_of",
+]
 
 # On a module that was loaded from the path of a file: that path, which is its only name.
 _FROM_FILE: Final = "__tapps_otel_file__"
@@ -34,7 +42,7 @@ def origin_of(fn: Any, names: Iterable[str], is_found: Callable[[Any], bool]) ->
     from tapps_otel.log import files  # heavy: not before the first run
 
     module = sys.modules.get(getattr(fn, "__module__", None) or "")
-    address = _address_of(module)
+    address = address_of(module)
     name = next((one for one in names if is_found(_inside(module, one))), None)
     if address is None or name is None:
         return {}
@@ -43,8 +51,11 @@ def origin_of(fn: Any, names: Iterable[str], is_found: Callable[[Any], bool]) ->
     return {"path": f"{address}:{name}", **known}
 
 
-def _address_of(module: Any) -> str | None:
-    """What an import path calls a module: its name, or its file if it has no other."""
+def address_of(module: Any) -> str | None:
+    """What an import path calls a module: its name, or its file if it has no other.
+
+    ``None`` if it cannot be imported again.
+    """
     loaded_from: str | None = getattr(module, _FROM_FILE, None)
     if module is None or loaded_from is not None:
         return loaded_from
@@ -102,7 +113,7 @@ def load_object(path: str) -> Any:
     :raises Exception: whatever the import raises
     """
     module_name, _, name = path.rpartition(":")
-    return reduce(getattr, name.split("."), _load_module(module_name))
+    return reduce(getattr, name.split("."), load_module(module_name))
 
 
 def is_file_name(module: str) -> bool:
@@ -110,7 +121,11 @@ def is_file_name(module: str) -> bool:
     return module.endswith(".py") or os.sep in module
 
 
-def _load_module(name: str) -> Any:
+def load_module(name: str) -> Any:
+    """Import a module, by its name or its file.
+
+    :raises Exception: whatever the import raises
+    """
     if not is_file_name(name):
         return importlib.import_module(name)
     path = Path(name).absolute()

@@ -33,14 +33,24 @@ class PickledByName:
         """What makes this copy with other options again, from the one that has the name."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        reduced = self.reduce_to_name()
+        if isinstance(reduced, str):
+            return _load, (self.__module__, reduced, os.getpid() if is_any_open() else None)
+        return reduced
+
+    def reduce_to_name(self) -> str | tuple[Any, ...]:
+        """What pickle makes of a function: its name; of a copy with other options, a call.
+
+        :raises PicklingError: it is not found by its name
+        """
         module = getattr(self, "__module__", None) or "?"
-        name = getattr(self, "__qualname__", None) or repr(self)
+        name: str = getattr(self, "__qualname__", None) or repr(self)
         try:
             found: Any = reduce(getattr, name.split("."), sys.modules[module])
         except (KeyError, AttributeError):
             found = None
         if found is self:
-            return _load, (module, name, os.getpid() if is_any_open() else None)
+            return name
         wrapped = getattr(self, "__wrapped__", None)
         if isinstance(found, type(self)) and getattr(found, "__wrapped__", None) is wrapped:
             return self._remake(found), ()
@@ -67,9 +77,8 @@ def _load(module: str, name: str, pid: int | None) -> Any:
         _warned.add(name)
         _log.warning(
             "%r comes from another process, where a run was open: called here it is not a step of "
-            "that run, has no record in its log, and runs again on resume. To keep its result, "
-            "make a step, in the run's own process, of the function that submits it and returns "
-            "its result",
+            "that run, has no record in its log, and runs again on resume. To make it one, submit "
+            "it to tapps_otel.bind(executor)",
             found,
         )
     return found

@@ -246,6 +246,17 @@ class RunRecorder(RunState):
         has_company = len(scope.open or ()) > 1 or other_callbacks_ready()
         return AwaitedWrite.begin(writer, self._watchers, event) if has_company else None
 
+    def write_ahead(self, event: Event) -> AwaitedWrite | None:
+        """Write an event that ends a step, whose sync is shared with others.
+
+        :returns: ``None``: it is not written, because nothing is synced here
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        writer = self.writer
+        if writer is None or self.detached or not writer.is_synced:
+            return None
+        return AwaitedWrite.ahead(writer, self._watchers, event)
+
     def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
         """Start a scope's span and put its ids into the start event.
 

@@ -114,13 +114,23 @@ class ReplayState:
         except StepResultError as problem:
             self._refuse(error_messages.unreadable(record, self._workflow_id, problem))
 
-    def _raise_again(self, record: StepHistory) -> NoReturn:
+    def rebuild(self, step_id: str, described: dict[str, Any]) -> BaseException:
+        """The exception that a step raised, made of its description in the log.
+
+        :raises RefusalError: it cannot be made; reading what the log lacks of it raises one, too
+        """
+
         def refuse(detail: str, reason: str) -> NoReturn:
             # Not marked: the failure stays handled, and the step does not run again by itself.
-            self.refusal = error_messages.detail_lost(record, self._workflow_id, detail, reason)
+            self.refusal = error_messages.detail_lost(
+                step_id, self._workflow_id, described.get("type"), detail, reason
+            )
             raise self.refusal
 
-        error = failures.rebuild(record.last.error, refuse, self._module)
+        return failures.rebuild(described, refuse, self._module)
+
+    def _raise_again(self, record: StepHistory) -> NoReturn:
+        error = self.rebuild(record.step_id, record.last.error or {})
         if record.status == "timeout" and not isinstance(error, StepTimeoutError):
             error = StepTimeoutError(str(error))
         if status_of(error) in {"interrupted", "cancelled"}:

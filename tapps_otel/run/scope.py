@@ -1,7 +1,7 @@
 """Scopes: where steps are called from, and which attempts are open inside them.
 
 The current scope is kept in a context variable: tasks and ``asyncio.to_thread`` inherit it, thread
-pools get it through :func:`bind`.
+pools get it through :func:`~tapps_otel.bind`.
 
 Two protocols say what a scope needs from the layers above it: :class:`Recorder` from the run that
 it belongs to, :class:`OpenAttempt` from the attempts inside it.
@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar, Token, copy_context
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar
+from contextvars import ContextVar, Token
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -37,7 +37,6 @@ __all__ = [
     "OpenAttempt",
     "Recorder",
     "Scope",
-    "bind",
     "current_scope",
     "leave_scope",
     "paused_signal",
@@ -48,9 +47,6 @@ OPEN: Final = "open"
 CLOSING: Final = "closing"  # its code has returned or raised; what is open inside has not ended
 COMPLETED: Final = "completed"
 FAILED: Final = "failed"
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
 # Marks code in which `Paused` was raised: it must make no further calls.
@@ -123,6 +119,7 @@ class Recorder(Protocol):
         step_id: str | None = None,
         *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = ...,
+        make: Any = ...,
     ) -> Any:
         """Decide what a call does: a new attempt, an outcome from the log, or ``None``."""
 
@@ -131,6 +128,9 @@ class Recorder(Protocol):
 
     def write_soon(self, event: Event, scope: Scope) -> AwaitedWrite | None:
         """Write an event whose sync a task awaits; ``None``: it is not written yet."""
+
+    def write_ahead(self, event: Event) -> AwaitedWrite | None:
+        """Write an event that others share a sync with; ``None``: it is not written."""
 
     def has(self, event: Event) -> bool:
         """Whether an event is in the log, or waits to be written."""
@@ -399,19 +399,3 @@ def running_task() -> asyncio.Task[Any] | None:
 # The public get_running_loop() raises where there is no loop, which most steps would pay for: 3 %
 # of an unsynced step. This one returns None, and is in the `__all__` of its module.
 _running_loop = asyncio._get_running_loop  # noqa: SLF001
-
-
-def bind(fn: Callable[P, R]) -> Callable[P, R]:
-    """Let ``fn`` call steps of the current scope when a thread pool runs it.
-
-    ``pool.submit(bind(fn), ...)``. Not for process pools: a step called in another process is a
-    plain call.
-    """
-    context = copy_context()
-
-    @wraps(fn)
-    def bound(*args: P.args, **kwargs: P.kwargs) -> R:
-        # A context can be entered once at a time, and a pool runs many calls.
-        return context.copy().run(fn, *args, **kwargs)
-
-    return bound

@@ -13,7 +13,7 @@ from tapps_otel.log import files
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SigtermHandler", "terminate"]
+__all__ = ["SigtermHandler", "is_own_handler", "terminate"]
 
 # Those of all runs that are open. A dict can be listed while other threads change it; it must not
 # keep alive a run that its user dropped.
@@ -42,6 +42,11 @@ class SigtermHandler:
         _open.pop(self._place, None)
         if not _open and _is_main_thread() and signal.getsignal(signal.SIGTERM) is _end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def is_own_handler(handler: object) -> bool:
+    """Whether a signal's handler is that of the open runs, which a forked child inherits."""
+    return handler is _end
 
 
 def _end(number: int, _: Any) -> None:

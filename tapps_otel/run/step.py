@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import inspect
@@ -172,9 +173,34 @@ class Step(PickledByName, Generic[P, R]):
             return _plain(self._body, args, kwargs)
         return self._call_sync(scope, args, kwargs, current_scope.get())
 
-    def _enter(
-        self, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]
+    @property
+    def spec(self) -> StepSpec:
+        """What all its calls have in common."""
+        if not self._prepared:
+            self._prepare()
+        return self._spec
+
+    def run_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the code of one call in the current scope; a coroutine in an event loop of its own.
+
+        :raises Skipped: it was skipped
+        """
+        if self._async:
+            return asyncio.run(self._await_body(args, kwargs))
+        return self._body(*args, **kwargs)
+
+    def enter(
+        self,
+        scope: Scope,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: type[AttemptRecorder] = AttemptRecorder,
     ) -> AttemptRecorder | Stored | None:
+        """Decide what a call does, as :meth:`RunRecorder.enter` does.
+
+        :param make: makes the attempt
+        :raises StepInputError: its inputs cannot be compared with those of an earlier execution
+        """
         spec, run, key = self._spec, scope.run, self._key
         if not self._prepared:
             self._prepare()
@@ -192,7 +218,7 @@ class Step(PickledByName, Generic[P, R]):
         else:
             parts = self._signature.parts(args, kwargs)
         entered: AttemptRecorder | Stored | None = run.enter(
-            scope, spec, digest, key, arguments=(args, kwargs)
+            scope, spec, digest, key, arguments=(args, kwargs), make=make
         )
         if entered is None:
             run.warn_of_plain_call(scope, spec.name)
@@ -241,7 +267,7 @@ class Step(PickledByName, Generic[P, R]):
 
         :param before: the current scope, which need not be of this run
         """
-        entered = self._enter(scope, args, kwargs)
+        entered = self.enter(scope, args, kwargs)
         result: R
         if not isinstance(entered, AttemptRecorder):
             result = _plain(self._body, args, kwargs) if entered is None else entered.result
@@ -287,7 +313,7 @@ class Step(PickledByName, Generic[P, R]):
         if scope is None or scope.run.is_detached():
             warn_of_call(self._spec.name, scope)
             return await _plain_async(self._body, args, kwargs)
-        entered = self._enter(scope, args, kwargs)
+        entered = self.enter(scope, args, kwargs)
         if not isinstance(entered, AttemptRecorder):
             if entered is None:
                 return await _plain_async(self._body, args, kwargs)
@@ -345,8 +371,13 @@ class BoundStep(Generic[P, R]):
         if inspect.iscoroutinefunction(step):
             mark_async(self)
 
+    @property
+    def unbound(self) -> tuple[Step[..., R], object]:
+        """The step, and the object that it gets first."""
+        return self._step, self._instance
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return BoundStep, (self._step, self._instance)
+        return BoundStep, self.unbound
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the step; a coroutine, if the function is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from tapps_otel.run.scope import Recorder
     from tapps_otel.run.values import Signature
 
-__all__ = ["Paused", "Skipped", "StepSpec", "Stored", "refuse_coroutine", "shown_cause"]
+__all__ = [
+    "NOT_PERSISTED",
+    "Paused",
+    "Skipped",
+    "StepSpec",
+    "Stored",
+    "refuse_coroutine",
+    "shown_cause",
+]
+
+NOT_PERSISTED: Final = "persist=False"  # why such a step's result is not in the log
 
 
 class Skipped(BaseException):
@@ -91,24 +101,39 @@ class StepSpec:
 
         :raises StepResultError: it cannot be stored
         """
-        try:
-            if self.policy.persist:
-                self._store(run, event, self.write_result(value))
-                return
-        except StepResultError:
-            refuse_coroutine(value, f"step {self.name!r}")
-            raise
+        if self.policy.persist:
+            self.store(run, event, self.result_json(value))
+            return
         refuse_coroutine(value, f"step {self.name!r}")
-        event.result_omitted = "persist=False"
+        event.result_omitted = NOT_PERSISTED
 
-    def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
-        """Put the result of a skip into its event; ``None`` fits every annotation.
+    def result_json(self, value: object) -> bytes:
+        """The step's result as JSON.
 
         :raises StepResultError: it cannot be stored
         """
-        self._store(run, event, b"null" if value is None else self.write_result(value))
+        try:
+            return self.write_result(value)
+        except StepResultError:
+            refuse_coroutine(value, f"step {self.name!r}")
+            raise
 
-    def _store(self, run: Recorder, event: Event, data: bytes) -> None:
+    def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
+        """Put the result of a skip into its event.
+
+        :raises StepResultError: it cannot be stored
+        """
+        self.store(run, event, self.skip_result_json(value))
+
+    def skip_result_json(self, value: object) -> bytes:
+        """The result of a skip as JSON; ``None`` fits every annotation.
+
+        :raises StepResultError: it cannot be stored
+        """
+        return b"null" if value is None else self.write_result(value)
+
+    def store(self, run: Recorder, event: Event, data: bytes) -> None:
+        """Put a result into its event, unless it is a secret and those are not stored."""
         refuse = self.policy.redact_results
         if refuse or run.redacts_results:
             rules = combined(run.rules, self.policy.redact)

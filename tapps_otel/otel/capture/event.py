@@ -74,7 +74,7 @@ def capture(
     span: ReadableSpan,
     run: KnownRun,
     resources: Resources,
-    put: Callable[[bytes], str],
+    put: Callable[[bytes], str] | None,
     *,
     late: bool = False,
 ) -> Captured:
@@ -82,7 +82,8 @@ def capture(
 
     Its timestamp is the span's end; its duration leads back to the start.
 
-    :param put: stores what is too large for a line, and returns its name
+    :param put: stores what is too large for a line, and returns its name; without it that is left
+        out
     :param late: the log should have had it earlier
     :raises ValueError: the span has not ended, or has a time that OTLP cannot hold
     :raises OSError: of ``put``
@@ -94,7 +95,8 @@ def capture(
         event.late = True
     note = _note(span, event)
     keep(note, event, put)
-    if event.otel_blob is not UNSET:  # reports read no blobs
+    # Reports read no blobs, and not all machines can write one.
+    if event.otel_blob is not UNSET or (event.otel is not UNSET and "omitted" in event.otel):
         event.attributes = usage_attributes(note.get("attributes", {})) or UNSET
         if span.status.status_code is StatusCode.ERROR:
             event.status = "failed"

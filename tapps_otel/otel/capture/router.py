@@ -169,7 +169,8 @@ class Router:
     ) -> tuple[list[Captured], Exception | None]:
         """Return their events, and the error of one that no log can hold."""
         folder = Store(run.folder).blobs_folder(run.log_name)
-        put, captured, problem = Blobs(folder, sync=durability != "os").put, [], None
+        put = Blobs(folder, sync=durability != "os").put if run.has_blobs else None
+        captured, problem = [], None
         rules = rules_here()
         for span in spans:
             try:

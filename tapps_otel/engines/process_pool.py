@@ -1,0 +1,51 @@
+"""What is known of ``concurrent.futures.ProcessPoolExecutor``.
+
+It has no public access to what it was made with, which a new one in place of a broken one needs.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel.engines.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
+__all__ = ["ProcessPool"]
+
+
+class ProcessPool(Engine):
+    """A pool of processes of this machine."""
+
+    owns_workers = True
+
+    def prepare_workers(self, prepare: Callable[[], None]) -> None:
+        """Have each process call this before the initializer that the pool was given."""
+        pool: Any = self.executor
+        if getattr(pool, "_initializer", _begin) is not _begin:
+            pool._initargs = (prepare, pool._initializer, pool._initargs)  # noqa: SLF001
+            pool._initializer = _begin  # noqa: SLF001
+
+    def _make(self) -> Executor | None:
+        if type(self.executor) is not ProcessPoolExecutor:
+            return None
+        old: Any = self.executor
+        return ProcessPoolExecutor(
+            old._max_workers,  # noqa: SLF001
+            mp_context=old._mp_context,  # noqa: SLF001
+            initializer=old._initializer,  # noqa: SLF001
+            initargs=old._initargs,  # noqa: SLF001
+            max_tasks_per_child=old._max_tasks_per_child,  # noqa: SLF001
+        )
+
+
+def _begin(
+    prepare: Callable[[], None], initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]
+) -> None:
+    """Begin a worker."""
+    prepare()
+    if initializer is not None:
+        initializer(*initargs)

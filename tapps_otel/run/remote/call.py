@@ -1,0 +1,125 @@
+"""A call of a step as bytes, and back: pickled by the driver, loaded by the worker.
+
+Classes and functions are pickled by their names. A module that has no name of its own in another
+process, because it is a script, is found there by its file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from tapps_otel.errors import StepInputError
+from tapps_otel.run.import_path import address_of, load_module
+from tapps_otel.run.pickling import PickledByName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tapps_otel.run.step import Step
+    from tapps_otel.settings import Redaction
+
+__all__ = ["Call", "dump", "load", "modules_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of a step.
+
+    :ivar redact: the setting of its run
+    """
+
+    step: Step[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    redact: bool | Redaction
+
+
+def dump(call: Call) -> bytes:
+    """Pickle a call.
+
+    :raises StepInputError: it cannot be pickled
+    """
+    try:
+        return _pickled((call.step, call.args, call.kwargs, call.redact))
+    except Exception as error:  # of an object's own code
+        path = _place_of_fault(call)
+        msg = (
+            f"step {call.step.spec.name!r} cannot be submitted: {path}: {error}. A worker gets the "
+            "call pickled: give it what can be pickled, and let the step open connections, files "
+            "and locks itself"
+        )
+        raise StepInputError(msg, path) from error
+
+
+def _place_of_fault(call: Call) -> str:
+    """Name the argument that cannot be pickled; ``$`` if it is none of them."""
+    with suppress(TypeError, ValueError):
+        bound = inspect.signature(call.step).bind(*call.args, **call.kwargs)
+        for name, value in bound.arguments.items():
+            if not _is_picklable(value):
+                return f"$.{name}"
+    return "$"
+
+
+def _is_picklable(value: object) -> bool:
+    try:
+        _pickled(value)
+    except Exception:  # noqa: BLE001 - of an object's own code
+        return False
+    return True
+
+
+def _pickled(value: object) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        """Pickle steps by their names, as functions."""
+        return value.reduce_to_name() if isinstance(value, PickledByName) else NotImplemented
+
+
+def modules_of(step: Step[..., Any]) -> dict[str, str]:
+    """Addresses of modules that another process may not find by the names that they have here."""
+    found = {}
+    for name in ("__main__", step.__module__):
+        address = address_of(sys.modules.get(name))
+        if address is not None and address != name:
+            found[name] = address
+    return found
+
+
+def load(data: bytes, modules: Mapping[str, str]) -> Call:
+    """Load a call.
+
+    :param modules: addresses of modules, as :func:`modules_of` gave them to the driver
+    :raises Exception: whatever its modules and objects raise
+    """
+    return Call(*_Unpickler(data, modules).load())
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, modules: Mapping[str, str]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._modules = modules
+
+    def find_class(self, module_name: str, name: str) -> Any:
+        """Find what has a name in a module."""
+        address = self._modules.get(module_name)
+        if address is None:
+            return super().find_class(module_name, name)
+        return reduce(getattr, name.split("."), _module_at(address))
+
+
+def _module_at(address: str) -> Any:
+    main = sys.modules["__main__"]
+    return main if address_of(main) == address else load_module(address)

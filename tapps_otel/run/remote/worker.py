@@ -1,0 +1,213 @@
+"""What a worker does: executes one call of a step, and answers with what became of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from tapps_otel import clock, settings
+from tapps_otel.errors import SettingsError
+from tapps_otel.log.event import Event
+from tapps_otel.otel import run_registry
+from tapps_otel.otel.environment import traces_wanted
+from tapps_otel.otel.run_registry import KnownRun
+from tapps_otel.redact import combined, rules_of
+from tapps_otel.run import failures
+from tapps_otel.run.attempt import status_of
+from tapps_otel.run.leased_log import boot_id
+from tapps_otel.run.remote.call import load
+from tapps_otel.run.remote.driver_end import follow_driver
+from tapps_otel.run.remote.messages import Answer, Note, read_task, write_answer
+from tapps_otel.run.remote.worker_scope import WorkerAttempt, WorkerRun
+from tapps_otel.run.scope import CLOSING, current_scope
+from tapps_otel.run.step_spec import Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tapps_otel.redact import Rules
+    from tapps_otel.run.remote.call import Call
+    from tapps_otel.run.remote.messages import Task
+
+__all__ = ["execute", "machine_here"]
+
+
+@cache
+def machine_here() -> str:
+    """Identifies this machine, until it is booted again."""
+    return f"{socket.gethostname()}/{boot_id()}"
+
+
+def execute(task: bytes, call: bytes) -> bytes:
+    """Execute a call of a step; return the answer, in which any exception is.
+
+    :param task: what the worker has to know of it
+    :param call: pickled
+    """
+    answer = Answer(host=socket.gethostname(), pid=os.getpid())
+    try:
+        found = read_task(task)
+        _prepare(found)
+        # What the code sets in its context must not reach the next call.
+        return copy_context().run(_execute, found, call, answer)
+    except BaseException as error:  # noqa: BLE001 - also SystemExit, and Ctrl-C at any instruction
+        return _answer_failed(answer, error)
+
+
+def _execute(task: Task, data: bytes, answer: Answer) -> bytes:
+    try:
+        call = load(data, task.modules)
+    except BaseException as error:
+        error.add_note(
+            f"a worker on {answer.host} (process {answer.pid}) could not load the call: does it "
+            "have the program's modules, in the same version?"
+        )
+        raise
+    spec = call.step.spec
+    answer.definition = spec.definition
+    rules = combined(rules_of(call.redact), spec.policy.redact)
+    run = WorkerRun(task, rules_of(call.redact))
+    attempt = WorkerAttempt.of(task, run, spec)
+    with _tracing(task, attempt), attempt.current():
+        began = clock.monotonic_ns()
+        try:
+            _call_body(call, answer)
+        except BaseException as error:  # noqa: BLE001 - whatever the step raises is its outcome
+            _put_error(answer, error, rules, hides_values=task.hides_values)
+        ended = clock.monotonic_ns()
+    attempt.state = CLOSING
+    answer.duration_ns = ended - began
+    _put_made(answer, run, attempt, ended)
+    return write_answer(answer, list(attempt.spans.values()))
+
+
+def _call_body(call: Call, answer: Answer) -> None:
+    spec = call.step.spec
+    try:
+        result = call.step.run_body(call.args, call.kwargs)
+    except Skipped as skipped:
+        answer.result = Raw(spec.skip_result_json(skipped.result))
+        answer.status, answer.reason = "skipped", skipped.reason
+    else:
+        answer.result = Raw(spec.result_json(result))
+        answer.status = "completed"
+
+
+def _put_error(answer: Answer, error: BaseException, rules: Rules, *, hides_values: bool) -> None:
+    answer.status = status_of(error)
+    answer.error = failures.describe(error, rules, hides_values=hides_values)
+
+
+def _put_made(answer: Answer, run: WorkerRun, attempt: WorkerAttempt, ended: int) -> None:
+    """Put into an answer what the step has left besides its result."""
+    if attempt.files is not None:
+        event = Event(event_type="step_finish", workflow_id="", timestamp="", execution=0)
+        attempt.files.put(event)
+        answer.artifacts = [] if event.artifacts is UNSET else event.artifacts
+    answer.reason = attempt.rules.text(answer.reason)
+    answer.notes = [
+        msgspec.to_builtins(Note(name, attributes, ended - at))
+        for name, attributes, at in run.notes
+    ]
+    answer.notes_dropped, answer.spans_dropped = run.notes_dropped, attempt.spans_dropped
+    answer.warnings = list(run.warnings)
+
+
+def _answer_failed(answer: Answer, error: BaseException) -> bytes:
+    """Answer that a call could not be executed, or its outcome could not be written."""
+    plain = Answer(host=answer.host, pid=answer.pid, definition=answer.definition)
+    _put_error(plain, error, rules_of(True), hides_values=False)  # noqa: FBT003 - the setting's type
+    return write_answer(plain, [])
+
+
+# ---------------------------------------------------------------- the process
+
+
+def _is_here(task: Task) -> bool:
+    """Whether the driver is on this machine."""
+    return task.machine == machine_here()
+
+
+def _prepare(task: Task) -> None:
+    """Prepare this process for the calls of a driver."""
+    if not _is_here(task) or task.pid == os.getpid():
+        return
+    if task.owned or task.pid in {os.getppid(), _pid_of_parent()}:
+        follow_driver(task.pid)
+
+
+def _pid_of_parent() -> int | None:
+    """The process that started this one by ``multiprocessing``, perhaps through a server."""
+    process = sys.modules.get("multiprocessing.process")
+    parent = None if process is None else process.parent_process()
+    return None if parent is None else parent.pid
+
+
+# ---------------------------------------------------------------- spans
+
+
+@contextmanager
+def _tracing(task: Task, attempt: WorkerAttempt) -> Iterator[None]:
+    """Let spans of libraries be children of the step's, and part of the answer."""
+    in_driver = _is_here(task) and task.pid == os.getpid()
+    if not in_driver:
+        _take_delivery(task)
+    if not ("opentelemetry.trace" in sys.modules or traces_wanted(settings.current())):
+        yield
+        return
+    from tapps_otel.otel import worker  # heavy, and most workers make no spans
+
+    if not in_driver:
+        take = _taker(is_here=_is_here(task))
+        run_registry.enter_once(
+            task.trace_id,
+            KnownRun(
+                task.workflow_id,
+                Path(task.log_dir),
+                task.execution,
+                clock.time_ns(),
+                append=take,
+                has_blobs=_is_here(task),
+            ),
+        )
+        worker.prepare(settings.current())
+    with worker.joined(task.context):
+        yield
+    if attempt.spans:
+        worker.flush_soon()
+
+
+def _take_delivery(task: Task) -> None:
+    """Send spans where the driver does, if this process has no place of its own for them."""
+    if not (task.environment or task.settings) or traces_wanted(settings.current()):
+        return
+    os.environ.update(task.environment)
+    with suppress(SettingsError):  # of another version of this package
+        settings.configure(**task.settings)
+
+
+@cache
+def _taker(*, is_here: bool) -> Callable[[Event, bool], int | None]:
+    """What takes captured spans for the answer of the call that they are made in.
+
+    :param is_here: whether the log is on this machine, where spans that end later have a side log
+    """
+
+    def take(event: Event, sync: bool) -> int | None:  # noqa: ARG001, FBT001 - as KnownRun has it
+        attempt = current_scope.get()
+        if isinstance(attempt, WorkerAttempt) and attempt.take_span(event):
+            return 0
+        if is_here:
+            raise LookupError
+        return 0
+
+    return take
