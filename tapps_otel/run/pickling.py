@@ -78,7 +78,8 @@ def _load(module: str, name: str, pid: int | None) -> Any:
         _log.warning(
             "%r comes from another process, where a run was open: called here it is not a step of "
             "that run, has no record in its log, and runs again on resume. To make it one, submit "
-            "it to tapps_otel.bind(executor)",
+            "it to tapps_otel.bind(executor); or make a step, in the run's own process, of the "
+            "function that submits it and returns its result",
             found,
         )
     return found

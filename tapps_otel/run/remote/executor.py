@@ -356,7 +356,7 @@ class BoundExecutor(Executor):
         try:
             if not self._engine.renew(broken):
                 return False
-        except Exception:  # of the user's function
+        except Exception:  # noqa: BLE001 - of the user's function
             _log.exception("the executor %r is broken, and renew= of bind() failed", broken)
             return False
         self._prepare_workers()

@@ -1,0 +1,210 @@
+"""Steps for workers: a worker that is spawned imports this module by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from crashes import Effects
+from tapps_otel import Backoff, annotate, child_env, current_run, current_step, skip, step
+
+__all__ = ["Inline", "Page", "Shop", "spawned"]
+
+
+@contextmanager
+def spawned(workers: int = 1, **options: Any) -> Iterator[ProcessPoolExecutor]:
+    """A pool of spawned processes, which is shut down whatever the test does."""
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **options)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Inline(Executor):
+    """Executes each call at once, in the thread that submits it.
+
+    :ivar submitted: number of calls
+    """
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - as executors do
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Page:
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Shop:
+    rate: int
+
+    @step
+    def price(self, amount: int) -> int:
+        return self.rate * amount
+
+
+class OwnError(Exception):
+    def __init__(self, code: int, place: str) -> None:
+        super().__init__(f"{code} at {place}")
+        self.code, self.place = code, place
+
+
+@step
+def draft(page: Page, tone: str = "warm") -> Page:
+    return Page(f"{page.name}, {tone}", page.size)
+
+
+@step
+async def later(value: int) -> int:
+    await asyncio.sleep(0)
+    return value + 1
+
+
+@step(timeout=0.01)
+async def too_slow() -> int:
+    await asyncio.Event().wait()
+    return 1
+
+
+@step
+def where() -> int:
+    return os.getpid()
+
+
+@step
+def identity() -> list[str]:
+    one = current_step()
+    return [one.step_id, str(one.number), one.idempotency_key, current_run().workflow_id]
+
+
+@step
+def nested(value: int) -> int:
+    return double(double(value))
+
+
+@step
+def double(value: int) -> int:
+    return 2 * value
+
+
+@step
+def noted(text: str) -> int:
+    annotate("said", text=text, token="secret=abcdefgh12345")
+    return len(text)
+
+
+@step
+def noted_often(times: int, size: int) -> int:
+    for at in range(times):
+        annotate("long", at=at, text="x" * size)
+    return times
+
+
+@step
+def skipped(reason: str) -> int:
+    return skip(reason, 7)
+
+
+@step
+def made(path: str, size: int) -> int:
+    Path(path).write_bytes(b"x" * size)
+    current_step().artifact(path)
+    return size
+
+
+@step
+def large(size: int) -> str:
+    return "x" * size
+
+
+@step
+def not_json(value: int) -> Any:
+    return threading.Lock() if value else value
+
+
+@step(persist=False)
+def fleeting(value: int) -> int:
+    return value + 1
+
+
+@step
+def fails(code: int) -> int:
+    raise OwnError(code, "work")
+
+
+@step
+def exits(code: int) -> int:
+    raise SystemExit(code)
+
+
+@step
+def keeps_socket() -> int:
+    error = ValueError("with a lock")
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    raise error
+
+
+@step(retries=2, backoff=Backoff(0))
+def fails_twice(did: str) -> int:
+    if Effects(Path(did))("try") < 3:
+        raise OwnError(1, "work")
+    return 3
+
+
+@step
+def dies_once(did: str) -> int:
+    if Effects(Path(did))("try") < 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2
+
+
+@step(max_interruptions=2)
+def dies(did: str) -> int:
+    Effects(Path(did))("try")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@step(on_interrupted="fail")
+def pays(did: str) -> int:
+    Effects(Path(did))("pay")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@step
+def waits_for(path: str) -> int:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return 1
+
+
+@step
+def environment(name: str) -> str:
+    return child_env().get(name, "")
+
+
+def plain(value: int) -> int:
+    return value + 100
