@@ -16,6 +16,7 @@ A base class exists only where a caller would catch it::
     │   │   └── EncryptionKeyError   their key is not configured
     │   ├── LogWriteError        an event could not be written
     │   │   └── LeaseLostError   another process has taken the run over
+    │   ├── StoreError           the store of runs cannot be reached or used
     │   └── LedgerError          a log no longer has what a collector confirmed
     ├── RunError
     │   ├── RunNotFoundError     there is no such run
@@ -94,6 +95,7 @@ __all__ = [
     "StepNestingError",
     "StepResultError",
     "StepTimeoutError",
+    "StoreError",
     "StoredResultError",
     "TappsError",
     "ValueNotStoredError",
@@ -266,7 +268,9 @@ class LogWriteError(LogError):
 
 
 class LeaseLostError(LogWriteError):
-    """Another process has taken the run over: the lease's file was removed or replaced.
+    """Another process has taken the run over.
+
+    The lease's file was removed or replaced, or the connection to the store of runs had ended.
 
     Every later event raises it, whatever ``on_log_failure`` is: two processes must not execute one
     run. Only the run of a third-party executor continues, without its log, unless that is ``stop``.
@@ -279,10 +283,23 @@ class LeaseLostError(LogWriteError):
         self.path, self.problem = path, f"process {pid or '?'} on {host or '?'} executes the run"
         LogError.__init__(
             self,
-            f"{path}: {self.problem}: it took the lease, whose file was removed or replaced while "
-            "this process held it. This process stops: two must not execute one run. The log has "
-            "what it did until then; wait for the other process, or end it and resume the run",
+            f"{path}: {self.problem}: it took the lease after this process had lost it. (Its file "
+            "was removed or replaced, or the connection to the store had ended.) This process "
+            "stops: two must not execute one run. The log has what it did until then; wait for the "
+            "other process, or end it and resume the run",
         )
+
+
+class StoreError(LogError):
+    """The store of runs cannot be reached or used.
+
+    :ivar store: its address, without password
+    :ivar problem: why
+    """
+
+    def __init__(self, store: str, problem: str, advice: str) -> None:
+        self.store, self.problem = store, problem
+        super().__init__(f"store {store}: {problem}. {advice}")
 
 
 class LedgerError(LogError):

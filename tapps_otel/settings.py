@@ -51,7 +51,8 @@ OnLogFailure = Literal["continue", "stop"]
 OtlpProtocol = Literal["grpc", "http/protobuf"]
 SpanFilter = Callable[..., Any]  # of spans of the OpenTelemetry SDK, which is not imported here
 _PREFIX: Final = "TAPPS_OTEL_"  # of variables in the environment
-_ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url"})
+_STORE: Final = "store"
+_ADDRESSES: Final = frozenset({"otlp_endpoint", "jaeger_url", _STORE})
 _HEADERS: Final = "otlp_headers"
 _KEYS: Final = "encryption_keys"
 _HIDDEN: Final = frozenset({_HEADERS, _KEYS, "codec"})
@@ -102,8 +103,12 @@ class Settings(BaseModel):
         or the run, ``always`` with every event, ``os`` never (survives a killed process, not a
         power cut)
     :ivar on_log_failure: if the log cannot be written, ``continue`` keeps up to ``buffer_events``
-        events in memory and retries, ``stop`` raises before the step runs
+        events in memory and retries, ``stop`` raises before the step runs; always ``stop`` with a
+        ``store``
     :ivar buffer_events: maximum number of events to keep in memory; later ones are dropped
+    :ivar store: PostgreSQL database that has the runs too, as ``postgresql://host/database``, so
+        that another machine can resume them
+    :ivar store_wait: how long a step waits for a store that cannot be reached, seconds
     :ivar capture_inputs: log the inputs of steps, not only their digest
     :ivar redact: replace secrets before they are logged or sent; ``Redaction(...)`` for rules of
         your own, a JSON object of its fields in the environment
@@ -156,6 +161,8 @@ class Settings(BaseModel):
     durability: Durability = "commit"
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
+    store: str | None = None
+    store_wait: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     capture_inputs: bool = False
     redact: bool | Redaction = True
     redact_results: bool = False
@@ -191,6 +198,20 @@ class Settings(BaseModel):
         if not isinstance(given, str):
             return given
         return [name.strip() for name in given.split(",") if name.strip()]
+
+    @field_validator(_STORE)
+    @classmethod
+    def _check_store(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if given is None:
+            return None
+        if not given.startswith(("postgresql://", "postgres://")):
+            raise ValueError("give the address of a PostgreSQL database: postgresql://HOST/NAME")
+        if info.data.get("on_log_failure") == "continue":  # it would run on after a takeover
+            raise ValueError(
+                "on_log_failure 'continue' does not go with it: two processes might "
+                "execute one run. Leave that setting out, or set it to 'stop'"
+            )
+        return given
 
     @field_validator("span_filter")
     @classmethod
@@ -247,6 +268,8 @@ class SettingsDict(TypedDict, total=False):
     durability: Durability
     on_log_failure: OnLogFailure
     buffer_events: int
+    store: str | None
+    store_wait: float
     capture_inputs: bool
     redact: bool | Redaction
     redact_results: bool
@@ -340,6 +363,8 @@ def shown(name: str, value: object) -> object:
 
 def _make(configured: dict[str, Any]) -> Settings:
     given = {**_from_environment(), **configured}
+    if given.get(_STORE):
+        given.setdefault("on_log_failure", "stop")
     if not given:
         return Settings.model_construct()
     try:

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
 from tapps_otel.log import reader
 from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.log.tombstones import pruned_runs
 from tapps_otel.names import NO_RUN, PRUNED
 from tapps_otel.otel.replay.ledger import Confirmed, last_confirmed
@@ -103,8 +104,10 @@ def verify_all(
     :raises SpansError: the spans to compare with cannot be read
     """
     store = store_of(log_dir)
-    beside = store.side_paths()
     names = dict.fromkeys(one.workflow_id for one in store.runs())
+    for name in names:
+        pull_if_reachable(store, name)
+    beside = store.side_paths()
     if store.has_log(PRUNED):
         names[PRUNED] = None
     for name in (*names, *sorted(beside.keys() - names)):

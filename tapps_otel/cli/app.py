@@ -818,6 +818,40 @@ def unpack(
     finish(lambda: unpack(file, log_dir))
 
 
+@app.command("migrate")
+def migrate() -> None:
+    """Make the tables of the store, or update them.
+
+    The store is the PostgreSQL database that TAPPS_OTEL_STORE names.
+    """
+    from tapps_otel.cli.store import migrate
+
+    finish(migrate)
+
+
+@app.command("push")
+def push(workflow_id: OneRun, log_dir: LogDir = None) -> None:
+    """Copy a run from the log folder to the store.
+
+    The events that only the folder has, with their large values and side logs.
+    """
+    from tapps_otel.cli.store import push
+
+    finish(lambda: push(workflow_id, log_dir))
+
+
+@app.command("pull")
+def pull(workflow_id: OneRun, log_dir: LogDir = None) -> None:
+    """Copy a run from the store to the log folder.
+
+    The events that only the store has. Other commands do that by themselves. A log that is damaged,
+    or has other events than the store, is set aside.
+    """
+    from tapps_otel.cli.store import pull
+
+    finish(lambda: pull(workflow_id, log_dir))
+
+
 class ExportFormat(StrEnum):
     """What ``export --format`` can ask for."""
 

@@ -141,9 +141,11 @@ def _due(store: Store) -> Iterator[str]:
 
 def _to_resume(store: Store, name: str) -> str | None:
     """The run to resume if a run can continue."""
+    from tapps_otel.log.pulling import pull_if_reachable
     from tapps_otel.run.continuing import WAITING, can_continue, outermost
 
     try:
+        pull_if_reachable(store, name)
         run = store.summary(name)
     except RunNotFoundError:
         return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from tapps_otel import clock, settings
 from tapps_otel.errors import SettingsError
 from tapps_otel.instrumentation.guarding import guarded
+from tapps_otel.log.home import home_of
 from tapps_otel.log.store import Store
 from tapps_otel.names import new_workflow_id
 from tapps_otel.run.codecs.native import to_json
@@ -275,10 +276,11 @@ def open_run(adapter: Adapter, call: MethodCall) -> ExternalRunRecorder:
 
 def store_under(root: Path | None) -> Store:
     """The log folder: the configured one, else the default one under the executor's root."""
-    folder = settings.current().log_dir
+    config = settings.current()
+    folder = config.log_dir
     if root is not None and folder == DEFAULT_LOG_DIR:
         folder = root / folder
-    return Store(folder.absolute())
+    return Store(folder.absolute(), home_of(config))
 
 
 def describe_workflow(adapter: Adapter, call: MethodCall) -> ExternalWorkflow:

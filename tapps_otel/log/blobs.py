@@ -95,11 +95,19 @@ class Blobs:
         :raises BlobDamagedError: it is missing, or its content was changed
         :raises DecryptionError: it cannot be decrypted
         """
+        data = self.stored(name)
+        return self._decrypted(data, name) if data.startswith(_ENCRYPTED) else data
+
+    def stored(self, name: str) -> bytes:
+        """Read a blob as it is stored, and verify its content.
+
+        :raises BlobDamagedError: it is missing, or its content was changed
+        """
         with self._verified(name) as file:
             data = file.read()
         if sha256(data).hexdigest() != name:  # changed since
             raise BlobDamagedError(self._folder / name, _CHANGED)
-        return self._decrypted(data, name) if data.startswith(_ENCRYPTED) else data
+        return data
 
     def _decrypted(self, data: bytes, name: str) -> bytes:
         key, _, ciphertext = data[len(_ENCRYPTED) :].partition(b"\n")

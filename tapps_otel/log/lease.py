@@ -4,6 +4,8 @@ It is a lock on ``<workflow_id>.lease`` that belongs to an open file, so that it
 process, however that ends: without heartbeats and without time-outs. The holder removes the file
 before it releases the lock, so that only a process that was killed leaves one. Whoever has locked a
 file therefore checks that it still has the name. Network file systems may not honour the lock.
+
+Where runs have a home, too, the right to write there is a part of the lease.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.files import OpenFile
+    from tapps_otel.log.home import Home, Session
 
 __all__ = ["Lease", "holder", "is_open_in"]
 
@@ -34,17 +37,27 @@ class Lease:
     Its file is an object, not a number, so that Ctrl-C at any moment leaves none behind that
     nothing closes.
 
+    :param home: where the run is, too
+    :ivar session: the right to write it there
     :raises RunBusyError: it is held already, by another process or by this one
+    :raises StoreError: the home cannot be reached or used
     :raises OSError: its file cannot be opened or created
     """
 
-    def __init__(self, path: Path, workflow_id: str) -> None:
+    def __init__(self, path: Path, workflow_id: str, home: Home | None = None) -> None:
         self._path, self._id, self._name = path, workflow_id, str(path)
         self._files, self._descriptor = _files.system(), -1
         self._file: OpenFile | None = None
         self._identity: tuple[int, int] | None = None
+        self.session: Session | None = None
         _leases.add(self)  # before there is a descriptor that a child could inherit
         self._take()
+        if home is not None:
+            try:
+                self.session = home.take(workflow_id)
+            except BaseException:
+                self.release()
+                raise
 
     def _take(self) -> None:
         """Lock a file that has the lease's name: a holder may remove it after it was opened."""
@@ -102,6 +115,14 @@ class Lease:
 
         A forked child has closed its copy already, and the parent keeps the lease.
         """
+        session, self.session = self.session, None
+        try:
+            if session is not None:
+                session.release()
+        finally:
+            self._release_file()
+
+    def _release_file(self) -> None:
         try:
             with suppress(OSError):  # then the next holder takes the file as it is
                 if self._has_name():
@@ -111,6 +132,8 @@ class Lease:
 
     def detach(self) -> None:
         """Close the file in a forked child: the lease is the parent's."""
+        if self.session is not None:
+            self.session.detach()
         self._close()
 
     def _close(self) -> None:

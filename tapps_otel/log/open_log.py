@@ -9,6 +9,8 @@ With each sync, the names of the log and of the lease are looked at. A log that 
 or replaced (an agent that cleans its working tree) is whole in the open file: it is copied to its
 name, if that is free. Until that succeeds, the log fails as on a failing disk. If another process
 has taken the lease, writing stops.
+
+A log that has a home gives it each line once that is in the file, and a sync waits for both.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from tapps_otel.errors import LeaseLostError, RunBusyError
 from tapps_otel.log import files as _files
 from tapps_otel.log.encrypted import CodecFailedError
 from tapps_otel.log.event import MAX_LINE, Event, encode
+from tapps_otel.log.home import Head, TakenOverError
 from tapps_otel.log.log_file import DisplacedError, LogFile
 from tapps_otel.log.recovery import Recovery, State, log_event
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.cipher import Cipher
+    from tapps_otel.log.home import Holder, Session
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import Reports
 
@@ -93,6 +97,7 @@ class OpenLog:
     :param reports: gets what is to be reported
     :param cipher: makes lines of events that are encrypted
     :ivar syncs: whether it is synced at all
+    :param home: where the lines go, too
     :ivar ready: it can be written to; a log that fails is open, and not ready
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none
@@ -117,10 +122,11 @@ class OpenLog:
         lease: Lease | None,
         reports: Reports,
         cipher: Cipher | None,
+        home: Session | None,
     ) -> None:
         self._files, self._encode = _files.system(), encode if cipher is None else cipher.encode
         self._path, self.syncs, self._synced = path, bool(synced), synced
-        self._lease, self._reports = lease, reports
+        self._lease, self._reports, self._home = lease, reports, home
         self._file = LogFile(self._files, path)
         self._recovery = Recovery(self._files, path, workflow_id, boot_id)
         self._event_id = workflow_id  # in events
@@ -131,7 +137,7 @@ class OpenLog:
         self._opening = 0
         self.unsettled: list[tuple[Event, bytes]] = []
         self.failure: str | None = None
-        self.taken_by: tuple[int | None, str | None] | None = None
+        self.taken_by: Holder | None = None
         self._unhandled: OSError | None = None  # of a write: `fail` is not called yet
         self._foreign = False  # the failure: another process wrote to the file
         self._acknowledged = 0  # seq up to which the log was settled when it failed
@@ -139,12 +145,19 @@ class OpenLog:
     def open(self, on_event: Callable[[Event], None], *, accept_damage: bool) -> None:
         """Open or create the log, check it, and seal its torn end."""
         try:
+            if self._home is not None:
+                self._home.prepare(self._path)
             self._file.open()
             self._take_state(
                 self._recovery.run(
                     self._file.descriptor, on_event=on_event, accept_damage=accept_damage
                 )
             )
+            if self._home is not None:
+                self._home.catch_up(self._path)
+        except TakenOverError as error:
+            self.close()
+            raise LeaseLostError(self._path, *error.holder) from error
         except BaseException:
             self.close()
             raise
@@ -168,6 +181,8 @@ class OpenLog:
         """Close the file in a forked child, and forget what is not settled: it is the parent's."""
         self.failure, self._unhandled, self.unsettled = None, None, []
         self.syncing, self.syncer = threading.Lock(), 0  # a thread of the parent may hold the old
+        if self._home is not None:
+            self._home.detach()
         self.close()
 
     def reopen_unchanged(self, lease: Lease | None) -> bool:
@@ -176,8 +191,13 @@ class OpenLog:
         :param lease: the caller's new one
         :raises OSError: it is gone, or cannot be opened or read
         """
+        home = None if lease is None else lease.session
+        if home is not None and not home.has_all(Head(self.seq, self.sha)):
+            return False
         self.ready = self._file.reopen_unchanged(self.size, self.sha)
-        self._lease, self.taken_by = lease, None
+        self._lease, self._home, self.taken_by = lease, home, None
+        if home is not None and self.ready:
+            home.catch_up(self._path)
         return self.ready
 
     # -- writing
@@ -190,7 +210,8 @@ class OpenLog:
         :raises OSError: the file may hold it nevertheless
         """
         event.seq = seq = self.seq + 1
-        if event.event_type in self._synced:
+        due = event.event_type in self._synced
+        if due:
             event.unsynced = self.seq - self.settled or UNSET
         try:
             line, sha = self._encode(event, self.sha)
@@ -211,6 +232,8 @@ class OpenLog:
             self._files.write(self._file.descriptor, line)
             self.seq, self.sha = seq, sha
             self.size += length
+            if self._home is not None:
+                self._home.send(event, line, due=due)
             if settle or (len(unsettled) >= _MAX_UNSETTLED and not self.syncing.locked()):
                 self.settle()
         except OSError as error:  # noted at once: an interrupt may come before `fail` is called
@@ -229,7 +252,7 @@ class OpenLog:
             with self.syncing:
                 if self._unhandled is not None:  # of the sync that ran until now
                     raise self._unhandled
-                self._files.sync(self._file.descriptor)
+                self._sync(self.seq)
         elif clock.monotonic_ns() >= self._look_at_ns:
             self._look()
             self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
@@ -265,12 +288,26 @@ class OpenLog:
             try:
                 if not self.ready or self._opening != begun.opening:
                     return
-                self._files.sync(self._file.descriptor)
+                self._sync(begun.seq)
                 self.settled = max(self.settled, begun.seq)
             except OSError as error:
                 self.ready, self._unhandled = False, error
             finally:
                 self.syncer = 0
+
+    def _sync(self, seq: int) -> None:
+        """Sync the file; in the home, all lines up to this one, at the same time.
+
+        :raises TakenOverError: another process has taken the run in the home
+        :raises OSError: it failed
+        """
+        home = self._home
+        if home is None:
+            self._files.sync(self._file.descriptor)
+            return
+        home.begin(seq)
+        self._files.sync(self._file.descriptor)
+        home.wait()
 
     def is_syncing_here(self) -> bool:
         """Whether this thread is in the middle of :meth:`sync`: an interrupt called it again."""
@@ -322,6 +359,8 @@ class OpenLog:
 
     def fail(self, error: BaseException) -> None:
         """Note that it cannot be written, and why."""
+        if isinstance(error, TakenOverError):
+            self.taken_by = error.holder
         reason = error.problem if isinstance(error, LeaseLostError) else str(error)
         reason = reason or type(error).__name__
         self.forget_settled()
@@ -334,6 +373,14 @@ class OpenLog:
             self._reports.error("still cannot write to the log: %s", reason)
         self.failure, self.ready, self._unhandled = reason, False, None
         self._reports.failed(error)
+
+    def raise_if_taken(self) -> None:
+        """Raise if another process has taken the run over.
+
+        :raises LeaseLostError: one has
+        """
+        if self.taken_by is not None:
+            raise LeaseLostError(self._path, *self.taken_by)
 
     def fail_if_unhandled(self) -> None:
         """Note the failure of a write after which an interrupt came before :meth:`fail`."""
@@ -362,6 +409,8 @@ class OpenLog:
                 self._file.reopen()
                 self._opening += 1
                 self._unhandled = None  # of a sync that ran until now
+            if self._home is not None:
+                self._home.prepare(self._path)  # it may have lines that the disk has lost
             state = self._recovery.run(
                 self._file.descriptor,
                 wanted={sha for _, sha in self.unsettled},
@@ -372,6 +421,8 @@ class OpenLog:
         except RunBusyError as error:
             raise self._give_up(error) from error
         self._take_state(state)
+        if self._home is not None:
+            self._home.catch_up(self._path)
         self._acknowledged = self.seq  # all of this was just read from the disk
         return [event for event, sha in self.unsettled if sha not in state.seen]
 
@@ -401,5 +452,5 @@ class OpenLog:
     def move_beside(self) -> str:
         """Have a free name beside the log's own from now on, which needs no lease; return it."""
         self._file.move_beside()
-        self._lease = None
+        self._lease = self._home = None
         return self._file.path.name

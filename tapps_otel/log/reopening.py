@@ -55,8 +55,7 @@ class Reopening:
         """
         log, self._backlog.execution = self._log, event.execution
         log.fail_if_unhandled()
-        if log.taken_by is not None:
-            raise LeaseLostError(self._path, *log.taken_by)
+        log.raise_if_taken()
         if log.failure is None:
             if event.seq:  # another thread was faster, and has closed the log since
                 return True
@@ -77,6 +76,7 @@ class Reopening:
             raise
         except (OSError, LogError) as error:
             log.fail(error)
+            log.raise_if_taken()
             return False
         except BaseException:  # an interrupt
             self.need_not_wait()

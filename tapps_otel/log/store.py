@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from tapps_otel import clock
-from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError
+from tapps_otel.errors import LogDamagedError, LogError, RunNotFoundError, StoreError
 from tapps_otel.log import files as _files
 from tapps_otel.log import lease as _lease
 from tapps_otel.log.census import count_steps, has_agent, skim
-from tapps_otel.log.event import Event, decode
+from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import Checker, lines, may_be_log
-from tapps_otel.log.tail import event_type_of, older_lines, read_tail
+from tapps_otel.log.summary import RunSummary, damaged, start_in, summarize
+from tapps_otel.log.tail import older_lines, read_tail
 from tapps_otel.names import PRUNED, check_workflow_id, is_workflow_id, log_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.home import Holder, Home
 
 __all__ = ["RunSummary", "Store", "run_of_side_log"]
 
+_log = logging.getLogger("tapps_otel")
 _SUFFIX: Final = ".jsonl"
 _SIDE: Final = re.compile(r"(?P<run>[^+]+)\+[0-9a-f]{8}\.jsonl")
-_BEGINNINGS: Final = frozenset({"workflow_start", "workflow_resume"})
 _COUNTED: Final = 4 << 20  # bytes: the steps of a larger log are not counted for a list
-_ERROR: Final = 500  # characters of an error in a summary
 _HEAD: Final = 64 * 1024  # bytes to search for a run's start, after a torn first line
 
 
@@ -40,75 +42,17 @@ def run_of_side_log(name: str) -> str | None:
     return match["run"] if match and is_workflow_id(match["run"]) else None
 
 
-class RunSummary(Struct, frozen=True):
-    """Summary of a run, from the first line and the end of its log.
-
-    Fields that an empty, torn or damaged log does not tell are ``None``.
-
-    :ivar workflow: name of the workflow
-    :ivar status: status of the last ``workflow_end``; without one, ``running`` while the lease is
-        held, else ``interrupted``; ``answered`` if it was paused, and at least one of its questions
-        was answered since; ``damaged`` if the log cannot be read to its end
-    :ivar started_ns: start of the run by the wall clock, ns since 1970 UTC
-    :ivar last_ns: time of the last event by the wall clock, ns since 1970 UTC
-    :ivar last_step: step_id of the last step event
-    :ivar last_step_event: type of the last step event
-    :ivar seq: seq of the last event, 0 if there is none
-    :ivar size: size of the log in bytes
-    :ivar execution: number of the last execution, 0 if there is none
-    :ivar problem: what is wrong with a damaged log
-    :ivar parent: the run whose step called it first: its resume resumes this one
-    :ivar forked_from: the runs that it was forked from: that run, the one that was forked from, ...
-    :ivar error: type and beginning of the message of the error that the run ended with
-    :ivar steps: number of its steps that have begun; ``None`` if they were not counted
-    :ivar steps_done: how many of them are completed or skipped
-    :ivar question: what it asks, if it is paused
-    :ivar until_ns: when a paused run can continue without an answer, ns since 1970 UTC
-    """
-
-    workflow_id: str
-    workflow: str | None
-    status: str
-    started_ns: int | None
-    last_ns: int | None
-    last_step: str | None
-    last_step_event: str | None
-    seq: int
-    size: int
-    execution: int
-    problem: str | None = None
-    parent: str | None = None
-    forked_from: tuple[str, ...] = ()
-    error: str | None = None
-    steps: int | None = None
-    steps_done: int | None = None
-    question: str | None = None
-    until_ns: int | None = None
-
-    @property
-    def duration_ns(self) -> int | None:
-        """Time from its start to its last event."""
-        if self.started_ns is None or self.last_ns is None:
-            return None
-        return max(0, self.last_ns - self.started_ns)
-
-    def mentions(self, text: str) -> bool:
-        """Return whether the summary has this text, in upper or lower case."""
-        wanted = text.casefold()
-        texts = (self.workflow_id, self.workflow, self.last_step, self.error, self.problem)
-        more = (*texts, self.question, *self.forked_from)
-        return any(wanted in one.casefold() for one in more if one)
-
-
 class Store:
     """A folder of logs. A missing folder is empty; files of other programs are ignored.
 
     Methods that take a workflow_id raise :class:`InvalidIdError` for one that cannot name a file
     in this folder, before they touch the file system.
+
+    :param home: where the runs are, too
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, home: Home | None = None) -> None:
+        self.folder, self.home = folder, home
 
     def log_path(self, workflow_id: str) -> Path:
         """Return the path of the run's log, whether it exists or not."""
@@ -117,6 +61,30 @@ class Store:
     def lease_path(self, workflow_id: str) -> Path:
         """Return the path of the run's lease, whether it exists or not."""
         return self.folder / f"{check_workflow_id(workflow_id)}.lease"
+
+    def lease(self, workflow_id: str) -> Lease:
+        """Take the lease of a run, here and in its home.
+
+        :raises RunBusyError: it is held already
+        :raises StoreError: the home cannot be reached or used
+        :raises OSError: its file cannot be opened or created
+        """
+        return Lease(self.lease_path(workflow_id), workflow_id, self.home)
+
+    def holder(self, workflow_id: str) -> Holder | None:
+        """Return the process that holds the lease of a run, ``None`` if none does.
+
+        Where the home cannot be reached, only this machine is asked, and a warning is logged.
+        """
+        held = _lease.holder(self.lease_path(workflow_id))
+        if held is None and self.home is not None:
+            try:
+                return self.home.holder(workflow_id)
+            except StoreError as error:
+                _log.warning(
+                    "run %r: whether it is in progress is not known: %s", workflow_id, error
+                )
+        return held
 
     def blobs_folder(self, workflow_id: str) -> Path:
         """Return the folder of the run's large values, whether it exists or not."""
@@ -174,6 +142,9 @@ class Store:
 
         :raises OSError: the folder cannot be listed
         """
+        if self.home is not None:
+            yield from self.home.names(prefix)
+            return
         for name in self._newest(0, None):
             if name.startswith(prefix) and self._summary_if_there(name) is not None:
                 yield name
@@ -226,21 +197,22 @@ class Store:
         :raises OSError: the folder cannot be listed
         """
         left = last
-        for name in self._newest(since_ns or 0, last):
-            if left is not None and left <= 0:
-                return
-            run = self._summary_if_there(name)
-            if run is None or (status or run.status) != run.status:
+        if left == 0:
+            return
+        for run in self._candidates(since_ns or 0, last):
+            if (status or run.status) != run.status:
                 continue
             if workflow is not None and run.workflow != workflow:
                 continue
             if text is not None and not run.mentions(text):
                 continue
-            if agent is not None and not self._has_agent(name, agent):
+            if agent is not None and not self._has_agent(run.workflow_id, agent):
                 continue
+            yield run
             if left is not None:
                 left -= 1
-            yield run
+                if not left:
+                    return
 
     def last(self, workflow: str | None = None) -> RunSummary | None:
         """Return the most recently written run, of this workflow if one is given."""
@@ -258,6 +230,16 @@ class Store:
         return run if steps is None else replace(run, steps=steps.begun, steps_done=steps.done)
 
     # -- names
+
+    def _candidates(self, since_ns: int, last: int | None) -> Iterator[RunSummary]:
+        """Yield all runs, the one written to last first; a home is asked for them."""
+        if self.home is not None:
+            yield from self.home.summaries(since_ns)
+            return
+        for name in self._newest(since_ns, last):
+            run = self._summary_if_there(name)
+            if run is not None:
+                yield run
 
     def _newest(self, since_ns: int, last: int | None) -> Iterator[str]:
         """Yield ids by the modification time of their logs, the newest first.
@@ -282,6 +264,8 @@ class Store:
     # -- one run
 
     def _has_agent(self, workflow_id: str, agent: str) -> bool:
+        if self.home is not None:
+            return self.home.has_agent(workflow_id, agent)
         try:
             with _files.system().open_read(self.log_path(workflow_id)) as file:
                 return has_agent(file, agent)
@@ -308,7 +292,7 @@ class Store:
         except FileNotFoundError:
             raise
         except OSError as error:
-            return _damaged(workflow_id, 0, f"{path}: cannot be read: {error.strerror or error}")
+            return damaged(workflow_id, 0, f"{path}: cannot be read: {error.strerror or error}")
 
     def summary_of(self, file: BinaryIO, workflow_id: str) -> RunSummary:
         """Return the summary of a run whose log is open.
@@ -320,54 +304,30 @@ class Store:
             size = _files.system().size(file.fileno())
             return self._read(file, path, workflow_id, size)
         except LogError as error:
-            return _damaged(workflow_id, size, str(error))
+            return damaged(workflow_id, size, str(error))
         except OSError as error:
-            return _damaged(workflow_id, size, f"{path}: cannot be read: {error.strerror or error}")
+            return damaged(workflow_id, size, f"{path}: cannot be read: {error.strerror or error}")
 
     def _read(self, file: BinaryIO, path: Path, workflow_id: str, size: int) -> RunSummary:
         tail = read_tail(file.fileno(), path, workflow_id)
         region = tail.checker.region
         if region is not None and not region.torn:
             raise LogDamagedError(path, region.offset, tail.checker.seq + 1, region.problem)
-        start = _first(tail.events) if tail.offset == 0 else _start(file, path, workflow_id)
-        step, ending, is_answered = _look_back(tail.events, older_lines(file.fileno(), tail.offset))
-        last = tail.events[-1] if tail.events else None
-        steps = count_steps(tail.events) if tail.offset == 0 else None  # they are in memory
-        return RunSummary(
-            workflow_id=workflow_id,
-            workflow=_text(_of_workflow(start, "name")),
-            status="answered" if is_answered else self._status(ending, workflow_id),
-            started_ns=_time_ns(start),
-            last_ns=_time_ns(last),
-            last_step=_text(step.step_id) if step else None,
-            last_step_event=step.event_type if step else None,
+        is_whole = tail.offset == 0
+        return summarize(
+            workflow_id,
+            tail.events,
+            older_lines(file.fileno(), tail.offset),
+            start=start_in(tail.events) if is_whole else _start(file, path, workflow_id),
             seq=tail.checker.seq,
             size=size,
-            execution=last.execution if last else 0,
-            parent=_parent(start),
-            forked_from=_forked_from(start),
-            error=_error(ending),
-            steps=None if steps is None else steps.begun,
-            steps_done=None if steps is None else steps.done,
-            question=None if ending is None else _text(ending.question),
-            until_ns=_until_ns(ending),
+            is_whole=is_whole,
+            is_held=lambda: self.holder(workflow_id) is not None,
         )
-
-    def _status(self, ending: Event | None, workflow_id: str) -> str:
-        if ending is not None and ending.status is not UNSET:
-            return ending.status
-        held = _lease.holder(self.lease_path(workflow_id)) is not None
-        return "running" if held else "interrupted"
 
 
 def _may_be_run(name: str) -> bool:
     return name != PRUNED and is_workflow_id(name)
-
-
-def _damaged(workflow_id: str, size: int, problem: str) -> RunSummary:
-    return RunSummary(
-        workflow_id, None, "damaged", None, None, None, None, 0, size, 0, problem=problem
-    )
 
 
 def _start(file: BinaryIO, path: Path, workflow_id: str) -> Event | None:
@@ -385,99 +345,3 @@ def _start(file: BinaryIO, path: Path, workflow_id: str) -> Event | None:
     if region is not None and not region.torn:
         raise LogDamagedError(path, region.offset, checker.seq + 1, region.problem)
     return None
-
-
-def _first(events: list[Event]) -> Event | None:
-    return next((event for event in events if event.event_type == "workflow_start"), None)
-
-
-def _look_back(
-    events: list[Event], older: Iterable[bytes]
-) -> tuple[Event | None, Event | None, bool]:
-    """Return the last step event, the end in force, and whether a pause was answered after it.
-
-    Read no further back.
-    """
-    step = ending = None
-    decided = is_answered = False
-    for event in _backwards(events, older):
-        if step is None and event.event_type.startswith("step_"):
-            step = event
-        if not decided:
-            decided = _decides(event)
-            is_answered = is_answered or event.answered is not UNSET
-            ending = event if event.event_type == "workflow_end" else None
-        if decided and step is not None:
-            break
-    is_paused = ending is not None and ending.status == "paused"
-    return step, ending, is_paused and is_answered
-
-
-def _backwards(events: list[Event], older: Iterable[bytes]) -> Iterator[Event]:
-    yield from reversed(events)
-    for line in older:
-        if event_type_of(line).startswith(("step_", "workflow_")):
-            try:
-                yield decode(line)
-            except ValueError:  # declared damage
-                continue
-
-
-def _decides(event: Event) -> bool:
-    """Return whether this event tells that the run has ended, or that it has not.
-
-    No step finishes after its run has ended, so that a long run need not be searched back to its
-    start. (Steps left behind by a run may still fail. A late line may describe any time, and what a
-    third-party executor left running is late once the run has ended.)
-    """
-    kind = event.event_type
-    return (
-        kind == "workflow_end"
-        or kind in _BEGINNINGS
-        or (kind == "step_finish" and event.late is not True)
-    )
-
-
-def _of_workflow(start: Event | None, field: str) -> object:
-    return None if start is None or start.workflow is UNSET else start.workflow.get(field)
-
-
-def _error(ending: Event | None) -> str | None:
-    if ending is None or ending.error is UNSET:
-        return None
-    kind, message = (str(ending.error.get(key) or "")[:_ERROR] for key in ("type", "message"))
-    return (f"{kind}: {message}" if kind and message else kind or message)[:_ERROR] or None
-
-
-def _parent(start: Event | None) -> str | None:
-    parent = _of_workflow(start, "parent")
-    return _text(parent.get("workflow_id")) if isinstance(parent, dict) else None
-
-
-def _forked_from(start: Event | None) -> tuple[str, ...]:
-    match _of_workflow(start, "forked_from"):
-        case str(workflow_id):
-            return (workflow_id,)
-        case {"workflow_id": str(workflow_id), **rest}:
-            earlier = rest.get("ancestors")
-            return (workflow_id, *map(str, earlier if isinstance(earlier, list) else ()))
-    return ()
-
-
-def _time_ns(event: Event | None) -> int | None:
-    if event is None:
-        return None
-    try:
-        return clock.parse_timestamp(event.timestamp)
-    except ValueError:
-        return None
-
-
-def _until_ns(ending: Event | None) -> int | None:
-    if ending is None or ending.status != "paused" or ending.until is UNSET:
-        return None
-    return clock.timestamp_ns(ending.until)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.cipher import Cipher
+    from tapps_otel.log.home import Session
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import LogObserver
     from tapps_otel.settings import Durability
@@ -58,6 +59,7 @@ class LogWriter:
     :param observer: observes failures and dropped events
     :param lease: the lease of the run, to look whether it still has its name
     :param cipher: encrypts the values of events
+    :param home: where the lines go, too
     :raises RunBusyError: another process writes to this file
     :raises LogDamagedError: the log is damaged, and not by a crash; nothing was written
     :raises LogVersionError: the log has a newer format; nothing was written
@@ -78,6 +80,7 @@ class LogWriter:
         observer: LogObserver | None = None,
         lease: Lease | None = None,
         cipher: Cipher | None = None,
+        home: Session | None = None,
     ) -> None:
         self.path = path
         self._always, self._stop = durability == "always", stop
@@ -91,6 +94,7 @@ class LogWriter:
             lease=lease,
             reports=self._reports,
             cipher=cipher,
+            home=home,
         )
         self._group = GroupSync(self._log)
         self._backlog = Backlog(self._log, limit, self._reports)

@@ -57,7 +57,7 @@ def answer(
             check_text(text, what, most=MOST_TEXT)
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a run that does not exist gets no lease file
-    with leased(store, workflow_id), writing(store, workflow_id) as (fold, writer):
+    with leased(store, workflow_id) as lease, writing(store, workflow_id, lease) as (fold, writer):
         found = _question(fold.history, step)
         data = _checked(found, value)
         rules, here = rules_here(), person()

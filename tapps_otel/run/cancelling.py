@@ -113,8 +113,8 @@ def _open_runs(store: Store, name: str, stack: ExitStack) -> Iterator[_OpenRun]:
         if (place.folder, run_id) in seen:
             continue
         seen.add((place.folder, run_id))
-        stack.enter_context(leased(place, run_id))
-        fold, writer = stack.enter_context(writing(place, run_id))
+        lease = stack.enter_context(leased(place, run_id))
+        fold, writer = stack.enter_context(writing(place, run_id, lease))
         history = fold.history
         if history.status in _ENDED:
             if len(seen) > 1:
@@ -140,7 +140,7 @@ def _called(store: Store, name: str, history: RunHistory) -> Iterator[tuple[Stor
     for step in history.steps:
         if step.child is not None and step.status in _OPEN:
             folder = step.child.log_dir
-            place = store if folder is None else Store(Path(folder))
+            place = store if folder is None else Store(Path(folder), store.home)
             called = log_name(step.child.workflow_id)
             parent = fold_log(place, called).history.parent if place.has_log(called) else None
             if parent and (log_name(parent.workflow_id), parent.step_id) == (name, step.step_id):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
-from tapps_otel.errors import InvalidIdError, LogError, RunNotFoundError
+from tapps_otel.errors import InvalidIdError, LogError, RunNotFoundError, StoreError
+from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.run.lookup import StoredRun, fold_log
@@ -47,6 +48,7 @@ def _can_continue(store: Store, run: RunSummary, seen: set[tuple[Path, str]]) ->
 def _called(store: Store, name: str) -> Iterator[tuple[Store, str]]:
     """The runs that a run waits for, if it waits for these alone."""
     try:
+        pull_if_reachable(store, name)
         history = fold_log(store, name).history
     except (RunNotFoundError, LogError, OSError):
         return
@@ -55,7 +57,7 @@ def _called(store: Store, name: str) -> Iterator[tuple[Store, str]]:
     for step in history.steps:
         if step.child is not None and step.status == "paused":
             folder = step.child.log_dir
-            place = store if folder is None else Store(Path(folder))
+            place = store if folder is None else Store(Path(folder), store.home)
             yield place, log_name(step.child.workflow_id)
 
 
@@ -79,6 +81,7 @@ def _parent(store: Store, run: RunSummary) -> RunSummary | None:
     if run.parent is None:
         return None
     try:
+        pull_if_reachable(store, run.workflow_id)
         with StoredRun(store, run.workflow_id) as found:
             parent = found.history.parent
     except (RunNotFoundError, LogError, OSError):
@@ -89,6 +92,7 @@ def _parent(store: Store, run: RunSummary) -> RunSummary | None:
 
 def _summary(store: Store, name: str) -> RunSummary | None:
     try:
+        pull_if_reachable(store, name)
         return store.summary(name)
-    except (RunNotFoundError, InvalidIdError):  # deleted, or made up
+    except (RunNotFoundError, InvalidIdError, StoreError):  # deleted, made up, or not to be had
         return None

@@ -12,7 +12,6 @@ from tapps_otel.errors import LogWriteError, RunNotFoundError
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.cipher import cipher_of
 from tapps_otel.log.encrypted import decrypting
-from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.past.fold import Fold, collector_paused
 from tapps_otel.redact import rules_here
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapps_otel.log.event import Event
+    from tapps_otel.log.lease import Lease
     from tapps_otel.log.store import Store
 
 __all__ = ["WHY_REFUSED", "is_refused_secret", "leased", "put_result", "writing"]
@@ -48,28 +48,29 @@ def put_result(event: Event, data: bytes, store: Store) -> None:
 
 
 @contextmanager
-def leased(store: Store, workflow_id: str) -> Iterator[None]:
+def leased(store: Store, workflow_id: str) -> Iterator[Lease]:
     """Hold the lease of a run.
 
     :raises RunBusyError: a process executes it
+    :raises StoreError: the store of runs cannot be reached
     """
-    path = store.lease_path(workflow_id)
     try:
-        lease = Lease(path, workflow_id)
+        lease = store.lease(workflow_id)
     except OSError as error:
-        raise LogWriteError(path, str(error)) from error
+        raise LogWriteError(store.lease_path(workflow_id), str(error)) from error
     try:
-        yield
+        yield lease
     finally:
         lease.release()
 
 
 @contextmanager
 def writing(
-    store: Store, workflow_id: str, *, accept_damage: bool = False
+    store: Store, workflow_id: str, lease: Lease, *, accept_damage: bool = False
 ) -> Iterator[tuple[Fold, LogWriter]]:
     """Open the log for appending, and fold its events.
 
+    :param lease: of the run
     :raises LogDamagedError: the log was changed; nothing was written
     :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
     :raises LogWriteError: it cannot be written
@@ -86,6 +87,7 @@ def writing(
                 accept_damage=accept_damage,
                 on_event=decrypting(fold.feed, config.codec),
                 cipher=cipher_of(blobs_of(store, workflow_id, config)),
+                home=lease.session,
             )
     except FileNotFoundError:
         raise RunNotFoundError(workflow_id, store.folder) from None

@@ -21,7 +21,6 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.errors import LeaseLostError, LogWriteError, RunBusyError, TappsError
 from tapps_otel.log.event import Event
-from tapps_otel.log.lease import Lease
 from tapps_otel.log.reports import held_back, report
 from tapps_otel.names import ATTR, escape, join_step_id, log_name
 from tapps_otel.redact import rules_here
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tapps_otel.log.artifacts import Artifact
+    from tapps_otel.log.lease import Lease
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
     from tapps_otel.past.fold import StepHistory
@@ -330,7 +330,7 @@ class ExternalRunRecorder(RunRecorder):
         """
         writer = self._last_writer
         try:
-            lease = Lease(self._store.lease_path(self.log_name), self.log_name)
+            lease = self._store.lease(self.log_name)
             try:
                 if writer.reopen(lease):
                     return lease, writer

@@ -23,7 +23,6 @@ from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.cipher import cipher_of
 from tapps_otel.log.encrypted import decrypt_event, decrypting, locked_error, problem_of
 from tapps_otel.log.event import Event, encode
-from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.names import (
     RESERVED,
@@ -83,6 +82,7 @@ def fork(
     :raises EncryptionKeyError: values of the run are encrypted with a key that is not configured
     :raises DecryptionError: they cannot be decrypted
     :raises LogWriteError: the new log cannot be written
+    :raises StoreError: the store of runs cannot be reached
     """
     store, name = find(workflow_id, log_dir)
     store.summary(name)  # a file that is not a log is no run
@@ -91,8 +91,10 @@ def fork(
     new_id = _free_id(source.history, new_workflow_id)
     path = store.log_path(new_id)
     try:
-        lease = Lease(store.lease_path(new_id), new_id)
+        lease = store.lease(new_id)
         try:
+            if lease.session is not None:
+                lease.session.prepare(path)  # a run of this id comes to light
             _refuse_existing(store, new_id)
             try:
                 _Writing(store, source, new_id).write(path, inputs)
@@ -101,6 +103,8 @@ def fork(
                     with suppress(OSError):
                         _files.system().remove_folder(store.blobs_folder(new_id))
                 raise
+            if lease.session is not None:
+                lease.session.catch_up(path)
         finally:
             lease.release()
     except OSError as error:

@@ -12,7 +12,6 @@ from tapps_otel.errors import InvalidIdError, LogWriteError, RunBusyError
 from tapps_otel.log import files as _files
 from tapps_otel.log.cipher import cipher_of
 from tapps_otel.log.encrypted import decrypting
-from tapps_otel.log.lease import Lease
 from tapps_otel.log.writer import LogWriter
 from tapps_otel.names import NO_RUN, PRUNED
 from tapps_otel.otel.logs.entrance import event_logs
@@ -23,8 +22,8 @@ from tapps_otel.run.lookup import blobs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from tapps_otel.log.lease import Lease
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
     from tapps_otel.settings import Settings
@@ -50,7 +49,7 @@ class LeasedLog:
         self.watchers = [one for one in (measuring, event_logs(config)) if one is not None]
         self.fold = Fold(workflow_id)
         self.blobs = blobs_of(store, workflow_id, config)
-        self.lease = _take_lease(store.lease_path(workflow_id), workflow_id)
+        self.lease = _take_lease(store, workflow_id)
         writer = None
         try:
             with collector_paused():
@@ -65,6 +64,7 @@ class LeasedLog:
                     observer=measuring,
                     lease=self.lease,
                     cipher=cipher_of(self.blobs),
+                    home=self.lease.session,
                 )
         except BaseException:
             if writer is not None:  # Ctrl-C
@@ -89,14 +89,14 @@ class LeasedLog:
         self.lease.release()
 
 
-def _take_lease(path: Path, workflow_id: str) -> Lease:
+def _take_lease(store: Store, workflow_id: str) -> Lease:
     try:
-        return Lease(path, workflow_id)
+        return store.lease(workflow_id)
     except RunBusyError as busy:
         if busy.pid != os.getpid():
             raise
     gc.collect()  # a run that was dropped, as by Ctrl-C, is held until then by its own cycles
-    return Lease(path, workflow_id)
+    return store.lease(workflow_id)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Finding runs in a folder of logs. Takes no lease and changes nothing."""
+"""Finding runs in a folder of logs; what a store has of one is pulled first."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.event import decode
+from tapps_otel.log.home import home_of
+from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.log.reader import Checker, lines, raise_if_damaged, read
 from tapps_otel.log.store import RunSummary, Store
 from tapps_otel.log.tail import event_type_of, older_lines
@@ -44,7 +46,8 @@ _MOST_NAMED: Final = 5  # runs in a message
 
 def store_of(log_dir: Path | str | None) -> Store:
     """The folder of logs: the one given, otherwise the one in the settings."""
-    return Store(Path(log_dir or settings.current().log_dir).absolute())
+    config = settings.current()
+    return Store(Path(log_dir or config.log_dir).absolute(), home_of(config))
 
 
 def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
@@ -52,9 +55,12 @@ def find(workflow_id: str, log_dir: Path | str | None) -> tuple[Store, str]:
 
     :param workflow_id: that name, or the id that a third-party executor gave the run
     :raises InvalidIdError: it cannot name a log, and no third-party run has that id
+    :raises StoreError: the store cannot be reached, and the folder has no such run
     """
     store = store_of(log_dir)
-    return store, store.name_of(workflow_id)
+    name = store.name_of(workflow_id)
+    pull_if_reachable(store, name)
+    return store, name
 
 
 def choose(given: str, log_dir: Path | str | None) -> str:
@@ -66,17 +72,20 @@ def choose(given: str, log_dir: Path | str | None) -> str:
     :raises AmbiguousIdError: several ids begin like this
     :raises InvalidIdError: it cannot name a log, and no third-party run has that id
     :raises RunNotFoundError: the last run is asked for, and there is none
+    :raises StoreError: the store cannot be reached, and the folder has no such run
     """
     store = store_of(log_dir)
-    if means_last(given, store):
-        return last_of(store).workflow_id
-    name = store.name_of(given)
+    name = last_of(store).workflow_id if means_last(given, store) else store.name_of(given)
+    pull_if_reachable(store, name)
     if store.exists(name):
         return name
     found = list(islice(store.beginning_with(name), _MOST_NAMED + 1))
     if len(found) > 1:
         raise AmbiguousIdError(given, found[:_MOST_NAMED], more=len(found) > _MOST_NAMED)
-    return found[0] if found else name
+    if not found:
+        return name
+    pull_if_reachable(store, found[0])
+    return found[0]
 
 
 def means_last(given: str, store: Store) -> bool:

@@ -13,6 +13,7 @@ from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
 from tapps_otel.log.staging import remove_abandoned
+from tapps_otel.log.store import Store
 from tapps_otel.log.tail import head_of
 from tapps_otel.log.tombstones import open_tombstones
 from tapps_otel.names import NO_RUN
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.reader import CheckReport
     from tapps_otel.log.run_files import RunFiles
-    from tapps_otel.log.store import RunSummary, Store
+    from tapps_otel.log.store import RunSummary
     from tapps_otel.log.tombstones import Tombstones
 
 __all__ = ["KeptRun", "PruneReport", "PrunedRun", "prune"]
@@ -126,7 +127,7 @@ def prune(
         raise ValueError("prune needs older_than, keep or max_size")
     if (keep or 0) < 0 or (max_size or 0) < 0 or (older_than and older_than.total_seconds() < 0):
         raise ValueError("older_than, keep and max_size must not be negative")
-    store = store_of(log_dir)
+    store = Store(store_of(log_dir).folder)  # only what is on this machine is removed
     before_ns = None if older_than is None else clock.time_ns() - _nanoseconds(older_than)
     pruning = _Pruning(
         store, _Rules(before_ns, keep, max_size, status), unsent=unsent, progress=progress

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel import settings
 from tapps_otel.errors import RunConflictError, RunNotFoundError
-from tapps_otel.log import lease
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
 from tapps_otel.run.import_path import file_of
@@ -79,8 +78,8 @@ def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistor
     fold = fold_log(store, workflow_id)
     for event in read_side_logs(store, workflow_id):
         fold.feed_beside(event)
-    found, held = fold.history, store.lease_path(workflow_id)
-    if found.status == "running" and lease.holder(held) is None:
+    found = fold.history
+    if found.status == "running" and store.holder(workflow_id) is None:
         found.status = "interrupted"
         if found.executions:
             found.executions[-1].status = "interrupted"

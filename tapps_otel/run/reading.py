@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
-from tapps_otel.log import lease
 from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.past.fold import Fold, RunHistory, collector_paused
@@ -18,11 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
+    from tapps_otel.log.home import Holder
     from tapps_otel.log.store import Store
 
-__all__ = ["Folding", "Holder", "Reading", "read_run", "read_side_logs"]
-
-Holder = tuple[int | None, str | None]
+__all__ = ["Folding", "Reading", "read_run", "read_side_logs"]
 
 
 class Folding(Protocol):
@@ -89,7 +87,7 @@ def read_run(
         fold.feed_beside(event)
     history = fold.history
     running = history.status == "running"
-    holder = lease.holder(store.lease_path(workflow_id)) if running else None
+    holder = store.holder(workflow_id) if running else None
     in_progress = running and holder is not None
     if running and not in_progress and history.executions:
         status = "interrupted" if damage is None else "damaged"

@@ -46,11 +46,11 @@ def repair(workflow_id: str, *, log_dir: Path | str | None = None) -> tuple[int,
     """
     store, workflow_id = find(workflow_id, log_dir)
     store.summary(workflow_id)  # a run that does not exist gets no lease file
-    with leased(store, workflow_id):
+    with leased(store, workflow_id) as lease:
         region = check(store.log_path(workflow_id), workflow_id).region
         if region is None:
             return None
-        with writing(store, workflow_id, accept_damage=True) as (_, writer):
+        with writing(store, workflow_id, lease, accept_damage=True) as (_, writer):
             return region.offset, region.length, writer.seq
 
 
@@ -82,7 +82,7 @@ def resolve(
     store.summary(workflow_id)
     if result is not None and is_refused_secret(result):
         raise RunConflictError(f"the result of step {step_id!r} was not written: {WHY_REFUSED}")
-    with leased(store, workflow_id), writing(store, workflow_id) as (fold, writer):
+    with leased(store, workflow_id) as lease, writing(store, workflow_id, lease) as (fold, writer):
         step = _find(fold.history, step_id, rerun=result is None)
         resolution = _Resolution(fold.history, step)
         if result is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tapps_otel.errors import LogError, RunNotFoundError, SpanFilterError
+from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.run.lookup import find, store_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def send_all(
         for workflow_id in [*of_runs, *alone]:
             report = SendReport(workflow_id, client.destination.name)
             try:
+                pull_if_reachable(store, workflow_id)
                 send_run(
                     store,
                     workflow_id,

@@ -17,9 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
 
-from tapps_otel.errors import LogError, LogWriteError, RunBusyError, RunNotFoundError
+from tapps_otel import settings
+from tapps_otel.errors import (
+    LogError,
+    LogWriteError,
+    RunBusyError,
+    RunNotFoundError,
+    StoreError,
+)
 from tapps_otel.log.blobs import Blobs
-from tapps_otel.log.lease import Lease
+from tapps_otel.log.home import home_of
 from tapps_otel.log.reader import read
 from tapps_otel.log.reports import held_back
 from tapps_otel.log.store import Store
@@ -183,7 +190,7 @@ class Router:
     def _append_to_side_log(
         self, run: KnownRun, spans: Sequence[Captured], durability: Durability
     ) -> None:
-        self._side_logs.append(Store(run.folder), run.log_name, spans, durability)
+        self._side_logs.append(_store(run), run.log_name, spans, durability)
 
     def _append_to_completed(
         self, run: KnownRun, spans: Sequence[Captured], durability: Durability
@@ -198,6 +205,11 @@ class Router:
         if (found.status, found.execution) != ("completed", run.execution):
             return False
         return _append_under_lease(run, spans, durability)
+
+
+def _store(run: KnownRun) -> Store:
+    """The folder of a run's logs, with its home."""
+    return Store(run.folder, home_of(settings.current()))
 
 
 def _append(
@@ -231,14 +243,14 @@ def _append_inside(run: KnownRun, spans: Sequence[Captured], durability: Durabil
 
 def _append_under_lease(run: KnownRun, spans: Sequence[Captured], durability: Durability) -> bool:
     """Append to the run's log under its lease; whether it could be had."""
-    store = Store(run.folder)
+    store = _store(run)
     try:
-        lease = Lease(store.lease_path(run.log_name), run.log_name)
-    except (RunBusyError, OSError):
+        lease = store.lease(run.log_name)
+    except (RunBusyError, StoreError, OSError):
         return False
     try:
         path = store.log_path(run.log_name)
-        writer = LogWriter(path, run.log_name, durability=durability, stop=True)
+        writer = LogWriter(path, run.log_name, durability=durability, stop=True, home=lease.session)
     except (LogError, RunBusyError, OSError):  # damaged: it waits for `tapps-otel repair`
         lease.release()
         return False

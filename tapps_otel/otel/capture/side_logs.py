@@ -14,6 +14,7 @@ from tapps_otel.log.writer import LogWriter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tapps_otel.log.home import Session
     from tapps_otel.log.store import Store
     from tapps_otel.otel.capture.event import Captured
     from tapps_otel.settings import Durability
@@ -44,9 +45,16 @@ class SideLogs:
         if log is None or log.writer.size >= self._largest:
             self._close(key)
             path = store.new_side_path(workflow_id)
-            log = self._open[key] = _SideLog(
-                LogWriter(path, workflow_id, durability=durability, stop=True)
-            )
+            session = None if store.home is None else store.home.take(path.stem)
+            try:
+                log = self._open[key] = _SideLog(
+                    LogWriter(path, workflow_id, durability=durability, stop=True, home=session),
+                    session,
+                )
+            except BaseException:
+                if session is not None:
+                    session.release()
+                raise
         self._open.move_to_end(key)
         if len(self._open) > _MOST_OPEN:
             self._close(next(iter(self._open)))
@@ -55,7 +63,7 @@ class SideLogs:
     def _close(self, key: tuple[Any, str]) -> None:
         log = self._open.pop(key, None)
         if log is not None:
-            log.writer.close()
+            log.close()
 
     def close(self) -> None:
         """Close all of them."""
@@ -66,8 +74,8 @@ class SideLogs:
 class _SideLog:
     """A log and the resource that it named last, which later spans omit."""
 
-    def __init__(self, writer: LogWriter) -> None:
-        self.writer = writer
+    def __init__(self, writer: LogWriter, session: Session | None) -> None:
+        self.writer, self._session = writer, session
         self._resource: tuple[dict[str, Any], str] | None = None
 
     def append(self, spans: Sequence[Captured]) -> None:
@@ -75,3 +83,10 @@ class _SideLog:
             known, self._resource = self._resource, None  # unknown, if this one is lost
             self.writer.append(span.name_resource(known), sync=span is spans[-1])
             self._resource = span.resource
+
+    def close(self) -> None:
+        try:
+            self.writer.close()
+        finally:
+            if self._session is not None:
+                self._session.release()

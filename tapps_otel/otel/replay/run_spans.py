@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import UNSET
 
 from tapps_otel.errors import RunNotFoundError
-from tapps_otel.log import lease
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
@@ -90,7 +89,6 @@ class RunSpans:
         self._on_left_out = on_left_out
         self.ends: dict[str, tuple[int, str]] = {}
         self._store, self._id = store, workflow_id
-        self._lease = store.lease_path(workflow_id)
         self._blobs = Blobs(store.blobs_folder(workflow_id))
         self._before, self._side_logs, self._skip, self._seen = before, side_logs, skip, seen
         self._begun, self._newest = Begun(), 0
@@ -192,7 +190,7 @@ class RunSpans:
         return None
 
     def _is_held(self) -> bool:
-        return lease.holder(self._lease) is not None
+        return self._store.holder(self._id) is not None
 
 
 def _has_grown(path: Path, workflow_id: str, checker: Checker) -> bool:

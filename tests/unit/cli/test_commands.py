@@ -34,6 +34,9 @@ COMMANDS = [
     "fork",
     "pack",
     "unpack",
+    "migrate",
+    "push",
+    "pull",
     "export",
     "schema",
     "doctor",
@@ -62,7 +65,7 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
 
     assert done.code == 0
     assert f"Usage: tapps-otel {name} " in done.out
-    assert ("--log-dir" in done.out) == (name not in {"schema", "docs"})
+    assert ("--log-dir" in done.out) == (name not in {"schema", "docs", "migrate"})
     assert ("--json  " in done.out) == (  # without a value: the answer's is JSON
         name
         in {

@@ -1,0 +1,213 @@
+"""The local file of a log and its copy in a home: which of them lacks lines, and which.
+
+Lines are compared by the ``sha`` of one of them, which covers all lines before it. Either file or
+copy has the other's lines and maybe more, or two processes have continued the log without knowing
+of each other: that is a fork. Then the home's lines hold, because only those were acknowledged, and
+the file is set aside.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tapps_otel.errors import LogDamagedError
+from tapps_otel.log import files as _files
+from tapps_otel.log.blobs import Blobs
+from tapps_otel.log.event import line_start, trailing_sha
+from tapps_otel.log.home import NO_LINES, Head, blobs_named_in
+from tapps_otel.log.reader import Checker, lines, may_be_log, raise_if_damaged
+from tapps_otel.log.tail import older_lines, read_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tapps_otel.log.home import Copy
+
+__all__ = ["Chunk", "blobs_beside", "chunks", "complete"]
+
+_log = logging.getLogger("tapps_otel")
+_BLOCK: Final = 1 << 20  # bytes that are written at once
+
+
+class Chunk(NamedTuple):
+    """A line of a local file, with the damaged bytes before it that it declares."""
+
+    head: Head
+    data: bytes
+
+
+class _Local(NamedTuple):
+    """A local file: its last line, and what follows it.
+
+    :ivar size: of the file
+    :ivar torn: an incomplete line at its end
+    :ivar whole: ``False``: the last line lacks its newline
+    """
+
+    head: Head
+    size: int = 0
+    torn: bytes = b""
+    whole: bool = True
+
+
+_NO_FILE: Final = _Local(NO_LINES)
+
+
+def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
+    """Let a local file have all lines of its copy; return whether it was changed.
+
+    :param path: of the file, which need not exist; the caller has its lease
+    :param replace_damaged: set a damaged file aside, too
+    :raises LogDamagedError: it is damaged; nothing was changed
+    :raises OSError: it cannot be read or written
+    """
+    if not copy.head.seq:
+        return False
+    try:
+        local = _look(path, copy.name)
+    except LogDamagedError:
+        if not replace_damaged:
+            raise
+        return _replace(path, copy)
+    if local.head.seq >= copy.head.seq:
+        if _sha_of(path, local, copy.head.seq) == copy.head.sha:
+            return False
+    elif not local.head.seq or copy.sha(local.head.seq) == local.head.sha:
+        missing = _missing(local, copy)
+        if missing is not None:
+            _append(path, missing)
+            return True
+    return _replace(path, copy)
+
+
+def _replace(path: Path, copy: Copy) -> bool:
+    _set_aside(path)
+    _append(path, _parts(_NO_FILE, copy, b"", copy.lines(0)))
+    return True
+
+
+def chunks(path: Path, name: str) -> Iterator[Chunk]:
+    """Yield the verified lines of a local file, in order.
+
+    :raises OSError: it cannot be read
+    """
+    checker, data = Checker(path, name), b""
+    with _files.system().open_read(path) as file:
+        for line in lines(file):
+            data += line
+            if checker.feed(line) is not None:
+                yield Chunk(Head(checker.seq, checker.sha), data)
+                data = b""
+
+
+def blobs_beside(path: Path) -> Blobs:
+    """Return the large values of a run, given the path of its log or of a side log."""
+    return Blobs(path.with_name(f"{path.stem.partition('+')[0]}.blobs"))
+
+
+# -- the local file
+
+
+def _look(path: Path, name: str) -> _Local:
+    files = _files.system()
+    try:
+        file = files.open_read(path)
+    except FileNotFoundError:
+        return _NO_FILE
+    with file:
+        descriptor = file.fileno()
+        files.sync(descriptor)
+        files.evict(descriptor)  # a failed sync may have lost lines that the page cache shows
+        if not may_be_log(files.read_at(descriptor, 64, 0)):
+            raise LogDamagedError(path, 0, 1, "this is not a log of tapps_otel")
+        checker = read_tail(descriptor, path, name).checker
+        raise_if_damaged(checker, path)
+        region = checker.region
+        torn = b"" if region is None else files.read_at(descriptor, region.length, region.offset)
+        head = Head(checker.seq, checker.sha)
+        return _Local(head, files.size(descriptor), torn, checker.whole)
+
+
+def _sha_of(path: Path, local: _Local, seq: int) -> bytes | None:
+    """Return the ``sha`` of a line of a local file, which has it."""
+    if seq == local.head.seq:
+        return local.head.sha
+    start = line_start(seq)
+    with _files.system().open_read(path) as file:
+        for line in older_lines(file.fileno(), local.size):
+            if line.startswith(start) and (sha := trailing_sha(line)) is not None:
+                return sha
+    return None
+
+
+def _missing(local: _Local, copy: Copy) -> Iterator[_Part] | None:
+    """Return what completes a local file; ``None`` if its torn end is that of another line."""
+    parts = copy.lines(local.head.seq)
+    begun, first = b"", list[bytes]()
+    while len(begun) < len(local.torn):
+        part = next(parts, None)
+        if part is None:
+            return None
+        begun += part
+        first.append(part)
+    if not begun.startswith(local.torn):
+        return None
+    return _parts(local, copy, begun, parts)
+
+
+class _Part(NamedTuple):
+    """Bytes to append, and the large values that must be there before."""
+
+    data: bytes
+    blobs: list[tuple[str, bytes]]
+
+
+def _parts(local: _Local, copy: Copy, begun: bytes, rest: Iterator[bytes]) -> Iterator[_Part]:
+    newline = b"" if local.whole else b"\n"
+    yield _Part(newline + begun[len(local.torn) :], _blobs(copy, begun))
+    for data in rest:
+        yield _Part(data, _blobs(copy, data))
+
+
+def _blobs(copy: Copy, data: bytes) -> list[tuple[str, bytes]]:
+    found = ((name, copy.blob(name)) for name in blobs_named_in(data))
+    return [(name, value) for name, value in found if value is not None]
+
+
+def _append(path: Path, parts: Iterator[_Part]) -> None:
+    """Append to a local file, and sync. A crash leaves a torn end, which is completed next time."""
+    files, blobs, block = _files.system(), blobs_beside(path), bytearray()
+    descriptor = files.open_append(path, create=True)
+    try:
+        for part in parts:
+            for _, value in part.blobs:
+                blobs.put(value)
+            block += part.data
+            if len(block) >= _BLOCK:
+                files.write(descriptor, bytes(block))
+                block.clear()
+        files.write(descriptor, bytes(block))
+        files.sync(descriptor)
+    finally:
+        files.close(descriptor)
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a file that has other lines than the home, with the ledger of what was sent of it."""
+    files, mark = _files.system(), f"aside-{os.urandom(4).hex()}"
+    aside = path.with_name(f"{path.name}.{mark}")
+    ledger = path.with_suffix(".ledger")
+    with suppress(FileNotFoundError):
+        files.move(ledger, ledger.with_name(f"{ledger.name}.{mark}"))
+    files.move(path, aside)
+    files.sync_folder(path.parent)
+    _log.error(
+        "%s: it has not the lines that the store has, because another process has continued the "
+        "run, or it is damaged. It was set aside as %s, and has the lines of the store now",
+        path,
+        aside.name,
+    )

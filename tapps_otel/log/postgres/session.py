@@ -1,0 +1,315 @@
+"""A run in a store that this process writes: its lines go there as they are written locally.
+
+Lines are on their way at once, and are waited for together with the sync of the local file. What
+the store has is not kept in mind: after any failure or doubt the session ends, a new one asks for
+the last line in the store, and the rest is sent from the local file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from msgspec import UNSET
+
+from tapps_otel import clock
+from tapps_otel.errors import BlobDamagedError, StoreError
+from tapps_otel.log import files as _files
+from tapps_otel.log.home import TakenOverError, blobs_named_in
+from tapps_otel.log.mirroring import blobs_beside, chunks, complete
+from tapps_otel.log.postgres.holding import Hold
+from tapps_otel.log.postgres.pipeline import Pipeline
+from tapps_otel.log.postgres.stored_log import StoredLog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tapps_otel.log.event import Event
+    from tapps_otel.log.home import Head
+    from tapps_otel.log.postgres.connecting import Connection, Database
+
+__all__ = ["PostgresSession"]
+
+_log = logging.getLogger("tapps_otel")
+_RETRY_S: Final = 0.25  # between two attempts to connect
+_POLL_S: Final = 0.5  # after which a wait looks whether its time is over
+_RELEASE_S: Final = 5.0
+_LATE_S: Final = 2.0  # to wait, once a wait has ended without success
+
+# No line is written without the one before it: if a statement fails, the later ones write nothing.
+_STATEMENTS: Final = {
+    b"line": (
+        b"INSERT INTO tapps_otel.lines (run, seq, bytes) SELECT $1::integer, $3::bigint, $4::bytea "
+        b"FROM tapps_otel.runs WHERE id = $1 AND token = $2::uuid AND ($3 = 1 OR EXISTS "
+        b"(SELECT FROM tapps_otel.lines WHERE run = $1 AND seq = $3 - 1))"
+    ),
+    b"blob": (
+        b"INSERT INTO tapps_otel.blobs (run, name, bytes) SELECT $1::integer, $3::text, $4::bytea "
+        b"FROM tapps_otel.runs WHERE id = $1 AND token = $2::uuid "
+        b"ON CONFLICT (run, name) DO UPDATE SET name = EXCLUDED.name"
+    ),
+    # The commit of a transaction is only waited for if that has written something.
+    b"safe": (
+        b"SELECT set_config('synchronous_commit', $1::text, true), "
+        b"pg_logical_emit_message(true, 'tapps_otel', '')"
+    ),
+}
+
+
+class PostgresSession:
+    """The right to write one log in a store, until it is released or lost.
+
+    :param wait_s: how long to wait for a store that cannot be reached
+    :raises RunBusyError: another process has it
+    :raises StoreError: the store cannot be reached or used
+    """
+
+    def __init__(self, database: Database, name: str, wait_s: float) -> None:
+        self._database, self._name, self._wait_ns = database, name, int(wait_s * 1e9)
+        self._lock = threading.Lock()  # of the pipeline; nothing waits while it is held
+        self._hold = Hold(name)
+        self._pipeline: Pipeline | None = None
+        self._path: Path | None = None
+        self._sent = 0  # seq of the last line that was sent by the pipeline
+        self._ticket = 0  # number of the transaction that is waited for
+        self._is_late = False  # a wait has ended without success
+        self._lost: TakenOverError | None = None
+        self._commit_mode = b"on"
+        connection = database.open()
+        self._connection: Connection | None = connection
+        try:
+            with database.naming_errors():
+                database.refuse_pooler(connection)
+                self._hold.take(connection)
+                self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _set_up(self, connection: Connection) -> None:
+        found = connection.execute("SHOW synchronous_commit").fetchone()
+        mode = "on" if found is None else str(found[0])
+        self._commit_mode = b"on" if mode == "off" else mode.encode()
+        # Lines that nothing waits for.
+        connection.execute("SET synchronous_commit = off; RESET lock_timeout")
+
+    # -- the local file
+
+    def prepare(self, path: Path) -> None:
+        """Let the local file have all lines that the store has."""
+        if self._pipeline is not None:  # what is on its way must have arrived, or been lost
+            self._end_session()
+        with self._database.naming_errors():
+            complete(path, self._stored())
+
+    def catch_up(self, path: Path) -> None:
+        """Send the lines that only the local file has, and keep it to look for others."""
+        self._path = path
+        if self._pipeline is None:
+            self._send_missing(self._stored())
+        self.begin(0)
+        self.wait()
+
+    def has_all(self, head: Head) -> bool:
+        """Return whether this is the last line that the store has."""
+        return self._stored().head == head
+
+    def _stored(self) -> StoredLog:
+        """Look at the log in the store, by a connection that is free for that."""
+        if self._connection is None:
+            self._connection = self._connect_again()
+        return StoredLog(self._name, self._connection, self._hold.run)
+
+    def _send_missing(self, stored: StoredLog) -> None:
+        """Begin to write: send what the store lacks of the local file.
+
+        :raises TakenOverError: the store has lines that the file has not
+        """
+        head, connection = stored.head, self._connection
+        if self._path is None or connection is None:
+            return
+        with self._lock:
+            pipeline = Pipeline(connection, _STATEMENTS)
+            seen = not head.seq
+            last = 0
+            for chunk in chunks(self._path, self._name):
+                last = chunk.head.seq
+                if last > head.seq and seen:
+                    self._send_line(pipeline, last, chunk.data, blobs_named_in(chunk.data))
+                    pipeline.commit()
+                seen = seen or chunk.head == head
+            if not seen:
+                raise TakenOverError((None, None))
+            self._pipeline, self._sent = pipeline, last
+
+    # -- lines
+
+    def send(self, event: Event, line: bytes, *, due: bool) -> None:
+        """Send a line that was written to the local file. It neither waits nor raises."""
+        with self._lock:
+            pipeline, seq = self._pipeline, event.seq
+            if pipeline is None or seq <= self._sent:
+                return
+            try:
+                self._send_line(pipeline, seq, line, _blobs_of(event))
+                if not due:
+                    pipeline.commit()
+            except Exception:  # noqa: BLE001 - of the connection, a blob; `wait` does it again
+                self._drop()
+            except BaseException:
+                self._drop()
+                raise
+
+    def _send_line(self, pipeline: Pipeline, seq: int, line: bytes, blobs: list[str]) -> None:
+        ours = (self._hold.run.to_bytes(4), self._hold.token.bytes)
+        for name in blobs:
+            value = self._blob(name)
+            if value is not None:
+                pipeline.send(b"blob", (*ours, name.encode(), value))
+        pipeline.send(b"line", (*ours, seq.to_bytes(8), line))
+        self._sent = seq
+
+    def _blob(self, name: str) -> bytes | None:
+        if self._path is None:
+            return None
+        try:
+            return blobs_beside(self._path).stored(name)
+        except BlobDamagedError:  # the line is there nevertheless; `verify` finds it
+            return None
+
+    def begin(self, seq: int) -> None:
+        """Ask the store to make all lines up to this one as safe as promised."""
+        with self._lock:
+            pipeline = self._pipeline
+            if pipeline is None:
+                return
+            try:
+                if self._sent < seq:  # an interrupt came between the file and the store
+                    self._drop()
+                    return
+                pipeline.send(b"safe", (self._commit_mode,))
+                pipeline.commit()
+                self._ticket = pipeline.committed
+            except Exception:  # noqa: BLE001 - as in `send`
+                self._drop()
+            except BaseException:
+                self._drop()
+                raise
+
+    def wait(self) -> None:
+        """Wait until what :meth:`begin` asked for is done."""
+        if self._lost is not None:
+            raise self._lost
+        wait_ns = min(self._wait_ns, int(_LATE_S * 1e9)) if self._is_late else self._wait_ns
+        until = clock.monotonic_ns() + wait_ns
+        while True:
+            try:
+                if self._pipeline is None:
+                    self._join_again()
+                self._await_answer(until)
+            except TakenOverError as lost:
+                self._lost = lost
+                self._end_session()
+                raise
+            except (psycopg.Error, StoreError, OSError) as error:
+                self._end_session()
+                if clock.monotonic_ns() >= until:
+                    self._is_late = True
+                    raise self._unconfirmed(error) from None
+                clock.sleep(_RETRY_S)
+            else:
+                self._is_late = False
+                return
+
+    def _await_answer(self, until: int) -> None:
+        while True:
+            with self._lock:
+                pipeline = self._pipeline
+                if pipeline is None:
+                    raise ConnectionError("the connection has ended")
+                try:
+                    pipeline.read()
+                except BaseException:
+                    self._drop()
+                    raise
+                if pipeline.answered >= self._ticket:
+                    return
+            if clock.monotonic_ns() >= until:
+                raise TimeoutError("it does not answer")
+            pipeline.poll(_POLL_S)
+
+    def _unconfirmed(self, error: Exception) -> OSError:
+        problem = error.problem if isinstance(error, StoreError) else str(error).strip()
+        text = f"the store {self._database.shown} has not confirmed it: {problem}"
+        return TimeoutError(text)
+
+    # -- sessions
+
+    def _join_again(self) -> None:
+        self._send_missing(self._stored())
+        self.begin(self._sent)
+
+    def _connect_again(self) -> Connection:
+        connection = self._database.open()
+        try:
+            self._hold.take_again(connection)
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _end_session(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        """End the session; the caller holds the lock."""
+        connection, self._pipeline, self._connection = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def release(self) -> None:
+        """Give the run free, with all lines in the store; a second call does nothing."""
+        if self._pipeline is not None:
+            self._wait_ns = min(self._wait_ns, int(_RELEASE_S * 1e9))
+            self.begin(self._sent)
+            try:
+                self.wait()
+            except OSError as error:
+                _log.error(
+                    "run %r: its last lines may be in the local log alone: %s", self._name, error
+                )
+        with suppress(psycopg.Error):
+            self._unlock()
+        self._end_session()
+
+    def _unlock(self) -> None:
+        if self._connection is not None:
+            if self._pipeline is not None:
+                self._pipeline.end()
+            self._hold.release(self._connection)
+
+    def detach(self) -> None:
+        """Forget it in a forked child: it is the parent's.
+
+        The child closes its copy of the socket, so that the session ends with the parent, and
+        sends nothing by it.
+        """
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            _of_parents.append(self._connection)
+            with suppress(psycopg.Error):
+                _files.system().close(self._connection.pgconn.socket)
+        self._connection = self._pipeline = None
+
+
+_of_parents: Final[list[Connection]] = []  # dropped ones would be closed properly
+
+
+def _blobs_of(event: Event) -> list[str]:
+    names = (event.inputs_blob, event.result_blob, event.otel_blob)
+    return [name for name in names if name is not UNSET]

@@ -1,0 +1,61 @@
+"""A log in a store, as its lines are read from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from tapps_otel.log.event import trailing_sha
+from tapps_otel.log.home import NO_LINES, Head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tapps_otel.log.postgres.connecting import Connection
+
+__all__ = ["StoredLog"]
+
+_HEAD: Final = "SELECT seq, bytes FROM tapps_otel.lines WHERE run = %s ORDER BY seq DESC LIMIT 1"
+_LINE: Final = "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq = %s"
+_LINES: Final = (
+    "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq BETWEEN %s AND %s ORDER BY seq"
+)
+_OLDER: Final = (
+    "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq BETWEEN %s AND %s ORDER BY seq DESC"
+)
+_BLOB: Final = "SELECT bytes FROM tapps_otel.blobs WHERE run = %s AND name = %s"
+_PAGE: Final = 256  # lines in memory; between two pages the connection is free
+
+
+class StoredLog:
+    """A log in a store, up to the line that was its last one when it was looked at."""
+
+    def __init__(self, name: str, connection: Connection, run: int) -> None:
+        self.name, self._connection, self._run = name, connection, run
+        found = self._rows(_HEAD)
+        self.head = Head(found[0][0], trailing_sha(found[0][1]) or b"") if found else NO_LINES
+
+    def sha(self, seq: int) -> bytes | None:
+        """Return the ``sha`` of a line; ``None`` if it has no such line."""
+        found = self._rows(_LINE, seq)
+        return trailing_sha(found[0][0]) if found else None
+
+    def lines(self, after: int) -> Iterator[bytes]:
+        """Yield the bytes of the lines after this ``seq``, each with damage that it declares."""
+        for first in range(after + 1, self.head.seq + 1, _PAGE):
+            last = min(first + _PAGE - 1, self.head.seq)
+            for (line,) in self._rows(_LINES, first, last):
+                yield line
+
+    def older_lines(self, before: int) -> Iterator[bytes]:
+        """Yield the lines before this ``seq``, the newest first."""
+        for last in range(before - 1, 0, -_PAGE):
+            for (line,) in self._rows(_OLDER, max(1, last - _PAGE + 1), last):
+                yield line
+
+    def blob(self, name: str) -> bytes | None:
+        """Return a large value; ``None`` if it is not there."""
+        found = self._rows(_BLOB, name)
+        return found[0][0] if found else None
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query, (self._run, *values), binary=True).fetchall()

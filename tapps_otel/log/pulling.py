@@ -1,0 +1,67 @@
+"""Pulling runs: what the home has, and the local folder has not, before anything reads it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tapps_otel.errors import LogError, RunBusyError, StoreError
+from tapps_otel.log.lease import Lease
+from tapps_otel.log.mirroring import complete
+from tapps_otel.log.tail import head_of
+
+if TYPE_CHECKING:
+    from tapps_otel.log.home import Copy
+    from tapps_otel.log.store import Store
+
+__all__ = ["pull", "pull_if_reachable"]
+
+_log = logging.getLogger("tapps_otel")
+
+
+def pull(store: Store, name: str, *, replace_damaged: bool = False) -> int:
+    """Let the folder have all lines of a run, and of its side logs, that its home has.
+
+    A log that a process of this machine writes is left alone: it has all lines.
+
+    :param replace_damaged: set a damaged local log aside, too
+    :returns: how many logs have changed
+    :raises StoreError: the home cannot be reached or used
+    :raises LogDamagedError: a local log is damaged; it was not changed
+    :raises OSError: a log cannot be written
+    """
+    if store.home is None:
+        return 0
+    with store.home.copies(name) as copies:
+        return sum(_pull(store, copy, replace_damaged=replace_damaged) for copy in copies)
+
+
+def pull_if_reachable(store: Store, name: str) -> None:
+    """Pull a run for a reader, which gets what is here if that fails; a warning is logged."""
+    try:
+        pull(store, name)
+    except StoreError as error:
+        if not store.exists(name):
+            raise
+        _log.warning("run %r is shown as it is on this machine: %s", name, error)
+    except LogError:  # the reader finds the damage
+        pass
+
+
+def _pull(store: Store, copy: Copy, *, replace_damaged: bool) -> bool:
+    path = store.folder / f"{copy.name}.jsonl"
+    with suppress(FileNotFoundError, LogError):
+        if not replace_damaged and head_of(path, copy.name) == (
+            copy.head.seq,
+            copy.head.sha.decode(),
+        ):
+            return False
+    try:
+        lease = Lease(path.with_suffix(".lease"), copy.name)
+    except RunBusyError:
+        return False
+    try:
+        return complete(path, copy, replace_damaged=replace_damaged)
+    finally:
+        lease.release()

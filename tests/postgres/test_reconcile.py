@@ -1,0 +1,158 @@
+"""What a machine has of a run, and what the store has, before the run continues there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crashes import Effects, go, killed
+from databases import Database
+from tapps_otel import configure, history, step, verify, workflow
+from tapps_otel.errors import LogDamagedError
+
+Machine = Callable[[str], Path]
+
+
+@pytest.fixture
+def flow(did: Effects) -> object:
+    @step
+    def count(number: int) -> int:
+        did.note(f"count {number}")
+        return number
+
+    @workflow(name="flow")
+    def flow() -> int:
+        return sum(count(number) for number in range(4))
+
+    return flow
+
+
+def cut(path: Path, lines: int, more: int = 0) -> None:
+    """Keep a log's first lines, and a few bytes of the next one."""
+    kept = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(kept[:lines]) + b"\n" + kept[lines][:more])
+
+
+def test_a_log_that_is_ahead_is_sent(
+    database: Database, flow: object, did: Effects, be_on: Machine
+) -> None:
+    here = be_on("a")
+    configure(store=None)
+    killed(lambda: go(flow), finished=2)
+    configure(store=database.address)
+    before = (here / "r.jsonl").read_bytes()
+
+    assert go(flow) == 6
+    assert did.all == [f"count {number}" for number in range(4)]
+    assert database.log("r") == (here / "r.jsonl").read_bytes()
+    assert database.log("r").startswith(before)
+
+
+@pytest.mark.parametrize("torn", [0, 1, 60, 10_000], ids="torn={}".format)
+def test_a_log_that_is_behind_is_completed(
+    database: Database, flow: object, did: Effects, be_on: Machine, torn: int
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=2)
+    whole = (here / "r.jsonl").read_bytes()
+    cut(here / "r.jsonl", 2, torn)
+
+    assert go(flow) == 6
+    assert did.all == [f"count {number}" for number in range(4)]
+    after = (here / "r.jsonl").read_bytes()
+    assert after.startswith(whole)  # the missing bytes, and no repair of the torn end
+    assert database.log("r") == after
+    assert verify("r").ok
+
+
+def test_a_torn_end_that_the_store_does_not_have_is_sealed_in_both(
+    database: Database, flow: object, be_on: Machine
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=2)
+    with (here / "r.jsonl").open("ab") as log:
+        log.write(b'{"v":1,"seq":6,"event')
+    assert go(flow) == 6
+    there = be_on("b")
+
+    assert history("r").status == "completed"
+    assert (there / "r.jsonl").read_bytes() == (here / "r.jsonl").read_bytes()
+    assert b'"event_type":"log_repair"' in database.log("r")
+    assert verify("r").ok
+
+
+@pytest.mark.parametrize("lines", [1, 3], ids="lines={}".format)
+def test_a_log_that_was_continued_elsewhere_is_set_aside(  # noqa: PLR0917 - fixtures
+    database: Database,
+    flow: object,
+    did: Effects,
+    be_on: Machine,
+    caplog: pytest.LogCaptureFixture,
+    lines: int,
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=1)
+    configure(store=None)
+    killed(lambda: go(flow), finished=lines)  # while it does not know of the store
+    own = (here / "r.jsonl").read_bytes()
+    configure(store=database.address)
+    there = be_on("b")
+    assert go(flow) == 6
+    be_on("a")
+    did.forget()
+
+    assert go(flow) == 6
+    assert did.all == []
+    assert (here / "r.jsonl").read_bytes() == (there / "r.jsonl").read_bytes()
+    (aside,) = here.glob("r.jsonl.aside-*")
+    assert aside.read_bytes() == own
+    assert f"It was set aside as {aside.name}" in caplog.text
+
+
+def test_the_torn_end_of_a_line_that_another_machine_wrote_otherwise_is_set_aside(
+    database: Database, flow: object, be_on: Machine
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=1)
+    with (here / "r.jsonl").open("ab") as log:
+        log.write(b'{"v":1,"seq":4,"event_type":"step_start","workflow_id":"r","other')
+    there = be_on("b")
+    assert go(flow) == 6
+    be_on("a")
+
+    assert go(flow) == 6
+    assert (here / "r.jsonl").read_bytes() == (there / "r.jsonl").read_bytes()
+    assert len([*here.glob("r.jsonl.aside-*")]) == 1
+
+
+def test_a_damaged_log_is_left_to_a_person(
+    database: Database, flow: object, be_on: Machine, cli: Callable[..., object]
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=2)
+    whole = (here / "r.jsonl").read_bytes()
+    damaged = whole.replace(b'"count', b'"cOunt')
+    (here / "r.jsonl").write_bytes(damaged)
+
+    with pytest.raises(LogDamagedError):
+        go(flow)
+    assert (here / "r.jsonl").read_bytes() == damaged
+    cli("pull", "r")
+    assert (here / "r.jsonl").read_bytes() == whole
+    assert go(flow) == 6
+
+
+def test_another_file_of_that_name_is_left_alone(
+    database: Database, flow: object, be_on: Machine
+) -> None:
+    be_on("a")
+    killed(lambda: go(flow), finished=2)
+    there = be_on("b")
+    there.mkdir()
+    (there / "r.jsonl").write_text("mine\n")
+
+    with pytest.raises(LogDamagedError):
+        go(flow)
+    assert (there / "r.jsonl").read_text() == "mine\n"
