@@ -109,11 +109,13 @@ def test_the_collector_has_exactly_the_components_that_it_uses() -> None:
         [PROGRAMS["collector"], "components"], capture_output=True, text=True, check=True
     )
     built = yaml.safe_load(done.stdout)
-    config = read("config.yaml")
+    scale_out = ("kafka-edge", "kafka-ingest", "tail-sampling")
+    configs = [read("config.yaml"), *(read(f"scale-out/{name}.yaml") for name in scale_out)]
     kinds = ("receivers", "processors", "exporters", "connectors", "extensions")
 
     assert {kind: {one["name"] for one in built[kind]} for kind in kinds} == {
-        kind: {name.partition("/")[0] for name in config[kind]} for kind in kinds
+        kind: {name.partition("/")[0] for one in configs for name in one.get(kind, ())}
+        for kind in kinds
     }
 
 
