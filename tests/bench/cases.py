@@ -344,6 +344,14 @@ OWN_CASES = (
         env="tapps-engine",
     ),
     Case(
+        "own.langgraph",
+        "executor",
+        "a node of LangGraph: bare, with its SQLite checkpointer in sync, and with our log",
+        "langgraph_watched",
+        STEPS,
+        env="langgraph-watched",
+    ),
+    Case(
         "own.import_executors",
         "start",
         "import tapps_otel.instrumentation",

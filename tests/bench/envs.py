@@ -28,11 +28,13 @@ class Peer:
     beside: bool = False
 
 
+_LANGGRAPH = ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2")
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("dbos", ("dbos[otel]==3.4.0",), python="3.11"),
-        Peer("langgraph", ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2")),
+        Peer("langgraph", _LANGGRAPH),
+        Peer("langgraph-watched", _LANGGRAPH, beside=True),
         Peer(
             "burr",
             ("apache-burr[tracking-client]==0.42.0", "opentelemetry-exporter-otlp-proto-http"),

@@ -224,6 +224,18 @@ GOALS: tuple[Goal, ...] = (
         target=1,
     ),
     Goal(
+        "what our log adds to a node of LangGraph / its sync checkpoint in SQLite",
+        ref("own.langgraph added_us"),
+        ref("own.langgraph checkpoint_us"),
+        target=0.5,
+    ),
+    Goal(
+        "the same, unsynced",
+        ref("own.langgraph added_unsynced_us"),
+        ref("own.langgraph checkpoint_us"),
+        target=0.2,
+    ),
+    Goal(
         "import tapps_otel.instrumentation / the interpreter alone, on top of it",
         ref("own.import_executors wall_ms"),
         less=ref("floor.python wall_ms"),
