@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import tapps_otel
+
+# Children import what these tests import, which is compiled: they write no bytecode themselves.
+PACKAGES = Path(tapps_otel.__file__).parents[1]
 LOGS = Path(".tapps-agents/workflow-state/events")  # below each test's own folder
 
 FLOW = """
@@ -149,7 +152,7 @@ def command(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return an environment in which Python finds this package, in every folder."""
-    made = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+    made = {**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONUNBUFFERED": "1", **more}
     # A file that a test changes within a second would be taken from its compiled form.
     made["PYTHONDONTWRITEBYTECODE"] = "1"
     if made.get("MUTANT_UNDER_TEST") == "stats":  # mutmut counts calls only in its own folder

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tapps_otel
-from commands import LOGS, Done, child
+from commands import LOGS, PACKAGES, Done, child
 from otlp_collector import KILLED, LONG, Collected, Collector, Ended, Program, once
 from stack import Stack
 from tapps_otel import WorkflowEvent
@@ -334,7 +334,7 @@ def test_a_run_in_progress_is_sent_up_to_its_last_ended_span(
         "'tapps_otel', 'send', 'r1', '--json', '--endpoint', sys.argv[1]], "
         "capture_output=True).stdout)",
     )
-    done: Ended = program(source, collector.grpc, PYTHONPATH=str(Path(__file__).parents[2]))
+    done: Ended = program(source, collector.grpc, PYTHONPATH=str(PACKAGES))
     said = json.loads(Path("said").read_text("utf-8"))
 
     assert done.code == 0

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import tapps_otel
 from tapps_otel import history, verify
 from tapps_otel.past.fold import StepHistory
 from tapps_otel.run.resolving import repair
@@ -39,7 +40,7 @@ def samples() -> list[Path]:
 
 def call(folder: Path, run: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Call the program of a sample, with a copy of its logs."""
-    package = os.environ.get("PYTHONPATH", str(HERE.parents[1]))
+    package = os.environ.get("PYTHONPATH", str(Path(tapps_otel.__file__).parents[1]))
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": package, "TAPPS_OTEL_LOG_DIR": str(LOGS)}
     return subprocess.run(
         [sys.executable, "flow.py", run],

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from commands import environment
+from commands import PACKAGES, environment
 from tapps_agents_project import Project, version
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation import instrument, uninstrument
@@ -184,7 +184,7 @@ def test_tapps_agents_own_tests_have_the_same_outcomes(tmp_path: Path) -> None:
         done = subprocess.run(
             [*command, *plugins, *(tests or [source])],
             cwd=source,
-            env=environment(PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[4]}"),
+            env=environment(PYTHONPATH=f"{tmp_path}:{PACKAGES}"),
             capture_output=True,
             text=True,
             check=False,

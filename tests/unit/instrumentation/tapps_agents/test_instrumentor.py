@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from commands import environment
+from commands import PACKAGES, environment
 from tapps_agents_project import FIVE, Project
 from tapps_otel import history, list_runs
 
@@ -118,7 +118,7 @@ def test_an_invalid_setting_costs_only_the_log(project: Project) -> None:
 def imported(code: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
         capture_output=True,
         text=True,
         check=True,
