@@ -26,6 +26,13 @@ MODULES = sorted(
     if "demo_sources" not in path.parts
 )
 
+
+def read_modules() -> Iterator[tuple[str, str]]:
+    """Yield the path of each module inside the package, and its source."""
+    for module in MODULES:
+        yield module, (PACKAGE / module).read_text("utf-8")
+
+
 # ---------------------------------------------------------------- what may stand where
 
 # `os` has much that is not about files (getpid, urandom, environ, ...): that is free for all.
@@ -196,44 +203,61 @@ def broken(rule: Rule, source: str) -> list[str]:
     return sorted({f"line {u.line}: {u.name}" for u in uses(source) if rule.broken_by(u)})
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_one_room_owns_each_side_effect(rule: Rule, module: str) -> None:
-    if module.startswith(rule.owners):
-        return
-    found = broken(rule, (PACKAGE / module).read_text("utf-8"))
+def test_one_room_owns_each_side_effect() -> None:
+    found = [
+        f"tapps_otel/{module}, line {use.line}: {use.name} ({rule.instead})"
+        for module, source in read_modules()
+        for use in uses(source)
+        for rule in RULES.values()
+        if rule.broken_by(use) and not module.startswith(rule.owners)
+    ]
 
-    assert not found, f"tapps_otel/{module}, {'; '.join(found)} ({rule.instead})"
+    assert found == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_is_imported_behind_the_contracts_back(module: str) -> None:
-    if module == "__init__.py":  # the front door: lazy, and checked by its own test
-        return
-    for node in ast.walk(ast.parse((PACKAGE / module).read_text("utf-8"))):
+def hidden_imports(source: str) -> list[str]:
+    """Imports of this package or OpenTelemetry by a call, which import-linter does not see."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
         called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if called not in {"import_module", "__import__"}:
-            continue
-        for argument in node.args:
-            name = str(getattr(argument, "value", ""))
-            assert name.partition(".")[0] not in {"tapps_otel", "opentelemetry"}, (
-                f"tapps_otel/{module}, line {node.lineno}: import {name} by a statement "
-                "(inside the function, if it is heavy), so that import-linter sees it"
-            )
+        if called in {"import_module", "__import__"}:
+            names = [str(getattr(argument, "value", "")) for argument in node.args]
+            found += [
+                f"line {node.lineno}: {name}"
+                for name in names
+                if name.partition(".")[0] in {"tapps_otel", "opentelemetry"}
+            ]
+    return found
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_public_module_lists_its_names(module: str) -> None:
-    tree = ast.parse((PACKAGE / module).read_text("utf-8"))
-    inside = [part for part in module.removesuffix(".py").split("/") if part != "__init__"]
-    if any(part.startswith("_") for part in inside):
-        return
-    listed = "__all__" in _defined(tree)
-    public = {name for name in _defined(tree) if not name.startswith("_")}
+def test_nothing_is_imported_behind_the_contracts_back() -> None:
+    found = {
+        module: places
+        for module, source in read_modules()
+        if module != "__init__.py"  # the front door: lazy, and checked by its own test
+        and (places := hidden_imports(source))
+    }
 
-    assert listed or not public, f"tapps_otel/{module} has no __all__, but defines {sorted(public)}"
+    assert not found, "import it by a statement (inside the function, if it is heavy)"
+
+
+def unlisted(source: str) -> list[str]:
+    """The public names of a module without ``__all__``."""
+    defined = _defined(ast.parse(source))
+    return [] if "__all__" in defined else sorted(n for n in defined if not n.startswith("_"))
+
+
+def test_every_public_module_lists_its_names() -> None:
+    found = {
+        module: names
+        for module, source in read_modules()
+        if not any(part.startswith("_") for part in dotted(module).split("."))
+        and (names := unlisted(source))
+    }
+
+    assert not found, "a public module lists its names in __all__"
 
 
 # ---------------------------------------------------------------- circles
