@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import tapps_otel
 from commands import Cli, Done
@@ -36,6 +37,16 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "sample" if os.environ.get("TAPPS_OTEL_CI") else "dev")
 )
 
+# Tests that share a demo that was run, a browser, or a collector with Jaeger.
+_WHOLE_FILES = {
+    "tests/e2e/test_dashboards.py",
+    "tests/e2e/test_first_screens.py",
+    "tests/e2e/test_index.py",
+    "tests/e2e/test_page.py",
+    "tests/e2e/test_stack_traces.py",
+    "tests/unit/test_demo.py",
+}
+
 
 def pytest_configure() -> None:
     """Compile the package for children, and let them get Ctrl-C.
@@ -52,11 +63,27 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1 if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests of the collector and Jaeger, which take seconds to start."""
-    for item in items:
-        if item.get_closest_marker("stack"):
-            item.add_marker(pytest.mark.xdist_group("stack"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return _Scheduling(config, log)
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Gives workers single tests, and whole files whose tests share what takes seconds to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path in _WHOLE_FILES else nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """Let workers begin with the slow tests, once the order is random: none ends with one."""
+    yield
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
