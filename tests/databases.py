@@ -6,7 +6,7 @@ import itertools
 import os
 import pwd
 import shutil
-import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ import psycopg
 
 from capabilities import CAPABILITIES, Capability, runs
 from otlp_collector import free_ports
+from waiting import until
 
 __all__ = ["Database", "Server", "programs", "started"]
 
@@ -41,6 +42,14 @@ def _can_start() -> bool:
     return folder is not None and runs(str(folder / "postgres"), "--version")
 
 
+CAPABILITIES["pgbouncer"] = Capability(
+    lambda: runs("pgbouncer", "--version"), "install PgBouncer (apt-get install pgbouncer)"
+)
+CAPABILITIES["network namespaces"] = Capability(
+    lambda: not os.geteuid() and runs("unshare", "--net", "ip", "link"),
+    "run as root on Linux, with iproute2",
+    installable=False,
+)
 CAPABILITIES["postgres"] = Capability(
     _can_start, "install PostgreSQL (apt-get install --no-install-recommends postgresql)"
 )
@@ -85,6 +94,18 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; in mode ``immediate``, as a crash would."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
+
+    def copy(self) -> None:
+        """Copy it as it is now, as a standby that is behind from now on."""
+        self._run(
+            "pg_basebackup", "-D", str(self.folder / "copy"), "-d", self.address(),
+            "--checkpoint=fast", "--no-sync",
+        )  # fmt: skip
+
+    def use_copy(self) -> None:
+        """Let the copy take the place of this server, which is stopped."""
+        shutil.rmtree(self.data)
+        (self.folder / "copy").rename(self.data)
 
     def _run(self, program: str, *arguments: str) -> None:
         folder = programs()
@@ -157,13 +178,13 @@ class Database:
 
 
 @contextmanager
-def started(*options: str) -> Iterator[Server]:
+def started(*options: str, host: str = "127.0.0.1") -> Iterator[Server]:
     """Start a server in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="tapps-pg-", dir="/tmp") as name:
         folder = Path(name)
         if not os.geteuid():
             os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
-        server = Server(folder, free_ports(1)[0])
+        server = Server(folder, free_ports(1)[0], host)
         server.make()
         server.start(*options)
         try:
@@ -173,6 +194,29 @@ def started(*options: str) -> Iterator[Server]:
                 server.stop("immediate")
 
 
-def kill(pid: int) -> None:
-    """Kill a process of a server."""
-    os.kill(pid, signal.SIGKILL)
+@contextmanager
+def pooler(database: Database, mode: str) -> Iterator[str]:
+    """Start PgBouncer in front of a database; yield its address."""
+    server, port = database.server, free_ports(1)[0]
+    folder = server.folder / f"pooler-{mode}"
+    folder.mkdir()
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={server.host} port={server.port} user={_USER}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n"
+        f"pool_mode = {mode}\nlogfile = /dev/null\n"
+    )
+    process = subprocess.Popen(
+        ["pgbouncer", "-q", folder / "pgbouncer.ini"], stderr=subprocess.DEVNULL, **as_user()
+    )
+    try:
+        until(lambda: _answers(port))
+        yield f"postgresql://{_USER}@127.0.0.1:{port}/{database.name}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -29,6 +29,7 @@ __all__ = [
     "Home",
     "Session",
     "TakenOverError",
+    "UnconfirmedError",
     "blobs_named_in",
     "home_of",
 ]
@@ -46,6 +47,17 @@ class TakenOverError(OSError):
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
         super().__init__(f"process {holder[0] or '?'} on {holder[1] or '?'} executes the run")
+
+
+class UnconfirmedError(OSError):
+    """A home did not confirm in time that it has what the local file has."""
+
+    def __init__(self, home: str, problem: str) -> None:
+        self._text = f"the store {home} has not confirmed it: {problem}"
+        super().__init__(self._text)
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class Head(NamedTuple):

@@ -206,8 +206,8 @@ def _set_aside(path: Path) -> None:
     files.move(path, aside)
     files.sync_folder(path.parent)
     _log.error(
-        "%s: it has not the lines that the store has, because another process has continued the "
-        "run, or it is damaged. It was set aside as %s, and has the lines of the store now",
+        "%s: it is damaged, or another process has continued the run, whose lines the store has. "
+        "It was set aside as %s; now it has the lines of the store",
         path,
         aside.name,
     )

@@ -27,7 +27,7 @@ from tapps_otel.errors import LeaseLostError, RunBusyError
 from tapps_otel.log import files as _files
 from tapps_otel.log.encrypted import CodecFailedError
 from tapps_otel.log.event import MAX_LINE, Event, encode
-from tapps_otel.log.home import Head, TakenOverError
+from tapps_otel.log.home import Head, TakenOverError, UnconfirmedError
 from tapps_otel.log.log_file import DisplacedError, LogFile
 from tapps_otel.log.recovery import Recovery, State, log_event
 
@@ -109,6 +109,7 @@ class OpenLog:
     :ivar syncing: held while a sync runs, also by threads that do not hold the caller's lock
     :ivar syncer: the thread that runs it, 0 if none does
     :ivar failure: why it cannot be written; ``None`` while it can
+    :ivar is_in_file: the failure is that of the home: what is written is in the file
     :ivar taken_by: which process has the lease as ``(pid, host)``; ``None``: this one
     """
 
@@ -137,6 +138,7 @@ class OpenLog:
         self._opening = 0
         self.unsettled: list[tuple[Event, bytes]] = []
         self.failure: str | None = None
+        self.is_in_file = False
         self.taken_by: Holder | None = None
         self._unhandled: OSError | None = None  # of a write: `fail` is not called yet
         self._foreign = False  # the failure: another process wrote to the file
@@ -361,6 +363,7 @@ class OpenLog:
         """Note that it cannot be written, and why."""
         if isinstance(error, TakenOverError):
             self.taken_by = error.holder
+        self.is_in_file = isinstance(error, (TakenOverError, UnconfirmedError))
         reason = error.problem if isinstance(error, LeaseLostError) else str(error)
         reason = reason or type(error).__name__
         self.forget_settled()

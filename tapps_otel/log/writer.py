@@ -339,7 +339,15 @@ class LogWriter:
             if backlog.events and log.ready:  # appended just before an interrupt
                 backlog.try_write()
         elif not self._reopening.recover_last():
-            lost = len(log.unsettled) + len(backlog.events) + backlog.dropped
+            self._report_lost()
+
+    def _report_lost(self) -> None:
+        log, backlog = self._log, self._backlog
+        in_file = len(log.unsettled) if log.is_in_file else 0
+        if in_file:
+            self._reports.error("%d events may be in this log alone: %s", in_file, log.failure)
+        lost = len(log.unsettled) - in_file + len(backlog.events) + backlog.dropped
+        if lost or not in_file:
             what = "the whole log is" if log.has_lost_name() else f"up to {lost} events are"
             self._reports.error("%s lost: %s", what, log.failure)
             self._reports.dropped(lost - backlog.dropped)  # the dropped ones were reported

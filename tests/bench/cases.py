@@ -119,6 +119,15 @@ FLOORS = (
 PEERS = (
     Case("dbos.step", "durable", "DBOS, SQLite as it comes", "dbos_steps", STEPS, env="dbos"),
     Case(
+        "dbos.postgres",
+        "postgres",
+        "DBOS with PostgreSQL",
+        "dbos_steps",
+        STEPS,
+        env="dbos",
+        option="postgres",
+    ),
+    Case(
         "langgraph.step",
         "durable",
         "LangGraph, SQLite, sync",
@@ -239,6 +248,23 @@ OWN_CASES = (
         "own_resume",
         RESUMED,
         fixture=CRASHED_RUN,
+    ),
+    Case(
+        "own.postgres",
+        "postgres",
+        "a step, synced in the file and in PostgreSQL",
+        "own_postgres",
+        STEPS,
+        needs=("psycopg",),
+    ),
+    Case(
+        "own.postgres_resume",
+        "postgres",
+        "from the call to the first new step: on another machine, and where the log is",
+        "own_postgres",
+        RESUMED,
+        option="resume",
+        needs=("psycopg",),
     ),
     Case(
         "own.memory",

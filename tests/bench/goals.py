@@ -32,6 +32,26 @@ GOALS: tuple[Goal, ...] = (
         floor=0.8,
     ),
     Goal(
+        "step in file and PostgreSQL / write + fdatasync of its bytes",
+        ref("own.postgres step_us"),
+        ref("own.postgres floor_us"),
+        target=1.8,
+        floor=0.8,
+    ),
+    Goal(
+        "DBOS's step in PostgreSQL / ours",
+        ref("dbos.postgres step_us"),
+        ref("own.postgres step_us"),
+        target=5,
+        at_most=False,
+    ),
+    Goal(
+        "resume on another machine / where the log is",
+        ref("own.postgres_resume first_new_step_ms"),
+        ref("own.postgres_resume local_ms"),
+        target=2.5,
+    ),
+    Goal(
         "durable step of one of 8 threads / write + fdatasync of its bytes",
         ref("own.threads step_us"),
         ref("own.threads floor_us"),

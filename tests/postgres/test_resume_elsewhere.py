@@ -280,7 +280,7 @@ def test_what_is_here_is_shown_while_the_store_cannot_be_reached(
 
     assert history("r").status == "completed"
     assert "is shown as it is on this machine: store postgresql://127.0.0.1:1/none" in caplog.text
-    with pytest.raises(StoreError, match="try again once the store can be reached"):
+    with pytest.raises(StoreError, match="Try again once it can be reached"):
         history("unknown")
 
 

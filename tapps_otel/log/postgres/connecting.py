@@ -118,10 +118,13 @@ class Database:
 
     def error(self, error: Exception) -> StoreError:
         """Return what to raise for an error of psycopg, whose text may quote the address."""
-        text = mask(str(error).strip() or type(error).__name__, secrets_in(self._address))
-        return StoreError(
-            self.shown, text, "Local logs are complete; try again once the store can be reached"
-        )
+        return StoreError(self.shown, self.explain(error), "Try again once it can be reached")
+
+    def explain(self, error: Exception) -> str:
+        """Return the first line of an error's text, without secrets."""
+        text = error.problem if isinstance(error, StoreError) else str(error).strip()
+        first = text.partition("\n")[0] or type(error).__name__
+        return mask(first, secrets_in(self._address))
 
 
 def _pid(connection: Connection) -> int:

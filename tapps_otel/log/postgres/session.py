@@ -18,7 +18,7 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.errors import BlobDamagedError, StoreError
 from tapps_otel.log import files as _files
-from tapps_otel.log.home import TakenOverError, blobs_named_in
+from tapps_otel.log.home import TakenOverError, UnconfirmedError, blobs_named_in
 from tapps_otel.log.mirroring import blobs_beside, chunks, complete
 from tapps_otel.log.postgres.holding import Hold
 from tapps_otel.log.postgres.pipeline import Pipeline
@@ -102,8 +102,12 @@ class PostgresSession:
         """Let the local file have all lines that the store has."""
         if self._pipeline is not None:  # what is on its way must have arrived, or been lost
             self._end_session()
+        try:
+            stored = self._stored()
+        except (TimeoutError, psycopg.Error, StoreError) as error:
+            raise self._unconfirmed(error) from None
         with self._database.naming_errors():
-            complete(path, self._stored())
+            complete(path, stored)
 
     def catch_up(self, path: Path) -> None:
         """Send the lines that only the local file has, and keep it to look for others."""
@@ -241,10 +245,8 @@ class PostgresSession:
                 raise TimeoutError("it does not answer")
             pipeline.poll(_POLL_S)
 
-    def _unconfirmed(self, error: Exception) -> OSError:
-        problem = error.problem if isinstance(error, StoreError) else str(error).strip()
-        text = f"the store {self._database.shown} has not confirmed it: {problem}"
-        return TimeoutError(text)
+    def _unconfirmed(self, error: Exception) -> UnconfirmedError:
+        return UnconfirmedError(self._database.shown, self._database.explain(error))
 
     # -- sessions
 

@@ -1,4 +1,4 @@
-"""DBOS with its default SQLite: a durable step, and what a resume of finished steps costs.
+"""DBOS, with SQLite by default: a durable step, and what a resume of finished steps costs.
 
 Resume: ``DBOS.launch()`` finds the pending workflow and hands it to its queue, which polls once a
 second. So there are two numbers: from the launch, which a user waits for, and from the moment the
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
+from . import postgres
 from .common import CRASHED, Arguments, Floor, against, answer, arguments, folder_bytes, result
 
 ARGS = arguments()
@@ -60,11 +61,11 @@ def crashing(n: int) -> int:
     return n
 
 
-def launch(database: Path) -> None:
-    """Start DBOS on its default kind of database."""
+def launch(database: Path | str) -> None:
+    """Start DBOS on a file of SQLite, or on the database of an address."""
     config: DBOSConfig = {
         "name": "bench",
-        "system_database_url": f"sqlite:///{database}",
+        "system_database_url": database if isinstance(database, str) else f"sqlite:///{database}",
         "application_version": "bench",
         "executor_id": "bench",
         "log_level": "ERROR",
@@ -75,6 +76,12 @@ def launch(database: Path) -> None:
 
 def measure_steps() -> dict[str, float]:
     """Mean time of a durable step inside a workflow."""
+    if ARGS.option == "postgres":
+        with postgres.server() as address:
+            launch(f"postgresql+psycopg://{address}")
+            steps(WARM)
+            in_postgres: dict[str, float] = timed(ARGS.n)
+            return in_postgres
     database = ARGS.folder / "dbos.sqlite"
     launch(database)
     steps(WARM)

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "run": ".ci/run",
     "test": ".ci/run",
     "needs Docker": "the same commands with `collector/stack.sh` are tested in tests/e2e",
+    "needs PostgreSQL": "tests/postgres/test_resume_elsewhere.py",
     "needs Go": "tests/e2e/test_stack_script.py",
     "needs the network": ".ci/run",
 }

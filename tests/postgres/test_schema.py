@@ -1,0 +1,93 @@
+"""The tables of a store, and what stands between it and a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from capabilities import need
+from commands import Cli
+from crashes import go
+from databases import Database, Server, pooler
+from tapps_otel import configure, list_runs, workflow
+from tapps_otel.errors import StoreError
+
+
+@workflow
+def flow() -> None: ...
+
+
+def test_the_tables_are_made_by_one_command(server: Server, cli: Cli) -> None:
+    configure(store=server.new().address)
+    with pytest.raises(StoreError, match=r"it has no tables for runs. Run `tapps-otel migrate`"):
+        go(flow)
+
+    assert cli("migrate").out == "the store has version 1\n"
+    assert cli("migrate").out == "the store has version 1 already\n"
+    go(flow)
+    assert [run.status for run in list_runs()] == ["completed"]
+
+
+def test_a_newer_store_is_refused(database: Database, cli: Cli) -> None:
+    database.ask("UPDATE tapps_otel.version SET number = 99")
+
+    with pytest.raises(
+        StoreError, match=r"version 99, and this tapps_otel knows version 1. Upgrade"
+    ):
+        go(flow)
+    assert "Upgrade" in cli("migrate").err
+    assert database.ask("SELECT number FROM tapps_otel.version") == [(99,)]
+
+
+def test_a_role_that_may_not_make_tables_can_run(database: Database, server: Server) -> None:
+    database.ask("CREATE ROLE runner LOGIN")
+    database.ask("GRANT USAGE ON SCHEMA tapps_otel TO runner")
+    database.ask("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA tapps_otel TO runner")
+    configure(store=database.address.replace("tapps@", "runner@"))
+
+    go(flow)
+    assert [run.status for run in list_runs()] == ["completed"]
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_pooler_between_is_refused_in_transaction_mode(database: Database, mode: str) -> None:
+    need("pgbouncer")
+    with pooler(database, mode) as address:
+        configure(store=address)
+        if mode == "transaction":
+            with pytest.raises(StoreError, match="a connection pooler in transaction mode"):
+                go(flow)
+        else:
+            go(flow)
+            assert [run.status for run in list_runs()] == ["completed"]
+
+
+def test_without_its_library_a_store_is_refused() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from tapps_otel import configure, workflow\n"
+        "configure(store='postgresql://host/runs')\n"
+        "try:\n"
+        "    workflow(lambda: None, name='flow')()\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("SettingsError ")
+    assert "pip install 'tapps_otel[postgres]'" in done.stdout
+
+
+def test_a_program_without_a_store_does_not_import_its_library() -> None:
+    code = (
+        "import sys\n"
+        "from tapps_otel import list_runs, workflow\n"
+        "workflow(lambda: None, name='flow')()\n"
+        "assert len([*list_runs()]) == 1\n"
+        "print('psycopg' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
