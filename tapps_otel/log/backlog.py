@@ -49,7 +49,7 @@ class Backlog:
         events = list(missing)
         for event in events:
             event.seq = 0
-        self.events, self._log.unsettled = deque((*events, *self.events)), []
+        self.events, self._log.unsettled = deque((*events, *self.events)), deque()
 
     def drop(self, error: Exception) -> None:
         """Count an event that cannot be encoded."""
@@ -63,7 +63,7 @@ class Backlog:
     def discard(self, event: Event) -> None:
         """Do not write an event later for which its writer raises."""
         event.seq = 0
-        self._log.unsettled = [one for one in self._log.unsettled if one[0] is not event]
+        self._log.unsettled = deque(one for one in self._log.unsettled if one[0] is not event)
         # A list first: a signal handler may add an event meanwhile.
         self.events = deque(one for one in list(self.events) if one is not event)
 

@@ -16,7 +16,7 @@ A log that has a home gives it each line once that is in the file, and a sync wa
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -83,10 +83,6 @@ def _is_of_the_process(error: Exception, event: Event) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
 
 
-def _seq(unsettled: tuple[Event, bytes]) -> int:
-    return unsettled[0].seq
-
-
 class OpenLog:
     """The log of one run, open for writing. Its caller holds a lock.
 
@@ -136,7 +132,7 @@ class OpenLog:
         self.seq, self.sha, self.size, self.settled, self.due = 0, b"", 0, 0, 0
         self.syncing, self.syncer = threading.Lock(), 0
         self._opening = 0
-        self.unsettled: list[tuple[Event, bytes]] = []
+        self.unsettled: deque[tuple[Event, bytes]] = deque()
         self.failure: str | None = None
         self.is_in_file = False
         self.taken_by: Holder | None = None
@@ -181,7 +177,7 @@ class OpenLog:
 
     def detach(self) -> None:
         """Close the file in a forked child, and forget what is not settled: it is the parent's."""
-        self.failure, self._unhandled, self.unsettled = None, None, []
+        self.failure, self._unhandled, self.unsettled = None, None, deque()
         self.syncing, self.syncer = threading.Lock(), 0  # a thread of the parent may hold the old
         if self._home is not None:
             self._home.detach()
@@ -317,9 +313,9 @@ class OpenLog:
 
     def forget_settled(self) -> None:
         """Forget the events that have been settled."""
-        unsettled = self.unsettled
-        if unsettled and unsettled[0][0].seq <= self.settled:
-            del unsettled[: bisect_right(unsettled, self.settled, key=_seq)]
+        unsettled, settled = self.unsettled, self.settled
+        while unsettled and unsettled[0][0].seq <= settled:
+            unsettled.popleft()
 
     def _look(self) -> None:
         """Check that the log and its lease still have their names."""

@@ -272,6 +272,8 @@ class LogWriter:
                 gate.wait()
             elif begun is not None:
                 log.sync(begun)
+                if 0 < event.seq <= log.settled and not self._backlog.events:  # as it mostly is
+                    return event.seq
 
     def _is_decided(self, event: Event) -> bool:
         """Whether an event that is written is settled, or cannot be."""
