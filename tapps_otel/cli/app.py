@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,13 +51,18 @@ app = typer.Typer(
 def run_app(arguments: list[str]) -> int:
     """Run the command that the arguments name, and return its exit code."""
     try:
-        return app(args=arguments, prog_name="tapps-otel", standalone_mode=False) or Code.OK
+        return _command()(args=arguments, prog_name="tapps-otel", standalone_mode=False) or Code.OK
     except (UsageError, ParserError) as error:
         if arguments:
             say_usage_error(error, _command_name(arguments))
         else:  # the error is the help
             typer.echo(str(error), err=True)
         return Code.USAGE
+
+
+@cache  # most of the time of a short command; a process may run several
+def _command() -> Callable[..., Any]:
+    return typer.main.get_command(app)
 
 
 def _command_name(arguments: list[str]) -> str:
