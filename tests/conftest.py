@@ -37,7 +37,7 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "sample" if os.environ.get("TAPPS_OTEL_CI") else "dev")
 )
 
-# Tests that share a demo that was run, a browser, or a collector with Jaeger.
+# Tests that share a demo that was run, a browser, a collector with Jaeger, or a check of types.
 _WHOLE_FILES = {
     "tests/e2e/test_dashboards.py",
     "tests/e2e/test_first_screens.py",
@@ -45,6 +45,7 @@ _WHOLE_FILES = {
     "tests/e2e/test_page.py",
     "tests/e2e/test_stack_traces.py",
     "tests/unit/test_demo.py",
+    "tests/unit/test_public_face.py",
 }
 
 

@@ -165,7 +165,7 @@ def test_a_failed_gate_is_seen(look: Look) -> None:
     expect(page.locator("#about")).to_contain_text(said)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(300)
 def test_a_run_of_a_hundred_thousand_steps_can_be_looked_at(look: Look) -> None:
     story = TimedStory()

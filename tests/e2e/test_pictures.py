@@ -15,7 +15,7 @@ from documents import ROOT
 from pictures import PICTURES
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_pictures_can_be_made_again() -> None:
     need("chromium")
     done = subprocess.run(

@@ -300,7 +300,7 @@ def test_a_folder_that_cannot_be_read_does_not_stop_the_traces(tailing: Stack) -
     assert {"workflow report", "step write"} <= names
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_hundred_megabytes_of_old_logs_are_read_in_bounded_memory(tailing: Stack) -> None:
     need("proc")
     child("run", "flow.py:report", "--id", "r1")

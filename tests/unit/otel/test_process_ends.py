@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from capabilities import need
+from effort import sample
 from otlp_collector import Sink, serving
 
 PROGRAM = """
@@ -113,9 +115,15 @@ def came(*command: str) -> list[str]:
     return sorted(str(span.attributes["tapps.workflow.id"]) for span in sink.spans)
 
 
-@pytest.mark.parametrize("set_up_before", [True, False])
 @pytest.mark.parametrize(
-    "what", ["process", "killed_pool", "closed_pool", "executor", "forked", "cut_off"]
+    ("what", "set_up_before"),
+    sample(
+        product(
+            ["process", "killed_pool", "closed_pool", "executor", "forked", "cut_off"],
+            [True, False],
+        ),
+        6,
+    ),
 )
 def test_all_spans_of_a_forked_child_are_sent(what: str, set_up_before: bool) -> None:
     parents = ["parent"] * 2 if set_up_before else []

@@ -15,6 +15,7 @@ import pytest
 
 from choosy_collector import Choosy, choosy
 from commands import LOGS, Cli, Done, child, environment
+from effort import sample
 from tapps_otel import configure, step, workflow
 
 FLOW = """
@@ -303,7 +304,7 @@ def test_a_collector_that_fails_at_some_spans_has_not_refused_them(
     assert (after.code, json.loads(after.out)["sent"]) == (0, 6)
 
 
-@pytest.mark.parametrize(("protocol", "status"), OUTAGES)
+@pytest.mark.parametrize(("protocol", "status"), sample(OUTAGES, 3))
 def test_what_a_live_run_sent_in_an_outage_is_sent_after_it(protocol: str, status: Any) -> None:
     Path("flow.py").write_text(FLOW, "utf-8")
     with choosy(protocol, lambda _: True, status) as collector:
