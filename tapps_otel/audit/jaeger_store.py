@@ -33,6 +33,7 @@ _TOTAL_TIMEOUT: Final = 120.0  # seconds for a whole response
 _BLOCK: Final = 1 << 18
 _QUOTED: Final = 200  # characters of a response that are put into an error
 _HOST: Final = "ip"  # of a resource: this project's collector adds it, as another `host.name`
+_NO_HOST: Final = "unknown"  # its value where there is no `host.name`
 _WARNINGS: Final = "@jaeger@warnings"  # Jaeger's own remarks, which it adds to spans
 
 
@@ -68,7 +69,7 @@ class JaegerStore(SpanStore):
         for span in super().spans(wanted):
             span.fields["attributes"].pop(_WARNINGS, None)
             resource = span.fields["resource"]
-            if _HOST in resource and resource[_HOST] == resource.get("host.name"):
+            if _HOST in resource and resource[_HOST] == resource.get("host.name", _NO_HOST):
                 del resource[_HOST]
             yield span
 

@@ -28,10 +28,12 @@ from pathlib import Path
 def look_up(city):
     pages = sqlite3.connect("pages.sqlite")
     (found,) = pages.cursor().execute("SELECT 'rain'").fetchone()
-    pages.close()
     if not Path("killed").exists():
         Path("killed").touch()
+        for _ in range(100):  # what is killed takes longer than what continues it
+            pages.cursor().execute("PRAGMA page_size")
         os.kill(os.getpid(), signal.SIGKILL)
+    pages.close()
     return found
 """
 LANGGRAPH = """
@@ -204,7 +206,7 @@ class Killed:
 
 
 def whole_trace(stack: Stack, run_id: str) -> list[Span]:
-    """All spans of a run in Jaeger, once all are there: one trace, connected, no warnings."""
+    """All spans of a run in Jaeger, once all are there: a whole trace, without warnings."""
     child("send", run_id, **stack.env())
     events = check(LOGS / f"{run_id}.jsonl")
     kinds = STARTS | {"span_start", "span"}
@@ -217,6 +219,9 @@ def whole_trace(stack: Stack, run_id: str) -> list[Span]:
     assert len([span for span in spans if span.parent is None]) == 1
     assert {span.parent for span in spans} - {None} <= {span.span_id for span in spans}
     assert [span.warnings for span in spans if span.warnings] == []
+    against = child("verify", run_id, "--against", stack.jaeger_url)
+    assert (against.code, against.err) == (0, "")
+    assert "added on the way" not in against.out
     return spans
 
 
