@@ -15,6 +15,8 @@ __all__ = ["Dask", "Ray"]
 class Dask(Engine):
     """The executor of a Dask client: ``Client(...).get_executor(pure=False)``."""
 
+    scales = True
+
     @property
     def _client(self) -> Any:
         return self.executor._client  # type: ignore[attr-defined]  # noqa: SLF001 - it has no other name
@@ -49,6 +51,7 @@ class Ray(Engine):
     """A :class:`~tapps_otel.engines.ray.RayExecutor`."""
 
     owns_workers = True  # a worker process belongs to one job
+    scales = True
     executor: RayExecutor
 
     @property

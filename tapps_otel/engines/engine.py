@@ -18,10 +18,12 @@ class Engine:
 
     :param renew: makes an executor in place of one that is broken
     :cvar owns_workers: its workers execute what this process submits, and nothing else
+    :cvar scales: the number of its workers may change
     :ivar executor: what calls are submitted to
     """
 
     owns_workers = False
+    scales = False
 
     def __init__(self, executor: Executor, renew: Callable[[], Executor] | None = None) -> None:
         self.executor, self._renew = executor, renew

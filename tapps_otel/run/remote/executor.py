@@ -11,7 +11,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from tapps_otel import clock, settings
 from tapps_otel.engines import engine_of
@@ -43,6 +43,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _log = logging.getLogger("tapps_otel")
+_RECOUNT_NS: Final = 1_000_000_000  # between two counts of workers
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +100,8 @@ class BoundExecutor(Executor):
             raise ValueError(f"at_once={at_once}: expected 1 or more")
         self._engine, self._scope = engine_of(executor, renew), current_scope.get()
         self._at_once = self._engine.workers() if at_once is None else at_once
+        self._looks_again = at_once is None and self._engine.scales
+        self._looked_ns = clock.monotonic_ns()
         self._prepare_workers()
         self._driver = _Driver(owned=self._engine.owns_workers)
         self._changed = threading.Condition()
@@ -240,6 +243,7 @@ class BoundExecutor(Executor):
 
     def _fill(self) -> None:
         """Start what is queued, as long as there are workers for it."""
+        self._count_workers()
         while True:
             with self._changed:
                 if not self._queue or self._executing >= self._at_once:
@@ -247,6 +251,12 @@ class BoundExecutor(Executor):
                 submitted = self._queue.popleft()
                 self._executing += 1
             self._start(submitted)
+
+    def _count_workers(self) -> None:
+        """Count the workers anew, now and then, where their number changes."""
+        is_short = self._queue and self._executing >= self._at_once
+        if self._looks_again and is_short and clock.monotonic_ns() - self._looked_ns > _RECOUNT_NS:
+            self._at_once, self._looked_ns = self._engine.workers(), clock.monotonic_ns()
 
     def _free(self) -> None:
         with self._changed:
