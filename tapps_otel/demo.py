@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,13 +25,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tapps_otel import clock, current_run, step, workflow
+from tapps_otel import bind, clock, current_run, step, workflow
 from tapps_otel.audit.verify import verify
+from tapps_otel.engines import local
 from tapps_otel.errors import TappsError
 from tapps_otel.log.follower import follow
 from tapps_otel.log.store import Store
-from tapps_otel.names import new_workflow_id
-from tapps_otel.run.queries import history
+from tapps_otel.names import ATTR, new_workflow_id
+from tapps_otel.run.queries import events, history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,8 +178,11 @@ def group(pairs: list[Pair]) -> list[list[str]]:
 
 
 @workflow
-async def survey(folder: str, report: str) -> dict[str, Any]:
-    """Read the sources in ``folder`` and write a report about them."""
+async def survey(folder: str, report: str, engine: str | None = None) -> dict[str, Any]:
+    """Read the sources in ``folder`` and write a report about them.
+
+    :param engine: compares them; by default, threads of this process
+    """
     sources = scan(folder)
     functions = parse(folder, sources)
     lines, longest, names, undocumented = await asyncio.gather(
@@ -186,7 +191,10 @@ async def survey(folder: str, report: str) -> dict[str, Any]:
         rank_names(folder, sources),
         find_undocumented(functions),
     )
-    shares = await asyncio.gather(*(compare(folder, share) for share in _shares(sources)))
+    if engine is None:
+        shares = await asyncio.gather(*(compare(folder, share) for share in _shares(sources)))
+    else:
+        shares = await _compare_in_workers(engine, folder, _shares(sources))
     pairs = [pair for share in shares for pair in share]
     alike = group(pairs)
 
@@ -203,6 +211,14 @@ async def survey(folder: str, report: str) -> dict[str, Any]:
         "most_used": names[0][0],
         "report": report,
     }
+
+
+async def _compare_in_workers(
+    engine: str, folder: str, shares: list[list[tuple[str, str]]]
+) -> list[Any]:
+    with bind(local.start(engine)) as workers:
+        futures = [workers.submit(compare, folder, share) for share in shares]
+        return await asyncio.gather(*map(asyncio.wrap_future, futures))
 
 
 def _text(path: Path) -> str:
@@ -274,6 +290,7 @@ class Outcome(NamedTuple):
     :ivar interrupted: steps that were in progress when it was killed
     :ivar repeated: completed steps that ran again all the same: there must be none
     :ivar last_line: of what the second process wrote to standard error
+    :ivar workers: of steps that workers of an engine executed: host and process
     """
 
     history: RunHistory
@@ -284,16 +301,19 @@ class Outcome(NamedTuple):
     report: Path
     log: Path
     last_line: str
+    workers: dict[str, str]
 
 
 class Demo:
     """One demonstration, in a folder of logs.
 
+    :param engine: whose workers execute some of the steps; one of them is killed first
     :ivar workflow_id: of its run
     :ivar interrupted: steps that were in progress when it was killed
+    :ivar killed_worker: process id of the worker that was killed
     """
 
-    def __init__(self, log_dir: Path) -> None:
+    def __init__(self, log_dir: Path, engine: str | None = None) -> None:
         now = clock.timestamp(clock.time_ns())
         self.log_dir = log_dir
         self.workflow_id = new_workflow_id("survey", now)
@@ -303,20 +323,24 @@ class Demo:
         self._completed: dict[str, None] = {}
         self._open: dict[str, None] = {}
         self.interrupted: list[str] = []
-        self._last_line = ""
+        self.killed_worker: int | None = None
+        self._engine, self._last_line = engine, ""
 
     def start_and_kill(self) -> Iterator[Event]:
         """Start the workflow, and yield its events until it is killed in the middle of a step.
 
         :raises DemoError: it ended before that
         """
-        inputs = json.dumps({"folder": str(SOURCES), "report": str(self.report)})
-        child = self._start("run", "tapps_otel.demo:survey", "--id", self.workflow_id, "-i", inputs)
+        inputs = {"folder": str(SOURCES), "report": str(self.report)}
+        if self._engine is not None:
+            inputs["engine"] = self._engine
+        program = "tapps_otel.demo:survey"
+        child = self._start("run", program, "--id", self.workflow_id, "-i", json.dumps(inputs))
         try:
             for event in self._events(child):
+                self._kill_worker(event)
                 yield event
-                # One of three parallel steps has just completed: the others are in progress.
-                if event.event_type == "step_finish" and event.step == "compare" and self._open:
+                if self._is_time_to_kill(event):
                     child.kill()
         except BaseException:  # the caller stopped watching
             child.kill()
@@ -326,6 +350,29 @@ class Demo:
         if child.returncode != -9:
             raise DemoError(f"the workflow ended before it could be killed\n{written}")
         self.interrupted = list(self._open)
+
+    def _kill_worker(self, event: Event) -> None:
+        """Kill the first worker that has completed a step: others of its pool are in progress."""
+        if self.killed_worker is None and event.event_type == "step_finish":
+            pid = _or_empty(event.attributes).get(ATTR.WORKER_PID)
+            if isinstance(pid, int):
+                os.kill(pid, signal.SIGKILL)
+                self.killed_worker = pid
+
+    def _is_time_to_kill(self, event: Event) -> bool:
+        """Whether one of three parallel steps has just ended, so that others are in progress.
+
+        In workers, one was killed before: then it is when what that interrupted has begun again,
+        or, where the engine repeats it by itself, when another one has ended.
+        """
+        if event.step != "compare" or not self._open:
+            return False
+        if self._engine is None:
+            return event.event_type == "step_finish"
+        if _or_empty(event.attributes).get(ATTR.WORKER_PID) == self.killed_worker:
+            return False
+        again = event.event_type == "step_start" and event.attempt != 1
+        return again or event.event_type == "step_finish"
 
     def resume(self) -> Iterator[Event]:
         """Resume the run in another process, and yield its events to the end.
@@ -362,7 +409,17 @@ class Demo:
             report=self.report,
             log=self._path,
             last_line=self._last_line,
+            workers=self._workers(),
         )
+
+    def _workers(self) -> dict[str, str]:
+        found = {}
+        for event in events(self.workflow_id, log_dir=self.log_dir):
+            attributes = event.attributes or {}
+            if event.event_type == "step_finish" and ATTR.WORKER_PID in attributes:
+                place = f"{attributes[ATTR.WORKER_HOST]}, process {attributes[ATTR.WORKER_PID]}"
+                found[str(event.step_id)] = place
+        return found
 
     @staticmethod
     def _completed_in_first(found: RunHistory, step_id: str) -> bool:
@@ -403,6 +460,10 @@ class Demo:
             self._completed[step_id] = None
         elif event.event_type in {"step_fail", "step_skip"}:
             self._open.pop(step_id, None)
+
+
+def _or_empty(attributes: Any) -> dict[str, Any]:
+    return attributes if isinstance(attributes, dict) else {}
 
 
 _SWITCH: Final = "TAPPS_OTEL_ENABLED"  # a run that is not logged cannot be resumed

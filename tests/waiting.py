@@ -12,9 +12,9 @@ _POLL = 0.001  # seconds
 _PATIENCE = 30.0  # seconds; a failing test, not a slow one, gets there
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], patience: float = _PATIENCE) -> None:
     """Return once ``condition`` holds."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "the condition never held"
         time.sleep(_POLL)

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,11 @@ def write_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def started(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, env: Mapping[str, str] = {}) -> Iterator[subprocess.Popen[str]]:
     """Run the program in a process group of its own, which is killed in the end."""
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "program.py", *arguments],
-        env=os.environ | env,
+        env={**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -175,10 +175,10 @@ def started(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
         child.communicate()
 
 
-def ended(*arguments: str, **env: str) -> str:
+def ended(*arguments: str, env: Mapping[str, str] = {}, patience: float = 90) -> str:
     """Run the program to its end, and return what it printed."""
-    with started(*arguments, **env) as child:
-        out, err = child.communicate(timeout=90)
+    with started(*arguments, env=env) as child:
+        out, err = child.communicate(timeout=patience)
         assert child.returncode == 0, err
     return out
 

@@ -929,8 +929,22 @@ def doctor(as_json: AsJson = False, log_dir: LogDir = None) -> None:
     finish(lambda: doctor(as_json=as_json, log_dir=log_dir))
 
 
+class DemoEngine(StrEnum):
+    """Values of ``demo --on``."""
+
+    POOL = "pool"
+    DASK = "dask"
+    RAY = "ray"
+
+
 @app.command("demo")
 def demo(
+    engine: Annotated[
+        DemoEngine | None,
+        typer.Option(
+            "--on", help="Execute steps in workers, and kill one of them first.", show_default=False
+        ),
+    ] = None,
     svg: Annotated[
         Path | None,
         typer.Option(
@@ -945,11 +959,11 @@ def demo(
     """Watch a workflow be killed and resumed.
 
     It does real work on files, in a process that is killed in the middle of a step. It takes less
-    than ten seconds.
+    than ten seconds, on Dask or Ray a little more.
     """
     from tapps_otel.cli.demo import demo
 
-    finish(lambda: demo(svg=svg, log_dir=log_dir))
+    finish(lambda: demo(svg=svg, engine=engine, log_dir=log_dir))
 
 
 @app.command("docs")

@@ -10,6 +10,8 @@ from tapps_otel import settings
 from tapps_otel.cli.codes import Code
 from tapps_otel.cli.output import naming
 from tapps_otel.cli.terminal import Terminal, command, err, out
+from tapps_otel.cli.usage import refuse_usage
+from tapps_otel.engines import local
 from tapps_otel.log import files
 from tapps_otel.otel.environment import traces_wanted
 from tapps_otel.report.history import mark
@@ -18,7 +20,7 @@ from tapps_otel.report.progress import Progress
 from tapps_otel.report.text import counted, few, plain
 
 if TYPE_CHECKING:
-    from tapps_otel.demo import Outcome
+    from tapps_otel.demo import Demo, Outcome
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import StepHistory
 
@@ -28,37 +30,51 @@ _START: Final = Line.of(("A workflow starts in a process of its own.", "strong")
 _RESUME: Final = Line.of(("Another process resumes the run.", "strong"))
 
 
-def demo(*, svg: Path | None, log_dir: Path | None) -> Code:
+def demo(*, svg: Path | None, engine: str | None, log_dir: Path | None) -> Code:
     """Show the demo as it happens, then what happened on one screen.
 
     :param svg: a new file for a picture of it
+    :param engine: whose workers execute some of the steps
     """
+    how = None if engine is None else local.how_to_install(engine)
+    if how is not None:
+        refuse_usage(f"--on {engine} needs a package that is not installed here: {how}")
     if svg is None:
-        return _demo(log_dir)[1]
+        return _demo(log_dir, engine)[1]
     with (
         naming(svg, "name another, or remove it"),
         files.system().new_file(svg, replace=False, sync=False) as descriptor,
     ):
-        outcome, code = _demo(log_dir)
+        outcome, code = _demo(log_dir, engine)
         files.system().write(descriptor, _picture(outcome).encode())
     err().say(Line.of(("wrote    ", "good"), (plain(str(svg)), "strong")))
     return code
 
 
-def _demo(log_dir: Path | None) -> tuple[Outcome, Code]:
+def _demo(log_dir: Path | None, engine: str | None) -> tuple[Outcome, Code]:
     from tapps_otel.demo import SOURCES, Demo
     from tapps_otel.run.lookup import store_of
 
     terminal = out()
-    shown = Demo(store_of(log_dir).folder)
+    shown = Demo(store_of(log_dir).folder, engine)
     terminal.say(_START, f"It reads the folder {SOURCES.name} and writes a report about it.")
-    _show_progress(terminal, shown.start_and_kill())
+    _show_progress(terminal, _with_killed_worker(terminal, shown))
     terminal.say(_kill(shown.interrupted), _RESUME)
     _show_progress(terminal, shown.resume())
     outcome = shown.outcome()
     terminal.say(Line(), *_screen(outcome, log_dir))
     failed = outcome.repeated or not outcome.verified.ok
     return outcome, Code.FAILED if failed else Code.OK
+
+
+def _with_killed_worker(terminal: Terminal, shown: Demo) -> Iterator[Event]:
+    """Yield the events of the first process, and say when a worker is killed."""
+    is_told = False
+    for event in shown.start_and_kill():
+        yield event
+        if shown.killed_worker is not None and not is_told:
+            is_told = True
+            terminal.say(Line.of((f"✗ kill -9 of a worker, process {shown.killed_worker}", "bad")))
 
 
 def _show_progress(terminal: Terminal, events: Iterable[Event]) -> None:
@@ -96,6 +112,9 @@ def _result(outcome: Outcome) -> Iterator[Line]:
     yield from columns(_step_rows(outcome), indent=2)
     events = counted(outcome.verified.log.seq, "event")
     intact = ("intact", "good") if outcome.verified.ok else ("damaged", "bad")
+    if outcome.workers:
+        trace = plain(outcome.history.trace_id)
+        yield Line.of(f"All of it is one trace, {trace}, and one log.")
     yield Line.of(f"The log has {events}, and its hash chain is ", intact, ":")
 
 
@@ -108,11 +127,14 @@ def _headline(outcome: Outcome) -> str:
 
 
 def _step_rows(outcome: Outcome) -> Iterator[list[Line | Piece]]:
-    yield [Piece(title, "dim") for title in ("  STEP", "FIRST PROCESS", "SECOND PROCESS")]
+    titles = ["  STEP", "FIRST PROCESS", "SECOND PROCESS", *(["WORKER"] if outcome.workers else [])]
+    yield [Piece(title, "dim") for title in titles]
     for step in outcome.history.steps:
         cells = [_cell(step, execution) for execution in (1, 2)]
         if step.last.execution == 1:
             cells[1] = Piece("from the log", "good")
+        if outcome.workers:
+            cells.append(Piece(plain(outcome.workers.get(step.step_id, "-"))))
         yield [Line([mark(step.status), Piece(f" {plain(step.step_id)}")]), *cells]
 
 

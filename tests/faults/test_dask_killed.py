@@ -80,7 +80,7 @@ def cluster(**env: str) -> Iterator[str]:
 
 def test_a_local_cluster_executes_steps_in_one_trace_and_one_log() -> None:
     with collecting() as (sink, env):
-        assert ended("asking", "dask", **env) == "6\n"
+        assert ended("asking", "dask", env=env) == "6\n"
     assert_one_trace(once(sink.spans))
     assert sorted(str(one.name) for one in spans_of_log()) == [f"ask {n}" for n in range(4)]
     assert {one["attributes"]["tapps.engine"] for one in of_type("step_start")} == {"dask"}

@@ -107,7 +107,7 @@ def test_ctrl_c_ends_driver_and_workers(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_spans_made_by_workers_stand_once_in_trace_and_log(kind: str) -> None:
     with collecting() as (sink, env):
-        assert ended("asking", kind, **env) == "6\n"
+        assert ended("asking", kind, env=env) == "6\n"
     assert_one_trace(once(sink.spans))
     assert sorted(str(one.name) for one in spans_of_log()) == [f"ask {n}" for n in range(4)]
     assert len({one.span_id for one in spans_of_log()}) == 4
@@ -117,14 +117,14 @@ def test_spans_made_by_workers_stand_once_in_trace_and_log(kind: str) -> None:
 
 def test_an_exporter_of_the_worker_writes_no_span_a_second_time() -> None:
     with collecting() as (_, env):
-        ended("asking", "fork", **env, OTEL_TRACES_EXPORTER="otlp,tapps_jsonl")
+        ended("asking", "fork", env={**env, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"})
     assert len(spans_of_log()) == 4
     assert list(Path("logs").glob("*+*")) == []
 
 
 def test_the_spans_of_an_answer_are_bounded() -> None:
     with collecting() as (_, env):
-        ended("asking_much", "fork", **env)
+        ended("asking_much", "fork", env=env)
     kept = len(spans_of_log())
     (dropped,) = of_type("annotation")
     assert dropped["name"] == "tapps.worker.dropped"

@@ -12,6 +12,7 @@ from commands import LOGS, Cli, child
 from independent_checker import check
 from tapps_otel import history, timeline, verify
 from tapps_otel.demo import SOURCES, Demo, DemoError, survey
+from tapps_otel.engines import local
 
 pytestmark = [
     pytest.mark.slow,
@@ -135,6 +136,40 @@ def test_the_workflow_writes_the_same_report_without_a_kill(run: str, tmp_path: 
 
     assert made.read_text("utf-8") == Path(before["report"]).read_text("utf-8")
     assert {**result, "report": ""} == {**before, "report": ""}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("engine", ["pool", "dask", "ray"])
+def test_a_worker_is_killed_and_then_its_driver(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "180000")  # a busy machine may take long
+    if (how := local.how_to_install(engine)) is not None:
+        pytest.skip(f"needs {engine}: {how}")
+    done = child("demo", "--on", engine)
+
+    assert done.code == 0, done.err
+    (log,) = LOGS.glob("*.jsonl")
+    found = history(log.stem)
+    assert verify(log.stem).ok
+    assert [one.status for one in found.executions] == ["interrupted", "completed"]
+    assert len({one.trace_id for one in found.executions}) == 1
+    assert {step.last.status for step in found.steps} == {"completed"}
+    assert "✗ kill -9 of a worker, process " in done.out
+    assert re.search(r"✗ kill -9, in the middle of compare", done.out)
+    assert re.search(r"^Killed and resumed: ", done.out, re.MULTILINE)
+    assert len(re.findall(r"compare.*, process \d+$", done.out, re.MULTILINE)) == 3
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_an_engine_that_is_not_installed_is_named(cli: Cli, engine: str) -> None:
+    how = local.how_to_install(engine)
+    if how is None:
+        pytest.skip(f"{engine} is installed")
+    done = cli("demo", "--on", engine)
+
+    assert (done.code, done.out) == (2, "")
+    assert how in done.err
 
 
 def test_a_log_folder_can_be_given(tmp_path: Path) -> None:
