@@ -37,16 +37,18 @@ hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "sample" if os.environ.get("TAPPS_OTEL_CI") else "dev")
 )
 
-# Tests that share a demo that was run, a browser, a collector with Jaeger, or a check of types.
-_WHOLE_FILES = {
+# What begins like this shares what takes seconds to start: a demo that was run, a browser, a
+# collector with Jaeger, a database, a check of types.
+_TOGETHER = (
     "tests/e2e/test_dashboards.py",
     "tests/e2e/test_first_screens.py",
     "tests/e2e/test_index.py",
     "tests/e2e/test_page.py",
     "tests/e2e/test_stack_traces.py",
+    "tests/postgres/",
     "tests/unit/test_demo.py",
     "tests/unit/test_public_face.py",
-}
+)
 
 
 def pytest_configure() -> None:
@@ -70,11 +72,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Gives workers single tests, and whole files whose tests share what takes seconds to start."""
+    """Gives a worker one test at a time, or all tests that share something."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return path if path in _WHOLE_FILES else nodeid
+        return next((start for start in _TOGETHER if nodeid.startswith(start)), nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
