@@ -84,8 +84,8 @@ class Copy(Protocol):
     def sha(self, seq: int) -> bytes | None:
         """Return the ``sha`` of a line; ``None`` if it has no such line."""
 
-    def lines(self, after: int) -> Iterator[bytes]:
-        """Yield the bytes of the lines after this ``seq``, each with damage that it declares."""
+    def content(self, after: int) -> Iterator[bytes]:
+        """Yield the bytes after the line of this ``seq``, in pieces of several lines."""
 
     def blob(self, name: str) -> bytes | None:
         """Return a large value; ``None`` if it is not there."""

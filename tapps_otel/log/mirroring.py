@@ -86,7 +86,7 @@ def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
 
 def _replace(path: Path, copy: Copy) -> bool:
     _set_aside(path)
-    _append(path, _parts(_NO_FILE, copy, b"", copy.lines(0)))
+    _append(path, _parts(_NO_FILE, copy, b"", copy.content(0)))
     return True
 
 
@@ -146,7 +146,7 @@ def _sha_of(path: Path, local: _Local, seq: int) -> bytes | None:
 
 def _missing(local: _Local, copy: Copy) -> Iterator[_Part] | None:
     """Return what completes a local file; ``None`` if its torn end is that of another line."""
-    parts = copy.lines(local.head.seq)
+    parts = copy.content(local.head.seq)
     begun, first = b"", list[bytes]()
     while len(begun) < len(local.torn):
         part = next(parts, None)

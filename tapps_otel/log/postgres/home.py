@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel.log.event import Event, decode
@@ -112,20 +113,21 @@ def _summary(
     connection: Connection, run: int, name: str, size: int, *, is_held: bool
 ) -> RunSummary:
     log = StoredLog(name, connection, run)
-    first = max(1, log.head.seq - _TAIL + 1)
+    older = log.older_lines(log.head.seq + 1)
     try:
-        events = [_event(line) for line in log.lines(first - 1)]
-        start = start_in(events) if first == 1 else _event(next(log.lines(0)))
+        events = [_event(line) for line in islice(older, _TAIL)][::-1]
+        is_whole = len(events) == log.head.seq
+        start = start_in(events) if is_whole else _event(log.first())
     except ValueError as error:
         return damaged(name, size, f"a line in the store cannot be read: {error}")
     return summarize(
         name,
         events,
-        log.older_lines(first),
+        older,
         start=start,
         seq=log.head.seq,
         size=size,
-        is_whole=first == 1,
+        is_whole=is_whole,
         is_held=lambda: is_held,
     )
 

@@ -18,17 +18,17 @@ from msgspec import UNSET
 from tapps_otel import clock
 from tapps_otel.errors import BlobDamagedError, StoreError
 from tapps_otel.log import files as _files
-from tapps_otel.log.home import TakenOverError, UnconfirmedError, blobs_named_in
+from tapps_otel.log.home import Head, TakenOverError, UnconfirmedError, blobs_named_in
 from tapps_otel.log.mirroring import blobs_beside, chunks, complete
 from tapps_otel.log.postgres.holding import Hold
 from tapps_otel.log.postgres.pipeline import Pipeline
 from tapps_otel.log.postgres.stored_log import StoredLog
+from tapps_otel.log.tail import head_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
-    from tapps_otel.log.home import Head
     from tapps_otel.log.postgres.connecting import Connection, Database
 
 __all__ = ["PostgresSession"]
@@ -112,14 +112,23 @@ class PostgresSession:
     def catch_up(self, path: Path) -> None:
         """Send the lines that only the local file has, and keep it to look for others."""
         self._path = path
-        if self._pipeline is None:
-            self._send_missing(self._stored())
-        self.begin(0)
+        with self._database.naming_errors():
+            self._catch_up(path, self._stored())
+
+    def _catch_up(self, path: Path, stored: StoredLog) -> None:
+        seq, sha = head_of(path, self._name)
+        if stored.head == Head(seq, sha.encode()):
+            with self._lock:
+                self._begin(seq)
+            return
+        self._send_missing(stored)
+        self.begin(seq)
         self.wait()
 
     def has_all(self, head: Head) -> bool:
         """Return whether this is the last line that the store has."""
-        return self._stored().head == head
+        with self._database.naming_errors():
+            return self._stored().head == head
 
     def _stored(self) -> StoredLog:
         """Look at the log in the store, by a connection that is free for that."""
@@ -132,22 +141,26 @@ class PostgresSession:
 
         :raises TakenOverError: the store has lines that the file has not
         """
-        head, connection = stored.head, self._connection
-        if self._path is None or connection is None:
+        if self._path is None:
             return
+        is_missing = not stored.head.seq
         with self._lock:
-            pipeline = Pipeline(connection, _STATEMENTS)
-            seen = not head.seq
-            last = 0
+            pipeline = self._begin(stored.head.seq)
             for chunk in chunks(self._path, self._name):
-                last = chunk.head.seq
-                if last > head.seq and seen:
-                    self._send_line(pipeline, last, chunk.data, blobs_named_in(chunk.data))
+                if is_missing:
+                    blobs = blobs_named_in(chunk.data)
+                    self._send_line(pipeline, chunk.head.seq, chunk.data, blobs)
                     pipeline.commit()
-                seen = seen or chunk.head == head
-            if not seen:
+                is_missing = is_missing or chunk.head == stored.head
+            if not is_missing:
                 raise TakenOverError((None, None))
-            self._pipeline, self._sent = pipeline, last
+
+    def _begin(self, seq: int) -> Pipeline:
+        """Begin to write after the last line in the store; the caller holds the lock."""
+        if self._connection is None:
+            raise ConnectionError("the connection has ended")
+        self._pipeline, self._sent = Pipeline(self._connection, _STATEMENTS), seq
+        return self._pipeline
 
     # -- lines
 

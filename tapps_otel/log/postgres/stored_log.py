@@ -16,14 +16,15 @@ __all__ = ["StoredLog"]
 
 _HEAD: Final = "SELECT seq, bytes FROM tapps_otel.lines WHERE run = %s ORDER BY seq DESC LIMIT 1"
 _LINE: Final = "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq = %s"
-_LINES: Final = (
-    "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq BETWEEN %s AND %s ORDER BY seq"
+_CONTENT: Final = (
+    "SELECT string_agg(bytes, '' ORDER BY seq) FROM tapps_otel.lines"
+    " WHERE run = %s AND seq BETWEEN %s AND %s"
 )
 _OLDER: Final = (
     "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq BETWEEN %s AND %s ORDER BY seq DESC"
 )
 _BLOB: Final = "SELECT bytes FROM tapps_otel.blobs WHERE run = %s AND name = %s"
-_PAGE: Final = 256  # lines in memory; between two pages the connection is free
+_PAGE: Final = 256  # lines in memory
 
 
 class StoredLog:
@@ -39,15 +40,19 @@ class StoredLog:
         found = self._rows(_LINE, seq)
         return trailing_sha(found[0][0]) if found else None
 
-    def lines(self, after: int) -> Iterator[bytes]:
-        """Yield the bytes of the lines after this ``seq``, each with damage that it declares."""
+    def content(self, after: int) -> Iterator[bytes]:
+        """Yield the bytes after the line of this ``seq``, in pieces of several lines."""
         for first in range(after + 1, self.head.seq + 1, _PAGE):
             last = min(first + _PAGE - 1, self.head.seq)
-            for (line,) in self._rows(_LINES, first, last):
-                yield line
+            for (lines,) in self._rows(_CONTENT, first, last):
+                yield lines
+
+    def first(self) -> bytes:
+        """Return the first line, with damage that it declares."""
+        return bytes(self._rows(_LINE, 1)[0][0])
 
     def older_lines(self, before: int) -> Iterator[bytes]:
-        """Yield the lines before this ``seq``, the newest first."""
+        """Yield the lines before this ``seq``, the newest first, with damage that they declare."""
         for last in range(before - 1, 0, -_PAGE):
             for (line,) in self._rows(_OLDER, max(1, last - _PAGE + 1), last):
                 yield line
