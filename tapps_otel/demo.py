@@ -25,7 +25,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tapps_otel import bind, clock, current_run, step, workflow
+from tapps_otel import bind, clock, current_run, settings, step, workflow
 from tapps_otel.audit.verify import verify
 from tapps_otel.engines import local
 from tapps_otel.errors import TappsError
@@ -307,7 +307,11 @@ class Outcome(NamedTuple):
 class Demo:
     """One demonstration, in a folder of logs.
 
+    With a store of runs, the run is resumed in another folder, as on another machine.
+
     :param engine: whose workers execute some of the steps; one of them is killed first
+    :ivar log_dir: where the run is executed
+    :ivar elsewhere: where it is resumed, if that is another folder
     :ivar workflow_id: of its run
     :ivar interrupted: steps that were in progress when it was killed
     :ivar killed_worker: process id of the worker that was killed
@@ -316,6 +320,8 @@ class Demo:
     def __init__(self, log_dir: Path, engine: str | None = None) -> None:
         now = clock.timestamp(clock.time_ns())
         self.log_dir = log_dir
+        has_store = settings.current().store is not None
+        self.elsewhere = log_dir.with_name(f"{log_dir.name}-elsewhere") if has_store else None
         self.workflow_id = new_workflow_id("survey", now)
         self.report = log_dir / f"{self.workflow_id}.md"
         self._path = Store(log_dir).log_path(self.workflow_id)
@@ -379,6 +385,9 @@ class Demo:
 
         :raises DemoError: it did not complete
         """
+        if self.elsewhere is not None:
+            self.log_dir = self.elsewhere
+            self._path = Store(self.log_dir).log_path(self.workflow_id)
         child = self._start("resume", self.workflow_id)
         try:
             yield from self._events(child)

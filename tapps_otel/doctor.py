@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import RunBusyError, SendError, SettingsError, TappsError
+from tapps_otel.errors import RunBusyError, SendError, SettingsError, StoreError, TappsError
 from tapps_otel.log import files as _files
 from tapps_otel.log.encrypted import CodecFailedError, encrypt_data
+from tapps_otel.log.home import home_of
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.run_files import list_files
 from tapps_otel.log.staging import abandoned
 from tapps_otel.log.store import Store
+from tapps_otel.masking import public_url
 from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
 
@@ -87,6 +89,7 @@ def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
     chosen = log_dir or (settings.DEFAULT_LOG_DIR if bad_settings else settings.current().log_dir)
     folder = Path(chosen).absolute()
     yield from _folder(folder)
+    yield from _store()
     yield from _collector()
     yield from _sampler()
     yield from _jaeger()
@@ -314,6 +317,23 @@ def _lock(probe: Path) -> Finding:
 
 
 # -- OpenTelemetry
+
+
+def _store() -> Iterator[Finding]:
+    """Report whether the store of runs can be used, if there is one."""
+    try:
+        config = settings.current()
+        home = home_of(config)
+        if home is None or config.store is None:
+            return
+        home.names("")
+    except StoreError as error:
+        hint = "runs do not start without it; TAPPS_OTEL_STORE names it"
+        yield Finding("store", "fail", str(error), hint, {"reachable": False})
+    except SettingsError:  # reported already
+        return
+    else:
+        yield Finding("store", "ok", f"{public_url(config.store)} can be used")
 
 
 def _collector() -> Iterator[Finding]:

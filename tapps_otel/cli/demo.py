@@ -60,6 +60,9 @@ def _demo(log_dir: Path | None, engine: str | None) -> tuple[Outcome, Code]:
     terminal.say(_START, f"It reads the folder {SOURCES.name} and writes a report about it.")
     _show_progress(terminal, _with_killed_worker(terminal, shown))
     terminal.say(_kill(shown.interrupted), _RESUME)
+    if shown.elsewhere is not None:
+        where = plain(shown.elsewhere.name)
+        terminal.say(f"As on another machine: in the folder {where}, with the log from the store.")
     _show_progress(terminal, shown.resume())
     outcome = shown.outcome()
     terminal.say(Line(), *_screen(outcome, log_dir))

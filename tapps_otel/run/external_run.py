@@ -383,6 +383,8 @@ class ExternalRunRecorder(RunRecorder):
             except RunBusyError:
                 if self._store.summary(self.log_name).execution > self.execution:
                     return None
+                if self._store.home is not None:  # it has waited already
+                    raise
                 clock.sleep(_WAIT_S)
         return self._lease_again()
 

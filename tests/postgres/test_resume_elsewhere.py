@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -313,3 +316,21 @@ def test_a_resume_by_id_pulls_first(
     assert (tmp_path / "once.txt").read_text() == "x"
     be_on("c")
     assert resume("r") is None
+
+
+def test_the_demo_is_killed_in_one_folder_and_resumed_in_another(
+    database: Database, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tapps_otel", "demo", "--log-dir", tmp_path / "logs"],
+        env={**os.environ, "TAPPS_OTEL_STORE": database.address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (first,), (second,) = (tmp_path.glob(f"{name}/*.jsonl") for name in ("logs", "logs-elsewhere"))
+
+    assert "Killed and resumed: " in done.stdout
+    assert "As on another machine: in the folder logs-elsewhere" in done.stdout
+    assert second.read_bytes().startswith(first.read_bytes())
+    assert second.read_bytes() == database.log(first.stem)

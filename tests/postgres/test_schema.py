@@ -13,6 +13,7 @@ from crashes import go
 from databases import Database, Server, pooler
 from tapps_otel import configure, list_runs, workflow
 from tapps_otel.errors import StoreError
+from tapps_otel.masking import public_url
 
 
 @workflow
@@ -91,3 +92,14 @@ def test_a_program_without_a_store_does_not_import_its_library() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_doctor_tries_the_store(database: Database, cli: Cli) -> None:
+    usable = cli("doctor").out
+    configure(store="postgresql://me:secret-word@127.0.0.1:1/runs")
+    unusable = cli("doctor")
+
+    assert f"store        {public_url(database.address)} can be used" in usable
+    assert unusable.code == 1
+    assert "store        store postgresql://127.0.0.1:1/runs: " in unusable.out
+    assert "secret-word" not in unusable.out

@@ -19,16 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tapps_otel.log.home import Copy, Holder
-    from tapps_otel.log.postgres.connecting import Connection
 
 __all__ = ["PostgresHome"]
 
 _TAIL: Final = 100  # lines that are read of each run for its summary
 # A plus is in the name of a side log.
 _RUNS: Final = """
-    SELECT r.id, r.name, EXISTS (SELECT FROM tapps_otel.held h WHERE h.id = r.id),
-        (SELECT sum(octet_length(bytes)) FROM tapps_otel.lines WHERE run = r.id)::bigint
-    FROM tapps_otel.runs r CROSS JOIN LATERAL
+    SELECT r.id, r.name FROM tapps_otel.runs r CROSS JOIN LATERAL
         (SELECT at FROM tapps_otel.lines WHERE run = r.id ORDER BY seq DESC LIMIT 1) l
     WHERE strpos(r.name, '+') = 0 AND l.at >= to_timestamp(%s::float8 / 1e9)
     ORDER BY l.at DESC
@@ -92,8 +89,9 @@ class PostgresHome:
             connection.transaction(),
             connection.cursor("runs") as cursor,
         ):
-            for run, name, is_held, size in cursor.execute(_RUNS, (since_ns,)):
-                yield _summary(reading, run, name, size, is_held=is_held)
+            held = {run for (run,) in reading.execute("SELECT id FROM tapps_otel.held")}
+            for run, name in cursor.execute(_RUNS, (since_ns,)):
+                yield _summary(StoredLog(name, reading, run), is_held=run in held)
 
     def has_agent(self, name: str, agent: str) -> bool:
         """Return whether a run has a step of this agent."""
@@ -109,24 +107,21 @@ class PostgresHome:
             return schema.migrate(connection, self._database.shown)
 
 
-def _summary(
-    connection: Connection, run: int, name: str, size: int, *, is_held: bool
-) -> RunSummary:
-    log = StoredLog(name, connection, run)
+def _summary(log: StoredLog, *, is_held: bool) -> RunSummary:
     older = log.older_lines(log.head.seq + 1)
     try:
         events = [_event(line) for line in islice(older, _TAIL)][::-1]
         is_whole = len(events) == log.head.seq
         start = start_in(events) if is_whole else _event(log.first())
     except ValueError as error:
-        return damaged(name, size, f"a line in the store cannot be read: {error}")
+        return damaged(log.name, log.size, f"a line in the store cannot be read: {error}")
     return summarize(
-        name,
+        log.name,
         events,
         older,
         start=start,
         seq=log.head.seq,
-        size=size,
+        size=log.size,
         is_whole=is_whole,
         is_held=lambda: is_held,
     )

@@ -105,6 +105,7 @@ class PostgresSession:
         try:
             stored = self._stored()
         except (TimeoutError, psycopg.Error, StoreError) as error:
+            self._end_session()
             raise self._unconfirmed(error) from None
         with self._database.naming_errors():
             complete(path, stored)

@@ -24,6 +24,7 @@ _OLDER: Final = (
     "SELECT bytes FROM tapps_otel.lines WHERE run = %s AND seq BETWEEN %s AND %s ORDER BY seq DESC"
 )
 _BLOB: Final = "SELECT bytes FROM tapps_otel.blobs WHERE run = %s AND name = %s"
+_SIZE: Final = "SELECT sum(octet_length(bytes)) FROM tapps_otel.lines WHERE run = %s"
 _PAGE: Final = 256  # lines in memory
 
 
@@ -46,6 +47,11 @@ class StoredLog:
             last = min(first + _PAGE - 1, self.head.seq)
             for (lines,) in self._rows(_CONTENT, first, last):
                 yield lines
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes."""
+        return int(self._rows(_SIZE)[0][0] or 0)
 
     def first(self) -> bytes:
         """Return the first line, with damage that it declares."""
