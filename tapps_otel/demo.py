@@ -30,6 +30,7 @@ from tapps_otel.audit.verify import verify
 from tapps_otel.engines import local
 from tapps_otel.errors import TappsError
 from tapps_otel.log.follower import follow
+from tapps_otel.log.home import home_of
 from tapps_otel.log.store import Store
 from tapps_otel.names import ATTR, new_workflow_id
 from tapps_otel.run.queries import events, history
@@ -347,6 +348,7 @@ class Demo:
                 self._kill_worker(event)
                 yield event
                 if self._is_time_to_kill(event):
+                    self._await_store(event)
                     child.kill()
         except BaseException:  # the caller stopped watching
             child.kill()
@@ -356,6 +358,15 @@ class Demo:
         if child.returncode != -9:
             raise DemoError(f"the workflow ended before it could be killed\n{written}")
         self.interrupted = list(self._open)
+
+    def _await_store(self, event: Event) -> None:
+        """Wait until the store has an event, if there is one: until then the step has not ended."""
+        home = home_of(settings.current())
+        while home is not None:
+            with home.copies(self.workflow_id) as copies:
+                if copies[0].head.seq >= event.seq:
+                    return
+            time.sleep(_PACE)
 
     def _kill_worker(self, event: Event) -> None:
         """Kill the first worker that has completed a step: others of its pool are in progress."""
