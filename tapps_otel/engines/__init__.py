@@ -16,6 +16,7 @@ __all__ = ["Engine", "engine_of"]
 # By the class of the executor: what is known of it. An engine is not imported to look for it.
 _KNOWN: Final = {
     "concurrent.futures.process.ProcessPoolExecutor": ("process_pool", "ProcessPool"),
+    "loky.reusable_executor._ReusablePoolExecutor": ("process_pool", "Loky"),
     "distributed.cfexecutor.ClientExecutor": ("clusters", "Dask"),
     "tapps_otel.engines.ray.RayExecutor": ("clusters", "Ray"),
 }

@@ -1,11 +1,12 @@
-"""What is known of ``concurrent.futures.ProcessPoolExecutor``.
+"""What is known of pools of processes: that of ``concurrent.futures``, and loky's.
 
-It has no public access to what it was made with, which a new one in place of a broken one needs.
+The first has no public access to what it was made with, which a new one in place of a broken one needs.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tapps_otel.engines.engine import Engine
@@ -40,6 +41,17 @@ class ProcessPool(Engine):
             initargs=old._initargs,  # noqa: SLF001
             max_tasks_per_child=old._max_tasks_per_child,  # noqa: SLF001
         )
+
+
+class Loky(Engine):
+    """A pool of loky: ``get_reusable_executor()``."""
+
+    owns_workers = True
+
+    def _make(self) -> Executor | None:
+        home = import_module(type(self.executor).__module__)  # joblib has a copy of its own
+        made: Executor = home.get_reusable_executor(max_workers=self.workers())
+        return made
 
 
 def _begin(

@@ -43,6 +43,7 @@ class Case:
 
 
 STEPS = Size(1_000, 200)
+FEW_STEPS = Size(300, 100)
 FAST_STEPS = Size(10_000, 1_000)
 RESUMED = Size(10_000, 1_000)
 EVENTS = Size(1_000_000, 20_000)
@@ -266,6 +267,24 @@ OWN_CASES = (
         option="resume",
         needs=("psycopg",),
     ),
+    Case(
+        "own.pool",
+        "remote",
+        "a step in a pool of 2 processes, and a bare call: side by side, one after another",
+        "own_remote",
+        STEPS,
+        option="pool",
+    ),
+    Case(
+        "own.dask",
+        "remote",
+        "the same in Dask",
+        "own_remote",
+        FEW_STEPS,
+        env="engines",
+        option="dask",
+    ),
+    Case("own.ray", "remote", "the same in Ray", "own_remote", STEPS, env="engines", option="ray"),
     Case(
         "own.memory",
         "memory",

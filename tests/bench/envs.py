@@ -42,6 +42,7 @@ PEERS = {
         Peer("orjson", ("orjson==3.13.0",)),
         Peer("eliot", ("eliot==1.18.0",)),
         Peer("tapps-agents", ("tapps-agents==3.7.1", "tomli"), python="3.12"),
+        Peer("engines", ("distributed", "ray"), python="3.12", beside=True),
         Peer("tapps-engine", ("tapps-agents==3.7.1", "tomli"), python="3.12", beside=True),
     )
 }

@@ -46,6 +46,27 @@ GOALS: tuple[Goal, ...] = (
         at_most=False,
     ),
     Goal(
+        "step in a pool of processes, side by side / write + fdatasync of its bytes",
+        ref("own.pool step_us"),
+        ref("own.pool floor_us"),
+        target=1.0,
+    ),
+    Goal(
+        "step in a pool, one after another / a bare call and a durable step here",
+        ref("own.pool turn_us"),
+        ref("own.pool bare_and_local_us"),
+        target=2,
+    ),
+    *(
+        Goal(
+            f"step in {name}, side by side / a bare call",
+            ref(f"own.{engine} step_us"),
+            ref(f"own.{engine} bare_us"),
+            target=1.25,
+        )
+        for engine, name in (("dask", "Dask"), ("ray", "Ray"))
+    ),
+    Goal(
         "resume on another machine / where the log is",
         ref("own.postgres_resume first_new_step_ms"),
         ref("own.postgres_resume local_ms"),

@@ -114,6 +114,17 @@ def test_a_killed_worker_and_a_killed_driver_repeat_nothing_that_ended() -> None
     assert verify("r").ok
 
 
+def test_a_finished_step_is_not_computed_again_when_its_worker_dies() -> None:
+    with cluster() as address, started("flow", address) as child:
+        until(lambda: len(workers()) == 2)
+        os.kill(workers()[0], signal.SIGKILL)  # it has computed some of the drafts
+        Path("go").touch()
+        out, err = child.communicate(timeout=120)
+        assert (child.returncode, out) == (0, "['A', 'B', 'C']\n"), err
+    assert [did.count(f"draft {page}") for page in "abc"] == [1, 1, 1]
+    assert did.count("done 0") + did.count("done 1") == 2  # one of them in its second worker
+
+
 @pytest.mark.parametrize("allowed", [None, "0"], ids=["by-default", "none"])
 def test_a_step_that_must_not_run_twice_is_refused_unless_dask_repeats_nothing(
     allowed: str | None,

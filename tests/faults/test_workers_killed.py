@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from capabilities import need
-from otlp_collector import once
+from commands import Cli
+from otlp_collector import is_marker, once
 from tapps_otel import history, verify
 from waiting import until
 from worker_programs import (
@@ -101,6 +102,21 @@ def test_ctrl_c_ends_driver_and_workers(kind: str) -> None:
     assert ended("flow", kind) == "['A', 'B', 'C']\n"
 
 
+def test_loky_replaces_its_broken_pool_and_ends_with_its_driver() -> None:
+    pytest.importorskip("loky", reason="needs loky: pip install loky")
+    with started("flow", "loky") as child:
+        until(lambda: len(workers()) == 2)
+        os.kill(workers()[0], signal.SIGKILL)
+        until(lambda: len(workers()) == 4)
+        pids = workers()[2:]
+        child.kill()
+        child.wait()
+        until(lambda: not any(map(is_alive, pids)))
+    Path("go").touch()
+    assert ended("flow", "loky") == "['A', 'B', 'C']\n"
+    assert [did.count(f"draft {page}") for page in "abc"] == [1, 1, 1]
+
+
 # -- spans
 
 
@@ -113,6 +129,29 @@ def test_spans_made_by_workers_stand_once_in_trace_and_log(kind: str) -> None:
     assert len({one.span_id for one in spans_of_log()}) == 4
     assert {one.execution for one in spans_of_log()} == {1}
     assert list(Path("logs").glob("*+*")) == []  # no side logs
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_spans_are_sent_by_a_provider_that_the_program_has_made(kind: str) -> None:
+    with collecting() as (sink, env):
+        ended("asking", kind, env={**env, "OWN_PROVIDER": "1"})
+    assert_one_trace(once(sink.spans))
+    assert len(spans_of_log()) == 4
+
+
+def test_spans_that_are_sent_from_the_log_are_those_that_were_sent_live(cli: Cli) -> None:
+    with collecting() as (sink, env):
+        ended("asking", "fork", env=env)
+        live = {one.span_id for one in sink.spans if not is_marker(one)}
+        endpoint = env["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        done = cli("send", "r", "--force", "--endpoint", endpoint, "--protocol", "http/protobuf")
+        assert done.code == 0, done.err
+        again = [one for one in sink.spans if not is_marker(one)]
+    assert {one.span_id for one in once(again)} == live  # each with the same bytes
+    assert len(again) == 2 * len(live)
+    (step,) = [one for one in once(again) if one.attributes.get("tapps.step.id") == "ask"]
+    assert step.attributes["tapps.engine"] == "ProcessPoolExecutor"
+    assert step.attributes["tapps.worker.pid"] > 0
 
 
 def test_an_exporter_of_the_worker_writes_no_span_a_second_time() -> None:

@@ -145,7 +145,7 @@ class BoundExecutor(Executor):
         if isinstance(entered, Stored):
             future.set_result(entered.result)
         elif isinstance(entered, RemoteAttempt):
-            self._add(_Submitted(entered, future, data, modules_of(step), copy_context()))
+            self._add(_Submitted(entered, future, data, self._driver.modules(step), copy_context()))
         else:  # its scope has completed
             return self._engine.executor.submit(fn, *args, **kwargs)
         return future
@@ -417,7 +417,15 @@ class _Driver:
         config = settings.current()
         self._owned, self._machine, self._pid = owned, machine_here(), os.getpid()
         self._environment = delivery_variables()
+        self._modules: dict[str, dict[str, str]] = {}
         self._settings = {name: getattr(config, name) for name in delivery_settings(config)}
+
+    def modules(self, step: Step[..., Any]) -> dict[str, str]:
+        """Where a worker finds the modules of a step's calls."""
+        found = self._modules.get(step.__module__)
+        if found is None:
+            found = self._modules[step.__module__] = modules_of(step)
+        return found
 
     def task(self, attempt: RemoteAttempt, modules: dict[str, str]) -> Task:
         """What a worker has to know of an attempt."""
