@@ -1,6 +1,6 @@
 """What is known of pools of processes: that of ``concurrent.futures``, and loky's.
 
-The first has no public access to what it was made with, which a new one in place of a broken one needs.
+The first has no public access to what it was made with, which one in its place needs.
 """
 
 from __future__ import annotations
