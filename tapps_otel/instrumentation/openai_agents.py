@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel.errors import TappsError
 from tapps_otel.instrumentation.entry_point import Instrumentor
 from tapps_otel.instrumentation.external_log import ExternalLog
 from tapps_otel.instrumentation.guarding import guarded
@@ -124,8 +125,11 @@ class Processor:
 
 
 def _trace_of(last: RunSummary) -> Any:
-    """The SDK's trace that a run was logged by."""
-    first = next(queries.events(last.workflow_id), None)
+    """The SDK's trace that a run was logged by; ``None`` if its log does not tell."""
+    try:
+        first = next(queries.events(last.workflow_id), None)
+    except TappsError:
+        return None
     return None if first is None or first.workflow is None else first.workflow.get("trace")
 
 

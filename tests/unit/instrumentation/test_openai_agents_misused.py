@@ -202,6 +202,17 @@ def test_a_group_of_2000_turns() -> None:
     assert len(list(list_runs())) == 2000
 
 
+async def test_a_turn_after_one_whose_log_is_damaged_is_logged() -> None:
+    await Runner.run(desk(lambda: "done"), "go", run_config=turn())
+    damaged = LOGS / "chat.jsonl"
+    damaged.write_bytes(damaged.read_bytes().replace(b"talk", b"walk"))
+
+    await Runner.run(desk(lambda: "done"), "go", run_config=turn())
+
+    assert history("chat.2").status == "completed"
+    damaged.unlink()
+
+
 @pytest.mark.parametrize("group", ["../up", "a/b", "ä" * 300, "x.events"], ids=ascii)
 async def test_any_group_id_is_taken(group: str) -> None:
     await Runner.run(desk(lambda: "done"), "go", run_config=turn(group))
