@@ -326,7 +326,7 @@ def _store() -> Iterator[Finding]:
         home = home_of(config)
         if home is None or config.store is None:
             return
-        home.names("")
+        home.holder(NO_RUN)  # any query tells
     except StoreError as error:
         hint = "runs do not start without it; TAPPS_OTEL_STORE names it"
         yield Finding("store", "fail", str(error), hint, {"reachable": False})

@@ -18,7 +18,7 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.event import line_start, trailing_sha
 from tapps_otel.log.home import NO_LINES, Head, blobs_named_in
-from tapps_otel.log.reader import Checker, lines, may_be_log, raise_if_damaged
+from tapps_otel.log.reader import Checker, check, lines, may_be_log, raise_if_damaged
 from tapps_otel.log.tail import older_lines, read_tail
 
 if TYPE_CHECKING:
@@ -67,12 +67,9 @@ def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
     """
     if not copy.head.seq:
         return False
-    try:
-        local = _look(path, copy.name)
-    except LogDamagedError:
-        if not replace_damaged:
-            raise
+    if replace_damaged and _is_damaged(path, copy.name):
         return _replace(path, copy)
+    local = _look(path, copy.name)
     if local.head.seq >= copy.head.seq:
         if _sha_of(path, local, copy.head.seq) == copy.head.sha:
             return False
@@ -110,6 +107,14 @@ def blobs_beside(path: Path) -> Blobs:
 
 
 # -- the local file
+
+
+def _is_damaged(path: Path, name: str) -> bool:
+    """Whether a local file is damaged anywhere; all of it is read."""
+    try:
+        return not check(path, name).ok
+    except FileNotFoundError:
+        return False
 
 
 def _look(path: Path, name: str) -> _Local:

@@ -133,7 +133,7 @@ def test_a_damaged_log_is_left_to_a_person(
     here = be_on("a")
     killed(lambda: go(flow), finished=2)
     whole = (here / "r.jsonl").read_bytes()
-    damaged = whole.replace(b'"count', b'"cOunt')
+    damaged = whole.replace(b'"flow"', b'"flaw"')
     (here / "r.jsonl").write_bytes(damaged)
 
     with pytest.raises(LogDamagedError):

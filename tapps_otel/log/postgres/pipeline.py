@@ -9,8 +9,6 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from psycopg.pq.abc import PGresult
 
     from tapps_otel.log.postgres.connecting import Connection
@@ -48,7 +46,7 @@ class Pipeline:
         self._server.nonblocking = 1
         self._server.enter_pipeline_mode()
 
-    def send(self, name: bytes, values: Sequence[bytes]) -> None:
+    def send(self, name: bytes, values: list[bytes]) -> None:
         """Send a statement with values in the binary format.
 
         :raises psycopg.Error: the connection has ended
@@ -104,7 +102,7 @@ class Pipeline:
 
 
 # Values of all statements are in the binary format: 1 for each.
-_BINARY: Final = tuple((1,) * count for count in range(8))
+_BINARY: Final = [[1] * count for count in range(8)]
 
 
 def _check(result: PGresult) -> None:

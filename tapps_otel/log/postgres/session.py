@@ -186,8 +186,8 @@ class PostgresSession:
         for name in blobs:
             value = self._blob(name)
             if value is not None:
-                pipeline.send(b"blob", (*ours, name.encode(), value))
-        pipeline.send(b"line", (*ours, seq.to_bytes(8), line))
+                pipeline.send(b"blob", [*ours, name.encode(), value])
+        pipeline.send(b"line", [*ours, seq.to_bytes(8), line])
         self._sent = seq
 
     def _blob(self, name: str) -> bytes | None:
@@ -208,7 +208,7 @@ class PostgresSession:
                 if self._sent < seq:  # an interrupt came between the file and the store
                     self._drop()
                     return
-                pipeline.send(b"safe", (self._commit_mode,))
+                pipeline.send(b"safe", [self._commit_mode])
                 pipeline.commit()
                 self._ticket = pipeline.committed
             except Exception:  # noqa: BLE001 - as in `send`
