@@ -121,6 +121,7 @@ VARIANTS = {
     },
     "encryption keys that are none": {**GOOD, "TAPPS_OTEL_ENCRYPTION_KEYS": f"a:{KEY}, b:{SECRET}"},
     "encryption keys without ids": {**GOOD, "TAPPS_OTEL_ENCRYPTION_KEYS": KEY},
+    "a store that is down": {**GOOD, "TAPPS_OTEL_STORE": f"postgresql://u:{SECRET}@127.0.0.1:1/x"},
     "Jaeger": {**GOOD, "TAPPS_OTEL_JAEGER_URL": f"http://u:{SECRET}@127.0.0.1:PORT"},
 }
 PROGRAMS = ["run program.py:flow --id again", "resume f", "demo -y"]
@@ -137,6 +138,7 @@ COMMANDS = [
     "export r -f otlp-json -o spans.json", "export r -f chrome-trace -o trace.json",
     "export r -f csv -o table.csv", "prune --older-than 90d --dry-run",
     "fork r --from one", "pack r run.zip", "unpack run.zip",
+    "migrate", "push r", "pull r",
     "schema", "doctor", "doctor --json", "docs",
 ]  # fmt: skip
 
