@@ -6,7 +6,7 @@ It is checked, and imported, but not run: what it does is tested elsewhere.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -176,6 +176,8 @@ def careful(pages: list[Page]) -> int:
     assert_type(child_env(), dict[str, str])
     with ThreadPoolExecutor() as pool:
         lengths = pool.map(bind(len), [page.text for page in pages])
+    with bind(ProcessPoolExecutor(2), at_once=2) as workers:
+        assert_type(workers.submit(count, ["a"]).result(), int)
     return sum(lengths)
 
 

@@ -76,6 +76,12 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
         """Give it up before it has started: nothing was written."""
         self.release_self()
 
+    def refusal(self) -> BaseException:
+        """What was refused before in its run, and is raised by every later call."""
+        refusal = self._recorder.replay.refusal
+        assert refusal is not None  # noqa: S101 - for the type checker
+        return refusal
+
     @property
     def _recorder(self) -> RunRecorder:
         return recorder_of(self)

@@ -106,7 +106,8 @@ class BoundExecutor(Executor):
         self._driver = _Driver(owned=self._engine.owns_workers)
         self._changed = threading.Condition()
         self._queue: deque[_Submitted] = deque()
-        self._executing = self._unfinished = 0
+        self._unfinished = set[_Submitted]()
+        self._executing = 0
         self._is_shut_down = self._is_cancelled = self._shuts_when_idle = False
         self._receipts: Receipts[_Receipt] = Receipts(self._handle)
 
@@ -210,18 +211,20 @@ class BoundExecutor(Executor):
         try:
             submitted.attempt.send_to(self._engine.name)
             with self._changed:
-                self._unfinished += 1
+                self._unfinished.add(submitted)
                 self._queue.append(submitted)
             self._fill()
         except BaseException:  # Ctrl-C
-            self._cancel_queued(submitted)
+            self._withdraw(submitted)
             raise
 
-    def _cancel_queued(self, submitted: _Submitted) -> None:
+    def _withdraw(self, submitted: _Submitted) -> None:
+        """Cancel a step unless it has started."""
         with self._changed:
-            if submitted not in self._queue:
+            if submitted in self._queue:
+                self._queue.remove(submitted)
+            elif submitted.future.running() or submitted.future.done():
                 return
-            self._queue.remove(submitted)
         self._cancel(submitted)
 
     def _cancel(self, submitted: _Submitted) -> None:
@@ -231,11 +234,11 @@ class BoundExecutor(Executor):
         else:
             submitted.raise_in_caller(CancelledError())
         submitted.attempt.drop()
-        self._note_finished()
+        self._note_finished(submitted)
 
-    def _note_finished(self) -> None:
+    def _note_finished(self, submitted: _Submitted) -> None:
         with self._changed:
-            self._unfinished -= 1
+            self._unfinished.discard(submitted)
             self._changed.notify_all()
             shuts_down = self._shuts_when_idle and not self._unfinished
         if shuts_down:
@@ -269,14 +272,17 @@ class BoundExecutor(Executor):
         if not (future.running() or future.set_running_or_notify_cancel()):
             self._free()
             attempt.drop()
-            self._note_finished()
+            self._note_finished(submitted)
             return
         try:
             if attempt.state is not OPEN:  # its scope could not wait for it
                 raise _ended(attempt)
+            if attempt.run.refused:
+                raise attempt.refusal()
             self._launch(submitted)
         except BaseException as error:
             self._free()
+            attempt.abandon(error)  # if it could not even start
             self._close(submitted, Outcome(error=error))
             if not isinstance(error, Exception):
                 raise
@@ -387,7 +393,7 @@ class BoundExecutor(Executor):
             submitted.raise_in_caller(outcome.error)
         else:
             submitted.future.set_result(outcome.value)
-        self._note_finished()
+        self._note_finished(submitted)
 
     def _try_later(self, submitted: _Submitted, wait_ns: int) -> None:
         clock.sleep(wait_ns / 1e9)
@@ -395,7 +401,7 @@ class BoundExecutor(Executor):
             submitted.attempt = submitted.attempt.again()
         except RunEndedError as error:
             submitted.raise_in_caller(error)
-            self._note_finished()
+            self._note_finished(submitted)
             return
         with self._changed:
             is_cancelled = self._is_cancelled

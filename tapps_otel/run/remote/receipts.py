@@ -45,8 +45,13 @@ class Receipts(Generic[T]):
             self._handle(self._waiting())
 
     def _work(self) -> None:
-        while (first := self._next()) is not None:
-            self._handle([first[0], *self._waiting()])
+        try:
+            while (first := self._next()) is not None:
+                self._handle([first[0], *self._waiting()])
+        except BaseException:  # of an engine that is shut down: what comes later has a new thread
+            with self._lock:
+                self._works = False
+            raise
 
     def _next(self) -> tuple[T] | None:
         """Wait for the next one; ``None``: that took too long, the thread ends."""

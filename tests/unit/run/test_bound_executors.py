@@ -454,6 +454,22 @@ def test_a_step_that_kills_its_workers_is_refused(log: Log, did: Effects) -> Non
     assert len(log("step_start")) == 3
 
 
+def test_after_a_refusal_no_step_starts_that_waited(log: Log, did: Effects) -> None:
+    futures = list[Future[int]]()
+
+    def flow() -> None:
+        with spawned() as made, bind(made) as bound:
+            futures.append(bound.submit(remote_steps.dies, str(did._path)))
+            futures.append(bound.submit(remote_steps.double, 1))
+            for one in futures:
+                with pytest.raises(InterruptedTooOftenError):
+                    one.result()
+
+    with pytest.raises(InterruptedTooOftenError):
+        run(flow)
+    assert {one["step"] for one in log("step_start")} == {"dies"}
+
+
 def test_a_step_that_must_not_run_twice_does_not(log: Log, did: Effects) -> None:
     def flow() -> int:
         with spawned() as made, bind(made) as bound:
