@@ -177,7 +177,7 @@ def careful(pages: list[Page]) -> int:
     with ThreadPoolExecutor() as pool:
         lengths = pool.map(bind(len), [page.text for page in pages])
     with bind(ProcessPoolExecutor(2), at_once=2) as workers:
-        assert_type(workers.submit(count, ["a"]).result(), int)
+        assert_type(workers.submit(fetch, "a").result(), Page)
     return sum(lengths)
 
 
