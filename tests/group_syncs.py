@@ -72,7 +72,8 @@ class PowerCut(Files):
         self._count(descriptor)
         size = self.size(descriptor)
         os.sched_yield()  # others may write now
-        self._safe[descriptor] = size
+        with self._lock:  # once the power is cut, no sync returns
+            self._safe[descriptor] = size
 
     def _count(self, descriptor: int) -> None:
         with self._lock:
