@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser
 
 from browsers import Look
 from commands import LOGS, child
+from effort import sample
 from tapps_otel import timeline
 from tapps_otel.past.timeline import Timeline
 from tapps_otel.report.lines import clock_time, took
@@ -61,9 +63,11 @@ def missing(run: Timeline, text: str) -> list[str]:
     return [one for one in answers(run) if not re.search(one, words)]
 
 
-@pytest.mark.parametrize("view", ["show", "timeline"])
-@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (60, 30), (200, 20)])
-def test_the_first_screen_of_a_terminal(run: Timeline, view: str, columns: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("view", "size"), sample(product(["show", "timeline"], [(80, 24), (60, 30), (200, 20)]), 2)
+)
+def test_the_first_screen_of_a_terminal(run: Timeline, view: str, size: tuple[int, int]) -> None:
+    columns, rows = size
     screen = displayed(view, run.workflow_id, columns=columns)[:rows]
 
     assert missing(run, "\n".join(screen)) == []

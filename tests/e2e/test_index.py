@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from browsers import EVIL, Look
 from commands import child
+from effort import sample
 from logs import forge
 from tapps_otel.report.page.index import index_content, index_row
 from tapps_otel.report.page.render import render_index
@@ -98,8 +100,7 @@ def test_crash_and_downtime_are_drawn(look: Look) -> None:
     assert wide[1]["width"] < wide[0]["width"]  # one scale for all: 3 s and 4 s
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize(("scheme", "width"), sample(product(["light", "dark"], [400, 1280]), 2))
 def test_it_is_accessible_and_fits(browser: Browser, scheme: str, width: int) -> None:
     look = Look(browser, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = look.open(written())

@@ -411,7 +411,7 @@ def attempts(workflow_id: str) -> dict[str, int]:
     return {one.step_id: len(one.attempts) for one in history(workflow_id).steps}
 
 
-@pytest.mark.parametrize(("way", "made"), sample(CASES, 20))
+@pytest.mark.parametrize(("way", "made"), sample(CASES, 10))
 def test_each_call_has_its_own_record(
     way: Callable[[Callable[[], Calls]], Any], made: Callable[[], Calls]
 ) -> None:

@@ -15,6 +15,7 @@ import pyte
 import pytest
 
 from commands import LOGS, Cli, child, on_terminal
+from effort import sample
 from logs import forge
 from tapps_otel.log.lease import Lease
 from terminals import C_LOCALE, displayed
@@ -264,7 +265,7 @@ def test_what_a_failure_has_lost_is_shown(cli: Cli) -> None:
     assert "\nlost  file  of read  an object of class _io.TextIOWrapper\nnot in the log: " in shown
 
 
-@pytest.mark.parametrize("columns", [60, 100, 200])
+@pytest.mark.parametrize("columns", sample([60, 100, 200], 2))
 @pytest.mark.slow
 def test_the_first_screen_answers_what_happened(killed: str, columns: int) -> None:
     text = "\n".join(displayed("show", killed, columns=columns))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import LOGS, Cli, child, command, environment, wait_for
+from effort import sample
 from logs import forge
 from tapps_otel.log.lease import Lease
 from terminals import C_LOCALE, Terminal
@@ -59,7 +60,7 @@ def executing(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-@pytest.mark.parametrize("columns", [60, 100, 200])
+@pytest.mark.parametrize("columns", sample([60, 100, 200], 2))
 def test_a_run_is_watched_over_a_crash_and_a_resume(columns: int) -> None:
     with (
         executing("run", "flow.py:held", "--id", "a") as first,
