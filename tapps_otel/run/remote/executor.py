@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -259,7 +260,9 @@ class BoundExecutor(Executor):
         """Count the workers anew, now and then, where their number changes."""
         is_short = self._queue and self._executing >= self._at_once
         if self._looks_again and is_short and clock.monotonic_ns() - self._looked_ns > _RECOUNT_NS:
-            self._at_once, self._looked_ns = self._engine.workers(), clock.monotonic_ns()
+            self._looked_ns = clock.monotonic_ns()
+            with suppress(Exception):  # a cluster that does not answer: the steps in it will tell
+                self._at_once = self._engine.workers()
 
     def _free(self) -> None:
         with self._changed:
