@@ -54,13 +54,17 @@ def execute(task: bytes, call: bytes) -> bytes:
     :param call: pickled
     """
     answer = Answer(host=socket.gethostname(), pid=os.getpid())
+    hides_values = True  # until the task tells
     try:
         found = read_task(task)
+        hides_values = found.hides_values
         _prepare(found)
         # What the code sets in its context must not reach the next call.
         return copy_context().run(_execute, found, call, answer)
     except BaseException as error:  # noqa: BLE001 - also SystemExit, and Ctrl-C at any instruction
-        return _answer_failed(answer, error)
+        plain = Answer(host=answer.host, pid=answer.pid, definition=answer.definition)
+        _put_error(plain, error, rules_of(True), hides_values=hides_values)  # noqa: FBT003 - the setting's type
+        return write_answer(plain, [])
 
 
 def _execute(task: Task, data: bytes, answer: Answer) -> bytes:
@@ -120,13 +124,6 @@ def _put_made(answer: Answer, run: WorkerRun, attempt: WorkerAttempt, ended: int
     ]
     answer.notes_dropped, answer.spans_dropped = run.notes_dropped, attempt.spans_dropped
     answer.warnings = list(run.warnings)
-
-
-def _answer_failed(answer: Answer, error: BaseException) -> bytes:
-    """Answer that a call could not be executed, or its outcome could not be written."""
-    plain = Answer(host=answer.host, pid=answer.pid, definition=answer.definition)
-    _put_error(plain, error, rules_of(True), hides_values=False)  # noqa: FBT003 - the setting's type
-    return write_answer(plain, [])
 
 
 # ---------------------------------------------------------------- the process
