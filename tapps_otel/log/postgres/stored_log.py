@@ -25,7 +25,7 @@ _OLDER: Final = (
 )
 _BLOB: Final = "SELECT bytes FROM tapps_otel.blobs WHERE run = %s AND name = %s"
 _SIZE: Final = "SELECT sum(octet_length(bytes)) FROM tapps_otel.lines WHERE run = %s"
-_PAGE: Final = 256  # lines in memory
+_PAGE: Final = 512  # lines in memory
 
 
 class StoredLog:
