@@ -348,7 +348,7 @@ class Demo:
                 self._kill_worker(event)
                 yield event
                 if self._is_time_to_kill(event):
-                    self._await_store(event)
+                    self._await_store(event, child)
                     child.kill()
         except BaseException:  # the caller stopped watching
             child.kill()
@@ -359,10 +359,10 @@ class Demo:
             raise DemoError(f"the workflow ended before it could be killed\n{written}")
         self.interrupted = list(self._open)
 
-    def _await_store(self, event: Event) -> None:
+    def _await_store(self, event: Event, child: subprocess.Popen[bytes]) -> None:
         """Wait until the store has an event, if there is one: until then the step has not ended."""
         home = home_of(settings.current())
-        while home is not None:
+        while home is not None and child.poll() is None:
             with home.copies(self.workflow_id) as copies:
                 if copies[0].head.seq >= event.seq:
                     return

@@ -188,6 +188,31 @@ def test_a_lost_lease_is_final(database: Database, did: Effects, be_on: Machine)
     assert did.all == ["once", "once", "later", "later"]  # all by the other process
 
 
+def test_a_session_without_the_token_of_its_run_writes_nothing(
+    database: Database, did: Effects, be_on: Machine
+) -> None:
+    """As behind a pooler, or on a server that came back: there, a lock can have two holders."""
+    before: list[bytes] = []
+
+    @step
+    def one() -> None:
+        did.note("one")
+        before.append(database.log("r"))
+        database.ask("UPDATE tapps_otel.runs SET token = gen_random_uuid()")
+
+    @workflow
+    def flow() -> None:
+        one()
+        did.note("after")
+
+    be_on("a")
+    with pytest.raises(LeaseLostError):
+        go(flow)
+
+    assert did.all == ["one"]
+    assert database.log("r") == before[0]
+
+
 def test_a_process_that_lost_its_connection_keeps_its_run(
     database: Database, did: Effects, be_on: Machine
 ) -> None:

@@ -152,6 +152,25 @@ def test_a_failover_loses_a_takeover(
     assert database.log("r") == (here / "r.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_statement_that_fails_leaves_no_gap(
+    database: Database, did: Effects, be_on: Machine, nth: int
+) -> None:
+    database.ask("CREATE SEQUENCE inserts")
+    database.ask(
+        "CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF nextval('inserts') = {nth} THEN RAISE 'out of space'; END IF; RETURN NEW; END $$"
+    )
+    database.ask(
+        "CREATE TRIGGER fail_once BEFORE INSERT ON tapps_otel.lines "
+        "FOR EACH ROW EXECUTE FUNCTION fail_once()"
+    )
+    here = be_on("a")
+
+    assert go(Eventful(did).flow) == 6
+    assert database.log("r") == (here / "r.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize("call", ["write", "sync"])
 @pytest.mark.parametrize("nth", range(1, 12))
 def test_the_local_disk_fails_once(
