@@ -22,6 +22,7 @@ __all__ = [
     "loop_time",
     "monotonic_ns",
     "parse_timestamp",
+    "passes",
     "sleep",
     "sleep_async",
     "time_ns",
@@ -134,11 +135,16 @@ async def sleep_async(seconds: float) -> None:
     """Wait for ``seconds`` without blocking the event loop."""
     import asyncio
 
-    if sleep is time.sleep:
+    if passes():
         await asyncio.sleep(seconds)
     else:
         sleep(seconds)
         await asyncio.sleep(0)
+
+
+def passes() -> bool:
+    """Whether time passes by itself; the clock of a test passes by its ``sleep``."""
+    return sleep is time.sleep
 
 
 def loop_time() -> float:

@@ -80,6 +80,7 @@ class ATTR:
     PARENT_WORKFLOW_ID: Final = "tapps.parent.workflow_id"  # the run whose step calls this one
     PARENT_STEP_ID: Final = "tapps.parent.step_id"
     ENGINE: Final = "tapps.engine"  # the executor that a step was submitted to
+    BROKEN_WITH: Final = "tapps.engine.broken_with"  # other steps that its executor had, broken
     WORKER_HOST: Final = "tapps.worker.host"
     WORKER_PID: Final = "tapps.worker.pid"
     WORKER_DURATION: Final = "tapps.worker.duration"  # seconds, by the worker's clock

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crashes import Effects
-from tapps_otel import Backoff, annotate, child_env, current_run, current_step, skip, step
+from tapps_otel import Backoff, annotate, child_env, current_run, current_step, pause, skip, step
 
 __all__ = ["Inline", "Page", "Shop", "spawned"]
 
@@ -155,6 +155,12 @@ def fails(code: int) -> int:
 
 
 @step
+def noting(did: str, number: int) -> int:
+    Effects(Path(did))(f"{current_run().workflow_id} {number}")
+    return number
+
+
+@step
 def exits(code: int) -> int:
     raise SystemExit(code)
 
@@ -185,6 +191,85 @@ def dies(did: str) -> int:
     Effects(Path(did))("try")
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+@step(max_interruptions=1)
+def dies_beside(did: str) -> int:
+    """Kill its worker; the first two times once :func:`waits_beside` is executed, too."""
+    effects = Effects(Path(did))
+    number = effects("dies")
+    while effects.count("waits") < min(number, 2):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@step
+def waits_beside(did: str) -> int:
+    """The first two times, take as long as its worker lives."""
+    number = Effects(Path(did))("waits")
+    while number < 3:
+        time.sleep(0.01)
+    return number
+
+
+@step(retries=1, backoff=Backoff(3600))
+def fails_for_long() -> int:
+    raise OwnError(1, "work")
+
+
+@step
+def asks() -> str:
+    return str(pause("sure?", type=str))
+
+
+class Unreadable:
+    """Cannot be loaded where it comes to."""
+
+    def __init__(self, card: str) -> None:
+        self.card = card
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unreadable, (self.card,)
+
+    def __tapps_key__(self) -> str:
+        return self.card
+
+
+def _unreadable(card: str) -> Unreadable:
+    raise ValueError(f"cannot load {card}")
+
+
+@step(ignore=("card",), key="card")
+def reads(card: Unreadable) -> str:
+    return card.card
+
+
+@step
+def misfit(value: str) -> int:
+    return value  # type: ignore[return-value]
+
+
+def cannot_begin(path: str) -> None:
+    """An initializer that fails, until a file exists."""
+    if not Path(path).exists():
+        raise RuntimeError("no database")
+
+
+@step(on_interrupted="fail")
+def pays_once() -> int:
+    return 1
+
+
+def set_up(tenant: str) -> None:
+    os.environ["TENANT"] = tenant
+
+
+@step
+def tenant(did: str, number: int) -> str:
+    if number == 1 and Effects(Path(did))("tried") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.environ.get("TENANT", "none")
 
 
 @step(on_interrupted="fail")

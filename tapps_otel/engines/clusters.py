@@ -16,6 +16,7 @@ class Dask(Engine):
     """The executor of a Dask client: ``Client(...).get_executor(pure=False)``."""
 
     scales = True
+    _allowed: int | None = None  # failures of a call, once the scheduler was asked
 
     @property
     def _client(self) -> Any:
@@ -33,13 +34,14 @@ class Dask(Engine):
     def why_not_once(self) -> str | None:
         """Return why it could execute one call twice: its scheduler may be told to."""
         try:
-            allowed = self._client.run_on_scheduler(_allowed_failures)
+            if self._allowed is None:
+                self._allowed = self._client.run_on_scheduler(_allowed_failures)
         except Exception as error:  # noqa: BLE001 - it may not import this package, or allow this
             why = f"whether Dask's scheduler repeats calls is not known ({error})"
         else:
-            if allowed == 0:
+            if self._allowed == 0:
                 return None
-            why = f"Dask's scheduler repeats a call whose worker died, up to {allowed} times"
+            why = f"Dask's scheduler repeats a call whose worker died, up to {self._allowed} times"
         return f"{why}; start it with the setting distributed.scheduler.allowed-failures at 0"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
 __all__ = ["Engine"]
 
@@ -18,11 +18,13 @@ class Engine:
 
     :param renew: makes an executor in place of one that is broken
     :cvar owns_workers: its workers execute what this process submits, and nothing else
+    :cvar may_not_begin: it breaks if its workers cannot begin
     :cvar scales: the number of its workers may change
     :ivar executor: what calls are submitted to
     """
 
     owns_workers = False
+    may_not_begin = False
     scales = False
 
     def __init__(self, executor: Executor, renew: Callable[[], Executor] | None = None) -> None:
@@ -39,23 +41,19 @@ class Engine:
         found = getattr(self.executor, "_max_workers", None)
         return found if isinstance(found, int) and found > 0 else os.cpu_count() or 1
 
+    def is_shut_down(self) -> bool:
+        """Whether the program has shut the executor down, and one in its place can be made."""
+        return False
+
     def why_not_once(self) -> str | None:
         """Return why it could execute one call twice; ``None`` if it does not by itself."""
         return None
 
     def prepare_workers(self, prepare: Callable[[], None]) -> None:
-        """Have each worker that starts call this, where the engine can do that."""
-
-    def submit(self, fn: Callable[..., bytes], /, *args: Any) -> tuple[Executor, Future[bytes]]:
-        """Submit a call.
-
-        :returns: the executor that got it, and the call's future
-        """
-        executor = self.executor
-        return executor, executor.submit(fn, *args)
+        """Have each worker that starts call this, if the engine supports that."""
 
     def renew(self, broken: Executor) -> bool:
-        """Take another executor in place of one that is broken; return whether there is one."""
+        """Take another executor in place of one that is of no use; return whether there is one."""
         with self._renewing:
             if self.executor is not broken:
                 return True
@@ -66,7 +64,7 @@ class Engine:
         return True
 
     def _make(self) -> Executor | None:
-        """Make an executor like the one that is broken; ``None`` if that is not known."""
+        """Make an executor like the one that is of no use; ``None`` if that is not known."""
         return None
 
     def shutdown(self, *, wait: bool) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.event import Event
+    from tapps_otel.redact import Rules
 
 __all__ = ["KnownRun", "end", "enter", "enter_once", "find", "own", "owner_of"]
 
@@ -57,6 +58,7 @@ class KnownRun(Struct, eq=False):
     :ivar ended_ns: when it ended here; ``None`` while it is in progress
     :ivar workflow: name of its workflow; ``None`` in a child process, which is not told it
     :ivar has_blobs: whether the folder is on this machine, so that large values can be stored
+    :ivar rules: what is redacted on its spans; ``None``: what the settings in force say
     """
 
     workflow_id: str
@@ -69,6 +71,7 @@ class KnownRun(Struct, eq=False):
     ended_ns: int | None = None
     workflow: str | None = None
     has_blobs: bool = True
+    rules: Rules | None = None
 
     @property
     def log_name(self) -> str:
@@ -89,9 +92,10 @@ def enter(trace_id: str, run: KnownRun) -> None:
 
 
 def enter_once(trace_id: str, run: KnownRun) -> None:
-    """Add a run, unless it is there with what appends to it and its execution."""
+    """Add a run, unless it is there with what appends to it, its execution and its rules."""
     known = find(int(trace_id, 16), workflow_id=run.workflow_id)
-    if known is None or (known.append, known.execution) != (run.append, run.execution):
+    new = run.append, run.execution, run.rules
+    if known is None or (known.append, known.execution, known.rules) != new:
         enter(trace_id, run)
 
 

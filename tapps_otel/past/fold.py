@@ -688,8 +688,7 @@ class Fold:
         if status != "interrupted":
             step.interruptions = 0
         elif before != status:  # otherwise it is fed again after an interrupt
-            # That its driver died tells nothing of a step that a worker executed.
-            step.interruptions += attempt.engine is None or event.execution == attempt.execution
+            step.interruptions += attempt.engine is None or _is_its_own(event, attempt)
         self._mark_unhandled(event)
         inner = self.history.scopes.get(step.step_id)
         if inner is not None:
@@ -820,6 +819,16 @@ def collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def _is_its_own(event: Event, attempt: AttemptHistory) -> bool:
+    """Whether the interruption of a step that a worker executed counts against the step.
+
+    Not if its driver has died, nor if its executor broke while it had other steps, too.
+    """
+    if event.execution != attempt.execution:
+        return False
+    return event.attributes is UNSET or not event.attributes.get(ATTR.BROKEN_WITH)
 
 
 def _mark_handled(scope: ScopeHistory, *, ordered: bool) -> None:

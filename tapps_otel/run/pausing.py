@@ -162,6 +162,11 @@ class _Wait:
     def enter(self) -> PauseRecorder | Stored:
         """The answer that the log has, or the attempt that waits."""
         scope = current_scope.get()
+        if scope is not None and recorder_of(scope).in_worker:
+            raise LookupError(
+                "pause() cannot wait in a worker of an executor: call it in the workflow, or in a "
+                "step that the workflow calls"
+            )
         if scope is None or scope.run.is_detached():
             raise LookupError(
                 "pause() can only wait inside a run: call it in a workflow or its steps. (With "

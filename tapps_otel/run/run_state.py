@@ -49,6 +49,7 @@ class RunState:
     :param module: of the workflow's function
     :param off: the library is switched off: steps are plain calls
     :ivar detached: this process does not execute it: switched off, or a forked child
+    :cvar in_worker: another process executes it, and this one a step of it
     :ivar off: why steps are plain calls is known: no warning tells it
     :ivar caller: the step of another run that called this one
     :ivar workflow_id: names the run and its log
@@ -69,6 +70,7 @@ class RunState:
     :ivar root: the scope of the workflow itself
     """
 
+    in_worker = False
     root: Scope
 
     def __init__(

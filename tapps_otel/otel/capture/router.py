@@ -104,7 +104,7 @@ class Router:
 
         :raises Exception: of the disk, of a value
         """
-        started = capture_start(redacted(span, rules_here()), run, self._resources)
+        started = capture_start(redacted(span, run.rules or rules_here()), run, self._resources)
         left, waiting = _append(run, [started], sync=False)
         if left and run.pid != os.getpid():
             self._beside(partial(self._append_to_side_log, run, left, "os"))
@@ -178,7 +178,7 @@ class Router:
         folder = Store(run.folder).blobs_folder(run.log_name)
         put = Blobs(folder, sync=durability != "os").put if run.has_blobs else None
         captured, problem = [], None
-        rules = rules_here()
+        rules = run.rules or rules_here()
         for span in spans:
             try:
                 clean = redacted(span, rules)

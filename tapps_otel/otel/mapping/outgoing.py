@@ -11,17 +11,20 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from tapps_otel import settings
 from tapps_otel.errors import SettingsError, SpanFilterError
+from tapps_otel.otel import run_registry
 from tapps_otel.otel.mapping.redacted import redacted
 from tapps_otel.redact import rules_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tapps_otel.redact import Rules
+
 __all__ = ["Outgoing"]
 
 
 class Outgoing:
-    """Prepares spans by the settings in force when it was made.
+    """Prepares spans by the settings in force when it was made, and by the rules of their runs.
 
     :raises SettingsError: the filter cannot be imported, or is not a function
     """
@@ -36,7 +39,7 @@ class Outgoing:
 
         :raises SpanFilterError: the filter failed
         """
-        clean = redacted(span, self._rules)
+        clean = redacted(span, self._rules_of(span))
         if self._filter is None:
             return clean
         try:
@@ -46,6 +49,13 @@ class Outgoing:
         if made is not None and not isinstance(made, ReadableSpan):
             raise SpanFilterError(span.name, f"it returned a {type(made).__name__}")
         return made
+
+    def _rules_of(self, span: ReadableSpan) -> Rules:
+        """The rules of a span's run, if a worker of another process executes its step."""
+        if span.context is None:
+            return self._rules
+        run = run_registry.find(span.context.trace_id, at_ns=span.start_time or 0)
+        return self._rules if run is None or run.rules is None else run.rules
 
 
 def _loaded(given: Callable[[Any], Any] | str | None) -> Callable[[Any], Any] | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import BuiltinFunctionType
 from typing import Any, NoReturn
 
-from tapps_otel.errors import RefusalError, StepFailedError
+from tapps_otel.errors import RefusalError, StepFailedError, TappsError
 from tapps_otel.run.failures import foreign
 from tapps_otel.run.failures.classes import WorkflowModule, exception_classes, loaded_bases
 from tapps_otel.run.failures.exception_parts import (
@@ -125,7 +125,7 @@ class _Reader:
 
         if len(kinds) == 1 and not lost:
             error = self._filled(kind, node, lost)
-            if not lost and message_of(error) == message:
+            if not lost and message in {message_of(error), _message_without_values(error)}:
                 return error
         return self._partial(make_class, node, lost)
 
@@ -196,6 +196,11 @@ class _Reader:
         except Exception as problem:  # noqa: BLE001 - of a codec, of a user's class
             lost[name] = f"{type(problem).__name__}: {problem}"[:200]
             return None
+
+
+def _message_without_values(error: BaseException) -> str | None:
+    """What an encrypted log has in plain text of a message; the whole is in the args."""
+    return error.without_values if isinstance(error, TappsError) else None
 
 
 def _with_own(bases: tuple[type, ...]) -> tuple[type, ...]:

@@ -56,6 +56,8 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
 
     engine: str = ""
     answer: Answer | None = None
+    _broken_with: int | None = None
+    _has_begun: bool = True
     _runs_again: bool = False
 
     def send_to(self, engine: str) -> None:
@@ -76,7 +78,15 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
         """Give it up before it has started: nothing was written."""
         self.release_self()
 
-    def refusal(self) -> BaseException:
+    def never_began(self, error: BaseException) -> None:
+        """End it, because its code was not executed: it runs again, and has nothing to answer for.
+
+        :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
+        """
+        self._has_begun = False
+        self.abandon(error)
+
+    def refusal(self) -> Exception:
         """What was refused before in its run, and is raised by every later call."""
         refusal = self._recorder.replay.refusal
         assert refusal is not None  # noqa: S101 - for the type checker
@@ -156,10 +166,14 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
         except RefusalError as refusal:
             return refusal
 
-    def interrupt(self, error: BaseException, *, can_rerun: bool) -> bool:
+    def interrupt(
+        self, error: BaseException, *, can_rerun: bool, broken_with: int | None = None
+    ) -> bool:
         """End it because the engine has lost it; return whether another try follows.
 
         :param can_rerun: whether the engine could execute that
+        :param broken_with: how many other steps the executor had when it broke: if any, it is not
+            known which one broke it, and this does not count
         :raises RefusalError: it does not run again by itself
         """
         run, policy = self._recorder, self.spec.policy
@@ -169,7 +183,9 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
             self.kept = True
             run.remember(self, self.start_event, self.start_event.seq)
         record = run.replay.by_id[self.step_id]
-        may = policy.on_interrupted == "rerun" and record.interruptions < policy.max_interruptions
+        self._broken_with = broken_with
+        counted = record.interruptions + (not broken_with)
+        may = policy.on_interrupted == "rerun" and counted <= policy.max_interruptions
         self._runs_again = can_rerun and may and not run.refused
         self.is_lost = True
         self.fail_drained(error)
@@ -204,9 +220,13 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
                 ATTR.WORKER_DURATION: answer.duration_ns / 1e9,
                 ATTR.WORKER_WAIT: max(0, event.duration_ns - answer.duration_ns) / 1e9,
             }
+        elif self._broken_with is not None:
+            event.attributes = {ATTR.BROKEN_WITH: self._broken_with}
         return event
 
     def _status_of(self, error: BaseException) -> str:
+        if not self._has_begun:
+            return "cancelled"
         if self.answer is None or self.answer.status not in _FAILED:
             return super()._status_of(error)
         return self.answer.status

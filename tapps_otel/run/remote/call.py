@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.step import Step
     from tapps_otel.settings import Redaction
 
-__all__ = ["Call", "dump", "load", "modules_of"]
+__all__ = ["Call", "Incoming", "dump", "modules_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def dump(call: Call) -> bytes:
     :raises StepInputError: it cannot be pickled
     """
     try:
-        return _pickled((call.step, call.args, call.kwargs, call.redact))
+        return _pickled(call.redact) + _pickled((call.step, call.args, call.kwargs))
     except Exception as error:  # of an object's own code
         path = _place_of_fault(call)
         msg = (
@@ -98,18 +98,33 @@ def modules_of(step: Step[..., Any]) -> dict[str, str]:
     return found
 
 
-def load(data: bytes, modules: Mapping[str, str]) -> Call:
-    """Load a call.
+class Incoming:
+    """A call that has come to a worker.
+
+    What is redacted comes first: it is needed if the rest raises something.
 
     :param modules: addresses of modules, as :func:`modules_of` gave them to the driver
-    :raises Exception: whatever its modules and objects raise
     """
-    return Call(*_Unpickler(data, modules).load())
+
+    def __init__(self, data: bytes, modules: Mapping[str, str]) -> None:
+        self._file, self._modules = io.BytesIO(data), modules
+        self.redact: bool | Redaction = self._load()
+
+    def call(self) -> Call:
+        """Load the call.
+
+        :raises Exception: whatever its modules and objects raise
+        """
+        step, args, kwargs = self._load()
+        return Call(step, args, kwargs, self.redact)
+
+    def _load(self) -> Any:
+        return _Unpickler(self._file, self._modules).load()
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, data: bytes, modules: Mapping[str, str]) -> None:
-        super().__init__(io.BytesIO(data))
+    def __init__(self, file: io.BytesIO, modules: Mapping[str, str]) -> None:
+        super().__init__(file)
         self._modules = modules
 
     def find_class(self, module_name: str, name: str) -> Any:

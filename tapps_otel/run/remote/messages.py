@@ -27,7 +27,7 @@ class Task(Struct, omit_defaults=True):
     :ivar pid: of the driver
     :ivar owned: the worker executes what this driver submits, and nothing else
     :ivar context: the context of OpenTelemetry, as variables of an environment
-    :ivar modules: addresses of modules, for :func:`~tapps_otel.run.remote.call.load`
+    :ivar modules: addresses of modules, for :func:`~tapps_otel.run.remote.call.Incoming`
     :ivar environment: variables that say where spans are sent, if the worker has none of its own
     :ivar settings: settings that say that
     :ivar hides_values: values must not be in messages of errors: a codec encrypts them

@@ -1,4 +1,4 @@
-"""Hands what an engine delivers to one thread, everything that has come by then at once.
+"""Hands what an engine delivers, and what is due, to one thread, everything there is at once.
 
 Engines call back in threads of their own, which have other work to do than to wait for a disk. And
 what is handled together shares one sync of the log.
@@ -6,9 +6,14 @@ what is handled together shares one sync of the log.
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import logging
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from tapps_otel import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,55 +22,106 @@ __all__ = ["Receipts"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger("tapps_otel")
 _IDLE_S: Final = 1.0  # after which the thread ends, so that an idle executor has none
 
 
 class Receipts(Generic[T]):
     """A queue, and the thread that handles what is in it.
 
-    :param handle: handles a batch; must not raise
+    The thread survives whatever a batch raises, also what ends a program elsewhere: others wait.
+
+    :param handle: handles a batch, which may be empty
     """
 
     def __init__(self, handle: Callable[[list[T]], None]) -> None:
-        self._handle, self._lock = handle, threading.Lock()
-        self._queue: SimpleQueue[T] = SimpleQueue()
-        self._works = False
+        self._handle, self._lock = handle, threading.RLock()
+        self._queue: SimpleQueue[T | None] = SimpleQueue()
+        self._later: list[tuple[int, int, T]] = []  # a heap: when, a number that orders, what
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
 
-    def put(self, receipt: T) -> None:
-        """Add what is to be handled."""
+    def put(self, receipt: T | None) -> None:
+        """Add what is to be handled; ``None``: nothing, but handle what there is."""
         self._queue.put(receipt)
         with self._lock:
-            if self._works:
+            if self._thread is not None:
                 return
-            self._works = True
-        try:
-            threading.Thread(target=self._work, name="tapps_otel-receipts", daemon=True).start()
-        except RuntimeError:  # there are too many, or the interpreter is ending
-            self._works = False
-            self._handle(self._waiting())
+            thread = threading.Thread(target=self._work, name="tapps_otel-receipts", daemon=True)
+            try:
+                # Before it is noted: Ctrl-C in between makes two threads, which do no harm.
+                thread.start()
+            except RuntimeError:  # there are too many, or the interpreter is ending
+                pass
+            else:
+                self._thread = thread
+                return
+        self._drain()
+
+    def put_later(self, receipt: T, wait_ns: int) -> None:
+        """Add what is to be handled after a while."""
+        due = clock.monotonic_ns() + wait_ns
+        if not clock.passes():
+            clock.sleep(wait_ns / 1e9)
+        with self._lock:
+            heapq.heappush(self._later, (due, next(self._numbers), receipt))
+        self.put(None)
+
+    def take_later(self) -> list[T]:
+        """Take out what is not due yet."""
+        with self._lock:
+            found = [receipt for _, _, receipt in sorted(self._later)]
+            self._later.clear()
+            return found
 
     def _work(self) -> None:
-        try:
-            while (first := self._next()) is not None:
-                self._handle([first[0], *self._waiting()])
-        except BaseException:  # of an engine that is shut down: what comes later has a new thread
-            with self._lock:
-                self._works = False
-            raise
+        while self._wait():
+            self._handle_batch()
 
-    def _next(self) -> tuple[T] | None:
-        """Wait for the next one; ``None``: that took too long, the thread ends."""
+    def _drain(self) -> None:
+        """Do the work of the thread, which cannot be had, in this one."""
+        while not self._queue.empty() or self._later:
+            self._wait()
+            self._handle_batch()
+
+    def _wait(self) -> bool:
+        """Wait until something is there, or due; return whether it is."""
         while True:
+            wait_s = self._next_due_s()
             try:
-                return (self._queue.get(timeout=_IDLE_S),)
+                first = self._queue.get(timeout=_IDLE_S if wait_s is None else max(0, wait_s))
             except Empty:
                 with self._lock:
-                    if self._queue.empty():
-                        self._works = False
-                        return None
+                    if self._later or not self._queue.empty():
+                        return True
+                    self._thread = None
+                    return False
+            if first is not None:
+                self._queue.put(first)
+            return True
+
+    def _next_due_s(self) -> float | None:
+        with self._lock:
+            return (self._later[0][0] - clock.monotonic_ns()) / 1e9 if self._later else None
+
+    def _handle_batch(self) -> None:
+        batch = [*self._due(), *self._waiting()]
+        try:
+            self._handle(batch)
+        except BaseException:  # noqa: BLE001 - of an engine, or of the program's callbacks
+            _log.exception("handling what an executor has delivered failed")
+
+    def _due(self) -> list[T]:
+        found = []
+        with self._lock:
+            while self._later and self._later[0][0] <= clock.monotonic_ns():
+                found.append(heapq.heappop(self._later)[2])
+        return found
 
     def _waiting(self) -> list[T]:
         found = []
         while not self._queue.empty():
-            found.append(self._queue.get())
+            receipt = self._queue.get()
+            if receipt is not None:
+                found.append(receipt)
         return found

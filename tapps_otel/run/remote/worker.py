@@ -7,9 +7,10 @@ import socket
 import sys
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -24,7 +25,7 @@ from tapps_otel.redact import combined, rules_of
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import status_of
 from tapps_otel.run.leased_log import boot_id
-from tapps_otel.run.remote.call import load
+from tapps_otel.run.remote.call import Incoming
 from tapps_otel.run.remote.driver_end import follow_driver
 from tapps_otel.run.remote.messages import Answer, Note, read_task, write_answer
 from tapps_otel.run.remote.worker_scope import WorkerAttempt, WorkerRun
@@ -41,10 +42,22 @@ if TYPE_CHECKING:
 __all__ = ["execute", "machine_here"]
 
 
+# Variables that decide whether this process sends spans, also that it does not.
+_OWN: Final = frozenset({"OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"})
+
+
 @cache
 def machine_here() -> str:
     """Identifies this machine, until it is booted again."""
     return f"{socket.gethostname()}/{boot_id()}"
+
+
+@dataclass(slots=True)
+class _Privacy:
+    """What an answer must not show, as far as that is known by now."""
+
+    rules: Rules = field(default_factory=lambda: rules_of(True))  # noqa: FBT003 - the setting's type
+    hides_values: bool = True
 
 
 def execute(task: bytes, call: bytes) -> bytes:
@@ -53,23 +66,22 @@ def execute(task: bytes, call: bytes) -> bytes:
     :param task: what the worker has to know of it
     :param call: pickled
     """
-    answer = Answer(host=socket.gethostname(), pid=os.getpid())
-    hides_values = True  # until the task tells
+    answer, privacy = Answer(host=socket.gethostname(), pid=os.getpid()), _Privacy()
     try:
         found = read_task(task)
-        hides_values = found.hides_values
+        privacy.hides_values = found.hides_values
         _prepare(found)
         # What the code sets in its context must not reach the next call.
-        return copy_context().run(_execute, found, call, answer)
+        return copy_context().run(_execute, found, call, answer, privacy)
     except BaseException as error:  # noqa: BLE001 - also SystemExit, and Ctrl-C at any instruction
-        plain = Answer(host=answer.host, pid=answer.pid, definition=answer.definition)
-        _put_error(plain, error, rules_of(True), hides_values=hides_values)  # noqa: FBT003 - the setting's type
-        return write_answer(plain, [])
+        return _answer_failed(answer, error, privacy)
 
 
-def _execute(task: Task, data: bytes, answer: Answer) -> bytes:
+def _execute(task: Task, data: bytes, answer: Answer, privacy: _Privacy) -> bytes:
     try:
-        call = load(data, task.modules)
+        incoming = Incoming(data, task.modules)
+        rules = privacy.rules = rules_of(incoming.redact)
+        call = incoming.call()
     except BaseException as error:
         error.add_note(
             f"a worker on {answer.host} (process {answer.pid}) could not load the call: does it "
@@ -78,15 +90,15 @@ def _execute(task: Task, data: bytes, answer: Answer) -> bytes:
         raise
     spec = call.step.spec
     answer.definition = spec.definition
-    rules = combined(rules_of(call.redact), spec.policy.redact)
-    run = WorkerRun(task, rules_of(call.redact))
+    privacy.rules = combined(rules, spec.policy.redact)
+    run = WorkerRun(task, rules)
     attempt = WorkerAttempt.of(task, run, spec)
     with _tracing(task, attempt), attempt.current():
         began = clock.monotonic_ns()
         try:
             _call_body(call, answer)
         except BaseException as error:  # noqa: BLE001 - whatever the step raises is its outcome
-            _put_error(answer, error, rules, hides_values=task.hides_values)
+            _put_error(answer, error, privacy)
         ended = clock.monotonic_ns()
     attempt.state = CLOSING
     answer.duration_ns = ended - began
@@ -106,9 +118,9 @@ def _call_body(call: Call, answer: Answer) -> None:
         answer.status = "completed"
 
 
-def _put_error(answer: Answer, error: BaseException, rules: Rules, *, hides_values: bool) -> None:
+def _put_error(answer: Answer, error: BaseException, privacy: _Privacy) -> None:
     answer.status = status_of(error)
-    answer.error = failures.describe(error, rules, hides_values=hides_values)
+    answer.error = failures.describe(error, privacy.rules, hides_values=privacy.hides_values)
 
 
 def _put_made(answer: Answer, run: WorkerRun, attempt: WorkerAttempt, ended: int) -> None:
@@ -124,6 +136,13 @@ def _put_made(answer: Answer, run: WorkerRun, attempt: WorkerAttempt, ended: int
     ]
     answer.notes_dropped, answer.spans_dropped = run.notes_dropped, attempt.spans_dropped
     answer.warnings = list(run.warnings)
+
+
+def _answer_failed(answer: Answer, error: BaseException, privacy: _Privacy) -> bytes:
+    """Answer that a call could not be executed, or its outcome could not be written."""
+    plain = Answer(host=answer.host, pid=answer.pid, definition=answer.definition)
+    _put_error(plain, error, privacy)
+    return write_answer(plain, [])
 
 
 # ---------------------------------------------------------------- the process
@@ -174,6 +193,7 @@ def _tracing(task: Task, attempt: WorkerAttempt) -> Iterator[None]:
                 clock.time_ns(),
                 append=take,
                 has_blobs=_is_here(task),
+                rules=attempt.run.rules,
             ),
         )
         worker.prepare(settings.current())
@@ -184,8 +204,10 @@ def _tracing(task: Task, attempt: WorkerAttempt) -> Iterator[None]:
 
 
 def _take_delivery(task: Task) -> None:
-    """Send spans where the driver does, if this process has no place of its own for them."""
-    if not (task.environment or task.settings) or traces_wanted(settings.current()):
+    """Send spans where the driver does, unless this process has settings of its own for them."""
+    if not (task.environment or task.settings) or not _OWN.isdisjoint(os.environ):
+        return
+    if traces_wanted(settings.current()):
         return
     os.environ.update(task.environment)
     with suppress(SettingsError):  # of another version of this package

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerAttempt", "WorkerRun"]
 
-_LIMIT: Final = 1 << 20  # bytes, of spans and of annotations each: an answer must not grow endless
+_LIMIT: Final = 1 << 20  # bytes, of spans and of annotations each: an answer has a limit
 
 
 class WorkerRun(RunRecorder):
@@ -39,6 +39,8 @@ class WorkerRun(RunRecorder):
     :ivar notes_dropped: number of annotations that were too many
     :ivar warnings: texts that the driver logs
     """
+
+    in_worker = True
 
     def __init__(self, task: Task, rules: Rules) -> None:
         super().__init__(
@@ -75,8 +77,8 @@ class WorkerRun(RunRecorder):
     def is_detached(self) -> bool:
         """Steps are plain calls here, with a warning."""
         self.warn_once(
-            "steps that a step calls in a worker (of a process pool, Dask or Ray) are plain calls, "
-            "without a log of their own: call them in the workflow, or submit them there"
+            "steps that a step calls in a worker of an executor are plain calls, without a log of "
+            "their own: call them in the workflow, or submit them there"
         )
         return True
 
