@@ -44,7 +44,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tapps_otel import bind, step, workflow
+from tapps_otel import Redaction, bind, configure, step, workflow
 
 @dataclass
 class Page:
@@ -137,6 +137,19 @@ def ask_much(number: int) -> int:
             span.set_attribute("text", "x" * 50_000)
     return number
 
+@step
+def ask_for_card() -> str:
+    from opentelemetry import trace
+    with trace.get_tracer("library").start_as_current_span("ask") as span:
+        span.set_attribute("card", "4111")
+        span.set_attribute("text", "it is PAN4111")
+    return "paid"
+
+@workflow
+def asking_for_card(kind: str) -> str:
+    with bind(pool(kind)) as bound:
+        return bound.submit(ask_for_card).result()
+
 @workflow
 def asking_much(kind: str) -> int:
     with bind(pool(kind)) as bound:
@@ -156,6 +169,7 @@ if "OWN_PROVIDER" in os.environ:
 
 if __name__ == "__main__":
     what, kind = sys.argv[1:]
+    configure(redact=Redaction(keys=["card"], patterns=["PAN[0-9]+"]))
     try:
         print(globals()[what].options(workflow_id="r")(kind))
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,17 @@ def cluster(**env: str) -> Iterator[str]:
         yield found[1]
 
 
+def schedulers() -> list[int]:
+    """Process ids of the schedulers that run in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            is_here = (path / "cwd").samefile(Path.cwd())
+            if is_here and b"dask_scheduler" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
 def test_a_local_cluster_executes_steps_in_one_trace_and_one_log() -> None:
     with collecting() as (sink, env):
         assert ended("asking", "dask", env=env) == "6\n"
@@ -123,6 +134,20 @@ def test_a_finished_step_is_not_computed_again_when_its_worker_dies() -> None:
         assert (child.returncode, out) == (0, "['A', 'B', 'C']\n"), err
     assert [did.count(f"draft {page}") for page in "abc"] == [1, 1, 1]
     assert did.count("done 0") + did.count("done 1") == 2  # one of them in its second worker
+
+
+def test_the_run_ends_and_resumes_after_its_scheduler_was_killed() -> None:
+    with cluster() as address:
+        (scheduler,) = schedulers()
+        with started("flow", address) as child:
+            until(lambda: len(workers()) == 2)
+            os.kill(scheduler, signal.SIGKILL)
+            child.communicate(timeout=120)
+            assert child.returncode not in {0, None}
+    Path("go").touch()
+    assert ended("flow", "spawn") == "['A', 'B', 'C']\n"
+    assert [did.count(f"draft {page}") for page in "abc"] == [1, 1, 1]
+    assert verify("r").ok
 
 
 @pytest.mark.parametrize("allowed", [None, "0"], ids=["by-default", "none"])

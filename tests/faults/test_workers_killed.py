@@ -88,7 +88,7 @@ def test_a_killed_worker_interrupts_its_step_which_runs_again_at_once(kind: str)
     assert verify("r").ok
 
 
-@pytest.mark.parametrize("kind", ["fork", "spawn"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_ctrl_c_ends_driver_and_workers(kind: str) -> None:
     with started("flow", kind) as child:
         until(lambda: len(workers()) == 2)
@@ -159,6 +159,16 @@ def test_an_exporter_of_the_worker_writes_no_span_a_second_time() -> None:
         ended("asking", "fork", env={**env, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"})
     assert len(spans_of_log()) == 4
     assert list(Path("logs").glob("*+*")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spans_made_by_workers_are_redacted_by_the_rules_of_the_run(kind: str) -> None:
+    with collecting() as (sink, env):
+        ended("asking_for_card", kind, env={**env, "OTEL_TRACES_EXPORTER": "otlp,tapps_jsonl"})
+    (sent,) = [one for one in once(sink.spans) if one.name == "ask"]
+    assert (sent.attributes["card"], sent.attributes["text"]) == ("***", "it is ***")
+    assert len(spans_of_log()) == 1
+    assert "4111" not in Path("logs/r.jsonl").read_text()
 
 
 def test_the_spans_of_an_answer_are_bounded() -> None:
