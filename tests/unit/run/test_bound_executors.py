@@ -196,7 +196,7 @@ def test_a_call_that_cannot_be_pickled_is_an_error_without_an_event(log: Log) ->
     def flow() -> int:
         with bind(engine) as bound:
             with pytest.raises(StepInputError, match=r"\$\.page: cannot pickle") as raised:
-                bound.submit(remote_steps.draft, threading.Lock())  # type: ignore[arg-type]
+                bound.submit(remote_steps.draft.options(key="k"), threading.Lock())  # type: ignore[arg-type]
             assert raised.value.path == "$.page"
             with pytest.raises(StepInputError, match="top level of a module"):
                 bound.submit(local, 1)
@@ -205,6 +205,29 @@ def test_a_call_that_cannot_be_pickled_is_an_error_without_an_event(log: Log) ->
     assert flow.options(workflow_id="r")() == 1
     assert engine.submitted == 0
     assert log("step_start") == []
+
+
+def test_what_the_log_has_is_not_pickled_again(log: Log) -> None:
+    unpicklable, ends = False, False
+
+    class Now:
+        def __reduce__(self) -> Any:
+            if unpicklable:
+                raise TypeError("closed")
+            return str, ("now",)
+
+    @workflow
+    def flow() -> str:
+        with bind(Inline()) as bound:
+            found: str = bound.submit(remote_steps.says.options(key="now"), Now()).result()
+        if not ends:
+            raise ValueError
+        return found
+
+    with pytest.raises(ValueError):
+        flow.options(workflow_id="r")()
+    unpicklable = ends = True
+    assert flow.resume("r") == "now"
 
 
 def test_a_result_that_cannot_be_stored_is_an_error_at_once(pool: Executor, log: Log) -> None:
