@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tapps_otel.errors import LogError, RunBusyError, StoreError
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.mirroring import complete
-from tapps_otel.log.store import run_of_side_log
+from tapps_otel.log.store import may_be_run, run_of_side_log
 from tapps_otel.log.tail import head_of
 
 if TYPE_CHECKING:
@@ -32,14 +32,13 @@ def pull(store: Store, name: str, *, replace_damaged: bool = False) -> int:
     :raises LogDamagedError: a local log is damaged; it was not changed
     :raises OSError: a log cannot be written
     """
-    if store.home is None:
+    if store.home is None or not may_be_run(name):
         return 0
     with store.home.copies(name) as copies:
         return sum(
             _pull(store, copy, replace_damaged=replace_damaged)
             for copy in copies
-            if name
-            in {copy.name, run_of_side_log(f"{copy.name}.jsonl")}  # no path out of the folder
+            if name in {copy.name, run_of_side_log(f"{copy.name}.jsonl")}
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.log.home import Holder, Home
 
-__all__ = ["RunSummary", "Store", "run_of_side_log"]
+__all__ = ["RunSummary", "Store", "may_be_run", "run_of_side_log"]
 
 _log = logging.getLogger("tapps_otel")
 _SUFFIX: Final = ".jsonl"
@@ -143,7 +143,7 @@ class Store:
         :raises OSError: the folder cannot be listed
         """
         if self.home is not None:
-            yield from self.home.names(prefix)
+            yield from filter(may_be_run, self.home.names(prefix))
             return
         for name in self._newest(0, None):
             if name.startswith(prefix) and self._summary_if_there(name) is not None:
@@ -234,7 +234,8 @@ class Store:
     def _candidates(self, since_ns: int, last: int | None) -> Iterator[RunSummary]:
         """Yield all runs, the one written to last first; a home is asked for them."""
         if self.home is not None:
-            yield from self.home.summaries(since_ns)
+            found = self.home.summaries(since_ns)
+            yield from (run for run in found if may_be_run(run.workflow_id))
             return
         for name in self._newest(since_ns, last):
             run = self._summary_if_there(name)
@@ -255,7 +256,7 @@ class Store:
             newest = sorted(found, reverse=True) if count is None else heapq.nlargest(count, found)
             for _, name in newest:
                 workflow_id = name[: -len(_SUFFIX)]
-                if workflow_id not in given and _may_be_run(workflow_id):
+                if workflow_id not in given and may_be_run(workflow_id):
                     given.add(workflow_id)
                     yield workflow_id
             if count is None or len(newest) < count:
@@ -326,7 +327,8 @@ class Store:
         )
 
 
-def _may_be_run(name: str) -> bool:
+def may_be_run(name: str) -> bool:
+    """Return whether a log of this name is a run's; what a home tells may be any text."""
     return name != PRUNED and is_workflow_id(name)
 
 

@@ -12,6 +12,7 @@ from tapps_otel import clock
 from tapps_otel.errors import RunBusyError, RunConflictError
 from tapps_otel.log import lease as _lease
 from tapps_otel.log.event import Event
+from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
 from tapps_otel.past.plan import open_steps
@@ -62,6 +63,7 @@ def cancel(
         time
     :raises LogDamagedError: a log was changed; nothing was written
     :raises LogWriteError: a log cannot be written
+    :raises StoreError: the store cannot be reached, and a log is not in the folder
     """
     for text, what in ((by, "by"), (reason, "the reason of a cancellation")):
         if text is not None:
@@ -142,6 +144,8 @@ def _called(store: Store, name: str, history: RunHistory) -> Iterator[tuple[Stor
             folder = step.child.log_dir
             place = store if folder is None else Store(Path(folder), store.home)
             called = log_name(step.child.workflow_id)
+            if folder is None:  # a log must not tell into which other folder runs are pulled
+                pull_if_reachable(store, called)
             parent = fold_log(place, called).history.parent if place.has_log(called) else None
             if parent and (log_name(parent.workflow_id), parent.step_id) == (name, step.step_id):
                 yield place, called

@@ -57,7 +57,8 @@ def _called(store: Store, name: str) -> Iterator[tuple[Store, str]]:
     for step in history.steps:
         if step.child is not None and step.status == "paused":
             folder = step.child.log_dir
-            place = store if folder is None else Store(Path(folder), store.home)
+            # A log must not tell into which other folder runs are pulled.
+            place = store if folder is None else Store(Path(folder))
             yield place, log_name(step.child.workflow_id)
 
 

@@ -224,6 +224,25 @@ def test_cancellations_go_to_the_store(database: Database, did: Effects, be_on: 
     assert history("r").status == "cancelled"
 
 
+def test_a_cancellation_pulls_the_runs_that_were_called(database: Database, be_on: Machine) -> None:
+    @workflow
+    def called() -> object:
+        return pause("Yes?")
+
+    @workflow
+    def calling() -> object:
+        return called.options(workflow_id="called")()
+
+    be_on("a")
+    with pytest.raises(RunPausedError):
+        go(calling)
+    be_on("b")
+
+    assert cancel("r") == ["r", "called"]
+    be_on("c")
+    assert {run.status for run in list_runs()} == {"cancelled"}
+
+
 def test_forks_go_to_the_store(database: Database, did: Effects, be_on: Machine) -> None:
     work = Work(did, database, 300_000)
     be_on("a")
@@ -290,7 +309,7 @@ def test_what_is_here_is_shown_while_the_store_cannot_be_reached(
 
     assert history("r").status == "completed"
     assert "is shown as it is on this machine: store postgresql://127.0.0.1:1/none" in caplog.text
-    with pytest.raises(StoreError, match="Try again once it can be reached"):
+    with pytest.raises(StoreError, match="try again once it can be reached"):
         history("unknown")
 
 
