@@ -162,12 +162,19 @@ class LogDamagedError(LogError):
     :ivar problem: what is wrong with the line at ``offset``
     """
 
-    def __init__(self, path: Path | str, offset: int, seq: int, problem: str) -> None:
+    def __init__(
+        self, path: Path | str, offset: int, seq: int, problem: str, *, in_store: bool = False
+    ) -> None:
         self.path, self.offset, self.seq, self.problem = path, offset, seq, problem
+        what, command = (
+            ("set it aside and use the lines that the store has", "pull RUN")
+            if in_store
+            else ("continue in spite of the damage", "repair RUN --accept-damage")
+        )
         super().__init__(
             f"{path}: damaged at byte {offset}, where seq {seq} was expected: {problem}. Nothing "
-            "was written. Inspect the log with `tapps-otel verify`; to continue in spite of the "
-            "damage, run `tapps-otel repair RUN --accept-damage`"
+            f"was written. Inspect the log with `tapps-otel verify`; to {what}, run "
+            f"`tapps-otel {command}`"
         )
 
 

@@ -18,7 +18,7 @@ from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.event import line_start, trailing_sha
 from tapps_otel.log.home import NO_LINES, Head, blobs_named_in
-from tapps_otel.log.reader import Checker, check, lines, may_be_log, raise_if_damaged
+from tapps_otel.log.reader import Checker, check, lines, may_be_log
 from tapps_otel.log.tail import older_lines, read_tail
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.home import Copy
+    from tapps_otel.log.reader import Region
 
 __all__ = ["Chunk", "blobs_beside", "chunks", "complete"]
 
@@ -46,12 +47,14 @@ class _Local(NamedTuple):
     :ivar size: of the file
     :ivar torn: an incomplete line at its end
     :ivar whole: ``False``: the last line lacks its newline
+    :ivar damage: what else follows it
     """
 
     head: Head
     size: int = 0
     torn: bytes = b""
     whole: bool = True
+    damage: Region | None = None
 
 
 _NO_FILE: Final = _Local(NO_LINES)
@@ -70,6 +73,8 @@ def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
     if replace_damaged and _is_damaged(path, copy.name):
         return _replace(path, copy)
     local = _look(path, copy.name)
+    if local.damage is not None:
+        return _complete_damaged(path, copy, local, local.damage)
     if local.head.seq >= copy.head.seq:
         if _sha_of(path, local, copy.head.seq) == copy.head.sha:
             return False
@@ -78,6 +83,19 @@ def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
         if missing is not None:
             _append(path, missing)
             return True
+    return _replace(path, copy)
+
+
+def _complete_damaged(path: Path, copy: Copy, local: _Local, damage: Region) -> bool:
+    """Replace a file with a hole, which a power cut leaves, if the copy has what it lacks.
+
+    Whoever opens a file that lacks nothing of the copy decides about its damage.
+    """
+    seq = local.head.seq
+    if seq >= copy.head.seq and _sha_of(path, local, copy.head.seq) == copy.head.sha:
+        return False
+    if not damage.has_nul:
+        raise LogDamagedError(path, damage.offset, seq + 1, damage.problem, in_store=True)
     return _replace(path, copy)
 
 
@@ -130,10 +148,10 @@ def _look(path: Path, name: str) -> _Local:
         if not may_be_log(files.read_at(descriptor, 64, 0)):
             raise LogDamagedError(path, 0, 1, "this is not a log of tapps_otel")
         checker = read_tail(descriptor, path, name).checker
-        raise_if_damaged(checker, path)
-        region = checker.region
-        torn = b"" if region is None else files.read_at(descriptor, region.length, region.offset)
-        head = Head(checker.seq, checker.sha)
+        region, head = checker.region, Head(checker.seq, checker.sha)
+        if region is None or not region.torn:
+            return _Local(head, files.size(descriptor), b"", checker.whole, region)
+        torn = files.read_at(descriptor, region.length, region.offset)
         return _Local(head, files.size(descriptor), torn, checker.whole)
 
 

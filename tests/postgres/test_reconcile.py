@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import Cli
 from crashes import Effects, go, killed
 from databases import Database
 from tapps_otel import configure, history, step, verify, workflow
@@ -128,7 +129,7 @@ def test_the_torn_end_of_a_line_that_another_machine_wrote_otherwise_is_set_asid
 
 
 def test_a_damaged_log_is_left_to_a_person(
-    database: Database, flow: object, be_on: Machine, cli: Callable[..., object]
+    database: Database, flow: object, be_on: Machine, cli: Cli
 ) -> None:
     here = be_on("a")
     killed(lambda: go(flow), finished=2)
@@ -136,12 +137,50 @@ def test_a_damaged_log_is_left_to_a_person(
     damaged = whole.replace(b'"flow"', b'"flaw"')
     (here / "r.jsonl").write_bytes(damaged)
 
-    with pytest.raises(LogDamagedError):
+    with pytest.raises(LogDamagedError, match="run `tapps-otel pull RUN`"):
         go(flow)
     assert (here / "r.jsonl").read_bytes() == damaged
     cli("pull", "r")
     assert (here / "r.jsonl").read_bytes() == whole
     assert go(flow) == 6
+
+
+def leave_hole(path: Path) -> bytes:
+    """Lose a block in the last line, as a power cut does; return the lines before it."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    before = b"".join(lines[:-1])
+    path.write_bytes(before + b"\0" * 40 + lines[-1][40:])
+    return before
+
+
+def test_a_hole_whose_lines_the_store_has_is_set_aside(
+    database: Database, flow: object, did: Effects, be_on: Machine
+) -> None:
+    here = be_on("a")
+    killed(lambda: go(flow), finished=2)
+    before = leave_hole(here / "r.jsonl")
+
+    assert go(flow) == 6
+    assert did.all == [f"count {number}" for number in range(4)]
+    assert (here / "r.jsonl").read_bytes() == database.log("r")
+    (aside,) = here.glob("r.jsonl.aside-*")
+    assert aside.read_bytes().startswith(before)
+
+
+def test_damage_after_all_lines_of_the_store_is_decided_about_as_without_one(
+    database: Database, flow: object, be_on: Machine, cli: Cli
+) -> None:
+    here = be_on("a")
+    configure(store=None)
+    killed(lambda: go(flow), finished=2)
+    leave_hole(here / "r.jsonl")
+    configure(store=database.address)
+
+    with pytest.raises(LogDamagedError):
+        go(flow)
+    assert cli("repair", "r", "--accept-damage").code == 0
+    assert go(flow) == 6
+    assert (here / "r.jsonl").read_bytes() == database.log("r")
 
 
 def test_another_file_of_that_name_is_left_alone(
