@@ -108,7 +108,8 @@ class Settings(BaseModel):
     :ivar buffer_events: maximum number of events to keep in memory; later ones are dropped
     :ivar store: PostgreSQL database that has the runs too, as ``postgresql://host/database``, so
         that another machine can resume them
-    :ivar store_wait: how long a step waits for a store that cannot be reached, seconds
+    :ivar store_wait: how long a step waits for a store that cannot be reached or does not answer,
+        seconds, more than 0
     :ivar capture_inputs: log the inputs of steps, not only their digest
     :ivar redact: replace secrets before they are logged or sent; ``Redaction(...)`` for rules of
         your own, a JSON object of its fields in the environment
@@ -162,7 +163,7 @@ class Settings(BaseModel):
     on_log_failure: OnLogFailure = "continue"
     buffer_events: int = Field(default=10_000, ge=0)
     store: str | None = None
-    store_wait: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    store_wait: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     capture_inputs: bool = False
     redact: bool | Redaction = True
     redact_results: bool = False
@@ -355,6 +356,8 @@ def shown(name: str, value: object) -> object:
     """
     if name == _HEADERS and isinstance(value, Mapping):
         return dict.fromkeys(value, MASK)
+    if name == _STORE and isinstance(value, str) and "://" not in value:
+        return MASK  # as libpq's `host=... password=...`
     if name in _ADDRESSES and isinstance(value, str):
         return public_url(value)
     is_open = name in Settings.model_fields.keys() - _ADDRESSES - _HIDDEN

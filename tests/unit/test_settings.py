@@ -74,6 +74,24 @@ def test_a_setting_may_be_json_in_the_environment(monkeypatch: pytest.MonkeyPatc
     assert (found.otlp_headers, found.strict) == ({"x-key": "v"}, True)
 
 
+@pytest.mark.parametrize(
+    "address", ["host=h password=hunter22", "password=hunter22", "mysql://me:hunter22@h/x"]
+)
+def test_a_password_in_a_refused_address_is_not_shown(address: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        configure(store=address)
+
+    assert "postgresql://HOST/NAME" in str(refused.value)
+    assert "hunter22" not in str(refused.value)
+
+
+def test_a_store_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAPPS_OTEL_STORE_WAIT", "0")
+
+    with pytest.raises(SettingsError, match="store_wait"):
+        settings.current()
+
+
 def test_json_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPPS_OTEL_REDACT", '{"keys": ')
 
