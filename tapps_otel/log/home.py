@@ -94,8 +94,8 @@ class Copy(Protocol):
 class Session(Protocol):
     """The right to write one log in a home, until it is released or lost.
 
-    Only :meth:`wait` waits. Once a connection is lost, and whenever it is in doubt what the home
-    has, lines go to the local file alone until :meth:`wait` has sent what the home lacks.
+    Only :meth:`wait` and :meth:`keep` wait. Once a connection is lost, and whenever it is in doubt
+    what the home has, lines go to the local file alone until one of them has sent what it lacks.
     """
 
     def prepare(self, path: Path) -> None:
@@ -122,6 +122,13 @@ class Session(Protocol):
         """Send a line that was written to the local file. It neither waits nor raises.
 
         :param due: :meth:`begin` follows: it need not be on its way before
+        """
+
+    def keep(self) -> None:
+        """Find out whether the run is this process's; waits only if the connection has ended.
+
+        :raises TakenOverError: another process has taken the run, from now on each time
+        :raises OSError: the connection has ended, and the home cannot be reached in time
         """
 
     def begin(self, seq: int) -> None:

@@ -251,9 +251,12 @@ class OpenLog:
                 if self._unhandled is not None:  # of the sync that ran until now
                     raise self._unhandled
                 self._sync(self.seq)
-        elif clock.monotonic_ns() >= self._look_at_ns:
-            self._look()
-            self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
+        else:
+            if clock.monotonic_ns() >= self._look_at_ns:
+                self._look()
+                self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
+            if self._home is not None:
+                self._home.keep()
         self.settled = self.seq
         self.unsettled.clear()
 

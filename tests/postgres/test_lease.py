@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crashes import Effects, Forked, go
+from crashes import Effects, Forked, die, go, killed
 from databases import Database
 from tapps_otel import configure, history, step, workflow
 from tapps_otel.errors import (
@@ -55,6 +55,12 @@ class Slow:
         until(lambda: self.did.all)
         self.waits = False
         return child
+
+
+@pytest.fixture(params=["commit", "os"])
+def durability(request: pytest.FixtureRequest) -> str:
+    configure(durability=request.param)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -120,6 +126,7 @@ def test_a_child_process_does_not_hold_the_lease_of_its_parent(
     assert history("r").status == "completed"
 
 
+@pytest.mark.usefixtures("durability")
 def test_a_stopped_holder_writes_nothing_once_its_run_was_taken_over(
     database: Database, slow: Slow, be_on: Machine
 ) -> None:
@@ -153,6 +160,7 @@ def test_a_stopped_holder_writes_nothing_once_its_run_was_taken_over(
     assert len([*here.glob("r.jsonl.aside-*")]) == 1
 
 
+@pytest.mark.usefixtures("durability")
 def test_a_lost_lease_is_final(database: Database, did: Effects, be_on: Machine) -> None:
     errors: list[BaseException] = []
 
@@ -213,6 +221,7 @@ def test_a_session_without_the_token_of_its_run_writes_nothing(
     assert database.log("r") == before[0]
 
 
+@pytest.mark.usefixtures("durability")
 def test_a_process_that_lost_its_connection_keeps_its_run(
     database: Database, did: Effects, be_on: Machine
 ) -> None:
@@ -232,6 +241,33 @@ def test_a_process_that_lost_its_connection_keeps_its_run(
     assert database.log("r") == (here / "r.jsonl").read_bytes()
     assert history("r").status == "completed"
     assert [*here.glob("r.jsonl.*")] == []
+
+
+def test_a_resumed_run_whose_row_was_deleted_has_it_again(
+    database: Database, did: Effects, be_on: Machine
+) -> None:
+    @step
+    def one() -> None:
+        did.note("one")
+
+    @step
+    def two() -> None:
+        if did.all == ["one"]:
+            did.note("two")
+            die()
+        database.ask("DELETE FROM tapps_otel.runs")
+
+    @workflow
+    def flow() -> None:
+        one()
+        two()
+
+    here = be_on("a")
+    killed(lambda: go(flow))
+    go(flow)
+
+    assert did.all == ["one", "two"]
+    assert database.log("r") == (here / "r.jsonl").read_bytes()
 
 
 def test_continuing_without_a_log_is_refused(database: Database) -> None:

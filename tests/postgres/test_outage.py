@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from crashes import Effects, go
+from crashes import Effects, Forked, go
 from databases import Database, Server
-from tapps_otel import configure, history, step, verify, workflow
+from tapps_otel import configure, history, list_runs, step, verify, workflow
 from tapps_otel.errors import LogWriteError, StoreError
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
+from tapps_otel.run.mirrors import pull
+from tapps_otel.settings import Durability
+from waiting import until
 
 Machine = Callable[[str], Path]
 
@@ -55,14 +60,21 @@ def test_a_server_is_restarted_in_the_middle_of_a_run(
     assert database.log("r") == (here / "r.jsonl").read_bytes()
 
 
-def test_a_store_that_stays_away_stops_the_run_until_it_is_resumed(
-    server: Server, database: Database, did: Effects, be_on: Machine
+@pytest.mark.parametrize("durability", ["commit", "os"])
+def test_a_store_that_stays_away_stops_the_run_until_it_is_resumed(  # noqa: PLR0917 - fixtures
+    server: Server,
+    database: Database,
+    did: Effects,
+    be_on: Machine,
+    caplog: pytest.LogCaptureFixture,
+    durability: Durability,
 ) -> None:
-    configure(store_wait=0.2)
+    configure(store_wait=0.2, durability=durability)
     here = be_on("a")
     try:
         with pytest.raises(LogWriteError, match="has not confirmed it"):
             go(Eventful(did, int, server.stop).flow)
+        assert "may be in this log alone" in caplog.text
         with pytest.raises(StoreError):
             go(Eventful(did).flow)
         with pytest.raises(StoreError):
@@ -99,6 +111,89 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(
     assert go(Eventful(did).flow) == 6
 
 
+@contextmanager
+def locked(database: Database) -> Iterator[None]:
+    """Lock the lines, so that every query about them waits."""
+    with psycopg.connect(database.address) as connection:
+        connection.execute("LOCK TABLE tapps_otel.lines IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def test_no_query_waits_without_end(database: Database, did: Effects, be_on: Machine) -> None:
+    be_on("a")
+    go(Eventful(did).flow, workflow_id="other")
+    configure(store_wait=0.2)
+    with locked(database):
+        for query in (
+            lambda: go(Eventful(did).flow),
+            lambda: [*list_runs()],
+            lambda: pull("other"),
+        ):
+            with pytest.raises((StoreError, LogWriteError), match="timeout"):
+                query()
+
+    assert "other" in [run.workflow_id for run in list_runs()]
+
+
+def test_a_server_that_does_not_answer_is_not_asked_without_end(
+    database: Database, did: Effects, be_on: Machine
+) -> None:
+    configure(store_wait=0.2)
+    be_on("a")
+    pid = database.server.pid
+    os.kill(pid, signal.SIGSTOP)  # it accepts no connection
+    try:
+        with pytest.raises(StoreError):
+            go(Eventful(did).flow)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert go(Eventful(did).flow) == 6
+
+
+def test_a_standby_that_is_gone_stops_a_run_and_not_its_start(
+    server: Server, database: Database, did: Effects, be_on: Machine
+) -> None:
+    be_on("a")
+    configure(store_wait=0.2)
+    server.stop()
+    server.start("-c fsync=off -c synchronous_standby_names=gone")
+    try:
+        with pytest.raises(LogWriteError, match="has not confirmed it"):
+            go(Eventful(did).flow)
+    finally:
+        server.stop("immediate")
+        server.start("-c fsync=off")
+
+    assert go(Eventful(did).flow) == 6
+
+
+def test_interrupts_end_the_wait_for_a_store(
+    server: Server, database: Database, did: Effects, be_on: Machine
+) -> None:
+    def stop() -> None:
+        server.stop()
+        did.note("stopped")
+
+    def late() -> str:
+        try:
+            go(Eventful(did, stop).flow)
+        except (KeyboardInterrupt, LogWriteError):
+            return "ended"
+        return "completed"
+
+    configure(store_wait=3600)
+    be_on("a")
+    child = Forked(late)
+    try:
+        until(lambda: "stopped" in did.all)
+        with socket.create_server((server.host, server.port)) as listener:
+            listener.accept()[0].close()  # it has begun to wait
+            os.kill(child.pid, signal.SIGINT)
+        assert child.wait().value == "ended"
+    finally:
+        server.start("-c fsync=off")
+
+
 @pytest.mark.parametrize("copied", ["before the run", "in the run"])
 def test_a_failover_loses_commits(
     server: Server, database: Database, did: Effects, be_on: Machine, copied: str
@@ -127,8 +222,6 @@ def test_a_failover_loses_a_takeover(
     server: Server, database: Database, did: Effects, be_on: Machine
 ) -> None:
     """The process that the new server does not know finds that another one has the run."""
-    from crashes import Forked
-
     flows: list[object] = []
 
     def fail_over() -> None:

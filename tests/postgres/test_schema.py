@@ -52,6 +52,15 @@ def test_a_role_that_may_not_make_tables_can_run(database: Database, server: Ser
     assert [run.status for run in list_runs()] == ["completed"]
 
 
+def test_a_role_without_rights_is_told_which_it_needs(database: Database, cli: Cli) -> None:
+    database.ask("CREATE ROLE stranger LOGIN")
+    configure(store=database.address.replace("tapps@", "stranger@"))
+
+    with pytest.raises(StoreError, match=r"permission denied.*Give its user the rights"):
+        go(flow)
+    assert "Give its user the rights" in cli("list").err
+
+
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_pooler_between_is_refused_in_transaction_mode(database: Database, mode: str) -> None:
     need("pgbouncer")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from tapps_otel import clock
 from tapps_otel.errors import StoreError
 from tapps_otel.log.postgres.schema import check_version
 from tapps_otel.masking import mask, public_url, secrets_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+
+    from psycopg.abc import PQGen
 
 __all__ = ["Connection", "Database"]
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+_Result = TypeVar("_Result")
 
 _CONNECT_S: Final = 5
+_SHORTEST_S: Final = 4.0  # to wait for the answer to a query; a lock is waited for shorter
 # Of both ends: after a partition the server must free the lease, and the holder must notice. With
 # keepalives alone a connection with unconfirmed data is kept for many minutes.
 _IDLE_S, _INTERVAL_S, _COUNT, _UNCONFIRMED_MS = 5, 5, 3, 20_000
@@ -34,17 +38,69 @@ _SERVER: Final = (
     f"SET tcp_keepalives_idle = {_IDLE_S}; SET tcp_keepalives_interval = {_INTERVAL_S};"
     f"SET tcp_keepalives_count = {_COUNT}; SET tcp_user_timeout = {_UNCONFIRMED_MS}"
 )
+# A step may take days. PostgreSQL 13 does not have this setting.
+_MAY_BE_IDLE: Final = (
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+)
+_LIMIT: Final = "SELECT set_config('statement_timeout', %s, false)"
+_ADVICE: Final = (
+    (
+        psycopg.errors.InsufficientPrivilege,
+        "Give its user the rights that `tapps-otel docs postgres` names",
+    ),
+    (
+        psycopg.OperationalError,
+        "Check that its address, user and password are right, or try again once it can be reached",
+    ),
+    (Exception, "`tapps-otel doctor` tries it"),
+)
 _PID: Final = "SELECT pg_backend_pid()"
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that ends if the server leaves a query without any answer.
+
+    :ivar limit_s: for how long
+    """
+
+    limit_s: float = _CONNECT_S
+
+    def wait(self, gen: PQGen[_Result], *args: Any, **options: Any) -> _Result:
+        """Do what psycopg does for a query.
+
+        :raises psycopg.OperationalError: the server does not answer
+        """
+        result: _Result = super().wait(self._limited(gen), *args, **options)
+        return result
+
+    def _limited(self, gen: PQGen[_Result]) -> Generator[Any, Any, _Result]:
+        limit_ns = int(self.limit_s * 1e9)
+        until = clock.monotonic_ns() + limit_ns
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    until = clock.monotonic_ns() + limit_ns
+                elif clock.monotonic_ns() >= until:
+                    self.pgconn.finish()  # what is on its way cannot be taken back
+                    raise psycopg.OperationalError(f"no answer for {self.limit_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
 
 
 class Database:
     """Where a store is.
 
+    :param wait_s: how long the answer to a query is waited for
     :ivar shown: its address, without password
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, wait_s: float) -> None:
         self._address, self.shown = address, public_url(address)
+        self._limit_s = max(wait_s, _SHORTEST_S)
 
     def connect(self) -> Connection:
         """Connect to a server, in autocommit mode.
@@ -52,14 +108,19 @@ class Database:
         :raises StoreError: it cannot be reached
         """
         try:
-            connection = psycopg.connect(
+            connection = Connection.connect(
                 make_conninfo(self._address, application_name="tapps_otel", **_CLIENT),
                 autocommit=True,
             )
         except psycopg.Error as error:
             raise self.error(error) from None
+        connection.limit_s = self._limit_s
         try:
-            connection.execute(_SERVER)
+            with self.naming_errors():
+                connection.execute(_SERVER)
+                connection.execute(_MAY_BE_IDLE)
+                # The server, too, gives up what nothing waits for any more.
+                connection.execute(_LIMIT, (f"{self._limit_s * 1000:.0f}",))
         except BaseException:
             connection.close()
             raise
@@ -72,7 +133,8 @@ class Database:
         """
         connection = self.connect()
         try:
-            check_version(connection, self.shown)
+            with self.naming_errors():
+                check_version(connection, self.shown)
         except BaseException:
             connection.close()
             raise
@@ -118,7 +180,8 @@ class Database:
 
     def error(self, error: Exception) -> StoreError:
         """Return what to raise for an error of psycopg, whose text may quote the address."""
-        return StoreError(self.shown, self.explain(error), "Try again once it can be reached")
+        advice = next(advice for kind, advice in _ADVICE if isinstance(error, kind))
+        return StoreError(self.shown, self.explain(error), advice)
 
     def explain(self, error: Exception) -> str:
         """Return the first line of an error's text, without secrets."""

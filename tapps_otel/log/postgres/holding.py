@@ -26,7 +26,7 @@ __all__ = ["Hold", "holder_of"]
 
 _CLASS: Final = 1952542832  # "tapp": of our locks, whose other key is the id of a log
 # A process that was killed a moment ago may still have its session.
-_LOCK_TIMEOUT: Final = "SET lock_timeout = '2s'"
+_LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '2s'"
 _LOCK: Final = "SELECT pg_advisory_lock(%s, %s)"
 _UNLOCK: Final = "SELECT pg_advisory_unlock_all()"
 _ADD: Final = "INSERT INTO tapps_otel.runs (name) VALUES (%s) ON CONFLICT DO NOTHING"
@@ -77,7 +77,7 @@ class Hold:
 
     def _refuse_other(self, connection: Connection) -> UUID | None:
         token, holder = self._find(connection)
-        if token not in {self.token, self._before}:
+        if token not in {self.token, self._before, None}:  # none: the row was deleted, or lost
             raise TakenOverError(holder)
         return token
 
@@ -91,8 +91,9 @@ class Hold:
 
     def _lock(self, connection: Connection) -> bool:
         try:
-            connection.execute(_LOCK_TIMEOUT)
-            connection.execute(_LOCK, (_CLASS, self.run))
+            with connection.transaction():
+                connection.execute(_LOCK_TIMEOUT)
+                connection.execute(_LOCK, (_CLASS, self.run))
         except psycopg.errors.LockNotAvailable:
             return False
         return True

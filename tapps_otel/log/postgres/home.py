@@ -53,11 +53,11 @@ class PostgresHome:
     """A database with runs.
 
     :param address: as ``postgresql://host/database``
-    :param wait_s: how long a step waits for it if it cannot be reached
+    :param wait_s: how long a step waits for it if it cannot be reached, or does not answer
     """
 
     def __init__(self, address: str, wait_s: float) -> None:
-        self._database, self._wait_s = Database(address), wait_s
+        self._database, self._wait_s = Database(address, wait_s), wait_s
 
     def take(self, name: str) -> PostgresSession:
         """Take the right to write a log."""

@@ -34,13 +34,13 @@ class Pipeline:
     :param statements: by their names; each must change one row at least, or return one
     :ivar committed: number of transactions that were ended
     :ivar answered: number of those that the server has answered
-    :ivar is_open: whether statements were sent since the last commit
+    :ivar unanswered: bytes that were sent since all transactions were answered
     """
 
     def __init__(self, connection: Connection, statements: dict[bytes, bytes]) -> None:
         self._connection, self._server = connection, connection.pgconn
         self.committed = self.answered = 0
-        self.is_open, self._unsent = False, 0
+        self.unanswered, self._unsent = 0, 0
         for name, statement in statements.items():
             _check(self._server.prepare(name, statement))
         self._server.nonblocking = 1
@@ -51,7 +51,7 @@ class Pipeline:
 
         :raises psycopg.Error: the connection has ended
         """
-        self.is_open = True
+        self.unanswered += sum(map(len, values))
         self._server.send_query_prepared(name, values, _BINARY[len(values)])
 
     def commit(self) -> None:
@@ -61,7 +61,6 @@ class Pipeline:
         :raises RefusedError: an earlier statement was refused
         """
         self._server.pipeline_sync()
-        self.is_open = False
         self.committed += 1
         self._unsent = self._server.flush()
         if self.committed - self.answered > _MOST_UNREAD:
@@ -84,6 +83,8 @@ class Pipeline:
     def _take(self, result: PGresult) -> None:
         if result.status == ExecStatus.PIPELINE_SYNC:
             self.answered += 1
+            if self.answered == self.committed:
+                self.unanswered = 0
         else:
             _check(result)
 

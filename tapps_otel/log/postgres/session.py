@@ -38,6 +38,8 @@ _RETRY_S: Final = 0.25  # between two attempts to connect
 _POLL_S: Final = 0.5  # after which a wait looks whether its time is over
 _RELEASE_S: Final = 5.0
 _LATE_S: Final = 2.0  # to wait, once a wait has ended without success
+_MOST_UNANSWERED: Final = 8 << 20  # bytes in memory, after which answers are waited for
+_NO_ANSWER: Final = "it does not answer"
 
 # No line is written without the one before it: if a statement fails, the later ones write nothing.
 _STATEMENTS: Final = {
@@ -73,9 +75,11 @@ class PostgresSession:
         self._hold = Hold(name)
         self._pipeline: Pipeline | None = None
         self._path: Path | None = None
+        self._written = 0  # seq of the last line in the local file
         self._sent = 0  # seq of the last line that was sent by the pipeline
+        self._asked = self._confirmed = 0  # seqs: what the store was asked for, and has confirmed
         self._ticket = 0  # number of the transaction that is waited for
-        self._is_late = False  # a wait has ended without success
+        self._is_late = False  # a wait has ended without success, or was interrupted
         self._lost: TakenOverError | None = None
         self._commit_mode = b"on"
         connection = database.open()
@@ -83,8 +87,8 @@ class PostgresSession:
         try:
             with database.naming_errors():
                 database.refuse_pooler(connection)
-                self._hold.take(connection)
                 self._set_up(connection)
+                self._hold.take(connection)
         except BaseException:
             connection.close()
             raise
@@ -93,8 +97,8 @@ class PostgresSession:
         found = connection.execute("SHOW synchronous_commit").fetchone()
         mode = "on" if found is None else str(found[0])
         self._commit_mode = b"on" if mode == "off" else mode.encode()
-        # Lines that nothing waits for.
-        connection.execute("SET synchronous_commit = off; RESET lock_timeout")
+        # Of lines that nothing waits for, and of the lease: whatever is waited for comes after it.
+        connection.execute("SET synchronous_commit = off")
 
     # -- the local file
 
@@ -104,6 +108,9 @@ class PostgresSession:
             self._end_session()
         try:
             stored = self._stored()
+        except TakenOverError as lost:
+            self._lost = lost
+            raise
         except (TimeoutError, psycopg.Error, StoreError) as error:
             self._end_session()
             raise self._unconfirmed(error) from None
@@ -152,9 +159,25 @@ class PostgresSession:
                     blobs = blobs_named_in(chunk.data)
                     self._send_line(pipeline, chunk.head.seq, chunk.data, blobs)
                     pipeline.commit()
+                    if pipeline.unanswered > _MOST_UNANSWERED:
+                        self._await_all(pipeline)
                 is_missing = is_missing or chunk.head == stored.head
             if not is_missing:
                 raise TakenOverError((None, None))
+
+    def _await_all(self, pipeline: Pipeline) -> None:
+        """Wait until all that was sent is answered; the caller holds the lock, so others wait too.
+
+        Each wait has the whole time: what is sent may be large, and the network slow.
+
+        :raises TimeoutError: it is not
+        """
+        until = clock.monotonic_ns() + self._wait_ns
+        while pipeline.unanswered:
+            if clock.monotonic_ns() >= until:
+                raise TimeoutError(_NO_ANSWER)
+            pipeline.poll(_POLL_S)
+            pipeline.read()
 
     def _begin(self, seq: int) -> Pipeline:
         """Begin to write after the last line in the store; the caller holds the lock."""
@@ -169,6 +192,7 @@ class PostgresSession:
         """Send a line that was written to the local file. It neither waits nor raises."""
         with self._lock:
             pipeline, seq = self._pipeline, event.seq
+            self._written = seq
             if pipeline is None or seq <= self._sent:
                 return
             try:
@@ -210,12 +234,28 @@ class PostgresSession:
                     return
                 pipeline.send(b"safe", [self._commit_mode])
                 pipeline.commit()
-                self._ticket = pipeline.committed
+                self._ticket, self._asked = pipeline.committed, self._sent
             except Exception:  # noqa: BLE001 - as in `send`
                 self._drop()
             except BaseException:
                 self._drop()
                 raise
+
+    def keep(self) -> None:
+        """Find out whether the run is this process's; waits only if the connection has ended."""
+        with self._lock:
+            try:
+                if self._pipeline is not None:
+                    self._pipeline.read()
+                    if self._pipeline.unanswered <= _MOST_UNANSWERED:
+                        return
+            except Exception:  # noqa: BLE001 - as in `send`
+                self._drop()
+            except BaseException:
+                self._drop()
+                raise
+        self.begin(self._sent)
+        self.wait()
 
     def wait(self) -> None:
         """Wait until what :meth:`begin` asked for is done."""
@@ -238,6 +278,9 @@ class PostgresSession:
                     self._is_late = True
                     raise self._unconfirmed(error) from None
                 clock.sleep(_RETRY_S)
+            except BaseException:  # an interrupt: what comes now must not take long
+                self._is_late = True
+                raise
             else:
                 self._is_late = False
                 return
@@ -254,9 +297,10 @@ class PostgresSession:
                     self._drop()
                     raise
                 if pipeline.answered >= self._ticket:
+                    self._confirmed = self._asked
                     return
             if clock.monotonic_ns() >= until:
-                raise TimeoutError("it does not answer")
+                raise TimeoutError(_NO_ANSWER)
             pipeline.poll(_POLL_S)
 
     def _unconfirmed(self, error: Exception) -> UnconfirmedError:
@@ -271,8 +315,8 @@ class PostgresSession:
     def _connect_again(self) -> Connection:
         connection = self._database.open()
         try:
-            self._hold.take_again(connection)
             self._set_up(connection)
+            self._hold.take_again(connection)
         except BaseException:
             connection.close()
             raise
@@ -290,7 +334,7 @@ class PostgresSession:
 
     def release(self) -> None:
         """Give the run free, with all lines in the store; a second call does nothing."""
-        if self._pipeline is not None:
+        if self._is_incomplete():
             self._wait_ns = min(self._wait_ns, int(_RELEASE_S * 1e9))
             self.begin(self._sent)
             try:
@@ -299,9 +343,16 @@ class PostgresSession:
                 _log.error(
                     "run %r: its last lines may be in the local log alone: %s", self._name, error
                 )
+        self._path = None
         with suppress(psycopg.Error):
             self._unlock()
         self._end_session()
+
+    def _is_incomplete(self) -> bool:
+        """Whether the store may lack lines, which this process can still send."""
+        can_wait = self._pipeline is not None or not self._is_late
+        has_run = self._path is not None and self._lost is None
+        return has_run and can_wait and self._written > self._confirmed
 
     def _unlock(self) -> None:
         if self._connection is not None:
@@ -315,7 +366,7 @@ class PostgresSession:
         The child closes its copy of the socket, so that the session ends with the parent, and
         sends nothing by it.
         """
-        self._lock = threading.Lock()
+        self._lock, self._path = threading.Lock(), None
         if self._connection is not None:
             _of_parents.append(self._connection)
             with suppress(psycopg.Error):
