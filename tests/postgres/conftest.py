@@ -14,6 +14,14 @@ from tapps_otel import configure
 from tapps_otel.run.mirrors import migrate
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests fork while the thread runs that looks after connections."""
+    ignored = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(ignored)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     need("postgres")

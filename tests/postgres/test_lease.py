@@ -12,7 +12,7 @@ import pytest
 
 from crashes import Effects, Forked, die, go, killed
 from databases import Database
-from tapps_otel import configure, history, step, workflow
+from tapps_otel import configure, history, list_runs, step, workflow
 from tapps_otel.errors import (
     LeaseLostError,
     RunBusyError,
@@ -95,6 +95,24 @@ def test_a_killed_process_frees_its_run_at_once(
     assert go(slow.flow) == "slow"
     assert slow.did.all == ["slow", "slow", "after"]
     child.wait()
+
+
+def test_a_run_whose_connection_ends_in_a_long_step_is_held_again(
+    database: Database, slow: Slow, be_on: Machine
+) -> None:
+    be_on("a")
+    child = slow.begin(lambda: go(slow.flow))
+    database.end_sessions()
+    until(database.sessions)
+    until(lambda: database.ask("SELECT * FROM tapps_otel.held"))
+    be_on("b")
+
+    assert [run.status for run in list_runs()] == ["running"]
+    with pytest.raises(RunBusyError):
+        go(slow.flow)
+    slow.may_end.touch()
+    assert child.wait().value == "slow"
+    assert slow.did.all == ["slow", "after"]
 
 
 def test_a_child_process_does_not_hold_the_lease_of_its_parent(

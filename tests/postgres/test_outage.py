@@ -182,12 +182,13 @@ def test_interrupts_end_the_wait_for_a_store(
         return "completed"
 
     configure(store_wait=3600)
-    be_on("a")
+    here = be_on("a")
     child = Forked(late)
     try:
-        until(lambda: "stopped" in did.all)
+        until(lambda: "stopped" in did.all and b"step_finish" in (here / "r.jsonl").read_bytes())
         with socket.create_server((server.host, server.port)) as listener:
-            listener.accept()[0].close()  # it has begun to wait
+            for _ in range(2):  # it waits, and connects again and again
+                listener.accept()[0].close()
             os.kill(child.pid, signal.SIGINT)
         assert child.wait().value == "ended"
     finally:

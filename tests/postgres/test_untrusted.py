@@ -44,8 +44,8 @@ def test_names_of_runs_that_lead_out_of_the_folder_are_ignored(
     assert [run.workflow_id for run in list_runs()] == ["r"]
     for command in (("show", "@last"), ("verify", "--all"), ("list",)):
         assert cli(*command).code == 0
-    for command in ("show", "verify", "pull", "push"):
-        assert cli(command, name).code != 0
+    for refusing in ("show", "verify", "pull", "push"):
+        assert cli(refusing, name).code != 0
     assert [path.name for path in there.iterdir()] == ["r.jsonl"]
     assert not [*tmp_path.glob("**/*outside*")]
 

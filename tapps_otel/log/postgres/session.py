@@ -16,13 +16,14 @@ import psycopg
 from msgspec import UNSET
 
 from tapps_otel import clock
-from tapps_otel.errors import BlobDamagedError, StoreError
+from tapps_otel.errors import BlobDamagedError, LogError, StoreError
 from tapps_otel.log import files as _files
 from tapps_otel.log.home import Head, TakenOverError, UnconfirmedError, blobs_named_in
 from tapps_otel.log.mirroring import blobs_beside, chunks, complete
 from tapps_otel.log.postgres.holding import Hold
 from tapps_otel.log.postgres.pipeline import Pipeline
 from tapps_otel.log.postgres.stored_log import StoredLog
+from tapps_otel.log.postgres.watching import forget, watch
 from tapps_otel.log.tail import head_of
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class PostgresSession:
 
     def __init__(self, database: Database, name: str, wait_s: float) -> None:
         self._database, self._name, self._wait_ns = database, name, int(wait_s * 1e9)
-        self._lock = threading.Lock()  # of the pipeline; nothing waits while it is held
+        # Of the connection: whoever waits holds it. Of the pipeline: mostly nothing waits there.
+        self._connecting, self._lock = threading.RLock(), threading.Lock()
         self._hold = Hold(name)
         self._pipeline: Pipeline | None = None
         self._path: Path | None = None
@@ -104,6 +106,10 @@ class PostgresSession:
 
     def prepare(self, path: Path) -> None:
         """Let the local file have all lines that the store has."""
+        with self._connecting:
+            self._prepare(path)
+
+    def _prepare(self, path: Path) -> None:
         if self._pipeline is not None:  # what is on its way must have arrived, or been lost
             self._end_session()
         try:
@@ -119,9 +125,10 @@ class PostgresSession:
 
     def catch_up(self, path: Path) -> None:
         """Send the lines that only the local file has, and keep it to look for others."""
-        self._path = path
-        with self._database.naming_errors():
+        with self._connecting, self._database.naming_errors():
+            self._path = path
             self._catch_up(path, self._stored())
+        watch(self)
 
     def _catch_up(self, path: Path, stored: StoredLog) -> None:
         seq, sha = head_of(path, self._name)
@@ -135,7 +142,7 @@ class PostgresSession:
 
     def has_all(self, head: Head) -> bool:
         """Return whether this is the last line that the store has."""
-        with self._database.naming_errors():
+        with self._connecting, self._database.naming_errors():
             return self._stored().head == head
 
     def _stored(self) -> StoredLog:
@@ -243,22 +250,49 @@ class PostgresSession:
 
     def keep(self) -> None:
         """Find out whether the run is this process's; waits only if the connection has ended."""
+        if not self._is_connected():
+            self.begin(self._sent)
+            self.wait()
+
+    def look(self) -> None:
+        """Connect again, in the middle of a step, if the connection has ended."""
+        if not self._connecting.acquire(blocking=False):
+            return  # another thread waits, and will find that out
+        try:
+            has_run = self._path is not None and self._lost is None and not self._is_late
+            if has_run and not self._is_connected():
+                self._join_again()
+        except (psycopg.Error, LogError, OSError):  # with the next look, or the next event
+            self._end_session()
+        finally:
+            self._connecting.release()
+
+    def _is_connected(self) -> bool:
+        """Read what has been answered; whether the connection still serves."""
         with self._lock:
             try:
                 if self._pipeline is not None:
                     self._pipeline.read()
-                    if self._pipeline.unanswered <= _MOST_UNANSWERED:
-                        return
+                    return self._pipeline.unanswered <= _MOST_UNANSWERED
             except Exception:  # noqa: BLE001 - as in `send`
                 self._drop()
             except BaseException:
                 self._drop()
                 raise
-        self.begin(self._sent)
-        self.wait()
+        return False
 
     def wait(self) -> None:
         """Wait until what :meth:`begin` asked for is done."""
+        try:
+            with self._connecting:
+                self._wait()
+        except OSError:
+            raise
+        except BaseException:  # an interrupt: what comes now must not take long
+            self._is_late = True
+            raise
+
+    def _wait(self) -> None:
         if self._lost is not None:
             raise self._lost
         wait_ns = min(self._wait_ns, int(_LATE_S * 1e9)) if self._is_late else self._wait_ns
@@ -278,9 +312,6 @@ class PostgresSession:
                     self._is_late = True
                     raise self._unconfirmed(error) from None
                 clock.sleep(_RETRY_S)
-            except BaseException:  # an interrupt: what comes now must not take long
-                self._is_late = True
-                raise
             else:
                 self._is_late = False
                 return
@@ -334,6 +365,11 @@ class PostgresSession:
 
     def release(self) -> None:
         """Give the run free, with all lines in the store; a second call does nothing."""
+        forget(self)
+        with self._connecting:
+            self._release()
+
+    def _release(self) -> None:
         if self._is_incomplete():
             self._wait_ns = min(self._wait_ns, int(_RELEASE_S * 1e9))
             self.begin(self._sent)
@@ -366,7 +402,8 @@ class PostgresSession:
         The child closes its copy of the socket, so that the session ends with the parent, and
         sends nothing by it.
         """
-        self._lock, self._path = threading.Lock(), None
+        self._connecting, self._lock = threading.RLock(), threading.Lock()
+        self._path = None
         if self._connection is not None:
             _of_parents.append(self._connection)
             with suppress(psycopg.Error):
