@@ -78,6 +78,10 @@ class Copy(Protocol):
         """The name of the log."""
 
     @property
+    def store(self) -> str:
+        """The address of the home, without password."""
+
+    @property
     def head(self) -> Head:
         """Its last line."""
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tapps_otel.errors import LogDamagedError
+from tapps_otel.errors import BlobDamagedError, LogDamagedError, StoreError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.event import line_start, trailing_sha
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.home import Copy
     from tapps_otel.log.reader import Region
 
-__all__ = ["Chunk", "blobs_beside", "chunks", "complete"]
+__all__ = ["Chunk", "blobs_beside", "chunks", "complete", "restore_values"]
 
 _log = logging.getLogger("tapps_otel")
 _BLOCK: Final = 1 << 20  # bytes that are written at once
@@ -66,6 +67,7 @@ def complete(path: Path, copy: Copy, *, replace_damaged: bool = False) -> bool:
     :param path: of the file, which need not exist; the caller has its lease
     :param replace_damaged: set a damaged file aside, too
     :raises LogDamagedError: it is damaged; nothing was changed
+    :raises StoreError: the copy that is to replace it is damaged; nothing was changed
     :raises OSError: it cannot be read or written
     """
     if not copy.head.seq:
@@ -100,8 +102,49 @@ def _complete_damaged(path: Path, copy: Copy, local: _Local, damage: Region) -> 
 
 
 def _replace(path: Path, copy: Copy) -> bool:
+    """Set a file aside, once it is known that its copy is intact.
+
+    :raises StoreError: it is not; nothing was changed
+    """
+    _check(copy)
     _set_aside(path)
     _append(path, _parts(_NO_FILE, copy, b"", copy.content(0)))
+    return True
+
+
+def _check(copy: Copy) -> None:
+    checker = Checker(copy.name, copy.name)
+    for data in copy.content(0):
+        for line in lines(BytesIO(data)):
+            checker.feed(line)
+    if checker.region is not None or (checker.seq, checker.sha) != copy.head:
+        raise StoreError(
+            copy.store,
+            f"its log {copy.name!r} is damaged after seq {checker.seq}, so that it does not take "
+            "the place of the local one",
+            "Restore it from a backup; or remove it there and `tapps-otel push` the local one",
+        )
+
+
+def restore_values(path: Path, copy: Copy) -> bool:
+    """Restore large values of a local file that are missing or changed; return whether any was.
+
+    :raises OSError: one cannot be stored
+    """
+    blobs = blobs_beside(path)
+    names = (name for chunk in chunks(path, copy.name) for name in blobs_named_in(chunk.data))
+    restored = False
+    for name in names:
+        value = None if _is_intact(blobs, name) else copy.blob(name)
+        restored = (value is not None and blobs.put(value) == name) or restored
+    return restored
+
+
+def _is_intact(blobs: Blobs, name: str) -> bool:
+    try:
+        blobs.check(name)
+    except BlobDamagedError:
+        return False
     return True
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tapps_otel.errors import LogError, RunBusyError, StoreError
 from tapps_otel.log.lease import Lease
-from tapps_otel.log.mirroring import complete
+from tapps_otel.log.mirroring import complete, restore_values
 from tapps_otel.log.store import may_be_run, run_of_side_log
 from tapps_otel.log.tail import head_of
 
@@ -21,12 +21,12 @@ __all__ = ["pull", "pull_if_reachable"]
 _log = logging.getLogger("tapps_otel")
 
 
-def pull(store: Store, name: str, *, replace_damaged: bool = False) -> int:
+def pull(store: Store, name: str, *, by_hand: bool = False) -> int:
     """Let the folder have all lines of a run, and of its side logs, that its home has.
 
     A log that a process of this machine writes is left alone: it has all lines.
 
-    :param replace_damaged: set a damaged local log aside, too
+    :param by_hand: set a damaged local log aside, too, and restore large values
     :returns: how many logs have changed
     :raises StoreError: the home cannot be reached or used
     :raises LogDamagedError: a local log is damaged; it was not changed
@@ -36,7 +36,7 @@ def pull(store: Store, name: str, *, replace_damaged: bool = False) -> int:
         return 0
     with store.home.copies(name) as copies:
         return sum(
-            _pull(store, copy, replace_damaged=replace_damaged)
+            _pull(store, copy, by_hand=by_hand)
             for copy in copies
             if name in {copy.name, run_of_side_log(f"{copy.name}.jsonl")}
         )
@@ -54,10 +54,10 @@ def pull_if_reachable(store: Store, name: str) -> None:
         pass
 
 
-def _pull(store: Store, copy: Copy, *, replace_damaged: bool) -> bool:
+def _pull(store: Store, copy: Copy, *, by_hand: bool) -> bool:
     path = store.folder / f"{copy.name}.jsonl"
     with suppress(FileNotFoundError, LogError):
-        if not replace_damaged and head_of(path, copy.name) == (
+        if not by_hand and head_of(path, copy.name) == (
             copy.head.seq,
             copy.head.sha.decode(),
         ):
@@ -67,6 +67,7 @@ def _pull(store: Store, copy: Copy, *, replace_damaged: bool) -> bool:
     except RunBusyError:
         return False
     try:
-        return complete(path, copy, replace_damaged=replace_damaged)
+        changed = complete(path, copy, replace_damaged=by_hand)
+        return (by_hand and copy.head.seq > 0 and restore_values(path, copy)) or changed
     finally:
         lease.release()

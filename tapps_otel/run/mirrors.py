@@ -59,7 +59,7 @@ def push(workflow_id: str, *, log_dir: Path | str | None = None) -> int:
 def pull(workflow_id: str, *, log_dir: Path | str | None = None) -> int:
     """Let the folder have all lines that the store has of a run, and of its side logs.
 
-    A damaged log is set aside.
+    A damaged log is set aside, and large values that are missing or damaged are restored.
 
     :returns: how many logs have changed
     :raises SettingsError: no store is configured
@@ -68,7 +68,7 @@ def pull(workflow_id: str, *, log_dir: Path | str | None = None) -> int:
     """
     _home()
     store, name = _find(workflow_id, log_dir)
-    changed = pulling.pull(store, name, replace_damaged=True)
+    changed = pulling.pull(store, name, by_hand=True)
     if not changed and not store.has_log(name):
         raise RunNotFoundError(name, store.folder)
     return changed

@@ -292,6 +292,23 @@ def test_push_and_pull_copy_a_run_by_hand(
     assert cli("push", "other").code == 3
 
 
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["gone", "changed"]
+)
+def test_pull_restores_large_values(
+    database: Database, be_on: Machine, cli: Cli, damage: Callable[[Path], object]
+) -> None:
+    here = be_on("a")
+    with Run.open("work", workflow_id="r") as run:
+        run.call("first", "x".__mul__, 300_000)
+    (blob,) = (here / "r.blobs").iterdir()
+    damage(blob)
+
+    assert not verify("r").ok
+    assert cli("pull", "r").out == "pulled  r  1 log changed\n"
+    assert verify("r").ok
+
+
 def test_without_a_store_there_is_nothing_to_push_to(cli: Cli) -> None:
     for command in (("push", "r"), ("pull", "r"), ("migrate",)):
         done = cli(*command)

@@ -50,6 +50,22 @@ def test_names_of_runs_that_lead_out_of_the_folder_are_ignored(
     assert not [*tmp_path.glob("**/*outside*")]
 
 
+def test_a_damaged_log_of_the_store_does_not_replace_an_intact_one(
+    database: Database, be_on: Machine, cli: Cli
+) -> None:
+    here = be_on("a")
+    go(flow)
+    whole = (here / "r.jsonl").read_bytes()
+    database.ask(
+        "UPDATE tapps_otel.lines SET bytes = decode(replace(encode(bytes, 'hex'), "
+        "encode('\"sha\":\"', 'hex'), encode('\"sha\":\"f', 'hex')), 'hex') WHERE seq = 2"
+    )
+
+    assert "completed" in cli("show", "r").out
+    assert (here / "r.jsonl").read_bytes() == whole
+    assert [path.name for path in here.iterdir()] == ["r.jsonl"]
+
+
 def test_a_log_does_not_tell_into_which_folder_a_called_run_is_pulled(
     database: Database, be_on: Machine, tmp_path: Path
 ) -> None:

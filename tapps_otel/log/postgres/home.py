@@ -74,7 +74,7 @@ class PostgresHome:
         """Return a context with what the home has of a run: its log first, then its side logs."""
         with self._database.opened() as connection:
             found = connection.execute(_LOGS, (name, f"{name}+")).fetchall()
-            yield [StoredLog(log, connection, run) for run, log in found]
+            yield [StoredLog(self._database.shown, log, connection, run) for run, log in found]
 
     def names(self, prefix: str) -> list[str]:
         """Return the runs whose ids begin like this, the one written to last first."""
@@ -91,7 +91,8 @@ class PostgresHome:
         ):
             held = {run for (run,) in reading.execute("SELECT id FROM tapps_otel.held")}
             for run, name in cursor.execute(_RUNS, (since_ns,)):
-                yield _summary(StoredLog(name, reading, run), is_held=run in held)
+                log = StoredLog(self._database.shown, name, reading, run)
+                yield _summary(log, is_held=run in held)
 
     def has_agent(self, name: str, agent: str) -> bool:
         """Return whether a run has a step of this agent."""

@@ -13,10 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import psycopg
-from msgspec import UNSET
 
 from tapps_otel import clock
-from tapps_otel.errors import BlobDamagedError, LogError, StoreError
+from tapps_otel.errors import LogError, StoreError
 from tapps_otel.log import files as _files
 from tapps_otel.log.home import Head, TakenOverError, UnconfirmedError, blobs_named_in
 from tapps_otel.log.mirroring import blobs_beside, chunks, complete
@@ -24,6 +23,7 @@ from tapps_otel.log.postgres.holding import Hold
 from tapps_otel.log.postgres.pipeline import Pipeline
 from tapps_otel.log.postgres.stored_log import StoredLog
 from tapps_otel.log.postgres.watching import forget, watch
+from tapps_otel.log.postgres.writes import STATEMENTS, blobs_of, send_line, values_of
 from tapps_otel.log.tail import head_of
 
 if TYPE_CHECKING:
@@ -41,25 +41,6 @@ _RELEASE_S: Final = 5.0
 _LATE_S: Final = 2.0  # to wait, once a wait has ended without success
 _MOST_UNANSWERED: Final = 8 << 20  # bytes in memory, after which answers are waited for
 _NO_ANSWER: Final = "it does not answer"
-
-# No line is written without the one before it: if a statement fails, the later ones write nothing.
-_STATEMENTS: Final = {
-    b"line": (
-        b"INSERT INTO tapps_otel.lines (run, seq, bytes) SELECT $1::integer, $3::bigint, $4::bytea "
-        b"FROM tapps_otel.runs WHERE id = $1 AND token = $2::uuid AND ($3 = 1 OR EXISTS "
-        b"(SELECT FROM tapps_otel.lines WHERE run = $1 AND seq = $3 - 1))"
-    ),
-    b"blob": (
-        b"INSERT INTO tapps_otel.blobs (run, name, bytes) SELECT $1::integer, $3::text, $4::bytea "
-        b"FROM tapps_otel.runs WHERE id = $1 AND token = $2::uuid "
-        b"ON CONFLICT (run, name) DO UPDATE SET name = EXCLUDED.name"
-    ),
-    # The commit of a transaction is only waited for if that has written something.
-    b"safe": (
-        b"SELECT set_config('synchronous_commit', $1::text, true), "
-        b"pg_logical_emit_message(true, 'tapps_otel', '')"
-    ),
-}
 
 
 class PostgresSession:
@@ -149,7 +130,7 @@ class PostgresSession:
         """Look at the log in the store, by a connection that is free for that."""
         if self._connection is None:
             self._connection = self._connect_again()
-        return StoredLog(self._name, self._connection, self._hold.run)
+        return StoredLog(self._database.shown, self._name, self._connection, self._hold.run)
 
     def _send_missing(self, stored: StoredLog) -> None:
         """Begin to write: send what the store lacks of the local file.
@@ -190,7 +171,7 @@ class PostgresSession:
         """Begin to write after the last line in the store; the caller holds the lock."""
         if self._connection is None:
             raise ConnectionError("the connection has ended")
-        self._pipeline, self._sent = Pipeline(self._connection, _STATEMENTS), seq
+        self._pipeline, self._sent = Pipeline(self._connection, STATEMENTS), seq
         return self._pipeline
 
     # -- lines
@@ -203,7 +184,7 @@ class PostgresSession:
             if pipeline is None or seq <= self._sent:
                 return
             try:
-                self._send_line(pipeline, seq, line, _blobs_of(event))
+                self._send_line(pipeline, seq, line, blobs_of(event))
                 if not due:
                     pipeline.commit()
             except Exception:  # noqa: BLE001 - of the connection, a blob; `wait` does it again
@@ -213,21 +194,9 @@ class PostgresSession:
                 raise
 
     def _send_line(self, pipeline: Pipeline, seq: int, line: bytes, blobs: list[str]) -> None:
-        ours = (self._hold.run.to_bytes(4), self._hold.token.bytes)
-        for name in blobs:
-            value = self._blob(name)
-            if value is not None:
-                pipeline.send(b"blob", [*ours, name.encode(), value])
-        pipeline.send(b"line", [*ours, seq.to_bytes(8), line])
+        values = () if self._path is None else values_of(blobs_beside(self._path), blobs)
+        send_line(pipeline, self._hold, seq, line, values)
         self._sent = seq
-
-    def _blob(self, name: str) -> bytes | None:
-        if self._path is None:
-            return None
-        try:
-            return blobs_beside(self._path).stored(name)
-        except BlobDamagedError:  # the line is there nevertheless; `verify` finds it
-            return None
 
     def begin(self, seq: int) -> None:
         """Ask the store to make all lines up to this one as safe as promised."""
@@ -412,8 +381,3 @@ class PostgresSession:
 
 
 _of_parents: Final[list[Connection]] = []  # dropped ones would be closed properly
-
-
-def _blobs_of(event: Event) -> list[str]:
-    names = (event.inputs_blob, event.result_blob, event.otel_blob)
-    return [name for name in names if name is not UNSET]

@@ -31,8 +31,8 @@ _PAGE: Final = 512  # lines in memory
 class StoredLog:
     """A log in a store, up to the line that was its last one when it was looked at."""
 
-    def __init__(self, name: str, connection: Connection, run: int) -> None:
-        self.name, self._connection, self._run = name, connection, run
+    def __init__(self, store: str, name: str, connection: Connection, run: int) -> None:
+        self.store, self.name, self._connection, self._run = store, name, connection, run
         found = self._rows(_HEAD)
         self.head = Head(found[0][0], trailing_sha(found[0][1]) or b"") if found else NO_LINES
 
