@@ -194,7 +194,8 @@ class PostgresSession:
                 raise
 
     def _send_line(self, pipeline: Pipeline, seq: int, line: bytes, blobs: list[str]) -> None:
-        values = () if self._path is None else values_of(blobs_beside(self._path), blobs)
+        path = self._path
+        values = () if path is None or not blobs else values_of(blobs_beside(path), blobs)
         send_line(pipeline, self._hold, seq, line, values)
         self._sent = seq
 
@@ -219,7 +220,9 @@ class PostgresSession:
 
     def keep(self) -> None:
         """Find out whether the run is this process's; waits only if the connection has ended."""
-        if not self._is_connected():
+        self._read_answers()
+        pipeline = self._pipeline
+        if pipeline is None or pipeline.unanswered > _MOST_UNANSWERED:
             self.begin(self._sent)
             self.wait()
 
@@ -229,26 +232,26 @@ class PostgresSession:
             return  # another thread waits, and will find that out
         try:
             has_run = self._path is not None and self._lost is None and not self._is_late
-            if has_run and not self._is_connected():
-                self._join_again()
+            if has_run:
+                self._read_answers()
+                if self._pipeline is None:
+                    self._join_again()
         except (psycopg.Error, LogError, OSError):  # with the next look, or the next event
             self._end_session()
         finally:
             self._connecting.release()
 
-    def _is_connected(self) -> bool:
-        """Read what has been answered; whether the connection still serves."""
+    def _read_answers(self) -> None:
+        """Read what has been answered, which shows whether the connection has ended."""
         with self._lock:
             try:
                 if self._pipeline is not None:
                     self._pipeline.read()
-                    return self._pipeline.unanswered <= _MOST_UNANSWERED
             except Exception:  # noqa: BLE001 - as in `send`
                 self._drop()
             except BaseException:
                 self._drop()
                 raise
-        return False
 
     def wait(self) -> None:
         """Wait until what :meth:`begin` asked for is done."""
