@@ -229,7 +229,7 @@ class _Part(NamedTuple):
     """Bytes to append, and the large values that must be there before."""
 
     data: bytes
-    blobs: list[tuple[str, bytes]]
+    blobs: Iterator[bytes]
 
 
 def _parts(local: _Local, copy: Copy, begun: bytes, rest: Iterator[bytes]) -> Iterator[_Part]:
@@ -239,9 +239,9 @@ def _parts(local: _Local, copy: Copy, begun: bytes, rest: Iterator[bytes]) -> It
         yield _Part(data, _blobs(copy, data))
 
 
-def _blobs(copy: Copy, data: bytes) -> list[tuple[str, bytes]]:
-    found = ((name, copy.blob(name)) for name in blobs_named_in(data))
-    return [(name, value) for name, value in found if value is not None]
+def _blobs(copy: Copy, data: bytes) -> Iterator[bytes]:
+    found = map(copy.blob, blobs_named_in(data))
+    return (value for value in found if value is not None)
 
 
 def _append(path: Path, parts: Iterator[_Part]) -> None:
@@ -250,7 +250,7 @@ def _append(path: Path, parts: Iterator[_Part]) -> None:
     descriptor = files.open_append(path, create=True)
     try:
         for part in parts:
-            for _, value in part.blobs:
+            for value in part.blobs:
                 blobs.put(value)
             block += part.data
             if len(block) >= _BLOCK:
