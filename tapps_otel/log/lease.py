@@ -17,6 +17,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from tapps_otel import clock
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log import files as _files
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lease", "holder", "is_open_in"]
 
-_TRIES: Final = 100  # each time another process has removed the file that was opened
+_TRIES: Final = 100  # each time another process has removed the file that was opened, or pulls
+_PULL_S: Final = 0.1  # between two of them while another process pulls the run
 
 
 class Lease:
@@ -38,13 +40,17 @@ class Lease:
     nothing closes.
 
     :param home: where the run is, too
+    :param pulls: it is held only to pull the run: who wants to execute that waits
     :ivar session: the right to write it there
     :raises RunBusyError: it is held already, by another process or by this one
     :raises StoreError: the home cannot be reached or used
     :raises OSError: its file cannot be opened or created
     """
 
-    def __init__(self, path: Path, workflow_id: str, home: Home | None = None) -> None:
+    def __init__(
+        self, path: Path, workflow_id: str, home: Home | None = None, *, pulls: bool = False
+    ) -> None:
+        self._pulls = pulls
         self._path, self._id, self._name = path, workflow_id, str(path)
         self._files, self._descriptor = _files.system(), -1
         self._file: OpenFile | None = None
@@ -79,7 +85,11 @@ class Lease:
     def _lock(self) -> bool:
         """Lock the open file; whether it is still the one of the lease's name."""
         if not self._files.lock(self._descriptor):
-            raise RunBusyError(self._id, *_read_holder(self._files, self._descriptor))
+            label = _read_label(self._files, self._descriptor)
+            if self._pulls or label.get("pulls") is not True:
+                raise RunBusyError(self._id, *_holder_in(label))
+            clock.sleep(_PULL_S)
+            return False
         self._identity = self._files.identity(self._descriptor)
         if not self._has_name():
             return False
@@ -107,7 +117,8 @@ class Lease:
 
     def _write_label(self) -> None:
         # Only once the lock is held: a process that loses must not overwrite the holder's label.
-        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        label = {"pid": os.getpid(), "host": socket.gethostname()}
+        text = json.dumps({**label, "pulls": True} if self._pulls else label)
         self._files.replace_content(self._descriptor, text.encode())
 
     def release(self) -> None:
@@ -142,7 +153,7 @@ class Lease:
 
 
 def holder(path: Path) -> tuple[int | None, str | None] | None:
-    """Return the holder of a lease as ``(pid, host)``, ``None`` if it is free."""
+    """Return which process may execute a run as ``(pid, host)``, ``None`` if none may."""
     files = _files.system()
     try:
         file = files.open_read(path)
@@ -150,7 +161,10 @@ def holder(path: Path) -> tuple[int | None, str | None] | None:
         return None
     with file:
         descriptor = file.fileno()
-        return _read_holder(files, descriptor) if files.is_locked(descriptor) else None
+        if not files.is_locked(descriptor):
+            return None
+        label = _read_label(files, descriptor)
+        return None if label.get("pulls") is True else _holder_in(label)
 
 
 def is_open_in(path: Path, pid: int) -> bool:
@@ -163,14 +177,17 @@ def is_open_in(path: Path, pid: int) -> bool:
     return identity is not None and files.has_open(pid, identity) is not False
 
 
-def _read_holder(files: _files.Files, descriptor: int) -> tuple[int | None, str | None]:
+def _read_label(files: _files.Files, descriptor: int) -> dict[str, Any]:
     """Read the label, which may be incomplete or have any content."""
-    label: Any
     try:
         label = json.loads(files.read_at(descriptor, 1024, 0))
-        pid, host = label.get("pid"), label.get("host")
-    except (ValueError, AttributeError, RecursionError):
-        return None, None
+    except (ValueError, RecursionError):
+        return {}
+    return label if isinstance(label, dict) else {}
+
+
+def _holder_in(label: dict[str, Any]) -> tuple[int | None, str | None]:
+    pid, host = label.get("pid"), label.get("host")
     return (
         pid if type(pid) is int else None,
         host[:255] if isinstance(host, str) else None,

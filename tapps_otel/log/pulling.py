@@ -63,7 +63,7 @@ def _pull(store: Store, copy: Copy, *, by_hand: bool) -> bool:
         ):
             return False
     try:
-        lease = Lease(path.with_suffix(".lease"), copy.name)
+        lease = Lease(path.with_suffix(".lease"), copy.name, pulls=True)
     except RunBusyError:
         return False
     try:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from capabilities import need
 from crashes import Forked, in_child
+from tapps_otel import clock
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log import files as log_files
 from tapps_otel.log import lease as lease_module
@@ -27,6 +28,40 @@ from tapps_otel.log.lease import Lease, holder
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "logs" / "r.lease"
+
+
+class Until:
+    """A clock whose first sleep ends something."""
+
+    time_ns, monotonic_ns = staticmethod(clock.time_ns), staticmethod(clock.monotonic_ns)
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self._end = end
+
+    def sleep(self, seconds: float) -> None:
+        self._end()
+
+
+def test_who_executes_a_run_waits_for_who_pulls_it(path: Path) -> None:
+    pulling = Lease(path, "r", pulls=True)
+    assert holder(path) is None  # it does not execute the run
+    with pytest.raises(RunBusyError):
+        Lease(path, "r", pulls=True)
+    with clock.use(Until(pulling.release)):
+        lease = Lease(path, "r")
+
+    assert holder(path) == (os.getpid(), socket.gethostname())
+    lease.release()
+
+
+def test_a_pull_is_not_waited_for_without_end(path: Path) -> None:
+    waits: list[None] = []
+    pulling = Lease(path, "r", pulls=True)
+    with clock.use(Until(lambda: waits.append(None))), pytest.raises(RunBusyError):
+        Lease(path, "r")
+    pulling.release()
+
+    assert waits
 
 
 def test_the_error_names_a_holder_in_this_process(path: Path) -> None:
