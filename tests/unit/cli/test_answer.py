@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,10 +128,13 @@ def test_an_answer_with_a_resume_names_the_question_that_it_was_for(cli: Cli) ->
     assert json.loads(second.out) == ["no", "yes"]
 
 
-def test_no_answer_is_written_if_the_code_of_the_run_is_gone(cli: Cli) -> None:
+def test_no_answer_is_written_if_the_code_of_the_run_is_gone(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cli("run", "release.py:release", "--id", "r", "-q")
     before = (LOGS / "r.jsonl").read_bytes()
     Path("release.py").unlink()
+    monkeypatch.delitem(sys.modules, "release", raising=False)  # as in another process
     done = cli("resume", "r", "--answer", "true")
 
     assert done.code != 0
