@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,9 @@ except LogWriteError as error:
 """
 
 
+_numbers = count()
+
+
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -59,9 +63,12 @@ class Machine:
     """
 
     def __init__(self) -> None:
-        self.name = f"tapps{os.getpid() % 100_000}"
+        number = next(_numbers)  # the kernel may still have the cable of the one before
+        self.name = f"tapps{os.getpid() % 100_000}-{number}"
         self.inside = ("ip", "netns", "exec", self.name)
-        self.address = f"10.{os.getpid() // 200 % 200 + 20}.{os.getpid() % 200 + 20}.1"
+        self.address = (
+            f"10.{os.getpid() // 20 % 200 + 20}.{(10 * os.getpid() + number) % 200 + 20}.1"
+        )
         ip("netns", "add", self.name)
         try:
             ip("link", "add", self.name, "type", "veth", "peer", "eth0", "netns", self.name)
