@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ import remote_steps
 from crashes import Effects
 from independent_checker import check
 from interrupts import Interrupts
-from tapps_otel import bind, settings, verify, workflow
+from tapps_otel import bind, history, settings, verify, workflow
 from tapps_otel.run.remote.executor import BoundExecutor
+from waiting import until
 
 # What was dropped by an interrupt is closed by the collector, with a warning.
 pytestmark = [
@@ -87,3 +89,35 @@ def execute(program: Program, interrupts: Interrupts, did: Effects, run_id: str)
             return program(bound, interrupts, str(did._path))
 
     return flow.options(workflow_id=run_id)()
+
+
+def test_ctrl_c_while_what_waits_is_cancelled_keeps_no_caller_waiting(tmp_path: Path) -> None:
+    for place in itertools.count(1):
+        interrupts, go = Interrupts(place), tmp_path / f"go{place}"
+        futures = cancels(interrupts, f"r{place}", go)
+        assert all(one.done() for one in futures), interrupts.raised
+        verify(f"r{place}").raise_if_bad()
+        if not interrupts.raised:
+            assert place > 20
+            return
+
+
+def cancels(interrupts: Interrupts, run_id: str, go: Path) -> list[Future[int]]:
+    """Cancel a step that waits for its next try, and two that wait for a worker."""
+    futures = list[Future[int]]()
+
+    @workflow
+    def flow() -> None:
+        with bind(ThreadPoolExecutor(1)) as bound:
+            futures.append(bound.submit(remote_steps.fails_for_long))
+            until(lambda: [one.status for one in history(run_id).steps] == ["failed"])
+            futures.extend(bound.submit(remote_steps.waits_for, str(go)) for _ in range(3))
+            try:
+                with interrupts:
+                    bound.shutdown(wait=False, cancel_futures=True)
+            finally:
+                go.touch()
+
+    with suppress(KeyboardInterrupt):
+        flow.options(workflow_id=run_id)()
+    return futures

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tapps_otel.errors import RunEndedError
 from tapps_otel.run.remote.attempt import Outcome
@@ -105,7 +105,7 @@ class Dispatch:
         attempt, future = one.attempt, one.future
         if not (future.running() or future.set_running_or_notify_cancel()):
             attempt.drop()
-            self._finish(one)
+            self._finish(one, _nothing)
             return
         try:
             if attempt.state is not OPEN:  # its scope could not wait for it
@@ -143,15 +143,14 @@ class Dispatch:
     def _handle(self, delivered: list[Receipt | Submission]) -> None:
         """Handle answers, and the steps whose next try is due."""
         closing = [self._end(one) for one in delivered if isinstance(one, Receipt)]
-        for one in delivered:
-            if isinstance(one, Submission):
-                self._try_again(one)
-        self._fill()  # workers need not wait for the sync
-        for close in closing:
+        again = [partial(self._try_again, one) for one in delivered if isinstance(one, Submission)]
+        steps: list[Callable[[], object]] = [*again, self._fill, *closing]
+        for work in steps:  # workers need not wait for the sync
             try:
-                close()
-            except BaseException:  # noqa: BLE001 - of callbacks of the program: the next caller waits, too
-                _log.exception("a callback of a submitted step failed")
+                work()
+            except BaseException as error:  # noqa: BLE001 - of callbacks of a program
+                _log.exception("what follows from the end of a submitted step failed")
+                self.recover(None, error)
 
     def _end(self, receipt: Receipt) -> Callable[[], None]:
         """Write how an attempt ended.
@@ -207,15 +206,14 @@ class Dispatch:
             if self._is_cancelled:  # meanwhile
                 self._cancel_tries()
             return
-        try:
-            if outcome.error is not None:
-                one.raise_in_caller(outcome.error)
-            else:
-                one.future.set_result(outcome.value)
-        finally:
-            self._finish(one)
+        if outcome.error is None:
+            self._finish(one, one.return_to_caller, outcome.value)
+        else:
+            self._finish(one, one.raise_in_caller, outcome.error)
 
     def _try_again(self, one: Submission) -> None:
+        if one.future.done():  # it was given up meanwhile
+            return
         try:
             one.attempt = one.attempt.again()
         except RunEndedError as error:
@@ -227,20 +225,14 @@ class Dispatch:
             self._line.put_back(one)
 
     def _cancel_tries(self) -> None:
-        for one in self._receipts.take_later():
+        for one in self._receipts.take_later(self._line.claim):
             if isinstance(one, Submission):
                 self._cancel(one)
 
     def _cancel(self, one: Submission) -> None:
         """Cancel a step that no worker has."""
         one.attempt.drop()
-        try:
-            if one.future.cancel():
-                one.future.set_running_or_notify_cancel()
-            else:
-                one.raise_in_caller(CancelledError())
-        finally:
-            self._finish(one)
+        self._finish(one, one.cancel)
 
     def _give_up(
         self, one: Submission, error: BaseException, end: Callable[[BaseException], object]
@@ -253,14 +245,18 @@ class Dispatch:
             end(error)
         except Exception as problem:  # noqa: BLE001 - of a log
             error = problem
-        try:
-            one.raise_in_caller(error)
-        finally:
-            self._finish(one)
+        self._finish(one, one.raise_in_caller, error)
 
-    def _finish(self, one: Submission) -> None:
-        if self._line.finish(one) and self._shuts_when_idle:
-            self._engine.shutdown(wait=False)
+    def _finish(self, one: Submission, tell: Callable[..., object], *outcome: Any) -> None:
+        """Tell the caller of a step, which is finished then.
+
+        A callback of the program may raise anything, once the caller has been told.
+        """
+        try:
+            tell(*outcome)
+        finally:
+            if one.future.done() and self._line.finish(one) and self._shuts_when_idle:
+                self._engine.shutdown(wait=False)
 
 
 def _ended(attempt: RemoteAttempt) -> RunEndedError:
@@ -268,4 +264,4 @@ def _ended(attempt: RemoteAttempt) -> RunEndedError:
 
 
 def _nothing() -> None:
-    """What is left to do for a step that starts again."""
+    """What is left to do where another has done it."""

@@ -133,9 +133,13 @@ class BoundExecutor(Executor):
         :param cancel_futures: cancel those that have not started, or wait for their next try
         """
         self._is_shut_down = True
-        if cancel_futures:
-            self._dispatch.cancel()
-        self._dispatch.shut_down(wait=wait)
+        try:
+            if cancel_futures:
+                self._dispatch.cancel()
+            self._dispatch.shut_down(wait=wait)
+        except BaseException as error:  # Ctrl-C at any instruction, too
+            self._dispatch.recover(None, error)
+            raise
 
     def __exit__(
         self,

@@ -7,10 +7,12 @@ from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING
 
+from tapps_otel.run.remote.submission import Submission
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from tapps_otel.run.remote.submission import Submission
+    from tapps_otel.run.remote.submission import Receipt
     from tapps_otel.run.remote.workers import Workers
 
 __all__ = ["Line"]
@@ -81,7 +83,7 @@ class Line:
             if one in self._queue:
                 self._queue.remove(one)
                 return True
-            return one in self._unfinished and one.starter is None
+            return one in self._unfinished and one.starter is None and one.executor is None
 
     def withdraw_all(self) -> list[Submission]:
         """Take out all steps that wait for a worker. This thread has to end them."""
@@ -91,6 +93,11 @@ class Line:
                 one.starter = get_ident()
             self._queue.clear()
             return found
+
+    def claim(self, one: Receipt | Submission) -> None:
+        """Note that this thread has to end a step that waits for its next try."""
+        if isinstance(one, Submission):
+            one.starter = get_ident()
 
     def in_the_middle(self) -> list[Submission]:
         """Take out the steps that this thread has taken, and neither started nor ended."""

@@ -40,6 +40,7 @@ class Receipts(Generic[T]):
         self._later: list[tuple[int, int, T]] = []  # a heap: when, a number that orders, what
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
+        self._drains = False
 
     def put(self, receipt: T | None) -> None:
         """Add what is to be handled; ``None``: nothing, but handle what there is."""
@@ -67,10 +68,15 @@ class Receipts(Generic[T]):
             heapq.heappush(self._later, (due, next(self._numbers), receipt))
         self.put(None)
 
-    def take_later(self) -> list[T]:
-        """Take out what is not due yet."""
+    def take_later(self, note: Callable[[T], object]) -> list[T]:
+        """Take out what is not due yet.
+
+        :param note: is called with each before it is taken out
+        """
         with self._lock:
             found = [receipt for _, _, receipt in sorted(self._later)]
+            for receipt in found:
+                note(receipt)
             self._later.clear()
             return found
 
@@ -80,9 +86,15 @@ class Receipts(Generic[T]):
 
     def _drain(self) -> None:
         """Do the work of the thread, which cannot be had, in this one."""
-        while not self._queue.empty() or self._later:
-            self._wait()
-            self._handle_batch()
+        if self._drains:
+            return
+        self._drains = True
+        try:
+            while not self._queue.empty() or self._later:
+                self._wait()
+                self._handle_batch()
+        finally:
+            self._drains = False
 
     def _wait(self) -> bool:
         """Wait until something is there, or due; return whether it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,18 @@ class Submission:
     def runs_alone(self) -> bool:
         """Whether it has to be known if it is this step that breaks its executor."""
         return self.shared_breaks > 1
+
+    def return_to_caller(self, value: Any) -> None:
+        """Let the caller get a result."""
+        if not self.future.done():
+            self.future.set_result(value)
+
+    def cancel(self) -> None:
+        """Cancel the future of a step that no worker has."""
+        if self.future.cancel():
+            self.future.set_running_or_notify_cancel()
+        else:
+            self.raise_in_caller(CancelledError())
 
     def raise_in_caller(self, error: BaseException) -> None:
         """Let the caller get an exception."""
