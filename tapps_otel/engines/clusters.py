@@ -31,6 +31,11 @@ class Dask(Engine):
         """Return how many threads the workers have that are there now."""
         return sum(self._client.nthreads().values()) or 1
 
+    def why_lost(self) -> str | None:
+        """Return that its client has lost the scheduler: a call might never be answered."""
+        status = self._client.status
+        return None if status == "running" else f"Dask's client has no scheduler ({status})"
+
     def why_not_once(self) -> str | None:
         """Return why it could execute one call twice: its scheduler may be told to."""
         try:

@@ -45,6 +45,10 @@ class Engine:
         """Whether the program has shut the executor down, and one in its place can be made."""
         return False
 
+    def why_lost(self) -> str | None:
+        """Return why it can take no call now, although it does not refuse any; ``None``: it can."""
+        return None
+
     def why_not_once(self) -> str | None:
         """Return why it could execute one call twice; ``None`` if it does not by itself."""
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from otlp_collector import once
-from tapps_otel import verify
+from tapps_otel import history, verify
 from waiting import until
 from worker_programs import (
     assert_one_trace,
@@ -139,10 +139,10 @@ def test_a_finished_step_is_not_computed_again_when_its_worker_dies() -> None:
 def test_a_run_fails_when_its_scheduler_was_killed() -> None:
     with cluster() as address:
         (scheduler,) = schedulers()
-        with started("flow", address) as child:
+        with started("flow", address, env={"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"}):
             until(lambda: len(workers()) == 2)
             os.kill(scheduler, signal.SIGKILL)
-            child.communicate(timeout=120)
+            until(lambda: history("r").status == "failed")  # Dask itself may end later
     assert of_type("workflow_end")[-1]["status"] == "failed"
     assert verify("r").ok
 

@@ -149,7 +149,7 @@ class Dispatch:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - of callbacks of a program
-                _log.exception("what follows from the end of a submitted step failed")
+                _log.exception("a callback of a submitted step failed")
                 self.recover(None, error)
 
     def _end(self, receipt: Receipt) -> Callable[[], None]:

@@ -121,7 +121,7 @@ class Receipts(Generic[T]):
         try:
             self._handle(batch)
         except BaseException:  # noqa: BLE001 - of an engine, or of the program's callbacks
-            _log.exception("handling what an executor has delivered failed")
+            _log.exception("what an executor has delivered could not be handled")
 
     def _due(self) -> list[T]:
         found = []

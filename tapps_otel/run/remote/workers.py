@@ -105,6 +105,9 @@ class Workers:
         :returns: the executor that got it, and the call's future
         :raises Exception: of the engine, which has not executed it
         """
+        why_lost = self._engine.why_lost()
+        if why_lost is not None:
+            raise ConnectionError(why_lost)
         one.executor = executor = self._engine.executor
         try:
             return executor, executor.submit(fn, *args)
