@@ -65,7 +65,7 @@ class Dispatch:
     def cancel(self) -> None:
         """Cancel what waits, for a worker or for its next try; nothing is tried again."""
         self._is_cancelled = True
-        for one in self._line.withdraw_all():
+        while (one := self._line.withdraw_next()) is not None:
             self._cancel(one)
         self._cancel_tries()
 
@@ -95,7 +95,7 @@ class Dispatch:
             if not self._workers.are_ready(wanted):
                 return
         except Exception as error:  # noqa: BLE001 - of the engine: it has begun nothing
-            for one in self._line.withdraw_all():
+            while (one := self._line.withdraw_next()) is not None:
                 self._give_up(one, error, one.attempt.abandon)
             return
         while (taken := self._line.take()) is not None:
@@ -225,7 +225,7 @@ class Dispatch:
             self._line.put_back(one)
 
     def _cancel_tries(self) -> None:
-        for one in self._receipts.take_later(self._line.claim):
+        while (one := self._receipts.take_later(self._line.claim)) is not None:
             if isinstance(one, Submission):
                 self._cancel(one)
 

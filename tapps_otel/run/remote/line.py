@@ -85,14 +85,15 @@ class Line:
                 return True
             return one in self._unfinished and one.starter is None and one.executor is None
 
-    def withdraw_all(self) -> list[Submission]:
-        """Take out all steps that wait for a worker. This thread has to end them."""
+    def withdraw_next(self) -> Submission | None:
+        """Take out the first step that waits for a worker. This thread has to end it."""
         with self._lock:
-            found = list(self._queue)
-            for one in found:
-                one.starter = get_ident()
-            self._queue.clear()
-            return found
+            if not self._queue:
+                return None
+            one = self._queue[0]
+            one.starter = get_ident()
+            self._queue.popleft()
+            return one
 
     def claim(self, one: Receipt | Submission) -> None:
         """Note that this thread has to end a step that waits for its next try."""

@@ -68,17 +68,18 @@ class Receipts(Generic[T]):
             heapq.heappush(self._later, (due, next(self._numbers), receipt))
         self.put(None)
 
-    def take_later(self, note: Callable[[T], object]) -> list[T]:
-        """Take out what is not due yet.
+    def take_later(self, note: Callable[[T], object]) -> T | None:
+        """Take out what is due next; ``None``: nothing waits.
 
-        :param note: is called with each before it is taken out
+        :param note: is called with it before it is taken out
         """
         with self._lock:
-            found = [receipt for _, _, receipt in sorted(self._later)]
-            for receipt in found:
-                note(receipt)
-            self._later.clear()
-            return found
+            if not self._later:
+                return None
+            receipt = self._later[0][2]
+            note(receipt)
+            heapq.heappop(self._later)
+            return receipt
 
     def _work(self) -> None:
         while self._wait():
