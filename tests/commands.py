@@ -17,6 +17,7 @@ import tapps_otel
 # Children import what these tests import, which is compiled: they write no bytecode themselves.
 PACKAGES = Path(tapps_otel.__file__).parents[1]
 LOGS = Path(".tapps-agents/workflow-state/events")  # below each test's own folder
+LAUNCHER = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 
 FLOW = """
 import asyncio, os, signal, sys, time
@@ -198,3 +199,23 @@ def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
         process.wait(timeout=10)
     os.close(ours)
     return written.decode()
+
+
+def run_program(
+    text: str, *arguments: str, zero_code: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in the test's folder, which sends nothing anywhere.
+
+    :param zero_code: start it by ``opentelemetry-instrument``
+    """
+    Path("app.py").write_text(text, "utf-8")
+    exporters = {f"OTEL_{what}_EXPORTER": "none" for what in ("TRACES", "METRICS", "LOGS")}
+    launcher = [LAUNCHER] if zero_code else []
+    return subprocess.run(
+        [*launcher, sys.executable, "app.py", *arguments],
+        env=environment(**exporters, **env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

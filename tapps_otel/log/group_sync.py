@@ -99,9 +99,8 @@ class GroupSync:
         """Forget, in a forked child, the threads of its parent, and what they may hold."""
         self.lock, self.busy = threading.RLock(), False
         self._gates: list[Gate | TaskGate] = []  # of those who wait for the next sync
-        self._busy_loops: dict[
-            asyncio.AbstractEventLoop, list[TaskGate]
-        ] = {}  # they join them soon
+        # Of loops that still run what is ready: these join those who wait.
+        self._busy_loops: dict[asyncio.AbstractEventLoop, list[TaskGate]] = {}
         self._expected = 0  # number of those who are expected to wait for the next sync
         self._expected_until = 0  # monotonic, ns; 0: for none
         self._thread: threading.Thread | None = None

@@ -92,8 +92,8 @@ class OpenLog:
     :param lease: of the run, to look whether it still has its name
     :param reports: gets what is to be reported
     :param cipher: makes lines of events that are encrypted
-    :ivar syncs: whether it is synced at all
     :param home: where the lines go, too
+    :ivar syncs: whether it is synced at all
     :ivar ready: it can be written to; a log that fails is open, and not ready
     :ivar seq: of its last event, 0 if there is none
     :ivar sha: of its last event, empty if there is none

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tapps_otel
-from commands import LOGS
+from commands import LAUNCHER, LOGS
 from independent_checker import check
 from otlp_collector import Collected, Collector, Ended, Program, once
 from tapps_otel.log.store import Store
@@ -121,7 +121,7 @@ def doomed() -> None:
 doomed.options(workflow_id="r1")()
 """
 
-INSTRUMENT = [str(Path(sys.executable).with_name("opentelemetry-instrument"))]
+INSTRUMENT = [LAUNCHER]
 OTHERS = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 DECLARED = """
 file_format: "1.0"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import tapps_otel
-from commands import LOGS, child, environment
+from commands import LAUNCHER, LOGS, child, environment
 from independent_checker import check
 from stack import Span, Stack
 
@@ -187,8 +187,7 @@ class Killed:
         name = "pydantic_ai" if framework == "durable" else framework
         before = "" if zero_code else ONE_LINE.format(name=name)
         Path("app.py").write_text(before + TOOL + text.replace("THREAD", thread), "utf-8")
-        launcher = Path(sys.executable).with_name("opentelemetry-instrument")
-        self._command = [*([str(launcher)] if zero_code else []), sys.executable, "app.py"]
+        self._command = [*([LAUNCHER] if zero_code else []), sys.executable, "app.py"]
         self._env = environment(
             **stack.env(),
             OTEL_TRACES_EXPORTER="otlp,tapps_jsonl",

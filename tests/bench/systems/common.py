@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -113,6 +114,17 @@ def against(wall: float, n: int, floor: Floor) -> dict[str, float]:
     """Mean time of a step, from a wall time that includes the floor's writes."""
     step_us = (wall - floor.seconds) / n * 1e6
     return {"step_us": step_us, "floor_us": floor.each_us, "x_floor": step_us / floor.each_us}
+
+
+def wall_of_threads(count: int, work: Callable[[int], object]) -> float:
+    """The wall time of threads that begin at once: each calls ``work`` with its number."""
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    began = time.perf_counter()
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    return time.perf_counter() - began
 
 
 def together(seconds: float, n: int, floor: Floor) -> dict[str, float]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
 
 from dbos import DBOS
 
-from .common import CHUNK, Arguments, Floor, answer, arguments, result, together
+from .common import CHUNK, Arguments, Floor, answer, arguments, result, together, wall_of_threads
 from .dbos_steps import launch, steps
 
 ARGS = arguments()
@@ -34,23 +33,15 @@ async def in_gather(n: int) -> float:
     return time.perf_counter() - began
 
 
-def in_threads(n: int) -> float:
-    """Workflows of ``n`` steps, one in each thread; their wall time."""
-    threads = [threading.Thread(target=steps, args=(n,)) for _ in range(THREADS)]
-    began = time.perf_counter()
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    return time.perf_counter() - began
-
-
 def measure(args: Arguments) -> dict[str, float]:
     """What the option says."""
     floor = Floor(args.folder)
     floor.write(CHUNK)
     if args.option == "threads":
-        seconds, count = in_threads(args.n // THREADS), args.n // THREADS * THREADS
+        seconds, count = (
+            wall_of_threads(THREADS, lambda _: steps(args.n // THREADS)),
+            args.n // THREADS * THREADS,
+        )
     else:
         seconds, count = asyncio.run(in_gather(args.n)), args.n
     floor.write(CHUNK)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import operator
 import sqlite3
-import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -18,7 +17,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
-from .common import CHUNK, Arguments, Floor, answer, arguments, result, together
+from .common import CHUNK, Arguments, Floor, answer, arguments, result, together, wall_of_threads
 from .langgraph_steps import build
 
 THREADS = 8
@@ -71,13 +70,7 @@ def in_threads(n: int, saver: SqliteSaver) -> float:
         build(count, None, saver).invoke({"i": 0, "last": {}}, config, durability="sync")
 
     run("warm", WARM)
-    threads = [threading.Thread(target=run, args=(f"timed-{i}", n)) for i in range(THREADS)]
-    began = time.perf_counter()
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    return time.perf_counter() - began
+    return wall_of_threads(THREADS, lambda i: run(f"timed-{i}", n))
 
 
 def measure(args: Arguments) -> dict[str, float]:

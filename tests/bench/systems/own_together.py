@@ -6,14 +6,13 @@ The floor is one thread's: an ``os.write`` of the bytes of a step, and its sync.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from typing import Any, cast
 
 from tapps_otel import bind, configure, step, workflow
 from tapps_otel.settings import Durability
 
-from .common import CHUNK, Floor, answer, arguments, result, together
+from .common import CHUNK, Floor, answer, arguments, result, together, wall_of_threads
 from .own_steps import step_bytes
 
 ARGS = arguments()
@@ -46,17 +45,11 @@ def in_threads(n: int, block: int) -> dict[str, float]:
     turns = max(1, n // CHUNK)
     for _ in range(turns):
         floor.write(CHUNK)
-        threads = [threading.Thread(target=bind(_chunk)) for _ in range(THREADS)]
-        began = time.perf_counter()
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
-        seconds += time.perf_counter() - began
+        seconds += wall_of_threads(THREADS, bind(_chunk))
     return together(seconds, turns * CHUNK * THREADS, floor)
 
 
-def _chunk() -> None:
+def _chunk(_: int) -> None:
     for i in range(CHUNK):
         work(i)
 

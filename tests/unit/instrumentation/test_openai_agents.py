@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import tapps_otel
+from commands import LOGS, run_program
 from independent_checker import check
 from tapps_otel import history, list_runs, timeline
 
 pytest.importorskip("agents", reason="openai-agents is not installed")
 
-LOGS = Path("logs")
 PROGRAM = """
 import asyncio, os, signal, sys
 from agents import (
@@ -97,39 +93,21 @@ QUIET = "set_trace_processors([])\n"  # nothing is sent to the provider of the m
 ONE_LINE = "from tapps_otel import instrument; instrument('openai_agents')\n"
 
 
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    tapps_otel.configure(log_dir=LOGS)
-    yield
-    for path in LOGS.glob("*.jsonl"):
-        check(path)
-
-
-def run(
-    text: str, *arguments: str, launcher: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    Path("app.py").write_text(text)
-    exporters = {f"OTEL_{what}_EXPORTER": "none" for what in ("TRACES", "METRICS", "LOGS")}
-    env = {**os.environ, **exporters, "TAPPS_OTEL_LOG_DIR": str(LOGS), "OPENAI_API_KEY": ""}
-    command = [*launcher, sys.executable, "app.py", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=env, timeout=120, check=False
-    )
-
-
 WAYS = pytest.mark.parametrize("zero_code", [False, True], ids=["one line", "zero code"])
 
 
-def launched(zero_code: bool) -> tuple[str, tuple[str, ...]]:
-    if not zero_code:
-        return PROGRAM + QUIET + ONE_LINE + TRIP, ()
-    return PROGRAM + TRIP, (str(Path(sys.executable).with_name("opentelemetry-instrument")),)
+def trip(*arguments: str, zero_code: bool) -> subprocess.CompletedProcess[str]:
+    text = PROGRAM + ("" if zero_code else QUIET + ONE_LINE) + TRIP
+    return run_program(text, *arguments, zero_code=zero_code, OPENAI_API_KEY="")
+
+
+def run(text: str) -> subprocess.CompletedProcess[str]:
+    return run_program(text, OPENAI_API_KEY="")
 
 
 @WAYS
 def test_agents_tools_and_hand_offs_are_steps(zero_code: bool) -> None:
-    text, launcher = launched(zero_code)
-    done = run(text, launcher=launcher)
+    done = trip(zero_code=zero_code)
     found = history("chat-1")
 
     assert (done.returncode, done.stdout) == (0, "Take an umbrella.\n")
@@ -146,8 +124,7 @@ def test_agents_tools_and_hand_offs_are_steps(zero_code: bool) -> None:
 
 @WAYS
 def test_killed_in_a_tool_call(zero_code: bool) -> None:
-    text, launcher = launched(zero_code)
-    done = run(text, "die", launcher=launcher)
+    done = trip("die", zero_code=zero_code)
     found = timeline("chat-1")
 
     assert done.returncode == -signal.SIGKILL

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import tapps_otel
-from independent_checker import check
+from commands import LOGS, run_program
 from tapps_otel import history, list_runs, timeline
 from tapps_otel.log.store import Store
 from tapps_otel.otel.replay.run_spans import RunSpans
 
 pytest.importorskip("pydantic_ai", reason="pydantic-ai-slim is not installed")
 
-LOGS = Path("logs")
 PROGRAM = """
 import os, signal, sys
 from pydantic_ai import Agent
@@ -45,41 +39,18 @@ print(first.output, again.output)
 ONE_LINE = "from tapps_otel import instrument; instrument('pydantic_ai')\n"
 
 
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    tapps_otel.configure(log_dir=LOGS)
-    yield
-    for path in LOGS.glob("*.jsonl"):
-        check(path)
+WAYS = pytest.mark.parametrize("zero_code", [False, True], ids=["one line", "zero code"])
 
 
-def run(
-    *arguments: str, text: str = PROGRAM, launcher: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    Path("app.py").write_text(text)
-    exporters = {f"OTEL_{what}_EXPORTER": "none" for what in ("TRACES", "METRICS", "LOGS")}
-    env = {**os.environ, **exporters, "TAPPS_OTEL_LOG_DIR": str(LOGS)}
-    command = [*launcher, sys.executable, "app.py", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=env, timeout=120, check=False
-    )
-
-
-def instrumented() -> tuple[str, ...]:
-    return (str(Path(sys.executable).with_name("opentelemetry-instrument")),)
-
-
-WAYS = pytest.mark.parametrize(
-    ("text", "launcher"),
-    [(ONE_LINE + PROGRAM, ()), (PROGRAM, instrumented())],
-    ids=["one line", "zero code"],
-)
+def run(*arguments: str, zero_code: bool) -> subprocess.CompletedProcess[str]:
+    text = PROGRAM if zero_code else ONE_LINE + PROGRAM
+    return run_program(text, *arguments, zero_code=zero_code)
 
 
 @WAYS
-def test_the_turns_of_a_conversation_are_runs(text: str, launcher: tuple[str, ...]) -> None:
-    done = run(text=text, launcher=launcher)
-    plain = run()
+def test_the_turns_of_a_conversation_are_runs(zero_code: bool) -> None:
+    done = run(zero_code=zero_code)
+    plain = run_program(PROGRAM)
 
     assert done.stdout == plain.stdout
     assert (done.returncode, done.stderr) == (0, "")
@@ -101,8 +72,8 @@ def test_the_turns_of_a_conversation_are_runs(text: str, launcher: tuple[str, ..
 
 
 @WAYS
-def test_killed_in_a_tool_call(text: str, launcher: tuple[str, ...]) -> None:
-    done = run("die", text=text, launcher=launcher)
+def test_killed_in_a_tool_call(zero_code: bool) -> None:
+    done = run("die", zero_code=zero_code)
     found = timeline("chat-1")
     spans = RunSpans(Store(LOGS), "chat-1")
     names = [one.span.name for one in spans]
@@ -117,14 +88,14 @@ def test_killed_in_a_tool_call(text: str, launcher: tuple[str, ...]) -> None:
 
 
 def test_a_tool_that_fails_is_a_failed_step() -> None:
-    run("fail", text=ONE_LINE + PROGRAM)
+    run("fail", zero_code=False)
 
     assert history("chat-1").status == "failed"
     assert history("chat-1").by_id["execute_tool forecast"].status == "failed"
 
 
 def test_what_people_and_models_wrote_is_not_logged() -> None:
-    run(text=ONE_LINE + PROGRAM)
+    run(zero_code=False)
 
     logged = (LOGS / "chat-1.jsonl").read_text()
     assert "What is the weather" not in logged
@@ -132,7 +103,7 @@ def test_what_people_and_models_wrote_is_not_logged() -> None:
 
 
 def test_the_program_may_have_what_was_written_logged() -> None:
-    run(text=ONE_LINE + PROGRAM.replace("helper =", "Agent.instrument_all()\nhelper =", 1))
+    run_program(ONE_LINE + PROGRAM.replace("helper =", "Agent.instrument_all()\nhelper =", 1))
 
     assert "What is the weather" in (LOGS / "chat-1.jsonl").read_text()
     assert history("chat-1").status == "completed"

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from commands import environment
+from commands import LAUNCHER, environment
 from independent_checker import check
 from langgraph_graphs import State, compiled, on_thread
 from tapps_otel import configure, history
@@ -121,9 +121,8 @@ with SqliteSaver.from_conn_string("chats.sqlite") as saver:
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = Path(sys.executable).with_name("opentelemetry-instrument")
     return subprocess.run(
-        [str(launcher), sys.executable, *arguments],
+        [LAUNCHER, sys.executable, *arguments],
         env=environment(
             OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none", OTEL_LOGS_EXPORTER="none"
         ),

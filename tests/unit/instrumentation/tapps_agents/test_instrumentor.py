@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from commands import PACKAGES, environment
+from commands import LAUNCHER, PACKAGES, environment
 from tapps_agents_project import FIVE, Project
 from tapps_otel import history, list_runs
 
@@ -36,9 +36,8 @@ if len(sys.argv) > 2:
 
 
 def launch(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    launcher = Path(sys.executable).with_name("opentelemetry-instrument")
     return subprocess.run(
-        [str(launcher), sys.executable, *arguments],
+        [LAUNCHER, sys.executable, *arguments],
         env=environment(
             OTEL_TRACES_EXPORTER="console",
             OTEL_METRICS_EXPORTER="none",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import environment
+from commands import LAUNCHER, environment
 from independent_checker import check
 from tapps_agents_project import LOGS, Project, only_run
 from tapps_otel import history
@@ -67,10 +67,9 @@ def test_a_preset_that_was_killed_is_resumed_by_our_command(project: Project) ->
         pytest.skip("this version comes without presets")
     Path("with_agents.py").write_text(WITH_AGENTS)
     Path("target.py").write_text("x = 1\n")
-    launcher = str(Path(sys.executable).with_name("opentelemetry-instrument"))
     fix = ["tapps_agents.cli", "workflow", "fix", "--file", "target.py", "--auto"]
     prompt = ["--prompt", "make it two"]
-    started = run(*(launcher, sys.executable, "with_agents.py", *fix, *prompt), DEADLY="tester")
+    started = run(*(LAUNCHER, sys.executable, "with_agents.py", *fix, *prompt), DEADLY="tester")
     assert started.returncode == -signal.SIGKILL, started.stdout + started.stderr
     assert project.did.all == FIRST
     name = only_run()
