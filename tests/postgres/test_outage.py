@@ -18,6 +18,7 @@ from tapps_otel import configure, history, list_runs, step, verify, workflow
 from tapps_otel.errors import LogWriteError, StoreError
 from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
+from tapps_otel.log.postgres.connecting import Database as Reading
 from tapps_otel.run.mirrors import pull
 from tapps_otel.settings import Durability
 from waiting import until
@@ -147,6 +148,28 @@ def test_a_server_that_does_not_answer_is_not_asked_without_end(
             go(Eventful(did).flow)
     finally:
         os.kill(pid, signal.SIGCONT)
+    assert go(Eventful(did).flow) == 6
+
+
+def test_a_query_that_is_not_answered_ends(database: Database) -> None:
+    pid = 0
+    try:
+        with Reading(database.address, 0.1).opened() as connection:
+            pid = connection.info.backend_pid
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(psycopg.OperationalError, match="no answer"):
+                connection.execute("SELECT 1")
+            assert connection.closed
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_store_may_be_waited_for_as_long_as_one_likes(
+    database: Database, did: Effects, be_on: Machine
+) -> None:
+    configure(store_wait=1e9)
+    be_on("a")
+
     assert go(Eventful(did).flow) == 6
 
 

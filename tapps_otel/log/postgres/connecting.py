@@ -42,6 +42,7 @@ _SERVER: Final = (
 _MAY_BE_IDLE: Final = (
     "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 )
+_LONGEST_MS: Final = 2**31 - 1  # that PostgreSQL takes
 _LIMIT: Final = "SELECT set_config('statement_timeout', %s, false)"
 _ADVICE: Final = (
     (
@@ -120,7 +121,7 @@ class Database:
                 connection.execute(_SERVER)
                 connection.execute(_MAY_BE_IDLE)
                 # The server, too, gives up what nothing waits for any more.
-                connection.execute(_LIMIT, (f"{self._limit_s * 1000:.0f}",))
+                connection.execute(_LIMIT, (f"{min(self._limit_s * 1000, _LONGEST_MS):.0f}",))
         except BaseException:
             connection.close()
             raise
