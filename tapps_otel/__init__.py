@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from tapps_otel.run.step import Step, step
     from tapps_otel.run.timelines import timeline
     from tapps_otel.run.workflow import Workflow, workflow
-    from tapps_otel.settings import Redaction, Settings, configure
+    from tapps_otel.settings import configure
+    from tapps_otel.settings_model import Settings
+    from tapps_otel.settings_types import Redaction
     from tapps_otel.version import __version__
 
 __all__ = [  # noqa: RUF022 - sorted without regard to case, as people look names up
@@ -187,7 +189,9 @@ if not TYPE_CHECKING:  # a checker would take any misspelt name for one that thi
         "run.step": "Step step",
         "run.timelines": "timeline",
         "run.workflow": "Workflow workflow",
-        "settings": "Redaction Settings configure",
+        "settings": "configure",
+        "settings_model": "Settings",
+        "settings_types": "Redaction",
         "version": "__version__",
     }
     _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

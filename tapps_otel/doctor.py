@@ -23,6 +23,8 @@ from tapps_otel.log.store import Store
 from tapps_otel.masking import public_url
 from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
+from tapps_otel.settings_model import Settings, shown
+from tapps_otel.settings_types import DEFAULT_LOG_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +88,7 @@ def examine(log_dir: Path | str | None = None) -> Iterator[Finding]:
     found = _settings()
     yield from found
     bad_settings = any(one.state == "fail" for one in found)
-    chosen = log_dir or (settings.DEFAULT_LOG_DIR if bad_settings else settings.current().log_dir)
+    chosen = log_dir or (DEFAULT_LOG_DIR if bad_settings else settings.current().log_dir)
     folder = Path(chosen).absolute()
     yield from _folder(folder)
     yield from _store()
@@ -104,12 +106,12 @@ def _settings() -> list[Finding]:
         current = settings.current()
     except SettingsError as error:
         return [Finding("settings", "fail", str(error))]
-    known = {f"{_PREFIX}{name.upper()}" for name in settings.Settings.model_fields}
+    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
     given = sorted(name for name in os.environ if name.upper().startswith(_PREFIX))
     unknown = [name for name in given if name not in known]
     changed = {
-        name: settings.shown(name, getattr(current, name))
-        for name, one in settings.Settings.model_fields.items()
+        name: shown(name, getattr(current, name))
+        for name, one in Settings.model_fields.items()
         if getattr(current, name) != one.default
     }
     text = (
@@ -129,7 +131,7 @@ def _settings() -> list[Finding]:
     return found
 
 
-def _encryption(current: settings.Settings) -> Finding:
+def _encryption(current: Settings) -> Finding:
     """Encrypt and decrypt something with the codec, if there is one."""
     codec = current.codec
     if codec is None:

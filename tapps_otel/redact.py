@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tapps_otel import settings
 from tapps_otel.masking import MASK
-from tapps_otel.settings import Redaction
+from tapps_otel.settings_types import Redaction
 
 if TYPE_CHECKING:
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["NO_RULES", "REDACTED", "Rules", "combined", "rules_here", "rules_of"]
 

@@ -20,12 +20,14 @@ import click
 import typer
 
 import tapps_otel
-from tapps_otel import Backoff, Codec, errors, settings, step, workflow
+from tapps_otel import Backoff, Codec, errors, step, workflow
 from tapps_otel.cli import codes
 from tapps_otel.cli.app import app
 from tapps_otel.instrumentation.spec import Adapter, ExecutorSpec
 from tapps_otel.log.model import WorkflowEvent
 from tapps_otel.otel.metrics.instruments import METRICS
+from tapps_otel.settings_model import Settings
+from tapps_otel.settings_types import Redaction, SpanFilter
 
 PACKAGE: Final = Path(tapps_otel.__file__).parent
 _PART: Final = re.compile(r"(<!-- generated: (\w+) ?(\S*) -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -93,10 +95,10 @@ def exit_codes() -> str:
 
 def setting_table() -> str:
     """The settings, with what they may be."""
-    said = fields(settings.Settings.__doc__, "ivar")
+    said = fields(Settings.__doc__, "ivar")
     rows = [
         (tick(name), _values(one.annotation), tick(one.default), said[name])
-        for name, one in settings.Settings.model_fields.items()
+        for name, one in Settings.model_fields.items()
     ]
     return table(("setting", "values", "default", "meaning"), *rows)
 
@@ -118,9 +120,9 @@ def _values(annotation: Any) -> str:
         float: "number",
         str: "text",
         Path: "path",
-        settings.Redaction: "`Redaction(...)`",
+        Redaction: "`Redaction(...)`",
         Codec: "`Codec`",
-        settings.SpanFilter: "function",
+        SpanFilter: "function",
     }[annotation]
 
 

@@ -29,7 +29,7 @@ from tapps_otel.run.external_attempt import (
 )
 from tapps_otel.run.external_start import ExternalWorkflow, resume_run, start_run, start_turn
 from tapps_otel.run.scope import current_scope
-from tapps_otel.settings import DEFAULT_LOG_DIR
+from tapps_otel.settings_types import DEFAULT_LOG_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

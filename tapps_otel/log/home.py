@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.summary import RunSummary
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = [
     "NO_LINES",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.home import Session
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import LogObserver
-    from tapps_otel.settings import Durability
+    from tapps_otel.settings_types import Durability
 
 __all__ = ["LogWriter"]
 

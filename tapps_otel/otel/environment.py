@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tapps_otel.masking import public_url
 
 if TYPE_CHECKING:
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = [
     "address_of",

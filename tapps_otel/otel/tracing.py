@@ -13,7 +13,7 @@ from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
     from tapps_otel.otel.seam import Tracing
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["tracing"]
 

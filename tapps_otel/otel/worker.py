@@ -19,7 +19,7 @@ from tapps_otel.otel.seam import warn_once
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["flush_soon", "joined", "prepare"]
 

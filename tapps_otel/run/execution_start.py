@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tapps_otel.past.fold import AttemptHistory, RunHistory, StepHistory
     from tapps_otel.run.leased_log import LeasedLog
     from tapps_otel.run.recorder import RunRecorder
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["begin_execution", "process_here"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.store import RunSummary, Store
     from tapps_otel.otel.seam import Tracing
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = [
     "Continuation",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.store import Store
     from tapps_otel.past.fold import RunHistory
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["LeasedLog", "boot_id", "lease_log"]
 

@@ -24,7 +24,7 @@ from tapps_otel.past.fold import Fold, collector_paused
 
 if TYPE_CHECKING:
     from tapps_otel.past.fold import RunHistory
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = [
     "StoredRun",

@@ -16,7 +16,7 @@ from tapps_otel.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tapps_otel.settings import Redaction
+    from tapps_otel.settings_types import Redaction
 
 __all__ = ["Backoff", "OnDivergence", "OnInterrupted", "Policy"]
 

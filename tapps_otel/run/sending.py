@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.otel.replay.send_report import SendReport
-    from tapps_otel.settings import OtlpProtocol
+    from tapps_otel.settings_types import OtlpProtocol
 
 __all__ = ["send", "send_all"]
 

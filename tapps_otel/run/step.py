@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.run.scope import Scope
     from tapps_otel.run.step_spec import Stored
-    from tapps_otel.settings import Redaction
+    from tapps_otel.settings_types import Redaction
 
 __all__ = ["Step", "step"]
 

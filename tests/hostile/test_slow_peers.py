@@ -19,7 +19,7 @@ from tapps_otel.errors import SendError, SpansError
 from tapps_otel.otel.transport import jaeger
 from tapps_otel.otel.transport.client import connect
 from tapps_otel.otel.transport.destination import HTTP, Destination
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999999\r\n\r\n"
 BEGINNINGS = {

@@ -20,7 +20,7 @@ from tapps_otel.log import files
 from tapps_otel.log.files import FaultyFiles
 from tapps_otel.log.postgres.connecting import Database as Reading
 from tapps_otel.run.mirrors import pull
-from tapps_otel.settings import Durability
+from tapps_otel.settings_types import Durability
 from waiting import until
 
 Machine = Callable[[str], Path]

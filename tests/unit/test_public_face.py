@@ -64,6 +64,17 @@ def test_importing_the_package_imports_nothing_else_of_it() -> None:
     assert run(sys.executable, "-c", code).stdout == "[]\n"
 
 
+def test_decorators_import_nothing_that_only_runs_need() -> None:
+    code = (
+        "import sys; from tapps_otel import bind, current_run, step, workflow\n"
+        "@step\ndef double(number: int) -> int: return number * 2\n"
+        "@workflow\ndef flow(numbers: list[int]) -> int: return sum(map(double, numbers))\n"
+        "print(sorted({'opentelemetry', 'psycopg', 'pydantic', 'typer'} & set(sys.modules)))"
+    )
+
+    assert run(sys.executable, "-c", code).stdout == "[]\n"
+
+
 def test_help_describes_every_public_name() -> None:
     text = pydoc.render_doc(tapps_otel, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
 

@@ -9,7 +9,9 @@ import pytest
 
 from tapps_otel import settings
 from tapps_otel.errors import SettingsError
-from tapps_otel.settings import DEFAULT_LOG_DIR, Redaction, Settings, SettingsDict, configure
+from tapps_otel.settings import configure
+from tapps_otel.settings_model import Settings
+from tapps_otel.settings_types import DEFAULT_LOG_DIR, Redaction, SettingsDict
 
 
 def test_configure_takes_the_fields_of_settings_in_their_order() -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from tapps_otel.settings import Durability, Settings
+    from tapps_otel.settings_model import Settings
+    from tapps_otel.settings_types import Durability
 
 __all__ = ["JsonlSpanExporter"]
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.otel.run_registry import KnownRun
-    from tapps_otel.settings import Durability
+    from tapps_otel.settings_types import Durability
 
 __all__ = ["Router", "Written"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.home import Session
     from tapps_otel.log.store import Store
     from tapps_otel.otel.capture.event import Captured
-    from tapps_otel.settings import Durability
+    from tapps_otel.settings_types import Durability
 
 __all__ = ["LARGEST", "SideLogs"]
 

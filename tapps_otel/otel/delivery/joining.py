@@ -30,7 +30,7 @@ from tapps_otel.otel.transport.destination import endpoint_by, protocol_of
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["join"]
 

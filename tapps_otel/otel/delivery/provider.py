@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.id_generator import IdGenerator
     from opentelemetry.sdk.trace.sampling import Sampler
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = [
     "add_outlet",

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from tapps_otel.log.event import Event
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["tracing"]
 

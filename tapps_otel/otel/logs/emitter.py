@@ -22,7 +22,7 @@ from tapps_otel.version import __version__
 
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["event_logs"]
 

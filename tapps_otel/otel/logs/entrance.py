@@ -12,7 +12,7 @@ from tapps_otel.otel.seam import warn_once
 
 if TYPE_CHECKING:
     from tapps_otel.otel.seam import EventWatcher
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["event_logs"]
 

@@ -20,7 +20,7 @@ from tapps_otel.otel.process.standard_exporters import StandardExporters
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["ManagedLogExporter", "ensure_provider"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from msgspec import UNSET
 
-from tapps_otel.settings import Alias
+from tapps_otel.settings_types import Alias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

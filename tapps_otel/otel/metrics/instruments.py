@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.past.usage import Usage
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["METRICS", "Meters", "Metric", "meters"]
 

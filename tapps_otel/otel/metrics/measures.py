@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tapps_otel.otel.metrics.instruments import Meters
     from tapps_otel.otel.seam import Measures
     from tapps_otel.past.usage import Usage
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["count_spans", "count_tokens", "measures"]
 

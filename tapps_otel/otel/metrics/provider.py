@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["ManagedMetricExporter", "ensure_provider"]
 

@@ -17,7 +17,7 @@ from tapps_otel.masking import mask, public_url, secrets_in
 from tapps_otel.otel.environment import address_of, otlp_variable
 
 if TYPE_CHECKING:
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
 
 __all__ = ["GRPC", "HTTP", "Destination", "destination", "endpoint_by", "protocol_of"]
 

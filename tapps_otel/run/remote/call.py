@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapps_otel.run.step import Step
-    from tapps_otel.settings import Redaction
+    from tapps_otel.settings_types import Redaction
 
 __all__ = ["Call", "Incoming", "dump", "modules_of"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tapps_otel import configure, step, workflow
-from tapps_otel.settings import Durability
+from tapps_otel.settings_types import Durability
 
 from .common import Floor, answer, arguments, result, rss_mb, timed_steps
 

@@ -10,7 +10,7 @@ import time
 from typing import Any, cast
 
 from tapps_otel import bind, configure, step, workflow
-from tapps_otel.settings import Durability
+from tapps_otel.settings_types import Durability
 
 from .common import CHUNK, Floor, answer, arguments, result, together, wall_of_threads
 from .own_steps import step_bytes

@@ -17,7 +17,7 @@ from tapps_otel.cli.app import app
 from tapps_otel.log.event import EVENT_TYPES
 from tapps_otel.names import ATTR
 from tapps_otel.otel.mapping.aliases import ALIAS
-from tapps_otel.settings import Alias
+from tapps_otel.settings_types import Alias
 
 TOPICS = [Page(path) for path in sorted(REFERENCE.glob("*.md"))]
 README_LIMIT = 12_000  # bytes

@@ -21,7 +21,7 @@ from tapps_otel.log.store import Store
 from tapps_otel.otel.live import spans
 from tapps_otel.otel.mapping.aliases import aliases_of
 from tapps_otel.otel.replay.run_spans import RunSpans
-from tapps_otel.settings import Alias
+from tapps_otel.settings_types import Alias
 
 ALL: tuple[Alias, ...] = ("gen_ai/0.1", "gen_ai/1.41", "cicd/1.44")
 

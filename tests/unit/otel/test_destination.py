@@ -9,7 +9,7 @@ import pytest
 from commands import FLOW, Cli, child
 from tapps_otel.errors import SettingsError
 from tapps_otel.otel.transport.destination import destination
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 HTTP = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 ENDPOINT, TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"

@@ -21,7 +21,7 @@ from tapps_otel.otel.delivery import provider as tracer_provider
 from tapps_otel.otel.live import catch_up
 from tapps_otel.otel.metrics import provider as meter_provider
 from tapps_otel.otel.process.fork_lock import ForkLock
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

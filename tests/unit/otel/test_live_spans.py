@@ -42,7 +42,7 @@ from tapps_otel.otel.mapping.content import time_of
 from tapps_otel.otel.replay.rebuild import Rebuilder
 from tapps_otel.otel.seam import LiveSpan, SpanRef
 from tapps_otel.redact import NO_RULES
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 from tapps_otel.version import __version__
 
 T0 = 1_760_000_000_000_000_000

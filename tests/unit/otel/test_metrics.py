@@ -37,7 +37,7 @@ from tapps_otel.otel.process import standard_exporters
 from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
 from tapps_otel.otel.transport.client import Answer, Client
 from tapps_otel.otel.transport.destination import Destination
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 Point = tuple[dict[str, Any], Any]
 

@@ -23,7 +23,7 @@ from tapps_otel.otel.delivery.otlp_exporter import OtlpExporter
 from tapps_otel.otel.delivery.processor import Delivery, ManagedSpanExporter
 from tapps_otel.otel.process.plugins import process_resource
 from tapps_otel.otel.process.shutdown import ExitFlush, flush_all
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 GRPC, HTTP = "otlp_proto_grpc", "otlp_proto_http"
 

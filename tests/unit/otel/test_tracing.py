@@ -19,7 +19,7 @@ from tapps_otel.otel.live import spans
 from tapps_otel.otel.seam import LiveSpan
 from tapps_otel.otel.tracing import tracing
 from tapps_otel.redact import NO_RULES
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 
 OFF = {"OTEL_SDK_DISABLED": "true"}
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317"}
@@ -56,7 +56,7 @@ import os, sys
 {code}
 from tapps_otel.otel.seam import LiveSpan, SpanRef, Tracing
 from tapps_otel.otel.tracing import tracing
-from tapps_otel.settings import Settings
+from tapps_otel.settings_model import Settings
 assert tracing(Settings()) is None
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 """
