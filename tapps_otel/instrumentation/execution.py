@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -33,6 +33,7 @@ from tapps_otel.settings_types import DEFAULT_LOG_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tapps_otel.instrumentation.method_call import MethodCall
@@ -58,6 +59,8 @@ __all__ = [
 _log = logging.getLogger("tapps_otel")
 _current: ContextVar[Execution | None] = ContextVar("tapps_otel_execution", default=None)
 _logged: set[str] = set()
+_LEAVING: Final = guarded("a run was not left")
+_ATTRIBUTES: Final = guarded("the attributes of a step are not logged")
 
 
 def is_enabled() -> bool:
@@ -104,19 +107,12 @@ class Execution:
         return not self.opened or (self.run is not None and current_scope.get() is self.run.root)
 
     def __enter__(self) -> Self:
-        self._passed_on = self.left = False
-        self._token = _current.set(self)
-        if self.run is not None:
-            self.run.enter_root()
+        self._passed_on = False
+        self.enter()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with guarded("a run was not left"):
-            if self.run is not None:
-                self.run.leave()
-            # An abandoned generator ends in a context of its own: nothing to undo there.
-            with suppress(ValueError, RuntimeError):
-                _current.reset(self._token)
+        self.leave()
         if not self._passed_on:
             self.close()
 
@@ -124,12 +120,26 @@ class Execution:
         """Keep the run open after this block: it is entered again for the rest of the work."""
         self._passed_on = True
 
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Enter it for a part of the work, and keep the run open after that."""
-        with self:
-            self.pass_on()
-            yield
+    def current(self) -> AbstractContextManager[None]:
+        """A context for a part of the work, after which the run is still open."""
+        return _Part(self)
+
+    def enter(self) -> None:
+        """Make it current."""
+        self.left = False
+        self._token = _current.set(self)
+        if self.run is not None:
+            self.run.enter_root()
+
+    def leave(self) -> None:
+        """Undo :meth:`enter`."""
+        with _LEAVING:
+            if self.run is not None:
+                self.run.leave()
+            try:  # noqa: SIM105 - `suppress` takes four times as long
+                _current.reset(self._token)
+            except (ValueError, RuntimeError):
+                pass  # an abandoned generator ends in a context of its own: nothing to undo there
 
     def close(self) -> None:
         """End the execution; a run that has not ended can be resumed."""
@@ -201,6 +211,21 @@ class Execution:
             if self.run is not None:
                 self.run.leave()
             yield self.run
+
+
+class _Part:
+    """A part of an execution's work; a class, because a generator would cost each step more."""
+
+    __slots__ = ("_execution",)
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+
+    def __enter__(self) -> None:
+        self._execution.enter()
+
+    def __exit__(self, *exc: object) -> None:
+        self._execution.leave()
 
 
 class _InProgress:
@@ -311,7 +336,7 @@ def _step_spec(
 
 def _attributes(adapter: Adapter, call: MethodCall) -> dict[str, Any] | None:
     """What a step begins with; nothing, if that is no JSON or too much of it."""
-    with guarded("the attributes of a step are not logged"):
+    with _ATTRIBUTES:
         return checked_attributes(adapter.attributes(call))
     return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tapps_otel.errors import DecryptionError, LogWriteError, RunConflictError, TappsError
@@ -45,16 +46,18 @@ class guarded:  # noqa: N801 - it is used as a function, as those of contextlib 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception) or isinstance(error, self._passes):
+        if error is None or not isinstance(error, Exception) or isinstance(error, self._passes):
             return False
         if self._refuses and isinstance(error, LogWriteError):
             return False
-        what, shown = self._what, None
-        if not isinstance(error, TappsError) and what not in _logged:
-            shown = error
-        _logged.add(what)
-        _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=shown)
+        _log_failure(self._what, error)
         return True
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    shown = error if not isinstance(error, TappsError) and what not in _logged else None
+    _logged.add(what)
+    _log.error("%s: %s: %s", what, type(error).__name__, error, exc_info=shown)
 
 
 class GuardedContext:
@@ -70,15 +73,19 @@ class GuardedContext:
         self._entered: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> None:
-        with guarded("library spans are not under their run or step"):
+        try:
             context = self._make()
             context.__enter__()
             self._entered = context
+        except Exception as error:  # noqa: BLE001 - whatever it is, the block is to run
+            _log_failure("library spans are not under their run or step", error)
 
     def __exit__(self, *exc: object) -> None:
         if self._entered is not None:
-            with guarded("a run or step stays current"):
+            try:
                 self._entered.__exit__(None, None, None)
+            except Exception as error:  # noqa: BLE001
+                _log_failure("a run or step stays current", error)
 
 
 class _Kind(NamedTuple):
@@ -111,7 +118,7 @@ class Original:
         except BaseException as error:
             self._error = error
             raise
-        self._result = self._await(result) if inspect.iscoroutine(result) else result
+        self._result = self._await(result) if isinstance(result, CoroutineType) else result
         return self._result
 
     async def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -191,7 +198,7 @@ class Guard:
                 raise
             self._log_failure(error)
         else:
-            if inspect.iscoroutine(result):
+            if isinstance(result, CoroutineType):
                 return self._await(result, original, args, kwargs)
             return result
         # Not in the handler: the function's own exception must not get the failure as its context.
@@ -211,7 +218,7 @@ class Guard:
                 raise
             self._log_failure(error)
         outcome = original.outcome(args, kwargs)
-        return await outcome if inspect.iscoroutine(outcome) else outcome
+        return await outcome if isinstance(outcome, CoroutineType) else outcome
 
     def _log_failure(self, error: BaseException) -> None:
         """Log it once for each hook: a mistake repeats itself in every call."""

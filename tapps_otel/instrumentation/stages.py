@@ -111,7 +111,7 @@ class StepStage:
                     finish_step(self._adapter, self._call, attempt)
 
     def fail(self, error: BaseException) -> None:
-        """Write that it ended by an exception."""
+        """Write that it ended by an exception. Raises nothing."""
         if self._attempt is not None:
             fail_step(self._adapter, self._call, self._attempt, error)
 
@@ -121,7 +121,7 @@ class StepStage:
             self._attempt.stop()
 
     def end_as(self, word: str, reason: str | None = None) -> None:
-        """Write that it ended with this status, for a reason in words; nothing else is read."""
+        """Write that it ended with this status, for a reason in words. Raises nothing."""
         attempt = self._attempt
         if attempt is not None:
             with guarded_end(attempt):

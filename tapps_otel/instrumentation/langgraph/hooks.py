@@ -31,7 +31,7 @@ from tapps_otel.run.external_attempt import ExternalStep
 from tapps_otel.run.external_start import annotate_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from tapps_otel.instrumentation.guarding import Original, Wrapper
 
@@ -135,9 +135,9 @@ async def _amatch_cached(original: Original, _: Any, args: Any, kwargs: Any) -> 
     return found
 
 
-def _note_cached(tasks: Iterable[Any]) -> None:
+def _note_cached(tasks: Sequence[Any]) -> None:
     turn = current_turn()
-    if turn is None or turn.run is None:
+    if not tasks or turn is None or turn.run is None:
         return
     with guarded("a cached task is not logged"):
         for task in tasks:
