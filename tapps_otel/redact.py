@@ -217,6 +217,7 @@ class Rules:
         return value if same else made
 
 
+@lru_cache(maxsize=256)
 def rules_of(given: bool | Redaction) -> Rules:  # noqa: FBT001 - the setting's own type
     """The rules that a setting stands for."""
     return _compiled((_as_redaction(given),))

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["LogObserver", "Reports", "held_back", "report"]
@@ -89,13 +88,18 @@ def report(make: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None
         make(*args, **kwargs)
 
 
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Make the reports of this thread after the block: a lock is held in it."""
-    _held.depth += 1
-    try:
-        yield
-    finally:
+class held_back:  # noqa: N801 - it is used as a function, as those of contextlib are
+    """Make the reports of this thread after the block: a lock is held in it.
+
+    A class, because a generator would cost each captured span more.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _held.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
         _held.depth -= 1
         while _held.reports and not _held.depth:
             _held.reports.popleft()()

@@ -152,10 +152,12 @@ def owner_of(span_id: int, parent_id: int | None) -> KnownRun | None:
     if not _owned:
         return None
     with _lock:
-        for one in (span_id, parent_id):
-            run = None if one is None else _owned.get(one)
-            if one is not None and run is not None:
-                _owned.move_to_end(one)
+        run = _owned.get(span_id)
+        if run is not None:
+            _owned.move_to_end(span_id)
+        elif parent_id is not None:
+            run = _owned.get(parent_id)
+            if run is not None:
+                _owned.move_to_end(parent_id)
                 _own(span_id, run)
-                return run
-    return None
+        return run

@@ -7,7 +7,6 @@ by its start: ``send`` and ``show`` end it as interrupted. An exporter alone nev
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -22,8 +21,6 @@ from tapps_otel.otel.capture.tokens import token_counter
 from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
@@ -46,6 +43,7 @@ class JsonlSpanProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         self._failures = FailureLog()
+        self._harmless = _Harmless(self._failures)
         self._reset()
         propagation.join()
 
@@ -57,7 +55,7 @@ class JsonlSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
         """Write that a span has started."""
         roots = asked()
-        with self._harmless():
+        with self._harmless:
             if roots is not None and _is_captured(span):
                 roots.started(span)
             run = self._run_of(span)
@@ -67,7 +65,7 @@ class JsonlSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Write a span whole."""
         roots = asked()
-        with self._harmless():
+        with self._harmless:
             run = self._run_of(span)
             if run is not None and not is_cut_off(span) and claims.claim(run, span):
                 durability = settings.current().durability
@@ -108,12 +106,22 @@ class JsonlSpanProcessor(SpanProcessor):
         elif written.problem is None:
             self._failures.worked()
 
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - a processor must not harm a workflow
-            self._failures.failed(error)
+
+class _Harmless:
+    """Reports what its block raises; a class, because a generator would cost each span more."""
+
+    __slots__ = ("_failures",)
+
+    def __init__(self, failures: FailureLog) -> None:
+        self._failures = failures
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._failures.failed(error)
+        return True
 
 
 def _is_captured(span: ReadableSpan) -> bool:

@@ -175,8 +175,7 @@ class Router:
         late: bool = False,
     ) -> tuple[list[Captured], Exception | None]:
         """Return their events, and the error of one that no log can hold."""
-        folder = Store(run.folder).blobs_folder(run.log_name)
-        put = Blobs(folder, sync=durability != "os").put if run.has_blobs else None
+        put = partial(_put_blob, run, durability) if run.has_blobs else None
         captured, problem = [], None
         rules = run.rules or rules_here()
         for span in spans:
@@ -205,6 +204,10 @@ class Router:
         if (found.status, found.execution) != ("completed", run.execution):
             return False
         return _append_under_lease(run, spans, durability)
+
+
+def _put_blob(run: KnownRun, durability: Durability, data: bytes) -> str:
+    return Blobs(Store(run.folder).blobs_folder(run.log_name), sync=durability != "os").put(data)
 
 
 def _store(run: KnownRun) -> Store:

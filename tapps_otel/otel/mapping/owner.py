@@ -18,9 +18,9 @@ __all__ = ["is_cut_off", "is_marker", "own_run_id", "run_of"]
 
 def run_of(span: ReadableSpan) -> KnownRun | None:
     """Return the run whose log has this span; ``None`` for a marker."""
-    if is_marker(span):
-        return None
     run_id = own_run_id(span)
+    if run_id is not None and is_marker(span):
+        return None
     if run_id is None:
         parent = span.parent
         owner = run_registry.owner_of(
@@ -33,8 +33,7 @@ def run_of(span: ReadableSpan) -> KnownRun | None:
 
 def own_run_id(span: ReadableSpan) -> str | None:
     """Return the run of one of our own spans; ``None`` for another's span."""
-    scope = span.instrumentation_scope
-    if scope is None or scope.name != SCOPE:
+    if not _is_ours(span):
         return None
     found = (span.attributes or {}).get(ATTR.WORKFLOW_ID)
     return found if isinstance(found, str) else None
@@ -42,9 +41,14 @@ def own_run_id(span: ReadableSpan) -> str | None:
 
 def is_marker(span: ReadableSpan) -> bool:
     """Whether a span only announces another one."""
-    return ATTR.MARKER in (span.attributes or ())
+    return _is_ours(span) and ATTR.MARKER in (span.attributes or ())
 
 
 def is_cut_off(span: ReadableSpan) -> bool:
     """Whether it was ended from the log, as its own process did not: the log needs no end."""
     return (span.attributes or {}).get(ATTR.STATUS) == "interrupted"
+
+
+def _is_ours(span: ReadableSpan) -> bool:
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == SCOPE
