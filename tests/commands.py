@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tapps_otel
+import programs
+from programs import PACKAGES
 
-# Children import what these tests import, which is compiled: they write no bytecode themselves.
-PACKAGES = Path(tapps_otel.__file__).parents[1]
 LOGS = Path(".tapps-agents/workflow-state/events")  # below each test's own folder
 LAUNCHER = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 
@@ -163,7 +162,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def child(*arguments: str, **more: str) -> Done:
     """Run a command in a process of its own."""
-    done = subprocess.run(
+    done = programs.run(
         command(*arguments),
         env=environment(**more),
         capture_output=True,
@@ -187,7 +186,7 @@ def on_terminal(*arguments: str, columns: int = 80, **more: str) -> str:
     """Run a command on a terminal, and return its output."""
     ours, theirs = pty.openpty()
     env = environment(COLUMNS=str(columns), LINES="24", TERM="xterm-256color", **more)
-    with subprocess.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
+    with programs.Popen(command(*arguments), env=env, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         written = bytearray()
         end = time.monotonic() + 30
@@ -211,7 +210,7 @@ def run_program(
     Path("app.py").write_text(text, "utf-8")
     exporters = {f"OTEL_{what}_EXPORTER": "none" for what in ("TRACES", "METRICS", "LOGS")}
     launcher = [LAUNCHER] if zero_code else []
-    return subprocess.run(
+    return programs.run(
         [*launcher, sys.executable, "app.py", *arguments],
         env=environment(**exporters, **env),
         capture_output=True,

@@ -8,7 +8,6 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Self
 
 import pyte
 
+import programs
 from commands import command, environment, on_terminal
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -48,7 +48,7 @@ class Terminal:
         full_env = environment(TERM="xterm-256color", **(env or {}))
         for name in ("COLUMNS", "LINES"):  # the terminal itself has a size
             full_env.pop(name, None)
-        self.process = subprocess.Popen(
+        self.process = programs.Popen(
             command(*arguments), env=full_env, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+import programs
 from browsers import Look, open_browser
 from capabilities import need
+from commands import environment
 from otlp_collector import Collector, Ended, Program, Sink, serving, start_agent
 from stack import Stack, stack_up
 
@@ -71,10 +71,10 @@ def program(tmp_path: Path) -> Program:
 
     def run(source: str, *arguments: str, **env: str) -> Ended:
         path.write_text(source, "utf-8")
-        done = subprocess.run(
+        done = programs.run(
             [sys.executable, str(path), *arguments],
             cwd=tmp_path,
-            env={**os.environ, **env},
+            env=environment(**env),
             capture_output=True,
             text=True,
             timeout=100,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 import tapps_otel
 from choosy_collector import Choosy, choosy
 from commands import Done, child, environment
@@ -93,7 +93,7 @@ def collector_in(state: str) -> Iterator[Choosy]:
 def program(collector: Choosy, state: str, **env: str) -> Done:
     """Run the program; a collector that answers is given time for that."""
     answers = state not in {"down", "hanging"}
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "program.py"],
         env=environment(
             **IMPATIENT,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +12,11 @@ from typing import Any
 
 import pytest
 
+import programs
 import tapps_otel
-from commands import LOGS, PACKAGES, Done, child
+from commands import LOGS, Done, child, environment
 from otlp_collector import KILLED, LONG, Collected, Collector, Ended, Program, once
+from programs import PACKAGES
 from stack import Stack
 from tapps_otel import WorkflowEvent
 
@@ -249,8 +249,8 @@ WAITING = SIX.replace(
 
 def test_a_run_is_seen_before_it_ends(collector: Collector) -> None:
     Path("waiting.py").write_text(WAITING, "utf-8")
-    env = {**os.environ, **collector.env(), "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-    with subprocess.Popen([sys.executable, "waiting.py"], env=env) as going_on:
+    env = environment(**collector.env(), OTEL_BSP_SCHEDULE_DELAY="60000")
+    with programs.Popen([sys.executable, "waiting.py"], env=env) as going_on:
         try:
             (marker,) = collector.markers(1)  # it waits for that
             spans = collector.spans(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import programs
 import tapps_otel
 from capabilities import need
 from commands import LOGS, child, command, environment
@@ -125,7 +125,7 @@ def test_severity_tells_failures_from_retries_and_interruptions(tailing: Stack) 
 
 def test_lines_come_while_the_run_is_going_on(tailing: Stack) -> None:
     tailing.collector.start()  # before there is a folder
-    with subprocess.Popen(
+    with programs.Popen(
         command("run", "flow.py:waiting", "--id", "w1", "--quiet"), env=environment()
     ) as process:
         wait_for(Path("waiting").exists, "the workflow waits")
@@ -156,7 +156,7 @@ def test_a_restarted_collector_continues_where_it_was(tailing: Stack) -> None:
 
 def test_a_killed_collector_loses_no_line(tailing: Stack) -> None:
     tailing.collector.start()
-    with subprocess.Popen(
+    with programs.Popen(
         command("run", "flow.py:waiting", "--id", "w1", "--quiet"), env=environment()
     ) as process:
         wait_for(Path("waiting").exists, "the workflow waits")

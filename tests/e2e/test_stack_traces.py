@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+import programs
 import tapps_otel
 from capabilities import need
 from commands import child, command, environment
@@ -197,7 +197,7 @@ def test_a_resume_that_is_shorter_than_what_was_killed_has_no_warning(
 
 
 def test_a_run_is_seen_while_it_is_going_on(shared_stack: Stack, run_id: str) -> None:
-    with subprocess.Popen(
+    with programs.Popen(
         command("run", "flow.py:waiting", "--id", run_id, "--quiet"),
         env=environment(**shared_stack.env()),
     ) as process:

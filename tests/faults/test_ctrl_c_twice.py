@@ -5,7 +5,6 @@ The process ends, the log is whole, the lease is free, and another process resum
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import programs
+from commands import environment
 from effort import examples
 from independent_checker import check
 from tapps_otel import history, verify
@@ -86,9 +87,9 @@ EXPECTED = 1 + (10 + 11 + 10) + (20 + 21 + 20) + 30 + 2
 
 def started(*arguments: str) -> subprocess.Popen[str]:
     Path("program.py").write_text(PROGRAM)
-    return subprocess.Popen(
+    return programs.Popen(
         [sys.executable, "program.py", *arguments],
-        env={**os.environ, "TAPPS_OTEL_LOG_DIR": str(LOGS)},
+        env=environment(TAPPS_OTEL_LOG_DIR=str(LOGS)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

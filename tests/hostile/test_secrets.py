@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import child
+import programs
+from commands import child, environment
 from effort import sample
 from tapps_otel import Run, settings
 from tapps_otel.cli import main
@@ -165,9 +164,9 @@ def _assert_unknown(text: str, where: str) -> None:
     sample(["settings", "gRPC with a newline", "standard variables", "another scheme"], 2),
 )
 def test_no_program_says_or_writes_a_secret(variant: str, port: int) -> None:
-    env = {**os.environ, **_environment(variant, port)}
+    env = environment(**_environment(variant, port))
     env |= {"OTEL_TRACES_EXPORTER": "console,otlp", "OTEL_METRICS_EXPORTER": "console"}
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "-c", f"{WORKFLOW}{PROGRAM}"],
         env=env, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import programs
 from commands import environment
 from export_formats import request_of, trace_of
 from logs import AT, forge
@@ -309,7 +309,7 @@ save(Dying(Store(Path("logs")), "r", "csv"), Path("out"))
 
 
 def test_a_kill_leaves_no_partial_file_under_the_name(log: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED], env=environment(), check=False)
+    done = programs.run([sys.executable, "-c", KILLED], env=environment(), check=False)
 
     assert done.returncode == -9
     assert not Path("out").exists()

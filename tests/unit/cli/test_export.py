@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, child, command, environment, on_terminal
 from export_formats import request_of, trace_of
 from logs import forge
@@ -181,7 +182,7 @@ def test_progress_is_shown_on_a_terminal(form: str) -> None:
 def test_a_reader_that_closes_the_pipe_is_not_an_error(form: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    with subprocess.Popen(
+    with programs.Popen(
         command("export", "r", "-f", form), env=environment(), stdout=write, stderr=subprocess.PIPE
     ) as one:
         os.close(write)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from commands import Done, command, environment, wait_for
 from tapps_otel import history
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow  # most of them start processes
 def signalled(workflow: str, number: signal.Signals) -> Done:
     # Who runs the tests in the background of a shell has them ignore Ctrl-C; a child inherits that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
+    with programs.Popen(
         command("run", f"flow.py:{workflow}", "--id", "a"),
         env=environment(),
         stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, command, environment
 
 pytestmark = pytest.mark.slow  # most of them start processes
@@ -32,7 +33,7 @@ def test_the_schema_is_json_schema(cli: Cli) -> None:
 def test_a_reader_that_closes_the_pipe_is_not_an_error(arguments: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    with subprocess.Popen(
+    with programs.Popen(
         command(*arguments), env=environment(), stdout=write, stderr=subprocess.PIPE
     ) as one:
         os.close(write)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, child, environment
 from tapps_otel import list_runs
 
@@ -152,7 +152,7 @@ def test_a_run_of_a_script_is_resumed_down_the_same_branch() -> None:
     """Its classes are those of ``__main__`` first, and of a module of its own then."""
     Path("script.py").write_text(SCRIPT)
     dying = environment(DIE="1")
-    assert subprocess.run([sys.executable, "script.py"], env=dying, check=False).returncode == 9
+    assert programs.run([sys.executable, "script.py"], env=dying, check=False).returncode == 9
 
     resumed = child("resume", "r")
     assert resumed.code == 0, resumed.err

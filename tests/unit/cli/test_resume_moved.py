@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import indent
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, Done, child, environment
 from effort import sample
 from tapps_otel import Run, history, resume
@@ -62,7 +62,7 @@ def write(path: Path, source: str) -> None:
 
 def python(*arguments: str, text: str | None = None, **more: str) -> Done:
     """Run Python in a process of its own."""
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, *arguments],
         env=environment(**more),
         input=text,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from commands import Done, child, command, environment
 
 pytestmark = pytest.mark.slow  # most of them start processes
@@ -52,7 +53,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def answered(answer: str) -> tuple[int, str]:
     """Resume on a terminal, where this is typed."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with programs.Popen(
         command("resume", "r", "-q"),
         env=environment(TERM="dumb"),
         stdin=theirs,
@@ -146,7 +147,7 @@ def test_code_above_the_working_directory_is_of_the_project() -> None:
     Path("inside").mkdir()
     assert child("run", "flow.py:flow", "--id", "r", "-q").code == 1
     Path("inside/again").touch()
-    done = subprocess.run(
+    done = programs.run(
         command("resume", "r", "-q", "--log-dir", "../.tapps-agents/workflow-state/events"),
         cwd="inside",
         env=environment(),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, child, command, environment, wait_for
 from tapps_otel.run.queries import list_runs
 
@@ -200,7 +200,7 @@ def test_a_file_instead_of_the_log_folder_is_an_error(cli: Cli) -> None:
 
 
 def test_a_run_of_another_process_is_busy(cli: Cli) -> None:
-    with subprocess.Popen(
+    with programs.Popen(
         command("run", "-q", "flow.py:waiting", "--id", "a"), env=environment(), text=True
     ) as other:
         wait_for(Path("waiting.txt"), other)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from commands import LOGS, Cli, child, command, environment, wait_for
 from effort import sample
 from logs import forge
@@ -50,7 +51,7 @@ def _held(flow: Path) -> None:
 @contextmanager
 def executing(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Execute a run in a process of its own, which holds in the middle of a step."""
-    with subprocess.Popen(
+    with programs.Popen(
         command(*arguments, "-q"), env=environment(TAPPS_OTEL_DURABILITY="os"), text=True
     ) as process:
         try:
@@ -192,7 +193,7 @@ def test_a_paused_run_has_ended(cli: Cli) -> None:
 def test_elsewhere_than_on_a_terminal_lines_tell_what_happens(cli: Cli) -> None:
     with (
         executing("run", "flow.py:held", "--id", "a"),
-        subprocess.Popen(
+        programs.Popen(
             command("watch", "a"), env=environment(), stdout=subprocess.PIPE, text=True
         ) as watch,
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from choosy_collector import Choosy, choosy
 from commands import Done, child, environment
 
@@ -64,7 +64,7 @@ def program(theirs: Choosy, configure: str = "", *, sets_provider: bool = True, 
         text = text.replace("trace.set_tracer_provider(provider)", "")
     Path("program.py").write_text(text, "utf-8")
     given = {**theirs.env, "TAPPS_OTEL_ANNOUNCE": "off", **env}
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "program.py"],
         env=environment(**given),
         capture_output=True,

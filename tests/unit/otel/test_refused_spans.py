@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+import programs
 from choosy_collector import Choosy, choosy
 from commands import LOGS, Cli, Done, child, environment
 from effort import sample
@@ -338,7 +338,7 @@ def test_a_live_run_sends_the_others_and_counts_right(collector: Choosy) -> None
 
 def test_a_resume_catches_up_with_the_others(collector: Choosy) -> None:
     Path("flow.py").write_text(FLOW, "utf-8")
-    killed = subprocess.run(
+    killed = programs.run(
         [sys.executable, "-m", "tapps_otel", "run", "flow.py:flow", "--id", "r"],
         env=environment(KILL="1"),
         check=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import programs
 from commands import environment
 from tapps_otel import ExternalRun, current_step, history, verify
 from tapps_otel.errors import RunBusyError
@@ -152,7 +152,7 @@ with files.use(NeverRead()):
 
 
 def test_a_process_exits_without_the_digest_of_a_large_artifact() -> None:
-    done = subprocess.run(
+    done = programs.run(
         [sys.executable, "-c", EXITS],
         env=environment(TAPPS_OTEL_LOG_DIR="logs"),
         capture_output=True,

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from commands import PACKAGES, environment
+from commands import environment
+from programs import PACKAGES
 from tapps_agents_project import Project, version
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation import instrument, uninstrument

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from commands import LAUNCHER, PACKAGES, environment
+from commands import LAUNCHER, environment
+from programs import PACKAGES
 from tapps_agents_project import FIVE, Project
 from tapps_otel import history, list_runs
 
