@@ -5,6 +5,7 @@ An answer is one line of JSON, followed by a line for each span of a library tha
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -12,22 +13,30 @@ from msgspec import Raw, Struct
 
 from tapps_otel.log.event import Event, decode, decode_as, json_of
 
-__all__ = ["Answer", "Note", "Task", "read_answer", "read_task", "write_answer", "write_task"]
+__all__ = [
+    "Answer",
+    "Note",
+    "Origin",
+    "Task",
+    "read_answer",
+    "read_origin",
+    "read_task",
+    "write_answer",
+    "write_origin",
+    "write_task",
+]
 
 _SPANS: Final = frozenset({"span", "span_start"})
 
 
-class Task(Struct, omit_defaults=True):
-    """What a worker has to know of a call.
+class Origin(Struct, omit_defaults=True, frozen=True, eq=False):
+    """What a worker has to know of a run: one for all calls of it.
 
     :ivar workflow: name of the workflow
-    :ivar definition: digest of the code of the step, as the driver has it
     :ivar log_dir: of the run, on the driver's machine
     :ivar machine: on which the driver is: host and boot
     :ivar pid: of the driver
     :ivar owned: the worker executes what this driver submits, and nothing else
-    :ivar context: the context of OpenTelemetry, as variables of an environment
-    :ivar modules: addresses of modules, for :func:`~tapps_otel.run.remote.call.Incoming`
     :ivar environment: variables that say where spans are sent, if the worker has none of its own
     :ivar settings: settings that say that
     :ivar hides_values: values must not be in messages of errors: a codec encrypts them
@@ -36,20 +45,30 @@ class Task(Struct, omit_defaults=True):
     workflow_id: str
     workflow: str
     execution: int
-    step_id: str
-    attempt: int
     trace_id: str
-    span_id: str
-    definition: str | None
     log_dir: str
     machine: str
     pid: int
     owned: bool = False
-    context: dict[str, str] = {}
-    modules: dict[str, str] = {}
     environment: dict[str, str] = {}
     settings: dict[str, Any] = {}
     hides_values: bool = False
+
+
+class Task(Struct, omit_defaults=True):
+    """What a worker has to know of a call.
+
+    :ivar origin: JSON of its run's :class:`Origin`
+    :ivar context: the context of OpenTelemetry, as variables of an environment
+    :ivar modules: addresses of modules, for :func:`~tapps_otel.run.remote.call.Incoming`
+    """
+
+    origin: Raw
+    step_id: str
+    attempt: int
+    span_id: str
+    context: dict[str, str] = {}
+    modules: dict[str, str] = {}
 
 
 class Note(Struct):
@@ -93,7 +112,22 @@ class Answer(Struct, omit_defaults=True):
 
 
 _tasks = msgspec.json.Decoder(Task)
+_origins = msgspec.json.Decoder(Origin)
 _answers = msgspec.json.Decoder(Answer)
+
+
+def write_origin(origin: Origin) -> Raw:
+    """Write what a task has of its run."""
+    return Raw(json_of(origin))
+
+
+@lru_cache(maxsize=64)
+def read_origin(data: bytes) -> Origin:
+    """Read what a task has of its run.
+
+    :raises ValueError: it is none, as of another version of this package
+    """
+    return decode_as(data, _origins)
 
 
 def write_task(task: Task) -> bytes:

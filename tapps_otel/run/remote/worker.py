@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,8 +27,8 @@ from tapps_otel.run.attempt import status_of
 from tapps_otel.run.leased_log import boot_id
 from tapps_otel.run.remote.call import Incoming
 from tapps_otel.run.remote.driver_end import follow_driver
-from tapps_otel.run.remote.messages import Answer, Note, read_task, write_answer
-from tapps_otel.run.remote.worker_scope import WorkerAttempt, WorkerRun
+from tapps_otel.run.remote.messages import Answer, Note, read_origin, read_task, write_answer
+from tapps_otel.run.remote.worker_scope import WorkerAttempt, run_of
 from tapps_otel.run.scope import CLOSING, current_scope
 from tapps_otel.run.step_spec import Skipped
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from tapps_otel.redact import Rules
     from tapps_otel.run.remote.call import Call
-    from tapps_otel.run.remote.messages import Task
+    from tapps_otel.run.remote.messages import Origin, Task
+    from tapps_otel.settings import Settings
 
 __all__ = ["execute", "machine_here"]
 
@@ -46,17 +47,25 @@ __all__ = ["execute", "machine_here"]
 _OWN: Final = frozenset({"OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"})
 
 
+_host_here = cache(socket.gethostname)
+
+
 @cache
 def machine_here() -> str:
     """Identifies this machine, until it is booted again."""
-    return f"{socket.gethostname()}/{boot_id()}"
+    return f"{_host_here()}/{boot_id()}"
+
+
+@cache
+def _usual_rules() -> Rules:
+    return rules_of(True)  # noqa: FBT003 - the setting's type
 
 
 @dataclass(slots=True)
 class _Privacy:
     """What an answer must not show, as far as that is known by now."""
 
-    rules: Rules = field(default_factory=lambda: rules_of(True))  # noqa: FBT003 - the setting's type
+    rules: Rules = field(default_factory=_usual_rules)
     hides_values: bool = True
 
 
@@ -66,18 +75,19 @@ def execute(task: bytes, call: bytes) -> bytes:
     :param task: what the worker has to know of it
     :param call: pickled
     """
-    answer, privacy = Answer(host=socket.gethostname(), pid=os.getpid()), _Privacy()
+    answer, privacy = Answer(host=_host_here(), pid=os.getpid()), _Privacy()
     try:
         found = read_task(task)
-        privacy.hides_values = found.hides_values
-        _prepare(found)
+        origin = read_origin(bytes(found.origin))
+        privacy.hides_values = origin.hides_values
+        _prepare(origin)
         # What the code sets in its context must not reach the next call.
-        return copy_context().run(_execute, found, call, answer, privacy)
+        return copy_context().run(_execute, found, origin, call, answer, privacy)
     except BaseException as error:  # noqa: BLE001 - also SystemExit, and Ctrl-C at any instruction
         return _answer_failed(answer, error, privacy)
 
 
-def _execute(task: Task, data: bytes, answer: Answer, privacy: _Privacy) -> bytes:
+def _execute(task: Task, origin: Origin, data: bytes, answer: Answer, privacy: _Privacy) -> bytes:
     try:
         incoming = Incoming(data, task.modules)
         rules = privacy.rules = rules_of(incoming.redact)
@@ -91,18 +101,22 @@ def _execute(task: Task, data: bytes, answer: Answer, privacy: _Privacy) -> byte
     spec = call.step.spec
     answer.definition = spec.definition
     privacy.rules = combined(rules, spec.policy.redact)
-    run = WorkerRun(task, rules)
+    run = run_of(origin, rules)
     attempt = WorkerAttempt.of(task, run, spec)
-    with _tracing(task, attempt), attempt.current():
-        began = clock.monotonic_ns()
-        try:
-            _call_body(call, answer)
-        except BaseException as error:  # noqa: BLE001 - whatever the step raises is its outcome
-            _put_error(answer, error, privacy)
-        ended = clock.monotonic_ns()
+    run.executing.append(attempt)
+    try:
+        with _tracing(task, origin, attempt), attempt.current():
+            began = clock.monotonic_ns()
+            try:
+                _call_body(call, answer)
+            except BaseException as error:  # noqa: BLE001 - whatever the step raises is its outcome
+                _put_error(answer, error, privacy)
+            ended = clock.monotonic_ns()
+    finally:
+        run.executing.remove(attempt)
     attempt.state = CLOSING
     answer.duration_ns = ended - began
-    _put_made(answer, run, attempt, ended)
+    _put_made(answer, attempt, ended)
     return write_answer(answer, list(attempt.spans.values()))
 
 
@@ -123,19 +137,20 @@ def _put_error(answer: Answer, error: BaseException, privacy: _Privacy) -> None:
     answer.error = failures.describe(error, privacy.rules, hides_values=privacy.hides_values)
 
 
-def _put_made(answer: Answer, run: WorkerRun, attempt: WorkerAttempt, ended: int) -> None:
+def _put_made(answer: Answer, attempt: WorkerAttempt, ended: int) -> None:
     """Put into an answer what the step has left besides its result."""
     if attempt.files is not None:
         event = Event(event_type="step_finish", workflow_id="", timestamp="", execution=0)
         attempt.files.put(event)
         answer.artifacts = [] if event.artifacts is UNSET else event.artifacts
-    answer.reason = attempt.rules.text(answer.reason)
+    if answer.reason:
+        answer.reason = attempt.rules.text(answer.reason)
     answer.notes = [
         msgspec.to_builtins(Note(name, attributes, ended - at))
-        for name, attributes, at in run.notes
+        for name, attributes, at in attempt.notes
     ]
-    answer.notes_dropped, answer.spans_dropped = run.notes_dropped, attempt.spans_dropped
-    answer.warnings = list(run.warnings)
+    answer.notes_dropped, answer.spans_dropped = attempt.notes_dropped, attempt.spans_dropped
+    answer.warnings = attempt.warnings
 
 
 def _answer_failed(answer: Answer, error: BaseException, privacy: _Privacy) -> bytes:
@@ -148,17 +163,22 @@ def _answer_failed(answer: Answer, error: BaseException, privacy: _Privacy) -> b
 # ---------------------------------------------------------------- the process
 
 
-def _is_here(task: Task) -> bool:
+def _is_here(origin: Origin) -> bool:
     """Whether the driver is on this machine."""
-    return task.machine == machine_here()
+    return origin.machine == machine_here()
 
 
-def _prepare(task: Task) -> None:
+def _is_driver(origin: Origin) -> bool:
+    """Whether this process is the driver."""
+    return origin.pid == os.getpid() and _is_here(origin)
+
+
+def _prepare(origin: Origin) -> None:
     """Prepare this process for the calls of a driver."""
-    if not _is_here(task) or task.pid == os.getpid():
+    if not _is_here(origin) or origin.pid == os.getpid():
         return
-    if task.owned or task.pid in {os.getppid(), _pid_of_parent()}:
-        follow_driver(task.pid)
+    if origin.owned or origin.pid in {os.getppid(), _pid_of_parent()}:
+        follow_driver(origin.pid)
 
 
 def _pid_of_parent() -> int | None:
@@ -170,29 +190,33 @@ def _pid_of_parent() -> int | None:
 
 # ---------------------------------------------------------------- spans
 
+_NO_TRACING: Final = nullcontext()
+
+
+def _tracing(task: Task, origin: Origin, attempt: WorkerAttempt) -> AbstractContextManager[None]:
+    """Let spans of libraries be children of the step's, and part of the answer."""
+    if not _is_driver(origin):
+        _take_delivery(origin)
+    if "opentelemetry.trace" in sys.modules or _spans.are_wanted():
+        return _traced(task, origin, attempt)
+    return _NO_TRACING
+
 
 @contextmanager
-def _tracing(task: Task, attempt: WorkerAttempt) -> Iterator[None]:
-    """Let spans of libraries be children of the step's, and part of the answer."""
-    in_driver = _is_here(task) and task.pid == os.getpid()
-    if not in_driver:
-        _take_delivery(task)
-    if not ("opentelemetry.trace" in sys.modules or traces_wanted(settings.current())):
-        yield
-        return
+def _traced(task: Task, origin: Origin, attempt: WorkerAttempt) -> Iterator[None]:
     from tapps_otel.otel import worker  # heavy, and most workers make no spans
 
-    if not in_driver:
-        take = _taker(is_here=_is_here(task))
+    if not _is_driver(origin):
+        is_here = _is_here(origin)
         run_registry.enter_once(
-            task.trace_id,
+            origin.trace_id,
             KnownRun(
-                task.workflow_id,
-                Path(task.log_dir),
-                task.execution,
+                origin.workflow_id,
+                Path(origin.log_dir),
+                origin.execution,
                 clock.time_ns(),
-                append=take,
-                has_blobs=_is_here(task),
+                append=_taker(is_here=is_here),
+                has_blobs=is_here,
                 rules=attempt.run.rules,
             ),
         )
@@ -203,15 +227,31 @@ def _tracing(task: Task, attempt: WorkerAttempt) -> Iterator[None]:
         worker.flush_soon()
 
 
-def _take_delivery(task: Task) -> None:
+class _Spans:
+    """Knows whether this process sends spans; the environment is asked once for its settings."""
+
+    _settings: Settings | None = None
+    _wanted = False
+
+    def are_wanted(self) -> bool:
+        config = settings.current()
+        if config is not self._settings:
+            self._settings, self._wanted = config, traces_wanted(config)
+        return self._wanted
+
+
+_spans: Final = _Spans()
+
+
+def _take_delivery(origin: Origin) -> None:
     """Send spans where the driver does, unless this process has settings of its own for them."""
-    if not (task.environment or task.settings) or not _OWN.isdisjoint(os.environ):
+    if not (origin.environment or origin.settings) or not _OWN.isdisjoint(os.environ):
         return
-    if traces_wanted(settings.current()):
+    if _spans.are_wanted():
         return
-    os.environ.update(task.environment)
+    os.environ.update(origin.environment)
     with suppress(SettingsError):  # of another version of this package
-        settings.configure(**task.settings)
+        settings.configure(**origin.settings)
 
 
 @cache

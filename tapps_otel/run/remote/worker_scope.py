@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +18,7 @@ from tapps_otel.past.fold import Fold
 from tapps_otel.run.attempt import AttemptRecorder
 from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.recorder import RunRecorder
-from tapps_otel.run.scope import OPEN
+from tapps_otel.run.scope import OPEN, current_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,55 +26,58 @@ if TYPE_CHECKING:
     from tapps_otel.log.artifacts import Artifact
     from tapps_otel.log.event import Event
     from tapps_otel.redact import Rules
-    from tapps_otel.run.remote.messages import Task
+    from tapps_otel.run.remote.messages import Origin, Task
     from tapps_otel.run.step_spec import StepSpec
 
-__all__ = ["WorkerAttempt", "WorkerRun"]
+__all__ = ["WorkerAttempt", "WorkerRun", "run_of"]
 
 _LIMIT: Final = 1 << 20  # bytes, of spans and of annotations each: an answer has a limit
 
 
 class WorkerRun(RunRecorder):
-    """The run of a step that a worker executes.
+    """A run whose steps this worker executes; one for all of them, because it takes long to make.
 
-    :ivar notes: annotations of the step, each with when it was made, by the monotonic clock, ns
-    :ivar notes_dropped: number of annotations that were too many
-    :ivar warnings: texts that the driver logs
+    :ivar executing: attempts whose code is executed at the moment
     """
 
     in_worker = True
 
-    def __init__(self, task: Task, rules: Rules) -> None:
+    def __init__(self, origin: Origin, rules: Rules) -> None:
         super().__init__(
-            task.workflow_id,
-            task.workflow,
-            fold=Fold(task.workflow_id),
-            blobs=Blobs(Path(task.log_dir)),
-            execution=task.execution,
+            origin.workflow_id,
+            origin.workflow,
+            fold=Fold(origin.workflow_id),
+            blobs=Blobs(Path(origin.log_dir)),
+            execution=origin.execution,
             rules=rules,
             off=True,
         )
-        self.trace_id = task.trace_id
-        self.notes: list[tuple[str, dict[str, Any], int]] = []
-        self.notes_dropped, self._room = 0, _LIMIT
-        self.warnings: dict[str, None] = {}
+        self.trace_id = origin.trace_id
+        self.executing: list[WorkerAttempt] = []
         self.write = self._note
 
     def _note(self, event: Event, /, *, sync: bool = False) -> None:  # noqa: ARG002 - as Write has it
         """Keep an annotation for the driver, which writes it."""
-        name, attributes = str(event.name), event.attributes
-        found = {} if attributes is msgspec.UNSET else attributes
-        self._room -= len(name) + len(raw_json(found))
-        if self._room < 0:
-            self.notes_dropped += 1
-        else:
-            self.notes.append((name, found, clock.monotonic_ns()))
+        attempt = self._attempt_here()
+        if attempt is not None and event.event_type == "annotation":
+            found = {} if event.attributes is msgspec.UNSET else event.attributes
+            attempt.note(str(event.name), found)
+
+    def _attempt_here(self) -> WorkerAttempt | None:
+        """The attempt whose code calls this; in a thread that does not show it, the only one."""
+        scope = current_scope.get()
+        if isinstance(scope, WorkerAttempt):
+            return scope
+        return self.executing[0] if len(self.executing) == 1 else None
 
     def warn_once(self, text: str) -> bool:
         """Let the driver log a warning, once a run."""
-        is_new = text not in self.warnings
-        self.warnings[text] = None
-        return is_new
+        attempt = self._attempt_here()
+        if attempt is None or text in self._warned:
+            return False
+        self._warned.add(text)
+        attempt.warnings.append(text)
+        return True
 
     def is_detached(self) -> bool:
         """Steps are plain calls here, with a warning."""
@@ -83,16 +88,33 @@ class WorkerRun(RunRecorder):
         return True
 
 
+@lru_cache(maxsize=16)
+def run_of(origin: Origin, rules: Rules) -> WorkerRun:
+    """The run of a call."""
+    return WorkerRun(origin, rules)
+
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold their locks
+    os.register_at_fork(after_in_child=run_of.cache_clear)
+
+
 class WorkerAttempt(AttemptRecorder, kw_only=True, eq=False):
     """The attempt of a step that a worker executes.
 
+    :ivar notes: its annotations, each with when it was made, by the monotonic clock, ns
+    :ivar notes_dropped: number of annotations that were too many
     :ivar spans: events of spans of libraries made in it, by span id
     :ivar spans_dropped: number of spans that were too many
+    :ivar warnings: texts that the driver logs
     """
 
+    notes: list[tuple[str, dict[str, Any], int]] = msgspec.field(default_factory=list)
+    notes_dropped: int = 0
     spans: dict[str, bytes] = msgspec.field(default_factory=dict)
     spans_dropped: int = 0
+    warnings: list[str] = msgspec.field(default_factory=list)
     _room: int = _LIMIT
+    _room_for_notes: int = _LIMIT
 
     @classmethod
     def of(cls, task: Task, run: WorkerRun, spec: StepSpec) -> WorkerAttempt:
@@ -106,8 +128,22 @@ class WorkerAttempt(AttemptRecorder, kw_only=True, eq=False):
             thread=get_ident(),
             task=None,
             span_id=task.span_id,
-            files=_HashedFiles(),
         )
+
+    def add_artifact(self, path: Path, media_type: str | None) -> None:
+        """Note a file that the step has made."""
+        with self.run.lock:
+            if self.files is None:
+                self.files = _HashedFiles()
+        super().add_artifact(path, media_type)
+
+    def note(self, name: str, attributes: dict[str, Any]) -> None:
+        """Keep an annotation."""
+        self._room_for_notes -= len(name) + len(raw_json(attributes))
+        if self._room_for_notes < 0:
+            self.notes_dropped += 1
+        else:
+            self.notes.append((name, attributes, clock.monotonic_ns()))
 
     def take_span(self, event: Event) -> bool:
         """Keep the start of a span, or the whole span in its place; return whether it was kept."""
