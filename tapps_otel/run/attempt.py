@@ -118,7 +118,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         except BaseException as error:
             if self.kept and self.start_event is not None and self.start_event.seq:
                 run.remember(self, self.start_event, self.start_event.seq)
-            self.abandon(error)
+            self._abandon_for(error)
             raise
 
     def _start_event(self) -> Event:
@@ -398,7 +398,14 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def lose(self, error: BaseException) -> None:
         """End it if an exception of none of its own code left its call, at any instruction."""
         self.is_lost = True
-        self.abandon(error)
+        self._abandon_for(error)
+
+    def _abandon_for(self, error: BaseException) -> None:
+        """Abandon it where an exception is raised, which a log that fails must not hide."""
+        try:
+            self.abandon(error)
+        except LogError:
+            self._end_without_log()
 
     @property
     def has_started(self) -> bool:
@@ -477,10 +484,17 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         except LogError:
             self._end_without_log()
             raise
-        except BaseException:
+        except BaseException:  # Ctrl-C, perhaps while a store is waited for
             if self.end_event is event:
-                self._write_end(event)
+                self._write_end_for(event)
             raise
+
+    def _write_end_for(self, event: Event) -> None:
+        """Write its end where an exception is raised, which a log that fails must not hide."""
+        try:
+            self._write_end(event)
+        except LogError:
+            self._end_without_log()
 
     def _end_without_log(self) -> None:
         self.state = FAILED

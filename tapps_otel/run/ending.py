@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock
@@ -242,7 +242,8 @@ class RunEnding:
             self._write(event)
         except BaseException as error:
             if self._decided is event and not isinstance(error, LogError):
-                self._write(event)  # Ctrl-C in the middle of it
+                with suppress(LogError):  # which would hide Ctrl-C, in the middle of it
+                    self._write(event)
             raise
 
     def _write(self, event: Event) -> None:

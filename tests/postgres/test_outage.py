@@ -190,30 +190,36 @@ def test_a_standby_that_is_gone_stops_a_run_and_not_its_start(
     assert go(Eventful(did).flow) == 6
 
 
-def test_interrupts_end_the_wait_for_a_store(
-    server: Server, database: Database, did: Effects, be_on: Machine
+@pytest.mark.parametrize("waiting", ["step", "run"])
+def test_an_interrupt_ends_the_wait_for_a_store(  # noqa: PLR0917 - fixtures
+    server: Server, database: Database, did: Effects, be_on: Machine, waiting: str
 ) -> None:
     def stop() -> None:
         server.stop()
         did.note("stopped")
 
+    @workflow
+    def ends() -> None:
+        stop()
+
     def late() -> str:
         try:
-            go(Eventful(did, stop).flow)
-        except (KeyboardInterrupt, LogWriteError):
-            return "ended"
+            go(ends if waiting == "run" else Eventful(did, stop).flow)
+        except BaseException as error:  # noqa: BLE001 - it is what the test is about
+            return type(error).__name__
         return "completed"
 
     configure(store_wait=3600)
     here = be_on("a")
     child = Forked(late)
     try:
-        until(lambda: "stopped" in did.all and b"step_finish" in (here / "r.jsonl").read_bytes())
+        end = b"workflow_end" if waiting == "run" else b"step_finish"
+        until(lambda: "stopped" in did.all and end in (here / "r.jsonl").read_bytes())
         with socket.create_server((server.host, server.port)) as listener:
             for _ in range(2):  # it waits, and connects again and again
                 listener.accept()[0].close()
             os.kill(child.pid, signal.SIGINT)
-        assert child.wait().value == "ended"
+        assert child.wait().value == "KeyboardInterrupt"
     finally:
         server.start("-c fsync=off")
 
