@@ -167,8 +167,13 @@ def own_provider():
 if "OWN_PROVIDER" in os.environ:
     own_provider()
 
+def without_first(span):
+    return None if span.name == "ask 0" else span
+
 if __name__ == "__main__":
     what, kind = sys.argv[1:]
+    filters = {"function": without_first, "lambda": lambda span: without_first(span)}
+    configure(span_filter=filters.get(os.environ.get("FILTER")))
     configure(redact=Redaction(keys=["card"], patterns=["PAN[0-9]+"]))
     try:
         print(globals()[what].options(workflow_id="r")(kind))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.log.event import Event
     from tapps_otel.redact import Rules
+    from tapps_otel.settings_types import SpanFilter
 
 __all__ = ["KnownRun", "end", "enter", "enter_once", "find", "own", "owner_of"]
 
@@ -59,6 +60,7 @@ class KnownRun(Struct, eq=False):
     :ivar workflow: name of its workflow; ``None`` in a child process, which is not told it
     :ivar has_blobs: whether the folder is on this machine, so that large values can be stored
     :ivar rules: what is redacted on its spans; ``None``: what the settings in force say
+    :ivar span_filter: through which its spans leave; ``None``: as the settings in force say
     """
 
     workflow_id: str
@@ -72,6 +74,7 @@ class KnownRun(Struct, eq=False):
     workflow: str | None = None
     has_blobs: bool = True
     rules: Rules | None = None
+    span_filter: SpanFilter | str | None = None
 
     @property
     def log_name(self) -> str:
@@ -92,11 +95,14 @@ def enter(trace_id: str, run: KnownRun) -> None:
 
 
 def enter_once(trace_id: str, run: KnownRun) -> None:
-    """Add a run, unless it is there with what appends to it, its execution and its rules."""
+    """Add a run, unless it is there: as the same execution, with what its spans need."""
     known = find(int(trace_id, 16), workflow_id=run.workflow_id)
-    new = run.append, run.execution, run.rules
-    if known is None or (known.append, known.execution, known.rules) != new:
+    if known is None or _needs_of(known) != _needs_of(run):
         enter(trace_id, run)
+
+
+def _needs_of(run: KnownRun) -> tuple[object, ...]:
+    return run.append, run.execution, run.rules, run.span_filter
 
 
 def end(trace_id: str, workflow_id: str, at_ns: int) -> None:

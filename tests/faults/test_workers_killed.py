@@ -171,6 +171,17 @@ def test_spans_made_by_workers_are_redacted_by_the_rules_of_the_run(kind: str) -
     assert "4111" not in Path("logs/r.jsonl").read_text()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", ["function", "lambda"])
+def test_spans_leave_workers_through_the_filter_of_the_run(kind: str, given: str) -> None:
+    with collecting() as (sink, env):
+        ended("asking", kind, env={**env, "FILTER": given})
+    sent = sorted(one.name for one in once(sink.spans) if one.name.startswith("ask"))
+    cannot_get_it = given == "lambda" and kind != "fork"
+    assert sent == ([] if cannot_get_it else ["ask 1", "ask 2", "ask 3"])
+    assert len(spans_of_log()) == 4
+
+
 def test_the_spans_of_an_answer_are_bounded() -> None:
     with collecting() as (_, env):
         ended("asking_much", "fork", env=env)

@@ -191,7 +191,7 @@ def test_a_standby_that_is_gone_stops_a_run_and_not_its_start(
 
 
 @pytest.mark.parametrize("waiting", ["step", "run"])
-def test_an_interrupt_ends_the_wait_for_a_store(  # noqa: PLR0917 - fixtures
+def test_an_interrupt_ends_the_wait_for_a_store(
     server: Server, database: Database, did: Effects, be_on: Machine, waiting: str
 ) -> None:
     def stop() -> None:

@@ -18,13 +18,15 @@ from tapps_otel.redact import rules_here
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tapps_otel.redact import Rules
+    from tapps_otel.otel.run_registry import KnownRun
 
 __all__ = ["Outgoing"]
 
 
 class Outgoing:
-    """Prepares spans by the settings in force when it was made, and by the rules of their runs.
+    """Prepares spans by the settings in force when it was made.
+
+    In a worker, by those of the process that executes the run.
 
     :raises SettingsError: the filter cannot be imported, or is not a function
     """
@@ -38,24 +40,27 @@ class Outgoing:
         """Return a finished span as it may leave; ``None``: it stays here.
 
         :raises SpanFilterError: the filter failed
+        :raises SettingsError: that of its run cannot be imported, or is not a function
         """
-        clean = redacted(span, self._rules_of(span))
-        if self._filter is None:
+        run = _run_of(span)
+        clean = redacted(span, self._rules if run is None or run.rules is None else run.rules)
+        given = None if run is None else run.span_filter
+        let_out = self._filter if given is None else _loaded(given)
+        if let_out is None:
             return clean
         try:
-            made = self._filter(clean)
+            made = let_out(clean)
         except Exception as error:  # of the user's
             raise SpanFilterError(span.name, f"{type(error).__name__}: {error}") from error
         if made is not None and not isinstance(made, ReadableSpan):
             raise SpanFilterError(span.name, f"it returned a {type(made).__name__}")
         return made
 
-    def _rules_of(self, span: ReadableSpan) -> Rules:
-        """The rules of a span's run, if a worker of another process executes its step."""
-        if span.context is None:
-            return self._rules
-        run = run_registry.find(span.context.trace_id, at_ns=span.start_time or 0)
-        return self._rules if run is None or run.rules is None else run.rules
+
+def _run_of(span: ReadableSpan) -> KnownRun | None:
+    if span.context is None:
+        return None
+    return run_registry.find(span.context.trace_id, at_ns=span.start_time or 0)
 
 
 def _loaded(given: Callable[[Any], Any] | str | None) -> Callable[[Any], Any] | None:

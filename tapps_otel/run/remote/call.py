@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.errors import StepInputError
 from tapps_otel.run.import_path import address_of, load_module
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapps_otel.run.step import Step
-    from tapps_otel.settings_types import Redaction
+    from tapps_otel.settings_types import Redaction, SpanFilter
 
-__all__ = ["Call", "Incoming", "dump", "modules_of"]
+__all__ = ["Call", "Incoming", "dump", "hold_back", "modules_of", "picklable_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,14 @@ class Call:
     """A call of a step.
 
     :ivar redact: the setting of its run
+    :ivar span_filter: the setting of its run, as :func:`picklable_filter` returns it
     """
 
     step: Step[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     redact: bool | Redaction
+    span_filter: SpanFilter | str | None
 
 
 def dump(call: Call) -> bytes:
@@ -47,7 +49,8 @@ def dump(call: Call) -> bytes:
     :raises StepInputError: it cannot be pickled
     """
     try:
-        return _pickled(call.redact) + _pickled((call.step, call.args, call.kwargs))
+        outward = call.redact, call.span_filter
+        return _pickled(outward) + _pickled((call.step, call.args, call.kwargs))
     except Exception as error:  # of an object's own code
         path = _place_of_fault(call)
         msg = (
@@ -56,6 +59,19 @@ def dump(call: Call) -> bytes:
             "and locks itself"
         )
         raise StepInputError(msg, path) from error
+
+
+def picklable_filter(given: SpanFilter | str | None) -> SpanFilter | str | None:
+    """What stands for the setting ``span_filter`` in a call: :func:`hold_back` if need be."""
+    return given if _is_picklable(given) else hold_back
+
+
+def hold_back(_: Any) -> NoReturn:
+    """Let no span leave, in place of a filter that cannot be pickled.
+
+    :raises ValueError: in any case
+    """
+    raise ValueError("it is a function that cannot be pickled for a worker")
 
 
 def _place_of_fault(call: Call) -> str:
@@ -101,14 +117,14 @@ def modules_of(step: Step[..., Any]) -> dict[str, str]:
 class Incoming:
     """A call that has come to a worker.
 
-    What is redacted comes first: it is needed if the rest raises something.
+    What must not leave comes first: it is needed if the rest raises something.
 
     :param modules: addresses of modules, as :func:`modules_of` gave them to the driver
     """
 
     def __init__(self, data: bytes, modules: Mapping[str, str]) -> None:
         self._file, self._modules = io.BytesIO(data), modules
-        self.redact: bool | Redaction = self._load()
+        self.redact, self._span_filter = self._load()
 
     def call(self) -> Call:
         """Load the call.
@@ -116,7 +132,7 @@ class Incoming:
         :raises Exception: whatever its modules and objects raise
         """
         step, args, kwargs = self._load()
-        return Call(step, args, kwargs, self.redact)
+        return Call(step, args, kwargs, self.redact, self._span_filter)
 
     def _load(self) -> Any:
         return _Unpickler(self._file, self._modules).load()

@@ -9,13 +9,11 @@ from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from tapps_otel import settings
 from tapps_otel.engines import engine_of
 from tapps_otel.errors import RefusalError, StepInputError
 from tapps_otel.run import failures
 from tapps_otel.run.outside import warn_of_call
 from tapps_otel.run.remote.attempt import RemoteAttempt
-from tapps_otel.run.remote.call import Call, dump
 from tapps_otel.run.remote.dispatch import Dispatch
 from tapps_otel.run.remote.driver import Driver
 from tapps_otel.run.remote.submission import Submission
@@ -121,7 +119,7 @@ class BoundExecutor(Executor):
         """
         try:
             self._check_repeats(step)
-            return dump(Call(step, args, kwargs, settings.current().redact))
+            return self._driver.call(step, args, kwargs)
         except BaseException:
             attempt.drop()
             raise

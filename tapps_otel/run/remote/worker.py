@@ -25,7 +25,7 @@ from tapps_otel.redact import combined, rules_of
 from tapps_otel.run import failures
 from tapps_otel.run.attempt import status_of
 from tapps_otel.run.leased_log import boot_id
-from tapps_otel.run.remote.call import Incoming
+from tapps_otel.run.remote.call import Incoming, hold_back
 from tapps_otel.run.remote.driver_end import follow_driver
 from tapps_otel.run.remote.messages import Answer, Note, read_origin, read_task, write_answer
 from tapps_otel.run.remote.worker_scope import WorkerAttempt, run_of
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from tapps_otel.redact import Rules
     from tapps_otel.run.remote.call import Call
     from tapps_otel.run.remote.messages import Origin, Task
-    from tapps_otel.settings import Settings
+    from tapps_otel.settings_model import Settings
+    from tapps_otel.settings_types import SpanFilter
 
 __all__ = ["execute", "machine_here"]
 
@@ -105,7 +106,7 @@ def _execute(task: Task, origin: Origin, data: bytes, answer: Answer, privacy: _
     attempt = WorkerAttempt.of(task, run, spec)
     run.executing.append(attempt)
     try:
-        with _tracing(task, origin, attempt), attempt.current():
+        with _tracing(task, origin, attempt, call.span_filter), attempt.current():
             began = clock.monotonic_ns()
             try:
                 _call_body(call, answer)
@@ -193,17 +194,21 @@ def _pid_of_parent() -> int | None:
 _NO_TRACING: Final = nullcontext()
 
 
-def _tracing(task: Task, origin: Origin, attempt: WorkerAttempt) -> AbstractContextManager[None]:
+def _tracing(
+    task: Task, origin: Origin, attempt: WorkerAttempt, span_filter: SpanFilter | str | None
+) -> AbstractContextManager[None]:
     """Let spans of libraries be children of the step's, and part of the answer."""
     if not _is_driver(origin):
         _take_delivery(origin)
     if "opentelemetry.trace" in sys.modules or _spans.are_wanted():
-        return _traced(task, origin, attempt)
+        return _traced(task, origin, attempt, span_filter)
     return _NO_TRACING
 
 
 @contextmanager
-def _traced(task: Task, origin: Origin, attempt: WorkerAttempt) -> Iterator[None]:
+def _traced(
+    task: Task, origin: Origin, attempt: WorkerAttempt, span_filter: SpanFilter | str | None
+) -> Iterator[None]:
     from tapps_otel.otel import worker  # heavy, and most workers make no spans
 
     if not _is_driver(origin):
@@ -218,6 +223,7 @@ def _traced(task: Task, origin: Origin, attempt: WorkerAttempt) -> Iterator[None
                 append=_taker(is_here=is_here),
                 has_blobs=is_here,
                 rules=attempt.run.rules,
+                span_filter=_filter_here(span_filter, attempt),
             ),
         )
         worker.prepare(settings.current())
@@ -225,6 +231,20 @@ def _traced(task: Task, origin: Origin, attempt: WorkerAttempt) -> Iterator[None
         yield
     if attempt.spans:
         worker.flush_soon()
+
+
+def _filter_here(given: SpanFilter | str | None, attempt: WorkerAttempt) -> SpanFilter | str | None:
+    """The driver's filter of spans; ``None``: that of this process, if it has any."""
+    if given is not hold_back:
+        return given
+    if settings.current().span_filter is not None:  # as in a worker that was forked
+        return None
+    attempt.run.warn_once(
+        "the setting span_filter is a function that cannot be pickled, so that workers send no "
+        "spans: the log has them, and `tapps-otel send` sends them. Define the function at the "
+        "top level of a module"
+    )
+    return given
 
 
 class _Spans:
