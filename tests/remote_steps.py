@@ -171,6 +171,12 @@ def exits(code: int) -> int:
 
 
 @step
+def interrupted(path: str) -> int:
+    _wait_for(path)
+    raise KeyboardInterrupt
+
+
+@step
 def keeps_socket() -> int:
     error = ValueError("with a lock")
     error.lock = threading.Lock()  # type: ignore[attr-defined]
@@ -286,9 +292,13 @@ def pays(did: str) -> int:
 
 @step
 def waits_for(path: str) -> int:
+    _wait_for(path)
+    return 1
+
+
+def _wait_for(path: str) -> None:
     while not Path(path).exists():
         time.sleep(0.01)
-    return 1
 
 
 @step

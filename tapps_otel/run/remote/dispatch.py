@@ -65,9 +65,7 @@ class Dispatch:
     def cancel(self) -> None:
         """Cancel what waits, for a worker or for its next try; nothing is tried again."""
         self._is_cancelled = True
-        while (one := self._line.withdraw_next()) is not None:
-            self._cancel(one)
-        self._cancel_tries()
+        self._cancel_waiting()
 
     def shut_down(self, *, wait: bool) -> None:
         """Shut the engine down, once every caller has its outcome.
@@ -166,6 +164,9 @@ class Dispatch:
             outcome = Outcome(error=error)
         if outcome is None:
             return _nothing
+        if isinstance(outcome.error, KeyboardInterrupt):
+            # Ctrl-C has come to a worker before it comes to this process: nothing is to start.
+            self._cancel_waiting()
         self._line.free(one)
         return partial(self._close, one, outcome)
 
@@ -223,6 +224,11 @@ class Dispatch:
             self._cancel(one)
         else:
             self._line.put_back(one)
+
+    def _cancel_waiting(self) -> None:
+        while (one := self._line.withdraw_next()) is not None:
+            self._cancel(one)
+        self._cancel_tries()
 
     def _cancel_tries(self) -> None:
         while (one := self._receipts.take_later(self._line.claim)) is not None:

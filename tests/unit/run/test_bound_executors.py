@@ -9,7 +9,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +417,25 @@ def test_an_exception_cancels_what_waits(log: Log, tmp_path: Path) -> None:
         run(flow)
     assert [one.cancelled() for one in futures] == [False, True, True]
     assert len(log("step_start")) == len(log("step_finish")) == 1
+
+
+def test_ctrl_c_in_a_worker_cancels_what_waits(pool: Executor, log: Log, tmp_path: Path) -> None:
+    """A terminal sends it to workers and driver at the same time."""
+    go = tmp_path / "go"
+
+    def flow() -> int:
+        with bind(Shared(pool)) as bound:
+            first = bound.submit(remote_steps.interrupted, str(go))
+            second = bound.submit(remote_steps.double, 1)
+            go.touch()
+            with pytest.raises(KeyboardInterrupt):
+                first.result()
+            with pytest.raises(CancelledError):
+                second.result()
+            return bound.submit(remote_steps.double, 2).result()
+
+    assert run(flow) == 4
+    assert [one["step"] for one in log("step_start")] == ["interrupted", "double"]
 
 
 def test_a_future_can_be_cancelled_while_it_waits(log: Log, tmp_path: Path) -> None:
