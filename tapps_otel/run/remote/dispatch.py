@@ -49,6 +49,7 @@ class Dispatch:
 
     def add(self, one: Submission) -> None:
         """Add a step, and start it if there is a worker for it."""
+        one.dispatch = self
         self._line.add(one, self._engine.name)
         self._fill()
 
@@ -261,8 +262,10 @@ class Dispatch:
         try:
             tell(*outcome)
         finally:
-            if one.future.done() and self._line.finish(one) and self._shuts_when_idle:
-                self._engine.shutdown(wait=False)
+            if one.future.done():
+                one.dispatch = None
+                if self._line.finish(one) and self._shuts_when_idle:
+                    self._engine.shutdown(wait=False)
 
 
 def _ended(attempt: RemoteAttempt) -> RunEndedError:

@@ -12,6 +12,7 @@ import logging
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from weakref import WeakMethod
 
 from tapps_otel import clock
 
@@ -31,11 +32,14 @@ class Receipts(Generic[T]):
 
     The thread survives whatever a batch raises, also what ends a program elsewhere: others wait.
 
-    :param handle: handles a batch, which may be empty
+    :param handle: a method that handles a batch, which may be empty. Its object is not kept alive:
+        that is up to what is in the queue
     """
 
     def __init__(self, handle: Callable[[list[T]], None]) -> None:
-        self._handle, self._lock = handle, threading.RLock()
+        # Otherwise only a garbage collection would release an executor, with all of its semaphores.
+        self._handle = WeakMethod(handle)
+        self._lock = threading.RLock()
         self._queue: SimpleQueue[T | None] = SimpleQueue()
         self._later: list[tuple[int, int, T]] = []  # a heap: when, a number that orders, what
         self._numbers = itertools.count()
@@ -119,8 +123,11 @@ class Receipts(Generic[T]):
 
     def _handle_batch(self) -> None:
         batch = [*self._due(), *self._waiting()]
+        handle = self._handle()
+        if handle is None:  # every step has its outcome
+            return
         try:
-            self._handle(batch)
+            handle(batch)
         except BaseException:  # noqa: BLE001 - of an engine, or of the program's callbacks
             _log.exception("what an executor has delivered could not be handled")
 

@@ -29,6 +29,7 @@ class Submission:
     :ivar starter: the thread that starts it at the moment
     :ivar broken_with: how many other steps its executor had when it broke
     :ivar shared_breaks: how often its executor broke while it had other steps, too
+    :ivar dispatch: what handles it until it is finished, and is kept alive for that
     """
 
     attempt: RemoteAttempt
@@ -41,6 +42,7 @@ class Submission:
     starter: int | None = None
     broken_with: int | None = None
     shared_breaks: int = 0
+    dispatch: object = None
 
     @property
     def runs_alone(self) -> bool:

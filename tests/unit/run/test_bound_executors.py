@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import pickle
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -536,6 +538,24 @@ def test_without_another_executor_the_run_fails_and_can_be_resumed(did: Effects)
         flow.options(workflow_id="r")()
     assert history("r").status == "failed"
     assert flow.resume("r") == 2
+
+
+def test_an_executor_is_released_with_its_block() -> None:
+    gone = threading.Event()
+
+    def flow() -> int:
+        with spawned() as made:
+            weakref.finalize(made, gone.set)
+            with bind(made) as bound:
+                return sum(bound.map(remote_steps.double, [1, 2]))
+
+    gc.collect()
+    gc.disable()  # a collection while another pool starts costs that one its semaphores
+    try:
+        assert run(flow) == 6
+        assert gone.wait(30)
+    finally:
+        gc.enable()
 
 
 def test_an_executor_can_be_renewed_by_the_program(did: Effects) -> None:
