@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from crashes import Effects
-from tapps_otel import Backoff, annotate, child_env, current_run, current_step, pause, skip, step
+from tapps_otel import (
+    Backoff,
+    annotate,
+    bind,
+    child_env,
+    current_run,
+    current_step,
+    pause,
+    skip,
+    step,
+)
 
 __all__ = ["Inline", "Page", "Shop", "spawned"]
 
@@ -102,6 +112,12 @@ def identity() -> list[str]:
 @step
 def nested(value: int) -> int:
     return double(double(value))
+
+
+@step
+def nested_in_threads(value: int) -> int:
+    with bind(ThreadPoolExecutor(2)) as threads:
+        return sum(threads.map(double, [value, value]))
 
 
 @step

@@ -23,6 +23,7 @@ from tapps_otel.run.step_spec import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
     from types import TracebackType
 
     from tapps_otel.run.scope import Scope
@@ -68,18 +69,24 @@ class BoundExecutor(Executor):
         scope = self._scope_here()
         if scope is None or scope.run.is_detached():
             warn_of_call(found[0].spec.name, scope)
-            return self._submit_plain(*found)
+            return self._submit_plain(scope, *found)
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
         return self._submit_step(scope, *found)
 
     def _submit_plain(
-        self, step: Step[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        scope: Scope | None,
+        step: Step[..., R],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Future[R]:
-        """Submit a step that is a plain call; a coroutine is run by the worker."""
-        if inspect.iscoroutinefunction(step):
-            return self._engine.executor.submit(_run, step, *args, **kwargs)
-        return self._engine.executor.submit(step, *args, **kwargs)
+        """Submit a step that is a plain call.
+
+        :param scope: where it is one
+        """
+        call = _PlainCall(step, None if scope is None else copy_context())
+        return self._engine.executor.submit(call, *args, **kwargs)
 
     def _submit_step(
         self,
@@ -103,7 +110,7 @@ class BoundExecutor(Executor):
             self._dispatch.recover(one, error)
             raise
         if entered is None and not future.done():  # its scope has completed
-            return self._submit_plain(step, args, kwargs)
+            return self._submit_plain(scope, step, args, kwargs)
         return future
 
     def _pickled(
@@ -193,9 +200,26 @@ def _enter(
     return entered
 
 
-def _run(step: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Run an async step that is a plain call."""
-    return asyncio.run(step(*args, **kwargs))
+class _PlainCall:
+    """A step that is a plain call; a coroutine is run by the worker.
+
+    :param context: where it is one, for a worker that is a thread: it need not warn of the call
+    """
+
+    def __init__(self, step: Step[..., Any], context: Context | None = None) -> None:
+        self._step, self._context = step, context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PlainCall, (self._step,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._context is None:
+            return self._call(args, kwargs)
+        return self._context.run(self._call, args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        made = self._step(*args, **kwargs)
+        return asyncio.run(made) if inspect.iscoroutinefunction(self._step) else made
 
 
 def _step_of(

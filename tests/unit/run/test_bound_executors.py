@@ -303,6 +303,21 @@ def test_steps_inside_are_plain_calls_with_one_warning(
     assert "plain calls" in text
 
 
+def test_steps_in_threads_of_a_worker_are_plain_calls_with_the_same_warning(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker is a thread of this process, in which the run is open."""
+
+    def flow() -> int:
+        with bind(ThreadPoolExecutor(1)) as bound:
+            return bound.submit(remote_steps.nested_in_threads, 3).result()
+
+    assert run(flow) == 12
+    assert {one["step"] for one in log("step_start")} == {"nested_in_threads"}
+    (text,) = warnings_of(caplog)
+    assert "in a worker of an executor are plain calls" in text
+
+
 def test_annotations_of_a_step_are_in_the_log_and_redacted(pool: Executor, log: Log) -> None:
     outcome_of(pool, remote_steps.noted, "hello")
     (note,) = log("annotation")
