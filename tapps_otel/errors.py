@@ -318,17 +318,22 @@ class RunError(TappsError):
 
 
 class RunNotFoundError(RunError, LookupError):
-    """The log folder has no log of that name.
+    """The log folder, and the store if there is one, have no log of that name.
 
     :ivar workflow_id: the id that was looked for
     :ivar log_dir: the log folder
+    :ivar store: the store, without password; ``None`` if none was asked
     """
 
-    def __init__(self, workflow_id: str, log_dir: Path | str) -> None:
-        self.workflow_id, self.log_dir = workflow_id, log_dir
+    def __init__(self, workflow_id: str, log_dir: Path | str, store: str | None = None) -> None:
+        self.workflow_id, self.log_dir, self.store = workflow_id, log_dir, store
+        if store is None:
+            other = "--log-dir or TAPPS_OTEL_LOG_DIR selects another folder"
+        else:
+            other = "TAPPS_OTEL_STORE selects another store, and --log-dir another folder"
         super().__init__(
-            f"no run {workflow_id!r} in {log_dir}: `tapps-otel list` shows the runs there; "
-            "--log-dir or TAPPS_OTEL_LOG_DIR selects another folder"
+            f"no run {workflow_id!r} in {log_dir}{'' if store is None else f', nor in {store}'}: "
+            f"`tapps-otel list` shows the runs there; {other}"
         )
 
 

@@ -194,7 +194,7 @@ class _Check:
             return self.log(path, "", seqs)
         except FileNotFoundError:
             if alone:  # it was removed a moment ago
-                raise RunNotFoundError(self._id, self._store.folder) from None
+                raise self._store.not_found(self._id) from None
             if self._id == NO_RUN:
                 self.notes.append("traces of no run, which are in side logs")
             elif self._id in pruned_runs(self._store):

@@ -94,14 +94,14 @@ def _found(
 
 
 def _say_nothing_found(store: Store, filters: dict[str, Any], log_dir: Path | None) -> None:
-    folder = plain(str(store.folder))
+    place = plain(store.shown)
     if store.last() is None:
-        err().say(f"no runs in {folder}")
+        err().say(f"no runs in {place}")
         return
     given = [name.removesuffix("_ns") for name, value in filters.items() if value is not None]
     options = " and ".join(f"--{name}" for name in given)
     shows_all = plain(command("list", log_dir))
-    err().say(f"no run in {folder} matches {options}: `{shows_all}` shows what there is")
+    err().say(f"no run in {place} matches {options}: `{shows_all}` shows what there is")
 
 
 def _json(run: RunSummary) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def verify(
     if as_json:
         write_json(values)
     elif not values:
-        err().say(f"no runs in {plain(str(store_of(log_dir).folder))}")
+        err().say(f"no runs in {plain(store_of(log_dir).shown)}")
     return code
 
 

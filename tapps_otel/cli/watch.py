@@ -79,7 +79,7 @@ class _Watching:
         try:
             return Follower(self._store.log_path(self._name), self._name)
         except FileNotFoundError:
-            raise RunNotFoundError(self._name, self._store.folder) from None
+            raise self._store.not_found(self._name) from None
 
     @property
     def progress(self) -> Progress:

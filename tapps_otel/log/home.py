@@ -155,6 +155,10 @@ class Session(Protocol):
 class Home(Protocol):
     """Where the logs of many machines are kept."""
 
+    @property
+    def shown(self) -> str:
+        """Its address, without password."""
+
     def take(self, name: str) -> Session:
         """Take the right to write a log.
 

@@ -54,6 +54,11 @@ class Store:
     def __init__(self, folder: Path, home: Home | None = None) -> None:
         self.folder, self.home = folder, home
 
+    @property
+    def shown(self) -> str:
+        """Where :meth:`runs` looks: the address of its home, else its folder."""
+        return str(self.folder) if self.home is None else self.home.shown
+
     def log_path(self, workflow_id: str) -> Path:
         """Return the path of the run's log, whether it exists or not."""
         return self.folder / f"{check_workflow_id(workflow_id)}{_SUFFIX}"
@@ -173,8 +178,13 @@ class Store:
         except FileNotFoundError:
             found = None
         if found is None:
-            raise RunNotFoundError(workflow_id, self.folder)
+            raise self.not_found(workflow_id)
         return found
+
+    def not_found(self, workflow_id: str) -> RunNotFoundError:
+        """Return what to raise for a run that is neither here nor in the home."""
+        home = None if self.home is None else self.home.shown
+        return RunNotFoundError(workflow_id, self.folder, home)
 
     def runs(
         self,

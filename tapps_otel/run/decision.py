@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Raw
 
 from tapps_otel import settings
-from tapps_otel.errors import LogWriteError, RunNotFoundError
+from tapps_otel.errors import LogWriteError
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.cipher import cipher_of
 from tapps_otel.log.encrypted import decrypting
@@ -90,7 +90,7 @@ def writing(
                 home=lease.session,
             )
     except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
+        raise store.not_found(workflow_id) from None
     except OSError as error:
         raise LogWriteError(path, str(error)) from error
     try:

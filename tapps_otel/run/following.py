@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log import lease
 from tapps_otel.log.follower import follow_with_waits
 from tapps_otel.log.model import WorkflowEvent
@@ -76,4 +75,4 @@ def _found(
             path, workflow_id, done=lambda: lease.holder(lease_path) is None, poll=_POLL
         )
     except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
+        raise store.not_found(workflow_id) from None

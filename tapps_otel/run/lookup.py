@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 from msgspec import UNSET
 
 from tapps_otel import settings
-from tapps_otel.errors import AmbiguousIdError, RunNotFoundError
+from tapps_otel.errors import AmbiguousIdError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.encrypted import decrypting
@@ -100,7 +100,7 @@ def last_of(store: Store) -> RunSummary:
     """
     last = store.last()
     if last is None:
-        raise RunNotFoundError(LAST_RUN, store.folder)
+        raise store.not_found(LAST_RUN)
     return last
 
 
@@ -129,7 +129,7 @@ def fold_log(store: Store, workflow_id: str) -> Fold:
             for event in read(store.log_path(workflow_id), workflow_id):
                 feed(event)
     except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
+        raise store.not_found(workflow_id) from None
     return fold
 
 
@@ -152,7 +152,7 @@ class StoredRun:
         try:
             self.file: BinaryIO = _files.system().open_read(store.log_path(name))
         except FileNotFoundError:
-            raise RunNotFoundError(name, store.folder) from None
+            raise store.not_found(name) from None
         try:
             self.history = self._read_start()
             self.summary: RunSummary = store.summary_of(self.file, name)
@@ -172,7 +172,7 @@ class StoredRun:
                     if event.event_type == "workflow_start":
                         return fold.history
         raise_if_damaged(checker, path)
-        raise RunNotFoundError(self.name, self.store.folder)
+        raise self.store.not_found(self.name)
 
     @property
     def workflow(self) -> dict[str, Any]:

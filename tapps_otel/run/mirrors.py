@@ -70,7 +70,7 @@ def pull(workflow_id: str, *, log_dir: Path | str | None = None) -> int:
     store, name = _find(workflow_id, log_dir)
     changed = pulling.pull(store, name, by_hand=True)
     if not changed and not store.has_log(name):
-        raise RunNotFoundError(name, store.folder)
+        raise store.not_found(name)
     return changed
 
 

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
-from tapps_otel.errors import ArchiveError, LogError, RunConflictError, RunNotFoundError
+from tapps_otel.errors import ArchiveError, LogError, RunConflictError
 from tapps_otel.log import files as _files
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.lease import Lease
@@ -78,7 +78,7 @@ def pack(workflow_id: str, file: Path, *, log_dir: Path | str | None = None) -> 
     """
     store, name = find(workflow_id, log_dir)
     if not store.has_log(name) or name in RESERVED:
-        raise RunNotFoundError(name, store.folder)
+        raise store.not_found(name)
     with ExitStack() as leases:
         runs: dict[str, list[Path]] = {}
         due, beside = [name], store.side_paths()

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapps_otel import settings
-from tapps_otel.errors import RunConflictError, RunNotFoundError
+from tapps_otel.errors import RunConflictError
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
 from tapps_otel.run.import_path import file_of
@@ -63,7 +63,7 @@ def events(workflow_id: str, *, log_dir: Path | str | None = None) -> Iterator[W
         codec = settings.current().codec
         yield from read_model(store.log_path(workflow_id), workflow_id, codec=codec)
     except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, store.folder) from None
+        raise store.not_found(workflow_id) from None
 
 
 def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistory:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogDamagedError, LogError, LogVersionError, RunNotFoundError
+from tapps_otel.errors import LogDamagedError, LogError, LogVersionError
 from tapps_otel.log.encrypted import decrypting
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.past.fold import Fold, RunHistory, collector_paused
@@ -78,7 +78,7 @@ def read_run(
                     see(event)
                 feed(event)
     except FileNotFoundError:
-        raise RunNotFoundError(workflow_id, path.parent) from None
+        raise store.not_found(workflow_id) from None
     except (LogDamagedError, LogVersionError) as error:
         damage = str(error)
     for event in read_side_logs(store, workflow_id):

@@ -20,6 +20,7 @@ from tapps_otel import (
     cancel,
     configure,
     current_run,
+    events,
     fork,
     history,
     list_runs,
@@ -29,7 +30,12 @@ from tapps_otel import (
     verify,
     workflow,
 )
-from tapps_otel.errors import RunPausedError, StepInterruptedError, StoreError
+from tapps_otel.errors import (
+    RunNotFoundError,
+    RunPausedError,
+    StepInterruptedError,
+    StoreError,
+)
 from tapps_otel.run.resolving import resolve
 from waiting import until
 
@@ -279,7 +285,7 @@ def test_push_and_pull_copy_a_run_by_hand(
         run.call("first", "x".__mul__, 300_000)
     configure(store=database.address)
 
-    assert cli("list").err == f"no runs in {here}\n"
+    assert cli("list").err.endswith(f"/{database.name}\n")
     assert cli("push", "r").out == "pushed  r  4 events\n"
     assert database.log("r") == (here / "r.jsonl").read_bytes()
 
@@ -315,6 +321,21 @@ def test_without_a_store_there_is_nothing_to_push_to(cli: Cli) -> None:
 
         assert done.code == 2
         assert "TAPPS_OTEL_STORE" in done.err
+
+
+def test_a_run_that_is_nowhere_is_not_found_in_the_store_either(
+    database: Database, be_on: Machine, cli: Cli
+) -> None:
+    here = be_on("a")
+    configure(store=database.address.replace("@", ":hunter22@"))
+
+    for query in (history, resume, verify, lambda name: next(events(name))):
+        with pytest.raises(RunNotFoundError, match=f"no run 'none' in {here}, nor in postgres"):
+            query("none")
+    shown = cli("show", "none").err
+    assert database.name in shown
+    assert "hunter22" not in shown
+    assert f"{database.name}\n" in cli("list").err
 
 
 def test_what_is_here_is_shown_while_the_store_cannot_be_reached(

@@ -59,6 +59,11 @@ class PostgresHome:
     def __init__(self, address: str, wait_s: float) -> None:
         self._database, self._wait_s = Database(address, wait_s), wait_s
 
+    @property
+    def shown(self) -> str:
+        """Its address, without password."""
+        return self._database.shown
+
     def take(self, name: str) -> PostgresSession:
         """Take the right to write a log."""
         return PostgresSession(self._database, name, self._wait_s)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import UNSET
 
-from tapps_otel.errors import RunNotFoundError
 from tapps_otel.log.blobs import Blobs
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.log.tail import head_of
@@ -101,7 +100,7 @@ class RunSpans:
             yield from self._read(self._store.log_path(self._id), own=True)
         except FileNotFoundError:
             if not side_logs:
-                raise RunNotFoundError(self._id, self._store.folder) from None
+                raise self._store.not_found(self._id) from None
         for path in side_logs:
             yield from self._read(path, own=False)
         yield from self._cut_off(side_logs)
