@@ -102,11 +102,12 @@ class Session(Protocol):
     what the home has, lines go to the local file alone until one of them has sent what it lacks.
     """
 
-    def prepare(self, path: Path) -> None:
+    def prepare(self, path: Path) -> int:
         """Let the local file have all lines that the home has; the caller has it under a lease.
 
-        A file that has other lines is set aside.
+        A file that has other lines is set aside. Only its end is read.
 
+        :returns: the seq of the home's last line
         :raises TakenOverError: another process has taken the run
         :raises LogError: the file is damaged, or the home cannot be reached
         :raises OSError: it cannot be written

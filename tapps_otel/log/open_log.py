@@ -143,12 +143,14 @@ class OpenLog:
     def open(self, on_event: Callable[[Event], None], *, accept_damage: bool) -> None:
         """Open or create the log, check it, and seal its torn end."""
         try:
-            if self._home is not None:
-                self._home.prepare(self._path)
+            stored = 0 if self._home is None else self._home.prepare(self._path)
             self._file.open()
             self._take_state(
                 self._recovery.run(
-                    self._file.descriptor, on_event=on_event, accept_damage=accept_damage
+                    self._file.descriptor,
+                    on_event=on_event,
+                    accept_damage=accept_damage,
+                    stored=stored,
                 )
             )
             if self._home is not None:
@@ -411,12 +413,13 @@ class OpenLog:
                 self._file.reopen()
                 self._opening += 1
                 self._unhandled = None  # of a sync that ran until now
-            if self._home is not None:
-                self._home.prepare(self._path)  # it may have lines that the disk has lost
+            # It may have lines that the disk has lost.
+            stored = 0 if self._home is None else self._home.prepare(self._path)
             state = self._recovery.run(
                 self._file.descriptor,
                 wanted={sha for _, sha in self.unsettled},
                 acknowledged=self._acknowledged,
+                stored=stored,
                 accept_damage=self._foreign and accept_foreign,
                 execution=execution,
             )

@@ -5,7 +5,7 @@ A log is never truncated or rewritten: earlier content is always a prefix of lat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import UNSET, Struct
 
@@ -69,6 +69,7 @@ class Recovery:
         on_event: Callable[[Event], None] = lambda _: None,
         wanted: Collection[bytes] = (),
         acknowledged: int = 0,
+        stored: int = 0,
         accept_damage: bool = False,
         execution: int | None = None,
     ) -> State:
@@ -77,6 +78,8 @@ class Recovery:
         :param on_event: called with every event of the log
         :param wanted: shas to look for: of lines that will be written again if they are missing
         :param acknowledged: seq of an event that the log must have
+        :param stored: seq up to which the home has the log; damage before that is not declared,
+            because what would follow it would be another log than the home's
         :param accept_damage: declare any damage after that event, not only a torn end
         :param execution: of the event that declares it; by default, the next one
         :raises RunBusyError: another process writes to this file
@@ -94,6 +97,8 @@ class Recovery:
             self._files.evict(descriptor)
         checker, past = Checker(self._path, self._id), _Past(self._id)
         seen = self._read(descriptor, checker, past, on_event, wanted)
+        if checker.seq < stored:
+            self._refuse_loss(checker, stored)
         if checker.seq < acknowledged:
             problem = f"it ends before seq {acknowledged}, which had been acknowledged"
             raise LogDamagedError(self._path, checker.end, checker.seq + 1, problem)
@@ -110,6 +115,15 @@ class Recovery:
             self._files.write(descriptor, b"\n")
             checker.end += 1
         return State(checker.seq, checker.sha, checker.end, past.workflow_id, seen)
+
+    def _refuse_loss(self, checker: Checker, stored: int) -> NoReturn:
+        """Refuse a log that lacks lines, although its end has all that the home has.
+
+        :raises LogDamagedError: in any case
+        """
+        region = checker.region
+        problem = f"it ends before seq {stored}" if region is None else region.problem
+        raise LogDamagedError(self._path, checker.end, checker.seq + 1, problem, in_store=True)
 
     def _is_looked_for(self, descriptor: int, region: Region, wanted: Collection[bytes]) -> bool:
         """Whether all lines beside a hole that end whole are looked for, to be written again.

@@ -10,7 +10,7 @@ import pytest
 from commands import Cli
 from crashes import Effects, go, killed
 from databases import Database
-from tapps_otel import configure, history, step, verify, workflow
+from tapps_otel import annotate, configure, history, step, verify, workflow
 from tapps_otel.errors import LogDamagedError
 
 Machine = Callable[[str], Path]
@@ -165,6 +165,37 @@ def test_a_hole_whose_lines_the_store_has_is_set_aside(
     assert (here / "r.jsonl").read_bytes() == database.log("r")
     (aside,) = here.glob("r.jsonl.aside-*")
     assert aside.read_bytes().startswith(before)
+
+
+def test_a_hole_far_from_the_end_is_refused_and_replaced_by_hand(
+    database: Database, did: Effects, be_on: Machine, cli: Cli
+) -> None:
+    @step
+    def noted(number: int) -> int:
+        did.note(f"noted {number}")
+        annotate("long", text="x" * 50_000)
+        return number
+
+    @workflow
+    def long() -> int:
+        return sum(noted(number) for number in range(6))
+
+    here = be_on("a")
+    killed(lambda: go(long), finished=5)
+    path = here / "r.jsonl"
+    whole = path.read_bytes()
+    hole = whole.index(b'"long"')
+    path.write_bytes(whole[:hole] + b"\0" * 512 + whole[hole + 512 :])
+
+    with pytest.raises(LogDamagedError, match=r"never written.*run `tapps-otel pull RUN`"):
+        go(long)
+    refused = cli("repair", "r", "--accept-damage")
+    assert "tapps-otel pull RUN" in refused.err
+    assert cli("pull", "r").code == 0
+    assert go(long) == 15
+    assert did.all == [f"noted {number}" for number in range(6)]
+    assert path.read_bytes() == database.log("r")
+    assert verify("r").ok
 
 
 def test_damage_after_all_lines_of_the_store_is_decided_about_as_without_one(

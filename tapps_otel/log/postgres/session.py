@@ -85,12 +85,12 @@ class PostgresSession:
 
     # -- the local file
 
-    def prepare(self, path: Path) -> None:
-        """Let the local file have all lines that the store has."""
+    def prepare(self, path: Path) -> int:
+        """Let the local file have all lines that the store has; return the seq of the last one."""
         with self._connecting:
-            self._prepare(path)
+            return self._prepare(path)
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self, path: Path) -> int:
         if self._pipeline is not None:  # what is on its way must have arrived, or been lost
             self._end_session()
         try:
@@ -103,6 +103,7 @@ class PostgresSession:
             raise self._unconfirmed(error) from None
         with self._database.naming_errors():
             complete(path, stored)
+        return stored.head.seq
 
     def catch_up(self, path: Path) -> None:
         """Send the lines that only the local file has, and keep it to look for others."""
