@@ -289,6 +289,7 @@ class Workflow(PickledByName, Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: _StoredCall | None
     ) -> Any:
         run = self._open(args, kwargs, stored)
+        raised: BaseException | None = None
         try:
             if run.done:
                 return self.signature.result_from_json(run.result_json)
@@ -304,6 +305,7 @@ class Workflow(PickledByName, Generic[P, R]):
             run.leave()
             run.ending.complete(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
+            raised = None  # its traceback has this frame: a cycle, with the user's objects
             run.close()
         return result
 
@@ -312,6 +314,7 @@ class Workflow(PickledByName, Generic[P, R]):
     ) -> Any:
         fn = cast("Callable[..., Awaitable[Any]]", self._fn)
         run = self._open(args, kwargs, stored)
+        raised: BaseException | None = None
         try:
             if run.done:
                 return self.signature.result_from_json(run.result_json)
@@ -327,6 +330,7 @@ class Workflow(PickledByName, Generic[P, R]):
             run.leave()
             await run.ending.complete_async(lambda: self._result_json(result))
         finally:  # Ctrl-C may come between any two of these
+            raised = None  # its traceback has this frame: a cycle, with the user's objects
             run.close()
         return result
 
