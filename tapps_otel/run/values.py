@@ -115,7 +115,11 @@ class Signature:
     """How a function's arguments and result become JSON, and come back.
 
     :param ignore: parameters that are not part of a call's identity
+    :ivar _places: of a call's arguments in the canonical form's order; ``None`` if they depend on
+        the call
     """
+
+    __slots__ = ("__dict__", "_places")  # every call reads the second; the rest is in the first
 
     def __init__(self, fn: Callable[..., Any], ignore: tuple[str, ...] = ()) -> None:
         # Only a reference: what is known of a function must not keep it alive.
@@ -153,20 +157,13 @@ class Signature:
         self._receiver = next((name for name in self._names[:1] if name in {"self", "cls"}), None)
         if self._receiver in self._ignored:
             self._receiver = None
+        depends = not self._simple or self._outer or self._optional or self._receiver
+        places = {name: place for place, name in enumerate(self._names)}
+        self._places = None if depends else _in_order(places)
 
     @cached_property
     def _hints(self) -> _Hints:
         return _Hints(self._fn())
-
-    @cached_property
-    def _places(self) -> list[_Place] | None:
-        """The places of a call's arguments in the canonical form's order.
-
-        ``None`` if they depend on the call.
-        """
-        if not self._simple or self._outer or self._optional or self._receiver:
-            return None
-        return _in_order({name: place for place, name in enumerate(self._names)})
 
     @cached_property
     def _result(self) -> Faithful:
@@ -229,7 +226,7 @@ class Signature:
             places = self._orders.get(names)
             if places is None:
                 places = self._orders[names] = _in_order({name: name for name in names})
-        form = home
+        form = home + "{"
         try:
             for place, name, label in places:
                 value = given[place]
@@ -242,8 +239,7 @@ class Signature:
                     parts.append(Part(name, value, text, self._canonical.canonical_text, image))
         except Exception as error:
             raise self._formless_input(args, kwargs, error) from error
-        form += "}" if places else "{}"
-        return sha256(form.encode()).hexdigest(), formless, parts
+        return sha256((form + "}").encode()).hexdigest(), formless, parts
 
     def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Part]:
         """The inputs of a call with a key that the function could change."""
@@ -471,7 +467,7 @@ class Signature:
 def _in_order(places: Mapping[str, Any]) -> list[_Place]:
     """Places of arguments in the canonical form's order, each with what precedes it there."""
     return [
-        (places[name], name, f"{',' if at else '{'}{_quoted(name)}:")
+        (places[name], name, f"{',' if at else ''}{_quoted(name)}:")
         for at, name in enumerate(sorted(places))
     ]
 
