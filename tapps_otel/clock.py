@@ -81,19 +81,20 @@ class RunClock:
     The wall clock may be set while a run is in progress, as by a service that keeps the time. Steps
     would lie outside their run, and events outside their steps.
 
+    :ivar ahead: by how much it is ahead of the monotonic clock, ns
     :ivar agrees_until: until when it is known to show what the wall clock shows, monotonic, ns:
         an event before then has no ``wall_time``
     """
 
-    __slots__ = ("_ahead", "agrees_until")
+    __slots__ = ("agrees_until", "ahead")
 
     def __init__(self) -> None:
-        self._ahead, self.agrees_until = _relate(), 0
+        self.ahead, self.agrees_until = _relate(), 0
 
     def read(self) -> tuple[int, int]:
         """Return the time, and the monotonic clock at that moment, ns each."""
         monotonic = monotonic_ns()
-        return monotonic + self._ahead, monotonic
+        return monotonic + self.ahead, monotonic
 
     def times(self, monotonic: int | None = None) -> dict[str, Any]:
         """Return the fields of an event that tell when it was.
@@ -101,7 +102,7 @@ class RunClock:
         :param monotonic: the moment, now or just now; by default, now
         """
         moment = monotonic_ns() if monotonic is None else monotonic
-        times = {"timestamp": timestamp(moment + self._ahead)}
+        times = {"timestamp": timestamp(moment + self.ahead)}
         wall_time = self.wall_time(moment)
         return times if wall_time is None else {**times, "wall_time": wall_time}
 
@@ -110,7 +111,7 @@ class RunClock:
         ahead, valid_until = _relation
         if monotonic >= valid_until:
             ahead, valid_until = _relate(), _relation[1]
-        if -_PARTED < ahead - self._ahead < _PARTED:
+        if -_PARTED < ahead - self.ahead < _PARTED:
             self.agrees_until = valid_until
             return None
         return timestamp(monotonic + ahead)

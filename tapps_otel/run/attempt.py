@@ -78,9 +78,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     files: MadeFiles | None = None
     awaits_end: bool = False
     _end_write: AwaitedWrite | None = None
-    _started_ns: int = 0
-    _monotonic: int = 0
-    _stopped_ns: int | None = None  # monotonic too, where its code ends before its end event
+    _began: int = 0  # monotonic, ns
+    _stopped: int | None = None  # where its code ends before its end event
     _is_last: bool = True  # no other try follows
 
     @property
@@ -92,6 +91,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def rules(self) -> Rules:
         """What is redacted in its events and on its span."""
         return combined(self.run.rules, self.spec.policy.redact)
+
+    @property
+    def started_ns(self) -> int:
+        """When it started by the run's clock, ns since 1970 UTC."""
+        return self._began + self.run.clock.ahead
 
     @property
     def idempotency_key(self) -> str:
@@ -108,9 +112,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             event = self._start_event()
             if self.inputs is not None:
                 run.store_inputs(event, self.rules.json(self.inputs))
-            run.start_span(self, event, self._started_ns, self.scope)
+            run.start_span(self, event)
             self.start_event = event
-            seq = run.write(event, sync=self.spec.policy.on_interrupted == "fail")
+            write = run.write
+            seq = write(event, sync=self.spec.syncs_start)
             if self.kept:
                 run.remember(self, event, seq)
             if self.span is not None:
@@ -122,12 +127,15 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             raise
 
     def _start_event(self) -> Event:
-        run, spec, definition = self.run, self.spec, self.spec.definition
-        self._started_ns, self._monotonic = run.clock.read()
-        event = Event(
+        run, spec = self.run, self.spec
+        run_clock, definition = run.clock, spec.definition
+        self._began = began = clock.monotonic_ns()
+        event = Event(  # more than 15 keywords would be passed as a dict, which takes long
             event_type="step_start",
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(self._started_ns),
+            timestamp=clock.timestamp(began + run_clock.ahead),
+            trace_id=run.trace_id,
+            parent_span_id=self.scope.span_id,
             execution=run.execution,
             step_id=self.step_id,
             step=spec.name,
@@ -136,13 +144,15 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             attempt=self.number,
             status="running",
             order=UNSET if self.order is None else self.order,
-            key=UNSET if self.key is None else self.key,
             inputs_digest=UNSET if self.digest is None else self.digest,
             definition=UNSET if definition is None else definition,
-            attributes=spec.attributes,
         )
-        if self._monotonic >= run.clock.agrees_until:
-            self._put_wall_time(event, self._monotonic)
+        if self.key is not None:
+            event.key = self.key
+        if spec.attributes is not None:
+            event.attributes = spec.attributes
+        if began >= run_clock.agrees_until:
+            self._put_wall_time(event, began)
         return event
 
     def _put_wall_time(self, event: Event, monotonic: int) -> None:
@@ -434,14 +444,13 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         self.run.warn_once(f"step {self.step_id!r} was ended twice: only its first end counts")
 
     def _end_event(self, event_type: str, status: str) -> Event:
-        run, spec = self.run, self.spec
-        start = self.start_event
-        stopped_ns = self._stopped_ns or clock.monotonic_ns()
-        duration = stopped_ns - self._monotonic
+        run, spec, start = self.run, self.spec, self.start_event
+        run_clock = run.clock
+        stopped = self._stopped or clock.monotonic_ns()
         event = Event(
             event_type=event_type,
             workflow_id=run.workflow_id,
-            timestamp=clock.timestamp(self._started_ns + duration),
+            timestamp=clock.timestamp(stopped + run_clock.ahead),
             trace_id=start.trace_id,
             span_id=start.span_id,
             parent_span_id=start.parent_span_id,
@@ -452,10 +461,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             action=spec.action,
             attempt=self.number,
             status=status,
-            duration_ns=duration,
+            duration_ns=stopped - self._began,
         )
-        if stopped_ns >= run.clock.agrees_until:
-            self._put_wall_time(event, stopped_ns)
+        if stopped >= run_clock.agrees_until:
+            self._put_wall_time(event, stopped)
         return event
 
     def _status_of(self, error: BaseException) -> str:
@@ -553,7 +562,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
                 return
         pending = self._end_write
         if pending is None:
-            seq = run.write(event)
+            write = run.write
+            seq = write(event)
         else:
             self._end_write, seq = None, pending.finish()
         if self.kept:

@@ -82,7 +82,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
 
     def stop(self) -> None:
         """Note that its code has ended now; the reason is recorded later."""
-        self._stopped_ns = clock.monotonic_ns()
+        self._stopped = clock.monotonic_ns()
 
     def skip_drained(self, reason: str, result: Any) -> None:
         """End it as skipped, with the executor's reason, shortened if it is long."""
@@ -163,7 +163,7 @@ class ExternalAttemptRecorder(AttemptRecorder, kw_only=True, eq=False):
             event.attributes = self.rules.attributes(self.begun_with)
         if self.late:
             event.late = True
-            self._stopped_ns = self._monotonic
+            self._stopped = self._began
         return event
 
     def _end_event(self, event_type: str, status: str) -> Event:

@@ -220,10 +220,10 @@ class ExternalRunRecorder(RunRecorder):
         """Only steps of this library are, and these have a key or a digest of their inputs."""
         return record.key is not None or record.inputs_digest is not None
 
-    def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
-        """Start the span of a scope, and remember which scopes have started."""
-        super().start_span(scope, event, started_ns, parent)
-        self._started.add(scope)
+    def start_span(self, attempt: Any, event: Event) -> None:
+        """Start the span of an attempt, and remember which attempts have started."""
+        super().start_span(attempt, event)
+        self._started.add(attempt)
 
     def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
         """Wait for none: a digest is written whenever it is known, also after the run's end."""

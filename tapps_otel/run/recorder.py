@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from tapps_otel.run.value_store import ValueStore
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tapps_otel.errors import Question
     from tapps_otel.log.event import Event
@@ -41,7 +42,8 @@ __all__ = ["RunRecorder"]
 class RunRecorder(RunState):
     """Records one execution of a run, by this process.
 
-    What its parts do is bound to it, so that no step pays for a call that only passes it on.
+    What its parts do is bound to it, so that no step pays for a call that only passes it on. The
+    code of a step takes these into local names: ``run.write(...)`` would look for a method first.
 
     :ivar ending: ends the run
     """
@@ -73,15 +75,13 @@ class RunRecorder(RunState):
         step_id: str | None = None,
         *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
-        by_hand: bool = False,
-        make: type[AttemptRecorder] = AttemptRecorder,
+        make: Callable[..., AttemptRecorder] = AttemptRecorder,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does: run as a new attempt, or take its outcome from the log.
 
         ``None``: a plain call, because the run has completed; the caller warns of it.
 
         :param arguments: of the call, for a message
-        :param by_hand: only its caller can end it
         :param make: makes the attempt
         :raises Exception: a failure that was handled before, raised again from the log
         :raises RefusalError: to run it might do something twice
@@ -97,33 +97,29 @@ class RunRecorder(RunState):
                 return None
             order = scope.order_of_call(spec.name, thread, task)
             matcher = scope.matcher or replay.matcher_of(scope)
+            outer, record = scope.step_id, None
             if step_id is not None:
-                step_id = join_step_id(scope.step_id, escape(step_id), 1)
+                step_id = join_step_id(outer, escape(step_id), 1)
                 record = matcher.claim_id(step_id)
-            else:
-                record = (
-                    None
-                    if matcher.fresh
-                    else matcher.claim(spec.name, digest, key, spec.definition)
-                )
+            elif not matcher.fresh:
+                record = matcher.claim(spec.name, digest, key, spec.definition)
             if record is not None:
                 stored = replay.answer(scope, spec, record)
                 if stored is not None:
                     return stored
             if self.writer is None and self.done and self._is_plain_in(scope, spec.name):
                 return None
-            failed_before = 0
             if record is not None:
                 replay.check_rerun(spec, record)
                 number, step_id = record.last.number + 1, record.step_id
-                failed_before = record.failed_tries
+                make = partial(make, failed_before=record.failed_tries)
             else:
                 if not matcher.fresh:
                     replay.check_new(scope, spec, digest, key, order, arguments=arguments)
-                if scope.step_id is not None or self.caller is not None:
+                if outer is not None or self.caller is not None:
                     self._check_depth(spec, scope)
-                ordinal = matcher.next_number(spec.name)
-                number, step_id = 1, step_id or join_step_id(scope.step_id, spec.escaped, ordinal)
+                number, ordinal = 1, matcher.next_number(spec.name)
+                step_id = step_id or join_step_id(outer, spec.escaped, ordinal)
             attempt = make(
                 run=self,
                 scope=scope,
@@ -135,9 +131,7 @@ class RunRecorder(RunState):
                 order=order,
                 key=key,
                 digest=digest,
-                kept=record is not None or scope.step_id is not None,
-                by_hand=by_hand,
-                failed_before=failed_before,
+                kept=record is not None or outer is not None,
             )
             scope.enclose(attempt)
             return attempt
@@ -193,7 +187,8 @@ class RunRecorder(RunState):
         :raises RunEndedError: the scope has ended and did not complete
         """
         scope = self.scope_here()
-        entered = self.enter(scope, spec, digest, key, step_id, by_hand=True)
+        make = partial(AttemptRecorder, by_hand=True)
+        entered = self.enter(scope, spec, digest, key, step_id, make=make)
         if isinstance(entered, AttemptRecorder):
             entered.start()
             if entered.state is not OPEN:  # its scope has ended meanwhile, and cannot wait for it
@@ -257,21 +252,16 @@ class RunRecorder(RunState):
             return None
         return AwaitedWrite.ahead(writer, self._watchers, event)
 
-    def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
-        """Start a scope's span and put its ids into the start event.
+    def start_span(self, attempt: Any, event: Event) -> None:
+        """Start the span of an attempt, and put its ids into the start event.
 
         The ids are the SDK's if there is one, otherwise the library's own.
         """
         if self.tracing is None:
-            event.trace_id = self.trace_id
-            scope.span_id = event.span_id = new_span_id()
-            if parent is not None:
-                event.parent_span_id = parent.span_id
+            attempt.span_id = event.span_id = new_span_id()
             return
-        span = self.tracing.start(
-            event, start_ns=started_ns, parent=None if parent is None else parent.span
-        )
-        scope.span, scope.span_id = span, span.span_id
+        span = self.tracing.start(event, start_ns=attempt.started_ns, parent=attempt.scope.span)
+        attempt.span, attempt.span_id = span, span.span_id
 
     def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
         """Let the run end only after these digests."""

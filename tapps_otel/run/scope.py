@@ -38,9 +38,11 @@ __all__ = [
     "Recorder",
     "Scope",
     "current_scope",
+    "get_scope",
     "leave_scope",
     "paused_signal",
     "running_task",
+    "set_scope",
 ]
 
 OPEN: Final = "open"
@@ -49,6 +51,9 @@ COMPLETED: Final = "completed"
 FAILED: Final = "failed"
 
 current_scope: ContextVar[Scope | None] = ContextVar("tapps_otel_scope", default=None)
+# Every step calls these; a method of an imported object would be bound anew for each call.
+get_scope: Final = current_scope.get
+set_scope: Final = current_scope.set
 # Marks code in which `Paused` was raised: it must make no further calls.
 paused_signal: ContextVar[object] = ContextVar("tapps_otel_paused_signal", default=None)
 
@@ -149,8 +154,8 @@ class Recorder(Protocol):
     def store_inputs(self, event: Event, data: bytes) -> None:
         """Put captured inputs into their event, or into a blob if they are large."""
 
-    def start_span(self, scope: Scope, event: Event, started_ns: int, parent: Scope | None) -> None:
-        """Start the span of ``scope``, and put its ids into its start event."""
+    def start_span(self, attempt: Any, event: Event) -> None:
+        """Start the span of an attempt, and put its ids into the start event."""
 
     def remember(
         self, attempt: Any, event: Event, seq: int | None, *, forget: bool = False

@@ -18,8 +18,6 @@ from typing import (
     overload,
 )
 
-from msgspec import UNSET, UnsetType
-
 from tapps_otel import clock
 from tapps_otel.errors import StepInputError, StepTimeoutError
 from tapps_otel.run.argument_changes import watch
@@ -37,7 +35,7 @@ from tapps_otel.run.introspection import (
 from tapps_otel.run.outside import warn_of_call
 from tapps_otel.run.pickling import PickledByName
 from tapps_otel.run.policy import Backoff, OnInterrupted, Policy
-from tapps_otel.run.scope import current_scope
+from tapps_otel.run.scope import current_scope, get_scope, set_scope
 from tapps_otel.run.step_spec import Skipped, StepSpec
 from tapps_otel.run.time_limit import TimeLimit
 
@@ -70,6 +68,21 @@ class Step(PickledByName, Generic[P, R]):
     :param attributes: of its start events and spans
     """
 
+    # Every call reads these, which takes longer outside slots once `update_wrapper` was here.
+    __slots__ = (
+        "_async",
+        "_body",
+        "_carried",
+        "_fn",
+        "_given_name",
+        "_home",
+        "_ignore",
+        "_key",
+        "_make_key",
+        "_prepared",
+        "_signature",
+        "_spec",
+    )
     _by_value: frozenset[str] = frozenset()
 
     def __init__(
@@ -83,10 +96,13 @@ class Step(PickledByName, Generic[P, R]):
         policy: Policy = Policy(),  # noqa: B008 - frozen
         key: str | None = None,
         body: Callable[..., R] | None = None,
-        attributes: dict[str, Any] | UnsetType = UNSET,
+        attributes: dict[str, Any] | None = None,
     ) -> None:
         check_callable(fn, "@step")
-        self._fn, self._ignore, self._key = fn, ignore, key
+        self._fn, self._ignore = fn, ignore
+        of_all = policy.key if key is None else None
+        self._key = of_all if isinstance(of_all, str) else key
+        self._make_key = None if isinstance(of_all, str) else of_all
         self._body: Callable[..., R] = fn if body is None else body
         self._async, self._prepared = is_async(fn), False
         # What it is called by its user is what it is; a function is one of a module.
@@ -158,7 +174,7 @@ class Step(PickledByName, Generic[P, R]):
         """Call the step; a coroutine, if the function is one."""
         if self._async:
             return cast("R", self._call_async(args, kwargs))
-        scope = current_scope.get()
+        scope = get_scope()
         if scope is None or (scope.run.detached and scope.run.is_detached()):
             warn_of_call(self._spec.name, scope)
             return _plain(self._body, args, kwargs)
@@ -194,20 +210,18 @@ class Step(PickledByName, Generic[P, R]):
         scope: Scope,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        make: type[AttemptRecorder] = AttemptRecorder,
+        make: Callable[..., AttemptRecorder] = AttemptRecorder,
     ) -> AttemptRecorder | Stored | None:
         """Decide what a call does, as :meth:`RunRecorder.enter` does.
 
         :param make: makes the attempt
         :raises StepInputError: its inputs cannot be compared with those of an earlier execution
         """
-        spec, run, key = self._spec, scope.run, self._key
         if not self._prepared:
             self._prepare()
-        if key is None and spec.policy.key is not None:
-            made = spec.policy.key
-            key = made if isinstance(made, str) else made(*args, **kwargs)
-        digest = None
+        spec, run, key = self._spec, scope.run, self._key
+        if self._make_key is not None:
+            key = self._make_key(*args, **kwargs)
         if key is None:
             home = self._home if run.renamed is None else run.renamed.get(self._home, self._home)
             if self._carried:
@@ -216,7 +230,7 @@ class Step(PickledByName, Generic[P, R]):
             if receiver is not None:
                 self._check_receiver(scope, receiver)
         else:
-            parts = self._signature.parts(args, kwargs)
+            digest, parts = None, self._signature.parts(args, kwargs)
         entered: AttemptRecorder | Stored | None = run.enter(
             scope, spec, digest, key, arguments=(args, kwargs), make=make
         )
@@ -280,12 +294,12 @@ class Step(PickledByName, Generic[P, R]):
                 span, attached = attempt.span, None
                 try:
                     try:
-                        current_scope.set(attempt)
+                        set_scope(attempt)
                         if span is not None:
                             attached = span.attach()
                         result = self._body(*args, **kwargs)
                     finally:  # one call in C: Ctrl-C cannot come before it
-                        current_scope.set(before)
+                        set_scope(before)
                         if span is not None:
                             span.detach(attached)
                 except Skipped as skipped:

@@ -6,7 +6,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from tapps_otel.errors import RunPausedError, StepResultError
 from tapps_otel.names import escape
@@ -68,6 +68,7 @@ class StepSpec:
     :ivar inputs_json: makes JSON of a call's arguments; ``None`` if they have no such form
     :ivar read_result: makes the function's result from stored JSON; raises the same error
     :ivar attributes: of the events that start it, and of its spans
+    :ivar syncs_start: whether the start of an attempt is synced before its code runs
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class StepSpec:
         policy: Policy = Policy(),  # noqa: B008 - frozen
         signature: Signature | None = None,
         definition: str | None = None,
-        attributes: dict[str, Any] | UnsetType = UNSET,
+        attributes: dict[str, Any] | None = None,
     ) -> None:
         check_text(name, "the name of a step")
         for value, what in ((agent, "agent"), (action, "action")):
@@ -88,6 +89,7 @@ class StepSpec:
         self.name, self.escaped = name, escape(name)
         self.agent, self.action, self.policy = agent, action, policy
         self.definition, self.attributes = definition, attributes
+        self.syncs_start = policy.on_interrupted == "fail"
         self.write_result: Callable[[object], bytes] = (
             partial(_write_untyped, name) if signature is None else signature.result_json
         )
@@ -103,9 +105,9 @@ class StepSpec:
         """
         if self.policy.persist:
             self.store(run, event, self.result_json(value))
-            return
-        refuse_coroutine(value, f"step {self.name!r}")
-        event.result_omitted = NOT_PERSISTED
+        else:
+            refuse_coroutine(value, f"step {self.name!r}")
+            event.result_omitted = NOT_PERSISTED
 
     def result_json(self, value: object) -> bytes:
         """The step's result as JSON.
@@ -113,7 +115,8 @@ class StepSpec:
         :raises StepResultError: it cannot be stored
         """
         try:
-            return self.write_result(value)
+            write = self.write_result
+            return write(value)
         except StepResultError:
             refuse_coroutine(value, f"step {self.name!r}")
             raise
@@ -134,12 +137,14 @@ class StepSpec:
 
     def store(self, run: Recorder, event: Event, data: bytes) -> None:
         """Put a result into its event, unless it is a secret and those are not stored."""
-        refuse = self.policy.redact_results
-        if refuse or run.redacts_results:
-            rules = combined(run.rules, self.policy.redact)
-            run.store_result(event, data, rules, f"step {self.name!r}", refuse=refuse)
+        policy = self.policy
+        if policy.redact_results or run.redacts_results:
+            rules = combined(run.rules, policy.redact)
+            what, refuse = f"step {self.name!r}", policy.redact_results
+            run.store_result(event, data, rules, what, refuse=refuse)
         else:
-            run.store(event, data)
+            store = run.store
+            store(event, data)
 
 
 def refuse_coroutine(value: object, what: str) -> None:

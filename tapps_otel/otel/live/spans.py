@@ -280,8 +280,7 @@ def _aliases(event: Event) -> Aliases:
 def _put_ids(event: Event, span: LiveSpan) -> None:
     event.trace_id = span.trace_id
     event.span_id = span.span_id
-    if span.parent_span_id is not None:
-        event.parent_span_id = span.parent_span_id
+    event.parent_span_id = UNSET if span.parent_span_id is None else span.parent_span_id
 
 
 def _note(
