@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET, convert
+from msgspec import UNSET, Struct, convert
 from msgspec.structs import replace
 
 from tapps_otel import clock
@@ -31,8 +30,7 @@ _ELSEWHERE: Final = -1  # the thread of its code: none that could wait for it
 _FAILED: Final = frozenset({"failed", "timeout", "cancelled", "interrupted"})
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct, eq=False):
     """How an attempt ended.
 
     :ivar value: its result
@@ -251,18 +249,24 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
     # -- what its code has left besides its result
 
     def _write_made(self, answer: Answer, spans: list[Event]) -> None:
-        run, ended = self._recorder, clock.monotonic_ns()
+        run = self._recorder
         for event in spans:
             self._write_span(event)
-        for note in answer.notes:
-            made = convert(note, Note)
-            run.annotate(made.name, made.attributes, self, at=ended - made.before_end_ns)
+        if answer.notes:
+            self._write_notes(answer.notes)
         for text in answer.warnings:
             run.warn_once(text)
         if answer.notes_dropped or answer.spans_dropped:
             dropped = {"annotations": answer.notes_dropped, "spans": answer.spans_dropped}
             run.annotate("tapps.worker.dropped", dropped, self)
-        self._compare_code(answer)
+        if answer.definition != self.spec.definition:
+            self._compare_code(answer)
+
+    def _write_notes(self, notes: list[dict[str, Any]]) -> None:
+        ended = clock.monotonic_ns()
+        for note in notes:
+            made = convert(note, Note)
+            self._recorder.annotate(made.name, made.attributes, self, at=ended - made.before_end_ns)
 
     def _write_span(self, event: Event) -> None:
         run = self._recorder
@@ -275,7 +279,7 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
     def _compare_code(self, answer: Answer) -> None:
         """Report that the worker has another version of the step's code."""
         ours, theirs = self.spec.definition, answer.definition
-        if theirs is None or ours is None or theirs == ours:
+        if theirs is None or ours is None:
             return
         run, name = self._recorder, self.spec.name
         text = (

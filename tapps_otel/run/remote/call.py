@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tapps_otel import settings
 from tapps_otel.errors import StepInputError
 from tapps_otel.run.import_path import address_of, load_module
 from tapps_otel.run.pickling import PickledByName
@@ -23,47 +24,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tapps_otel.run.step import Step
+    from tapps_otel.settings_model import Settings
     from tapps_otel.settings_types import Redaction, SpanFilter
 
-__all__ = ["Call", "Incoming", "dump", "hold_back", "modules_of", "picklable_filter"]
+__all__ = ["Call", "CallPickler", "Incoming", "hold_back", "modules_of"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Call:
-    """A call of a step.
-
-    :ivar redact: the setting of its run
-    :ivar span_filter: the setting of its run, as :func:`picklable_filter` returns it
-    """
+    """A call of a step."""
 
     step: Step[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    redact: bool | Redaction
-    span_filter: SpanFilter | str | None
 
 
-def dump(call: Call) -> bytes:
-    """Pickle a call.
+class CallPickler:
+    """Pickles calls, each with the settings that say what must not leave the worker."""
 
-    :raises StepInputError: it cannot be pickled
-    """
-    try:
-        outward = call.redact, call.span_filter
-        return _pickled(outward) + _pickled((call.step, call.args, call.kwargs))
-    except Exception as error:  # of an object's own code
-        path = _place_of_fault(call)
-        msg = (
-            f"step {call.step.spec.name!r} cannot be submitted: {path}: {error}. A worker gets the "
-            "call pickled: give it what can be pickled, and let the step open connections, files "
-            "and locks itself"
-        )
-        raise StepInputError(msg, path) from error
+    def __init__(self) -> None:
+        self._known: tuple[Settings, bytes] | None = None
 
+    def dump(self, call: Call) -> bytes:
+        """Pickle a call.
 
-def picklable_filter(given: SpanFilter | str | None) -> SpanFilter | str | None:
-    """What stands for the setting ``span_filter`` in a call: :func:`hold_back` if need be."""
-    return given if _is_picklable(given) else hold_back
+        :raises StepInputError: it cannot be pickled
+        """
+        try:
+            return self._settings_pickled() + _pickled((call.step, call.args, call.kwargs))
+        except Exception as error:  # of an object's own code
+            path = _place_of_fault(call)
+            msg = (
+                f"step {call.step.spec.name!r} cannot be submitted: {path}: {error}. A worker gets "
+                "the call pickled: give it what can be pickled, and let the step open connections, "
+                "files and locks itself"
+            )
+            raise StepInputError(msg, path) from error
+
+    def _settings_pickled(self) -> bytes:
+        config, known = settings.current(), self._known
+        if known is None or known[0] is not config:
+            span_filter = config.span_filter if _is_picklable(config.span_filter) else hold_back
+            known = self._known = config, _pickled((config.redact, span_filter))
+        return known[1]
 
 
 def hold_back(_: Any) -> NoReturn:
@@ -124,15 +127,16 @@ class Incoming:
 
     def __init__(self, data: bytes, modules: Mapping[str, str]) -> None:
         self._file, self._modules = io.BytesIO(data), modules
-        self.redact, self._span_filter = self._load()
+        self.redact: bool | Redaction
+        self.span_filter: SpanFilter | str | None
+        self.redact, self.span_filter = self._load()
 
     def call(self) -> Call:
         """Load the call.
 
         :raises Exception: whatever its modules and objects raise
         """
-        step, args, kwargs = self._load()
-        return Call(step, args, kwargs, self.redact, self._span_filter)
+        return Call(*self._load())
 
     def _load(self) -> Any:
         return _Unpickler(self._file, self._modules).load()

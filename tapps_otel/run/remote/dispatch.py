@@ -50,8 +50,9 @@ class Dispatch:
     def add(self, one: Submission) -> None:
         """Add a step, and start it if there is a worker for it."""
         one.dispatch = self
-        self._line.add(one, self._engine.name)
-        self._fill()
+        may_start = self._line.add(one, self._engine.name)
+        if may_start or self._workers.are_counted:
+            self._fill()
 
     def recover(self, one: Submission | None, error: BaseException) -> None:
         """End what this thread has left in the middle, after an exception at any instruction.
@@ -86,7 +87,7 @@ class Dispatch:
     def _fill(self) -> None:
         """Start what waits, as long as there are workers for it."""
         wanted = self._line.startable()
-        if self._line.is_short():
+        if self._workers.are_counted and self._line.is_short():
             self._workers.count_again()
         if wanted < 1:
             return

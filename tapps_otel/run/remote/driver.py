@@ -9,7 +9,7 @@ from weakref import ref
 from tapps_otel import settings
 from tapps_otel.otel.environment import delivery_settings, delivery_variables
 from tapps_otel.run.current_recorder import recorder_of
-from tapps_otel.run.remote.call import Call, dump, modules_of, picklable_filter
+from tapps_otel.run.remote.call import CallPickler, modules_of
 from tapps_otel.run.remote.messages import Origin, Task, write_origin
 from tapps_otel.run.remote.worker import machine_here
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tapps_otel.run.recorder import RunRecorder
     from tapps_otel.run.remote.attempt import RemoteAttempt
     from tapps_otel.run.step import Step
-    from tapps_otel.settings_types import SpanFilter
 
 __all__ = ["Driver"]
 
@@ -27,6 +26,7 @@ __all__ = ["Driver"]
 class Driver:
     """What workers have to know of this process.
 
+    :ivar dump: pickles a call
     :param owned: they execute what it submits, and nothing else
     """
 
@@ -36,8 +36,7 @@ class Driver:
         self._environment = delivery_variables()
         self._modules: dict[str, dict[str, str]] = {}
         self._settings = {name: getattr(config, name) for name in delivery_settings(config)}
-        # The setting, and what stands for it in calls: to try takes longer than to pickle a call.
-        self._filter: tuple[SpanFilter | str | None, SpanFilter | str | None] = None, None
+        self.dump = CallPickler().dump
         self._known: tuple[ref[RunRecorder], Raw] | None = None
 
     def modules(self, step: Step[..., Any]) -> dict[str, str]:
@@ -46,16 +45,6 @@ class Driver:
         if found is None:
             found = self._modules[step.__module__] = modules_of(step)
         return found
-
-    def call(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """A call, pickled.
-
-        :raises StepInputError: it cannot be pickled
-        """
-        config = settings.current()
-        if config.span_filter is not self._filter[0]:
-            self._filter = config.span_filter, picklable_filter(config.span_filter)
-        return dump(Call(step, args, kwargs, config.redact, self._filter[1]))
 
     def task(self, attempt: RemoteAttempt, modules: dict[str, str]) -> Task:
         """What a worker has to know of an attempt."""

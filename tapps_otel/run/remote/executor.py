@@ -14,6 +14,7 @@ from tapps_otel.errors import RefusalError, StepInputError
 from tapps_otel.run import failures
 from tapps_otel.run.outside import warn_of_call
 from tapps_otel.run.remote.attempt import RemoteAttempt
+from tapps_otel.run.remote.call import Call
 from tapps_otel.run.remote.dispatch import Dispatch
 from tapps_otel.run.remote.driver import Driver
 from tapps_otel.run.remote.submission import Submission
@@ -126,7 +127,7 @@ class BoundExecutor(Executor):
         """
         try:
             self._check_repeats(step)
-            return self._driver.call(step, args, kwargs)
+            return self._driver.dump(Call(step, args, kwargs))
         except BaseException:
             attempt.drop()
             raise

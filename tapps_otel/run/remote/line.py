@@ -35,13 +35,20 @@ class Line:
         self._queue: deque[Submission] = deque()
         self._executing: dict[Submission, None] = {}
         self._unfinished: dict[Submission, None] = {}
+        self._is_any_suspect = (
+            False  # of breaking its executor; or was, because few programs have any
+        )
 
-    def add(self, one: Submission, engine: str) -> None:
-        """Add a step, which from now on belongs to no thread of the program."""
+    def add(self, one: Submission, engine: str) -> bool:
+        """Add a step, which from now on belongs to no thread of the program.
+
+        :returns: whether there may be a worker for it
+        """
         with self._lock:
             self._unfinished[one] = None
             one.attempt.send_to(engine)
             self._queue.append(one)
+            return len(self._executing) < self._workers.at_once
 
     def take(self) -> Submission | None:
         """Take the first step for which there is a worker. This thread has to start it."""
@@ -55,6 +62,8 @@ class Line:
             return one
 
     def _limit(self) -> int:
+        if not self._is_any_suspect:
+            return self._workers.at_once
         suspects = self._queue[0].runs_alone or any(one.runs_alone for one in self._executing)
         return 1 if suspects else self._workers.at_once
 
@@ -74,8 +83,10 @@ class Line:
         with self._lock:
             self._executing.pop(one, None)
             self._unfinished.pop(one, None)
+            if self._unfinished:
+                return False
             self._changed.notify_all()
-            return not self._unfinished
+            return True
 
     def withdraw(self, one: Submission) -> bool:
         """Take a step out again; return whether no thread has taken it, nor had any."""
@@ -117,6 +128,7 @@ class Line:
                 if one.broken_with is None:
                     one.broken_with = len(inside) - 1
                     one.shared_breaks += len(inside) > 1
+                    self._is_any_suspect = True
 
     def is_short(self) -> bool:
         """Whether steps wait, although all workers have one."""

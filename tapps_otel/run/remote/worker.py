@@ -106,7 +106,7 @@ def _execute(task: Task, origin: Origin, data: bytes, answer: Answer, privacy: _
     attempt = WorkerAttempt.of(task, run, spec)
     run.executing.append(attempt)
     try:
-        with _tracing(task, origin, attempt, call.span_filter), attempt.current():
+        with _tracing(task, origin, attempt, incoming.span_filter), attempt.current():
             began = clock.monotonic_ns()
             try:
                 _call_body(call, answer)

@@ -37,12 +37,13 @@ class Workers:
     :param at_once: how many steps they get at the same time; ``None``: as many as there are workers
     :param changed: is called, in some thread, once :meth:`are_ready` has another answer
     :ivar at_once: how many steps they get now
+    :ivar are_counted: whether that changes as workers come and go
     """
 
     def __init__(self, engine: Engine, at_once: int | None, changed: Callable[[], object]) -> None:
         self._engine, self._changed = engine, changed
         self.at_once = engine.workers() if at_once is None else at_once
-        self._is_counted = at_once is None and engine.scales
+        self.are_counted = at_once is None and engine.scales
         self._counted_ns = clock.monotonic_ns()
         self._counter: threading.Thread | None = None
         self._proven: Executor | None = None
@@ -136,7 +137,7 @@ class Workers:
         In a thread of its own: a scheduler that is gone is waited for.
         """
         is_due = clock.monotonic_ns() - self._counted_ns > _RECOUNT_NS
-        if not self._is_counted or not is_due or (self._counter and self._counter.is_alive()):
+        if not self.are_counted or not is_due or (self._counter and self._counter.is_alive()):
             return
         self._counted_ns = clock.monotonic_ns()
         self._counter = threading.Thread(target=self._count, name="tapps_otel-count", daemon=True)
