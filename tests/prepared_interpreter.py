@@ -75,6 +75,7 @@ class _Noting(os._Environ[str]):
 def _import(packages: list[str]) -> set[str]:
     """Import packages with all their modules, and return the variables that this read."""
     os.environ.__class__ = _Noting
+    none_written, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for package in packages:
@@ -82,6 +83,7 @@ def _import(packages: list[str]) -> set[str]:
                 with suppress(ImportError):  # of what only some programs have
                     importlib.import_module(name)
     os.environ.__class__ = os._Environ
+    sys.dont_write_bytecode = none_written
     return _Noting.names
 
 
