@@ -51,6 +51,7 @@ _TOGETHER = (
     "tests/unit/test_demo.py",
     "tests/unit/test_public_face.py",
 )
+_SLOW = {"slow", "exhaustive"}
 
 
 def pytest_configure() -> None:
@@ -106,10 +107,10 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None]:
-    """Let workers begin with the slow tests, once the order is random: none ends with one."""
+    """Let workers begin with what may be slow, once the order is random: none ends with it."""
     yield
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        items.sort(key=lambda item: _SLOW.isdisjoint(mark.name for mark in item.iter_markers()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -171,7 +171,7 @@ def test_a_log_of_a_newer_format_is_refused(form: Format) -> None:
     assert read(form, text) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @every_format
 def test_memory_does_not_grow_with_the_log(form: Format) -> None:
     peaks = []

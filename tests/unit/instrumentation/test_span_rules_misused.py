@@ -92,7 +92,7 @@ def test_a_turn_after_one_that_was_killed_is_the_next_run(tracer: trace.Tracer) 
     assert [one.status for one in timeline("t").steps] == ["interrupted"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_a_thread_of_2000_turns(tracer: trace.Tracer) -> None:
     for _ in range(2000):

@@ -222,7 +222,7 @@ def test_a_ledger_that_is_torn_or_changed_never_loses_a_span(
     assert report.sent + report.confirmed + report.differing == 4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_large_ledger_needs_little_memory() -> None:
     """A dictionary of it would have 50 MB."""
     run(2)

@@ -621,7 +621,7 @@ async def test_a_run_that_calls_itself_by_way_of_another_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_endless_child_runs_end_with_a_named_error(log_dir: Path, *, is_async: bool) -> None:
     @workflow
     def nest(number: int) -> None:

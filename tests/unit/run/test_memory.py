@@ -100,7 +100,7 @@ def test_the_fold_of_many_failures_in_tasks_is_linear() -> None:
     assert lines_of_fold("many") < 5 * lines_of_fold("few")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_long_run_holds_no_more_than_its_results() -> None:
     """10 000 steps: a few hundred bytes a step at most, while the run is in progress."""
 
