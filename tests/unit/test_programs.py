@@ -17,7 +17,10 @@ from commands import environment
 SAYS = """
 import atexit, multiprocessing.process, os, sys, threading, time, __main__
 atexit.register(print, "last")
-threading.Timer(0.01, print, ["a thread"]).start()
+def after():
+    threading.main_thread().join()
+    print("a thread")
+threading.Thread(target=after).start()
 print(sys.argv, sys.path[0], os.getcwd(), __name__, sys.modules["__main__"] is __main__)
 print(globals().get("__file__"), multiprocessing.process.ORIGINAL_DIR, time.strftime("%Z"))
 print(sorted(name for name in vars(__main__) if name.startswith("__")))
