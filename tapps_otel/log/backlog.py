@@ -68,16 +68,18 @@ class Backlog:
         self.events = deque(one for one in list(self.events) if one is not event)
 
     def write(self) -> None:
-        """Write what waits, and how much was dropped.
+        """Write what waits, and how much was dropped; settle it.
 
         :raises OSError: the log cannot be written
         """
+        if not self.events and not self.dropped:
+            return
         while self.events:
             event = self.events[0]
             try:
                 if not event.seq:  # otherwise it was appended twice
                     event.late = True
-                    self._log.write(event, settle=len(self.events) == 1)
+                    self._log.write(event, self._log.is_synced(event))
             except InvalidEventError as error:
                 self.drop(error)
             except BaseException:
@@ -88,8 +90,9 @@ class Backlog:
         if self.dropped:
             counted = {"dropped": self.dropped}
             gap = self._log.make_event("log_gap", self.execution, attributes=counted)
-            self._log.write(gap, settle=True)
+            self._log.write(gap, due=False)
             self.dropped = 0
+        self._log.settle()
 
     def try_write(self) -> None:
         """Write as :meth:`write` does; if that fails, the log has failed."""

@@ -40,15 +40,22 @@ from tapps_otel import clock
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tapps_otel.log.event import Event
-    from tapps_otel.log.open_log import BegunSync, OpenLog
+    from tapps_otel.log.open_log import OpenLog
 
-__all__ = ["Gate", "GroupSync"]
+    # What a thread does, without the lock, before it looks whether its event is settled.
+    Turn = Callable[[], None]
+
+__all__ = ["Gate", "GroupSync", "no_turn"]
 
 _IDLE_S: Final = 0.1  # after which the syncing thread ends, so that an idle run has none
 _WORTHWHILE_NS: Final = 100_000  # a shorter wait for others takes longer than it says
+
+
+def no_turn() -> None:
+    """The turn of an event that has nothing to wait for, or whose log has failed."""
 
 
 class Gate:
@@ -120,10 +127,16 @@ class GroupSync:
 
     # -- called with the lock held
 
-    def gate(self, event: Event) -> Gate | None:
-        """Return where to wait; ``None``: the caller syncs, because no sync is running or due."""
-        if not (self._gates or self._log.syncing.locked() or self._expects_others()):
-            return None
+    def turn(self, event: Event) -> Turn:
+        """Return what waits for a sync of an event, or runs one if none is running or due."""
+        log = self._log
+        if self._gates or log.syncing.locked() or (self._expected_until and self._expects_others()):
+            gate = self._gate(event)
+            if gate is not None:
+                return gate.wait
+        return log.sync if log.begin_sync() else no_turn
+
+    def _gate(self, event: Event) -> Gate | None:
         if self._thread is threading.current_thread():  # a finalizer, which it would wait for
             return None
         gate = Gate(event)
@@ -243,8 +256,8 @@ class GroupSync:
         with self.held():
             begun = self._begin()
         began_ns = clock.monotonic_ns()
-        if begun is not None:
-            log.sync(begun)
+        if begun:
+            log.sync()
         took_ns = clock.monotonic_ns() - began_ns
         with self.held():
             log.forget_settled()
@@ -268,9 +281,9 @@ class GroupSync:
             left_ns = self._expected_until - clock.monotonic_ns()
             self._wake.acquire(timeout=max(0, left_ns) / 1e9)
 
-    def _begin(self) -> BegunSync | None:
+    def _begin(self) -> bool:
         if all(gate.event.seq <= self._log.settled for gate in self._gates):
-            return None  # by a thread that synced by itself
+            return False  # by a thread that synced by itself
         return self._log.begin_sync()
 
     def _open_settled(self) -> None:

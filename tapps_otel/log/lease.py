@@ -91,12 +91,13 @@ class Lease:
             clock.sleep(_PULL_S)
             return False
         self._identity = self._files.identity(self._descriptor)
-        if not self._has_name():
+        if not self.has_name():
             return False
         self._write_label()
         return True
 
-    def _has_name(self) -> bool:
+    def has_name(self) -> bool:
+        """Whether its file has its name, so that others see that it is held."""
         # A file that is not open may have left its inode to another one.
         return self._descriptor >= 0 and (
             self._files.identity_of_name(self._name) == self._identity
@@ -109,7 +110,7 @@ class Lease:
         :raises RunBusyError: another process has taken it
         :raises OSError: its file cannot be opened or created
         """
-        if self._has_name():
+        if self.has_name():
             return False
         self._close()
         self._take()
@@ -136,7 +137,7 @@ class Lease:
     def _release_file(self) -> None:
         try:
             with suppress(OSError):  # then the next holder takes the file as it is
-                if self._has_name():
+                if self.has_name():
                     self._files.remove(self._path)  # under the lock
         finally:
             self._close()

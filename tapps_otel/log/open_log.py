@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
@@ -62,25 +62,15 @@ class InvalidEventError(Exception):
     """The event cannot be encoded as a line; the log itself is intact."""
 
 
-class BegunSync(NamedTuple):
-    """A sync that is to run.
-
-    :ivar seq: up to which it covers the log
-    :ivar opening: number of the opening of the file: a later one has other events of these numbers
-    """
-
-    seq: int
-    opening: int
+# Events with values of users, which may be nested too deep. Elsewhere no stack is left.
+_BY_USERS: Final = frozenset({"annotation", "span", "span_start"})
 
 
-def _is_of_the_process(error: Exception, event: Event) -> bool:
-    """Whether an event could not be encoded although it is valid: no stack or memory was left."""
-    by_users = event.event_type in {
-        "annotation",
-        "span",
-        "span_start",
-    }  # these may be nested too deep
-    return isinstance(error, MemoryError) or (isinstance(error, RecursionError) and not by_users)
+def _is_invalid(event: Event, error: BaseException) -> bool:
+    """Whether an event could not be encoded because of what it holds."""
+    if isinstance(error, RecursionError):
+        return event.event_type in _BY_USERS
+    return isinstance(error, Exception) and not isinstance(error, (CodecFailedError, MemoryError))
 
 
 class OpenLog:
@@ -131,7 +121,7 @@ class OpenLog:
         self.ready = False
         self.seq, self.sha, self.size, self.settled, self.due = 0, b"", 0, 0, 0
         self.syncing, self.syncer = threading.Lock(), 0
-        self._opening = 0
+        self._checked = 0  # seq up to which the next sync covers this file
         self.unsettled: deque[tuple[Event, bytes]] = deque()
         self.failure: str | None = None
         self.is_in_file = False
@@ -202,40 +192,44 @@ class OpenLog:
 
     # -- writing
 
-    def write(self, event: Event, settle: bool) -> None:  # noqa: FBT001 - positional for speed: it is called for every event
-        """Write an event; ``settle`` it and those before it.
+    def write(self, event: Event, due: bool) -> None:  # noqa: FBT001 - positional for speed: it is called for every event
+        """Write an event.
 
+        :param due: its writer waits until it is settled; where nothing is synced, it is at once
         :raises InvalidEventError: it cannot be encoded
         :raises CodecFailedError: it is not encrypted yet; the log itself is intact
         :raises OSError: the file may hold it nevertheless
         """
-        event.seq = seq = self.seq + 1
-        due = event.event_type in self._synced
-        if due:
-            event.unsynced = self.seq - self.settled or UNSET
+        seq, unsettled, encode = self.seq + 1, self.unsettled, self._encode
+        if self.syncs:
+            unsynced = self.seq - self.settled
+            if not unsynced:
+                unsettled.clear()
+            if due:
+                self.due, event.unsynced = seq, unsynced or UNSET
+        event.seq = seq  # no call between it and the try block, after which Ctrl-C could come
         try:
-            line, sha = self._encode(event, self.sha)
+            line, sha = encode(event, self.sha)
             length = len(line)
             if length > MAX_LINE and length > MAX_LINE + (event.late is True and _LATE_MARK):
                 raise ValueError(f"a line of {length} bytes, of at most {MAX_LINE}")
-        except CodecFailedError:
-            event.seq = 0
-            raise
         except BaseException as error:
             event.seq = 0
-            if not isinstance(error, Exception) or _is_of_the_process(error, event):
-                raise
-            raise InvalidEventError(f"event {event.event_type}: {error}") from error
-        unsettled = self.unsettled
+            if _is_invalid(event, error):
+                raise InvalidEventError(f"event {event.event_type}: {error}") from error
+            raise
         unsettled.append((event, sha))  # from here on, it is the log's
         try:
             self._files.write(self._file.descriptor, line)
             self.seq, self.sha = seq, sha
             self.size += length
             if self._home is not None:
-                self._home.send(event, line, due=due)
-            if settle or (len(unsettled) >= _MAX_UNSETTLED and not self.syncing.locked()):
-                self.settle()
+                self._home.send(event, line, due=due and self.syncs)
+            if due:
+                if not self.syncs:
+                    self.settle()
+            elif len(unsettled) >= _MAX_UNSETTLED:
+                self._bound_unsettled()
         except OSError as error:  # noted at once: an interrupt may come before `fail` is called
             self.ready, self._unhandled = False, error
             raise
@@ -246,53 +240,66 @@ class OpenLog:
         :raises OSError: it cannot be synced, or another process wrote to it or took its name
         :raises LeaseLostError: another process has taken the lease
         """
-        self._check_position()
-        if self.syncs:
-            self._look()
-            with self.syncing:
-                if self._unhandled is not None:  # of the sync that ran until now
-                    raise self._unhandled
-                self._sync(self.seq)
-        else:
-            if clock.monotonic_ns() >= self._look_at_ns:
+        try:
+            self._check_position()
+            if self.syncs:
                 self._look()
-                self._look_at_ns = clock.monotonic_ns() + _LOOK_NS
-            if self._home is not None:
-                self._home.keep()
-        self.settled = self.seq
+                with self.syncing:
+                    if self._unhandled is not None:  # of the sync that ran until now
+                        raise self._unhandled
+                    self._sync(self.seq)
+                    self.settled = self.seq
+            else:
+                now = clock.monotonic_ns()
+                if now >= self._look_at_ns:
+                    self._look()
+                    self._look_at_ns = now + _LOOK_NS
+                if self._home is not None:
+                    self._home.keep()
+                self.settled = self.seq
+        except OSError as error:  # noted at once: an interrupt may come before `fail` is called
+            self.ready, self._unhandled = False, error
+            raise
         self.unsettled.clear()
 
     def _check_position(self) -> None:
         if self._files.position(self._file.descriptor) != self.size:
             raise _ForeignWriterError
 
-    def begin_sync(self) -> BegunSync | None:
-        """Prepare :meth:`sync`; ``None``: it has failed, or is closed."""
+    def _bound_unsettled(self) -> None:
+        self.forget_settled()
+        if len(self.unsettled) >= _MAX_UNSETTLED and not self.syncing.locked():
+            self.settle()
+
+    def begin_sync(self) -> bool:
+        """Check what is written, so that :meth:`sync` covers it; ``False``: the log has failed."""
         if not self.ready:
-            return None
+            return False
         try:
             self._check_position()
             self._look()
         except OSError as error:
             self.ready, self._unhandled = False, error
-            return None
+            return False
         except LeaseLostError:
-            return None
-        return BegunSync(self.seq, self._opening)
+            return False
+        self._checked = self.seq
+        return True
 
-    def sync(self, begun: BegunSync) -> None:
-        """Sync, while others write; what comes of it is noted. The caller does not hold its lock.
+    def sync(self) -> None:
+        """Sync what was checked, while others write; what comes of it is noted.
 
-        Nothing is done if the log has failed, or was opened again, since it was begun.
+        The caller does not hold its lock. Nothing is done if another sync has covered that
+        meanwhile, or if the log has failed since.
         """
         here = get_ident()
         with self.syncing:
             self.syncer = here  # no call before it, after which a signal handler could run
             try:
-                if not self.ready or self._opening != begun.opening:
-                    return
-                self._sync(begun.seq)
-                self.settled = max(self.settled, begun.seq)
+                seq = self._checked
+                if self.settled < seq and self.ready:
+                    self._sync(seq)
+                    self.settled = seq
             except OSError as error:
                 self.ready, self._unhandled = False, error
             finally:
@@ -312,6 +319,10 @@ class OpenLog:
         self._files.sync(self._file.descriptor)
         home.wait()
 
+    def is_synced(self, event: Event) -> bool:
+        """Whether an event of this type is synced."""
+        return event.event_type in self._synced
+
     def is_syncing_here(self) -> bool:
         """Whether this thread is in the middle of :meth:`sync`: an interrupt called it again."""
         return self.syncer == get_ident() and self.syncing.locked()
@@ -324,18 +335,19 @@ class OpenLog:
 
     def _look(self) -> None:
         """Check that the log and its lease still have their names."""
-        self._keep_lease()
+        if self._lease is not None and not self._lease.has_name():
+            self._keep_lease(self._lease)
         if self._file.is_displaced():
             raise DisplacedError
 
-    def _keep_lease(self) -> None:
+    def _keep_lease(self, lease: Lease) -> None:
         """Take the lease again if its file was deleted or replaced.
 
         :raises LeaseLostError: another process has taken it
         :raises OSError: it cannot be created
         """
         try:
-            taken_again = self._lease is not None and self._lease.keep()
+            taken_again = lease.keep()
         except RunBusyError as error:
             raise self._give_up(error) from error
         if taken_again:
@@ -408,10 +420,11 @@ class OpenLog:
         :raises OSError: it cannot be opened, read, synced or repaired
         """
         try:
-            self._keep_lease()
+            if self._lease is not None:
+                self._keep_lease(self._lease)
             with self.syncing:
                 self._file.reopen()
-                self._opening += 1
+                self._checked = 0
                 self._unhandled = None  # of a sync that ran until now
             # It may have lines that the disk has lost.
             stored = 0 if self._home is None else self._home.prepare(self._path)
@@ -437,7 +450,7 @@ class OpenLog:
         :raises OSError: it cannot be synced
         """
         if self._file.restored:
-            self.write(self.make_event("annotation", execution, name=RESTORED), settle=True)
+            self.write(self.make_event("annotation", execution, name=RESTORED), due=False)
             self._file.restored = False
             self._reports.error("the complete log was restored as %s", self._file.path.name)
         else:

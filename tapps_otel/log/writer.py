@@ -23,7 +23,7 @@ from tapps_otel.log.backlog import Backlog
 from tapps_otel.log.encrypted import CodecFailedError
 from tapps_otel.log.encrypting import Encrypting
 from tapps_otel.log.event import EVENT_TYPES, SYNCED, Event
-from tapps_otel.log.group_sync import GroupSync
+from tapps_otel.log.group_sync import GroupSync, no_turn
 from tapps_otel.log.log_file import DisplacedError
 from tapps_otel.log.open_log import InvalidEventError, OpenLog
 from tapps_otel.log.reopening import Reopening
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tapps_otel.log.cipher import Cipher
+    from tapps_otel.log.group_sync import Turn
     from tapps_otel.log.home import Session
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.reports import LogObserver
@@ -156,16 +157,18 @@ class LogWriter:
         :raises LeaseLostError: another process has taken the run over, from now on each time
         """
         is_due = sync or event.event_type in self._due
+        is_awaited = self._log.syncs and is_due and wait
         if self._encrypting is not None:
             self._encrypt(self._encrypting, event)
         try:
-            if not self._write(event, is_due):
+            turn = self._write(event, is_due, is_awaited)
+            if turn is None:
                 return None
-            return self._settle(event) if is_due and wait and self._log.syncs else event.seq
+            return self._await_sync(event, turn) if is_awaited else event.seq
         except LogError:
             raise
         except BaseException:  # what it interrupted is completed first
-            if is_due and wait and self._log.syncs and event.seq:
+            if is_awaited and event.seq:
                 with suppress(LogError):
                     self._settle(event)
             raise
@@ -173,34 +176,35 @@ class LogWriter:
             if self._reports.pending:
                 self._make_reports()
 
-    def _write(self, event: Event, is_due: bool) -> bool:  # noqa: FBT001 - for speed, as in OpenLog
-        """Write an event; return whether it is in the file, which need not be synced."""
+    def _write(self, event: Event, is_due: bool, is_awaited: bool) -> Turn | None:  # noqa: FBT001 - for speed, as in OpenLog
+        """Write an event, which need not be synced then; ``None``: it is not in the file.
+
+        :param is_awaited: the turn is that of a sync of the event
+        """
         log, group, backlog = self._log, self._group, self._backlog
         if log.syncer and log.is_syncing_here():
             backlog.add(event)
-            return False
+            return None
         with group.lock:
             if group.busy:
                 backlog.add(event)
-                return False
+                return None
             group.busy = True
             try:
-                try:
-                    if log.ready or self._reopening.allows(event):
-                        if not event.seq:
-                            log.write(event, is_due and not log.syncs)
-                            if is_due:
-                                log.due = event.seq
-                        if backlog.events:
-                            backlog.write()
-                        return True
-                    if not self._stop:
-                        backlog.add(event)
-                except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
-                    if self._recover_from_write_error(error, event):
-                        return True
+                if not (log.ready or self._reopening.allows(event)):
+                    self._give_up(event)
+                    backlog.add(event)
+                    return None
+                if not event.seq:
+                    log.write(event, is_due)
+                if backlog.events:
+                    backlog.write()
+                return group.turn(event) if is_awaited else no_turn
+            except BaseException as error:  # noqa: BLE001 - also Ctrl-C in the middle of a write
+                if self._recover_from_write_error(error, event):
+                    return no_turn
                 self._give_up(event)
-                return False
+                return None
             finally:
                 group.busy = False
 
@@ -246,9 +250,12 @@ class LogWriter:
                 self._await_sync(event)
             raise
 
-    def _await_sync(self, event: Event) -> int | None:
+    def _await_sync(self, event: Event, turn: Turn = no_turn) -> int | None:
         log, group = self._log, self._group
         while True:
+            turn()
+            if 0 < event.seq <= log.settled and not self._backlog.events:  # as it mostly is
+                return event.seq
             with group.lock:
                 if group.busy:
                     return None
@@ -259,8 +266,7 @@ class LogWriter:
                             return event.seq
                         self._give_up(event)
                         return None
-                    gate = group.gate(event)
-                    begun = log.begin_sync() if gate is None else None
+                    turn = group.turn(event)
                 except LogError:
                     raise
                 except BaseException:
@@ -268,12 +274,6 @@ class LogWriter:
                     raise
                 finally:
                     group.busy = False
-            if gate is not None:
-                gate.wait()
-            elif begun is not None:
-                log.sync(begun)
-                if 0 < event.seq <= log.settled and not self._backlog.events:  # as it mostly is
-                    return event.seq
 
     def _is_decided(self, event: Event) -> bool:
         """Whether an event that is written is settled, or cannot be."""
@@ -282,7 +282,6 @@ class LogWriter:
             self._backlog.try_write()
         if not (log.ready or self._reopening.allows(event)):
             return True
-        log.forget_settled()
         return event.seq <= log.settled or not log.ready
 
     def _give_up(self, event: Event) -> None:
@@ -331,9 +330,8 @@ class LogWriter:
 
     def _write_rest(self) -> None:
         log, backlog = self._log, self._backlog
-        begun = log.begin_sync() if log.syncs and log.due > log.settled else None
-        if begun is not None:
-            log.sync(begun)
+        if log.syncs and log.due > log.settled and log.begin_sync():
+            log.sync()
         log.fail_if_unhandled()
         if log.ready and log.has_lost_name():
             log.fail(DisplacedError())
