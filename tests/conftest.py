@@ -80,6 +80,13 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no typ
     def _split_scope(self, nodeid: str) -> str:
         return next((start for start in _TOGETHER if nodeid.startswith(start)), nodeid)
 
+    def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        scope = self._split_scope(self.registered_collections[node][item_index])
+        work = self.assigned_work[node]
+        if all(work[scope].values()):
+            del work[scope]  # else all work that is done is counted again after each test
+
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
     """Let each worker compile a share of the files, before it collects what all have compiled.

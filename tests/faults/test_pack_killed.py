@@ -15,6 +15,8 @@ from tapps_otel.errors import RunConflictError
 from tapps_otel.log import files
 from tapps_otel.otel.replay.ledger import Ledger
 
+pytestmark = pytest.mark.slow
+
 LOGS, OTHER, FILE = Path("logs"), Path("other"), Path("run.zip")
 
 

@@ -162,6 +162,7 @@ def crash_points(count: int) -> Iterator[tuple[str, int]]:
             yield "after", number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flow", "children_first"),
     sample(
@@ -201,6 +202,7 @@ def test_runs_that_call_runs_are_resumed_from_every_event(
         assert again.total() <= (1 if undone or flow is day_later else 0), (moment, number, again)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_each_execution_comes_to_its_end(folder: Path) -> None:
     """Each execution gets a few events further: no run is stuck, and none begins anew."""
     for _ in range(60):

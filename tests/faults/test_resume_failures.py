@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import pydantic
+import pytest
 import requests
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -28,6 +29,8 @@ from crashes import Outcome, die_at, in_child, killed
 from effort import examples
 from tapps_otel import configure, step, workflow
 from tapps_otel.errors import FailureDetailError
+
+pytestmark = pytest.mark.slow
 
 
 class Kind(enum.Enum):

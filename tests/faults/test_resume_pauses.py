@@ -161,6 +161,7 @@ def check_outcome(result: Any, wanted: Any, drafts: Counter[str]) -> None:
         assert not history(path.stem).waiting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", sample(FLOWS, 3), ids=lambda one: one.name)
 def test_killed_at_every_event_it_comes_to_the_same_result(flow: Any) -> None:
     wanted = to_the_end(flow)

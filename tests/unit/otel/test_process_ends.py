@@ -14,6 +14,8 @@ from capabilities import need
 from effort import sample
 from otlp_collector import Sink, serving
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import atexit
 import multiprocessing

@@ -18,6 +18,8 @@ from commands import LOGS, Cli, Done, child, environment
 from effort import sample
 from tapps_otel import configure, step, workflow
 
+pytestmark = pytest.mark.slow
+
 FLOW = """
 import os, signal
 from tapps_otel import step, workflow

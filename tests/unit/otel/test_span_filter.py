@@ -20,6 +20,8 @@ from commands import Cli, Done, child
 from tapps_otel import settings
 from tapps_otel.errors import SettingsError
 
+pytestmark = pytest.mark.slow
+
 SECRET = "Xk9canary7"
 FILTERS = """
 from opentelemetry.sdk.trace import ReadableSpan
