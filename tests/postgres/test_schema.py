@@ -13,11 +13,18 @@ from crashes import go
 from databases import Database, Server, pooler
 from tapps_otel import configure, list_runs, workflow
 from tapps_otel.errors import StoreError
+from tapps_otel.log.postgres import schema
 from tapps_otel.masking import public_url
+from tapps_otel.run.mirrors import migrate
 
 
 @workflow
 def flow() -> None: ...
+
+
+@workflow
+def large() -> str:
+    return "x" * 100_000
 
 
 def test_the_tables_are_made_by_one_command(server: Server, cli: Cli) -> None:
@@ -25,17 +32,46 @@ def test_the_tables_are_made_by_one_command(server: Server, cli: Cli) -> None:
     with pytest.raises(StoreError, match=r"it has no tables for runs. Run `tapps-otel migrate`"):
         go(flow)
 
-    assert cli("migrate").out == "the store has version 1\n"
-    assert cli("migrate").out == "the store has version 1 already\n"
+    assert cli("migrate").out == "the store has version 2\n"
+    assert cli("migrate").out == "the store has version 2 already\n"
     go(flow)
     assert [run.status for run in list_runs()] == ["completed"]
+
+
+def test_tables_of_an_older_version_are_brought_up_to_date(
+    server: Server, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = server.new()
+    configure(store=database.address, spans=False)
+    with monkeypatch.context() as older:
+        older.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:1])
+        older.setattr(schema, "VERSION", 1)
+        migrate()
+        go(flow, workflow_id="before")
+
+    with pytest.raises(StoreError, match=r"have version 1. Run `tapps-otel migrate`"):
+        go(flow)
+    assert cli("migrate").out == "the store has version 2\n"
+    go(flow)
+    assert {run.workflow_id for run in list_runs()} == {"before", "r"}
+
+
+def test_a_run_that_is_removed_by_hand_leaves_nothing(database: Database) -> None:
+    for name in ("removed", "kept"):
+        go(large, workflow_id=name)
+    rows = "SELECT count(*) FROM tapps_otel.lines UNION ALL SELECT count(*) FROM tapps_otel.blobs"
+    before = database.ask(rows)
+    database.ask("DELETE FROM tapps_otel.runs WHERE name = 'removed'")
+
+    assert database.ask(rows) == [(count // 2,) for (count,) in before]
+    assert [run.workflow_id for run in list_runs()] == ["kept"]
 
 
 def test_a_newer_store_is_refused(database: Database, cli: Cli) -> None:
     database.ask("UPDATE tapps_otel.version SET number = 99")
 
     with pytest.raises(
-        StoreError, match=r"version 99, and this tapps_otel knows version 1. Upgrade"
+        StoreError, match=r"version 99, and this tapps_otel knows version 2. Upgrade"
     ):
         go(flow)
     assert "Upgrade" in cli("migrate").err

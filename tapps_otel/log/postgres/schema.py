@@ -42,6 +42,19 @@ _MIGRATIONS: Final = (
         JOIN pg_database d ON d.oid = k.database
         WHERE d.datname = current_database() AND k.locktype = 'advisory' AND k.granted;
     """,
+    # The statement that writes a line looks for its run: a foreign key would look again, and lock
+    # the run's row, with each line. That is a third of what a line costs the server.
+    """
+    ALTER TABLE tapps_otel.lines DROP CONSTRAINT lines_run_fkey;
+    CREATE FUNCTION tapps_otel.remove_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = '' AS $$
+    BEGIN
+        DELETE FROM tapps_otel.lines WHERE run = OLD.id;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER remove_lines AFTER DELETE ON tapps_otel.runs
+        FOR EACH ROW EXECUTE FUNCTION tapps_otel.remove_lines();
+    """,
 )
 VERSION: Final = len(_MIGRATIONS)
 _MISSING: Final = (psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedTable)
