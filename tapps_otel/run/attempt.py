@@ -343,7 +343,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         if left:
             event.caused_by = left
         failures.mark(error, run.workflow_id, self.step_id)
-        self._end(event, FAILED, release=wait is None)
+        self._end(event, FAILED, wait is None)
         return wait
 
     def _put_error(self, event: Event, error: BaseException) -> None:
@@ -475,7 +475,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             return "paused"  # a group of exceptions left it, or its task was cancelled to end it
         return "interrupted" if self.is_lost and status == "failed" else status
 
-    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
+    def _end(self, event: Event, state: str, release: bool = True) -> None:  # noqa: FBT001, FBT002 - positional for speed
         """Decide how it ends, and write that. Only the first decision counts."""
         if self.files is not None:  # most steps have none, and are not to pay for a call
             self._end_with(self.files, event, state, release=release)
@@ -550,7 +550,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         self.files = None
         files.put(event)
         with files.hashed_after(self.run, self.run.root, self.step_id, self.number):
-            self._end(event, state, release=release)
+            self._end(event, state, release)
 
     def _write_end(self, event: Event) -> None:
         """Do what follows from the decision. Idempotent."""

@@ -66,14 +66,13 @@ class RunRecorder(RunState):
         scope = current_scope.get()
         return scope if scope is not None and scope.run is self else self.root
 
-    def enter(
+    def enter(  # noqa: PLR0917 - positional for speed
         self,
         scope: Scope,
         spec: StepSpec,
         digest: str | None,
         key: str | None,
         step_id: str | None = None,
-        *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
         make: Callable[..., AttemptRecorder] = AttemptRecorder,
     ) -> AttemptRecorder | Stored | None:

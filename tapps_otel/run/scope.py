@@ -115,14 +115,13 @@ class Recorder(Protocol):
     def is_detached(self) -> bool:
         """Whether steps are plain calls here, with a warning in a forked child."""
 
-    def enter(
+    def enter(  # noqa: PLR0917 - as RunRecorder has it
         self,
         scope: Scope,
         spec: Any,
         digest: str | None,
         key: str | None,
         step_id: str | None = None,
-        *,
         arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = ...,
         make: Any = ...,
     ) -> Any:

@@ -231,8 +231,9 @@ class Step(PickledByName, Generic[P, R]):
                 self._check_receiver(scope, receiver)
         else:
             digest, parts = None, self._signature.parts(args, kwargs)
+        # By position, because keywords make a call of a function slow.
         entered: AttemptRecorder | Stored | None = run.enter(
-            scope, spec, digest, key, arguments=(args, kwargs), make=make
+            scope, spec, digest, key, None, (args, kwargs), make
         )
         if entered is None:
             run.warn_of_plain_call(scope, spec.name)

@@ -235,8 +235,8 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
         else:
             event.error = self.answer.error
 
-    def _end(self, event: Event, state: str, *, release: bool = True) -> None:
-        super()._end(event, state, release=release and not self._runs_again)
+    def _end(self, event: Event, state: str, release: bool = True) -> None:  # noqa: FBT001, FBT002 - as the base class
+        super()._end(event, state, release and not self._runs_again)
 
     def _write_end(self, event: Event) -> None:
         if self.awaits_end:
