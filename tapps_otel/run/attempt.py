@@ -14,6 +14,7 @@ from tapps_otel import clock
 from tapps_otel.errors import LogError, RefusalError, RunEndedError, StepTimeoutError
 from tapps_otel.log.artifacts import Artifact, summarize
 from tapps_otel.log.event import Event
+from tapps_otel.names import new_span_id
 from tapps_otel.redact import combined
 from tapps_otel.run import argument_changes, failures
 from tapps_otel.run.awaited_write import postpone_cancellation
@@ -112,7 +113,10 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             event = self._start_event()
             if self.inputs is not None:
                 run.store_inputs(event, self.rules.json(self.inputs))
-            run.start_span(self, event)
+            if run.tracing is None:
+                self.span_id = event.span_id = new_span_id()
+            else:
+                run.start_span(run.tracing, self, event)
             self.start_event = event
             write = run.write
             seq = write(event, sync=self.spec.syncs_start)

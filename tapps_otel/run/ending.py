@@ -148,7 +148,7 @@ class RunEnding:
             if run.replay.refusal is not None:
                 raise run.replay.refusal
             run.waits.check_not_paused(run.root)
-            self._values.store_result(event, result_json(), run.rules, f"run {run.workflow_id!r}")
+            self._values.store_result(event, result_json(), f"run {run.workflow_id!r}")
             self._annotations.report_leftovers(run.root)
             self._end_unasked_pauses()
         except BaseException as error:

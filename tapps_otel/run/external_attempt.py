@@ -50,7 +50,7 @@ class ExternalStep(StepSpec):
             return
         data = bytes(raw_json(value))
         if len(data) <= _RESULT_LIMIT:
-            self.store(run, event, data)
+            run.store_result(event, data, self.title, self.policy)
         else:
             event.result_omitted = f"{len(data)} bytes, of at most {_RESULT_LIMIT}"
 

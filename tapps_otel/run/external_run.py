@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.lease import Lease
     from tapps_otel.log.store import Store
     from tapps_otel.log.writer import LogWriter
+    from tapps_otel.otel.seam import Tracing
     from tapps_otel.past.fold import StepHistory
     from tapps_otel.run.event_writer import Write
     from tapps_otel.run.scope import OpenAttempt
@@ -91,7 +92,7 @@ class ExternalRunRecorder(RunRecorder):
         self._numbers = {step.step_id: step.last.number for step in leased.history.by_id.values()}
         self._ordinals: dict[str, int] = {}
         self._last_writer = leased.writer
-        self._started: weakref.WeakSet[Scope] = weakref.WeakSet()
+        self._traced: weakref.WeakSet[Scope] = weakref.WeakSet()
 
     @property
     def done(self) -> bool:
@@ -220,10 +221,10 @@ class ExternalRunRecorder(RunRecorder):
         """Only steps of this library are, and these have a key or a digest of their inputs."""
         return record.key is not None or record.inputs_digest is not None
 
-    def start_span(self, attempt: Any, event: Event) -> None:
-        """Start the span of an attempt, and remember which attempts have started."""
-        super().start_span(attempt, event)
-        self._started.add(attempt)
+    def start_span(self, tracing: Tracing, attempt: Any, event: Event) -> None:
+        """Start the span of an attempt, and remember which attempts have one."""
+        super().start_span(tracing, attempt, event)
+        self._traced.add(attempt)
 
     def await_digests(self, digests: Iterable[OpenAttempt]) -> None:
         """Wait for none: a digest is written whenever it is known, also after the run's end."""
@@ -402,7 +403,7 @@ class ExternalRunRecorder(RunRecorder):
         )
         self.detach()
         self.off = True  # the reason was given
-        for scope in list(self._started):
+        for scope in list(self._traced):
             scope.span = None
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tapps_otel import clock
 from tapps_otel.errors import RunEndedError, StepNestingError
 from tapps_otel.log.reports import held_back
-from tapps_otel.names import MOST_NESTED, escape, join_step_id, new_span_id
+from tapps_otel.names import MOST_NESTED, escape, join_step_id
 from tapps_otel.run.annotations import Annotations
 from tapps_otel.run.attempt import AttemptRecorder
 from tapps_otel.run.awaited_write import AwaitedWrite, can_await_writes, other_callbacks_ready
@@ -24,7 +24,7 @@ from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.ending import RunEnding
 from tapps_otel.run.outside import note_open
 from tapps_otel.run.run_state import RunState
-from tapps_otel.run.scope import COMPLETED, OPEN, Scope, current_scope, running_task
+from tapps_otel.run.scope import COMPLETED, OPEN, Scope, current_scope, running_loop, running_task
 from tapps_otel.run.value_store import ValueStore
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from tapps_otel.errors import Question
     from tapps_otel.log.event import Event
+    from tapps_otel.otel.seam import Tracing
     from tapps_otel.run.scope import OpenAttempt
     from tapps_otel.run.step_spec import StepSpec, Stored
 
@@ -51,8 +52,8 @@ class RunRecorder(RunState):
     def _compose(self) -> None:
         self.root = Scope(run=self, step_id=None, thread=get_ident(), task=None)
         values = ValueStore(self)
-        self.put_blob, self.store_inputs = values.put_blob, values.store_inputs
-        self.store, self.store_result = values.store, values.store_result
+        self.put_blob = values.put_blob
+        self.store_inputs, self.store_result = values.store_inputs, values.store_result
         annotations = Annotations(self, strict=self.strict)
         self.annotate, self.annotate_step = annotations.annotate, annotations.annotate_step
         self.report_leftovers = annotations.report_leftovers
@@ -88,7 +89,8 @@ class RunRecorder(RunState):
         """
         if key is not None:
             check_text(key, f"the key of step {spec.name!r}")
-        thread, task, replay = get_ident(), running_task(), self.replay
+        thread, replay = get_ident(), self.replay
+        task = running_task() if running_loop() else None  # most steps have no loop
         with self.lock:
             if replay.stopped:
                 self._check_stopped(scope, thread, task)
@@ -251,15 +253,9 @@ class RunRecorder(RunState):
             return None
         return AwaitedWrite.ahead(writer, self._watchers, event)
 
-    def start_span(self, attempt: Any, event: Event) -> None:
-        """Start the span of an attempt, and put its ids into the start event.
-
-        The ids are the SDK's if there is one, otherwise the library's own.
-        """
-        if self.tracing is None:
-            attempt.span_id = event.span_id = new_span_id()
-            return
-        span = self.tracing.start(event, start_ns=attempt.started_ns, parent=attempt.scope.span)
+    def start_span(self, tracing: Tracing, attempt: Any, event: Event) -> None:
+        """Start the span of an attempt, and put its ids into the start event."""
+        span = tracing.start(event, start_ns=attempt.started_ns, parent=attempt.scope.span)
         attempt.span, attempt.span_id = span, span.span_id
 
     def await_digests(self, digests: Iterable[OpenAttempt]) -> None:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from tapps_otel.clock import RunClock
     from tapps_otel.errors import Question, RefusalError
     from tapps_otel.log.event import Event
-    from tapps_otel.otel.seam import LiveSpan
+    from tapps_otel.otel.seam import LiveSpan, Tracing
     from tapps_otel.redact import Rules
     from tapps_otel.run.awaited_write import AwaitedWrite
     from tapps_otel.run.matching import Matcher
+    from tapps_otel.run.policy import Policy
 
 __all__ = [
     "CLOSING",
@@ -41,6 +42,7 @@ __all__ = [
     "get_scope",
     "leave_scope",
     "paused_signal",
+    "running_loop",
     "running_task",
     "set_scope",
 ]
@@ -70,6 +72,7 @@ class Recorder(Protocol):
     :ivar rules: what is redacted before it is logged or sent
     :ivar redacts_results: whether a result is not stored if redaction would alter it
     :ivar hides_values: whether a codec encrypts values
+    :ivar tracing: makes its spans; ``None``: it has none
     """
 
     workflow_id: str
@@ -84,6 +87,7 @@ class Recorder(Protocol):
     rules: Rules
     redacts_results: bool
     hides_values: bool
+    tracing: Tracing | None
 
     @property
     def encloses_workflows(self) -> bool:
@@ -142,18 +146,13 @@ class Recorder(Protocol):
     def put_blob(self, data: bytes) -> str:
         """Store what is too large for a line; return its name."""
 
-    def store(self, event: Event, data: bytes) -> None:
-        """Put a result into its event, or into a blob if it is large."""
-
-    def store_result(
-        self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False
-    ) -> None:
+    def store_result(self, event: Event, data: bytes, what: str, policy: Policy = ..., /) -> None:
         """Put a result into its event, unless it is a secret and those are not stored."""
 
     def store_inputs(self, event: Event, data: bytes) -> None:
         """Put captured inputs into their event, or into a blob if they are large."""
 
-    def start_span(self, attempt: Any, event: Event) -> None:
+    def start_span(self, tracing: Tracing, attempt: Any, event: Event) -> None:
         """Start the span of an attempt, and put its ids into the start event."""
 
     def remember(
@@ -340,7 +339,7 @@ class Scope(Struct, kw_only=True, eq=False, weakref=True):
     def _cancel_tasks(self) -> None:
         if self.run.detached:
             return
-        own, loop = running_task(), _running_loop()
+        own, loop = running_task(), running_loop()
         for attempt in list(self.open or ()):
             task = attempt.task
             if task is not None and task is not own:
@@ -396,10 +395,10 @@ def leave_scope(token: Token[Scope | None]) -> None:
 
 def running_task() -> asyncio.Task[Any] | None:
     """The asyncio task that runs in this thread, if one does."""
-    loop = _running_loop()
+    loop = running_loop()
     return None if loop is None else asyncio.current_task(loop)
 
 
 # The public get_running_loop() raises where there is no loop, which most steps would pay for: 3 %
 # of an unsynced step. This one returns None, and is in the `__all__` of its module.
-_running_loop = asyncio._get_running_loop  # noqa: SLF001
+running_loop = asyncio._get_running_loop  # noqa: SLF001

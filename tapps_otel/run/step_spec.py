@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
 from tapps_otel.errors import RunPausedError, StepResultError
 from tapps_otel.names import escape
-from tapps_otel.redact import combined
-from tapps_otel.run.codecs.native import check_text, from_json, to_json
+from tapps_otel.run.codecs.native import NotStorableError, check_text, from_json, to_json
 from tapps_otel.run.policy import Policy
 
 if TYPE_CHECKING:
@@ -63,10 +61,11 @@ def shown_cause(raised: BaseException, error: BaseException) -> BaseException | 
 class StepSpec:
     """What all calls of a step have in common: made once, used by every call.
 
+    :ivar title: names it in messages
     :ivar definition: digest of the function's code, 16 hex digits
-    :ivar write_result: makes JSON of a result; raises :class:`StepResultError` if it cannot
     :ivar inputs_json: makes JSON of a call's arguments; ``None`` if they have no such form
-    :ivar read_result: makes the function's result from stored JSON; raises the same error
+    :ivar read_result: makes the function's result from stored JSON; raises
+        :class:`StepResultError` if it cannot
     :ivar attributes: of the events that start it, and of its spans
     :ivar syncs_start: whether the start of an attempt is synced before its code runs
     """
@@ -86,13 +85,12 @@ class StepSpec:
         for value, what in ((agent, "agent"), (action, "action")):
             if value is not None:
                 check_text(value, f"{what} of step {name!r}")
-        self.name, self.escaped = name, escape(name)
+        self.name, self.escaped, self.title = name, escape(name), f"step {name!r}"
         self.agent, self.action, self.policy = agent, action, policy
         self.definition, self.attributes = definition, attributes
         self.syncs_start = policy.on_interrupted == "fail"
-        self.write_result: Callable[[object], bytes] = (
-            partial(_write_untyped, name) if signature is None else signature.result_json
-        )
+        self._signature = signature
+        self._write: Callable[[object], bytes] | None = None
         self.read_result = from_json if signature is None else signature.result_from_json
         self.inputs_json: Callable[[tuple[Any, ...], dict[str, Any]], bytes | None] = (
             _no_inputs if signature is None else signature.captured
@@ -104,47 +102,52 @@ class StepSpec:
         :raises StepResultError: it cannot be stored
         """
         if self.policy.persist:
-            self.store(run, event, self.result_json(value))
+            store = run.store_result
+            store(event, self.result_json(value), self.title, self.policy)
         else:
-            refuse_coroutine(value, f"step {self.name!r}")
+            refuse_coroutine(value, self.title)
             event.result_omitted = NOT_PERSISTED
-
-    def result_json(self, value: object) -> bytes:
-        """The step's result as JSON.
-
-        :raises StepResultError: it cannot be stored
-        """
-        try:
-            write = self.write_result
-            return write(value)
-        except StepResultError:
-            refuse_coroutine(value, f"step {self.name!r}")
-            raise
 
     def put_skip_result(self, run: Recorder, event: Event, value: object) -> None:
         """Put the result of a skip into its event.
 
         :raises StepResultError: it cannot be stored
         """
-        self.store(run, event, self.skip_result_json(value))
+        run.store_result(event, self.skip_result_json(value), self.title, self.policy)
+
+    def result_json(self, value: object) -> bytes:
+        """The step's result as JSON.
+
+        :raises StepResultError: it cannot be stored
+        """
+        write = self._write or self._writer()
+        try:
+            return write(value)
+        except NotStorableError as error:
+            refuse_coroutine(value, self.title)
+            raise self._refusal(error) from error.__cause__
 
     def skip_result_json(self, value: object) -> bytes:
         """The result of a skip as JSON; ``None`` fits every annotation.
 
         :raises StepResultError: it cannot be stored
         """
-        return b"null" if value is None else self.write_result(value)
+        return b"null" if value is None else self.result_json(value)
 
-    def store(self, run: Recorder, event: Event, data: bytes) -> None:
-        """Put a result into its event, unless it is a secret and those are not stored."""
-        policy = self.policy
-        if policy.redact_results or run.redacts_results:
-            rules = combined(run.rules, policy.redact)
-            what, refuse = f"step {self.name!r}", policy.redact_results
-            run.store_result(event, data, rules, what, refuse=refuse)
-        else:
-            store = run.store
-            store(event, data)
+    def _writer(self) -> Callable[[object], bytes]:
+        """What writes results: of annotations only once they can be resolved."""
+        signature = self._signature
+        self._write = write = to_json if signature is None else signature.result.write
+        return write
+
+    def _refusal(self, error: NotStorableError) -> StepResultError:
+        if self._signature is not None:
+            return self._signature.refusal(error)
+        msg = (
+            f"result of {self.title} cannot be stored: {error}. Its code has run, and what that "
+            "did is done"
+        )
+        return StepResultError(msg, error.path)
 
 
 def refuse_coroutine(value: object, what: str) -> None:
@@ -164,17 +167,6 @@ def refuse_coroutine(value: object, what: str) -> None:
 
 def _no_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Those of a step that is begun by hand are not known."""
-
-
-def _write_untyped(name: str, value: object) -> bytes:
-    try:
-        return to_json(value)
-    except TypeError as error:
-        msg = (
-            f"result of step {name!r} cannot be stored: {error}. Its code has run, and what that "
-            "did is done"
-        )
-        raise StepResultError(msg, str(error).partition(":")[0]) from None
 
 
 class Stored(Struct):

@@ -10,11 +10,11 @@ from msgspec import Raw
 from tapps_otel.errors import LogWriteError
 from tapps_otel.log.blobs import INLINE_LIMIT
 from tapps_otel.log.encrypted import CodecFailedError
-from tapps_otel.redact import REDACTED
+from tapps_otel.redact import REDACTED, combined
+from tapps_otel.run.policy import Policy
 
 if TYPE_CHECKING:
     from tapps_otel.log.event import Event
-    from tapps_otel.redact import Rules
     from tapps_otel.run.run_state import RunState
 
 __all__ = ["ValueStore"]
@@ -35,11 +35,37 @@ class ValueStore:
         """
         return self._blobs.put(data)
 
-    def store(self, event: Event, data: bytes) -> None:
-        """Put a result into its event, or into a blob if it is large."""
-        if len(data) <= INLINE_LIMIT or self._run.detached:
+    def store_result(
+        self,
+        event: Event,
+        data: bytes,
+        what: str,
+        policy: Policy = Policy(),  # noqa: B008 - frozen
+    ) -> None:
+        """Put a result into its event, or into a blob if it is large.
+
+        It is left out if it is a secret, those are not stored, and no codec encrypts it.
+
+        :param what: returned it
+        :param policy: of the step that did
+        """
+        run = self._run
+        if (policy.redact_results or run.redacts_results) and self._is_secret(data, policy):
+            event.result_omitted = REDACTED
+            run.warn_once(
+                f"the result of {what} is not stored, because redaction would alter it "
+                "(redact_results): a resume cannot take it from the log"
+            )
+        elif len(data) <= INLINE_LIMIT or run.detached:
             event.result = Raw(data)
-            return
+        else:
+            self._store_large_result(event, data)
+
+    def _is_secret(self, data: bytes, policy: Policy) -> bool:
+        run = self._run
+        return not run.hides_values and combined(run.rules, policy.redact).alters_json(data)
+
+    def _store_large_result(self, event: Event, data: bytes) -> None:
         try:
             event.result_blob = self._blobs.put_value(data)
         except CodecFailedError:  # it waits with its event
@@ -50,27 +76,6 @@ class ValueStore:
                 raise LogWriteError(writer.path, f"a large result: {error}") from error
             _log.error("run %s: a large result cannot be stored: %s", run.workflow_id, error)
             event.result_omitted = f"it could not be stored: {error}"
-
-    def store_result(
-        self, event: Event, data: bytes, rules: Rules, what: str, *, refuse: bool = False
-    ) -> None:
-        """Put a result into its event, unless it is a secret and those are not stored.
-
-        What a codec encrypts is stored.
-
-        :param what: returned it
-        :param refuse: whether this one is not stored if redaction would alter it
-        """
-        run = self._run
-        refuse = (refuse or run.redacts_results) and not run.hides_values
-        if refuse and rules.alters_json(data):
-            event.result_omitted = REDACTED
-            run.warn_once(
-                f"the result of {what} is not stored, because redaction would alter it "
-                "(redact_results): a resume cannot take it from the log"
-            )
-        else:
-            self.store(event, data)
 
     def store_inputs(self, event: Event, data: bytes) -> None:
         """Put captured inputs into their event, or into a blob if they are large."""

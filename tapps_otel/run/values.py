@@ -166,7 +166,8 @@ class Signature:
         return _Hints(self._fn())
 
     @cached_property
-    def _result(self) -> Faithful:
+    def result(self) -> Faithful:
+        """What writes and reads the function's results."""
         return self._hints.faithful("return")
 
     def _argument(self, name: str) -> Faithful:
@@ -322,7 +323,7 @@ class Signature:
 
         :raises StepResultError: naming what its annotation makes impossible
         """
-        fault = self._result.unfit
+        fault = self.result.unfit
         if fault is not None:
             raise StepResultError(
                 f"result of {self._name} cannot be stored: {fault}; {_REMEDY} (or, for a step: "
@@ -336,13 +337,17 @@ class Signature:
         :raises StepResultError: it cannot be stored, or would come back different
         """
         try:
-            return self._result.write(value)
+            return self.result.write(value)
         except NotStorableError as error:
-            msg = (
-                f"result of {self._name} cannot be stored: {error}. Its code has run, and what "
-                f"that did is done: {_REMEDY} (or, for a step: @step(persist=False))"
-            )
-            raise StepResultError(msg, error.path) from error.__cause__
+            raise self.refusal(error) from error.__cause__
+
+    def refusal(self, error: NotStorableError) -> StepResultError:
+        """What to raise for a result that cannot be stored."""
+        msg = (
+            f"result of {self._name} cannot be stored: {error}. Its code has run, and what "
+            f"that did is done: {_REMEDY} (or, for a step: @step(persist=False))"
+        )
+        return StepResultError(msg, error.path)
 
     def result_from_json(self, data: bytes) -> Any:
         """Read a stored result back.
@@ -350,7 +355,7 @@ class Signature:
         :raises StepResultError: it no longer fits the annotation
         """
         try:
-            return self._result.read(data)
+            return self.result.read(data)
         except ValueError as error:
             msg = (
                 f"the stored result of {self._name} does not fit its annotation (has it changed?): "

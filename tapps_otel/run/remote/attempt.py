@@ -146,7 +146,7 @@ class RemoteAttempt(AttemptRecorder, kw_only=True, eq=False):
         if answer.artifacts:
             event.artifacts = answer.artifacts
         if skipped or spec.policy.persist:
-            spec.store(self.run, event, data)
+            self.run.store_result(event, data, spec.title, spec.policy)
         else:
             event.result_omitted = NOT_PERSISTED
         self.result = value
