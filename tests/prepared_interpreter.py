@@ -203,8 +203,7 @@ def _as_main(program: Program) -> Callable[[], object]:
     main.__file__ = path
     main.__loader__ = loader
     main.__dict__["__cached__"] = None
-    with open(path, "rb") as file:  # noqa: PTH123
-        text = file.read()
+    text = Path(path).read_bytes()
     return lambda: exec(compile(text, path, "exec"), main.__dict__)
 
 
@@ -213,9 +212,7 @@ if __name__ == "__main__":
     _control = socket.socket(fileno=int(sys.argv[1]))
     sys.path[0] = sys.argv[2]
     _names = _import(sys.argv[3:])
-    importlib.import_module(
-        "tapps_otel.cli.app"
-    )._command()  # it keeps what it makes of our commands
+    importlib.import_module("tapps_otel.cli.app")._command()  # which is kept
     del sys.path[0]
     _control.sendall(json.dumps(sorted(_names)).encode() + b"\n")
     gc.collect()
