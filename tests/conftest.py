@@ -9,7 +9,6 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +85,6 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no typ
         work = self.assigned_work[node]
         if all(work[scope].values()):
             del work[scope]  # else all work that is done is counted again after each test
-
-
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    """Let each worker compile a share of the files, before it collects what all have compiled.
-
-    With all of them in one order, each would compile all: pytest changes their assertions.
-    """
-    worker = getattr(collector.config, "workerinput", None)
-    if worker is None or not isinstance(collector, pytest.Session):
-        return
-    first, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
-    given = [Path(argument.partition("::")[0]) for argument in collector.config.args]
-    files = [file for path in given for file in sorted(path.rglob("test_*.py"))]
-    for file in files[first::count]:
-        with suppress(pytest.skip.Exception, collector.CollectError):  # as it will be collected
-            assert pytest.Module.from_parent(collector, path=file.absolute()).obj
 
 
 def pytest_collection_finish() -> None:
