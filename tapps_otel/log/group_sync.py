@@ -16,7 +16,7 @@ and others write meanwhile.
 - *A task* of an event loop that has something else to do waits at a gate that is a future. No task
   can continue before its loop has run what is ready, so that the sync is due only then (or a moment
   later, where the loop is busy for long): it covers all tasks that have ended a step meanwhile.
-  After it, all futures of a loop are set by one call. A task that is alone syncs as a thread does.
+  After it, all futures of a turn are set by one call. A task that is alone syncs as a thread does.
 
 A waiting thread has no duty towards the others, so an interrupt of it affects no other one. The
 syncing thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate
@@ -40,7 +40,7 @@ from tapps_otel import clock
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from tapps_otel.log.event import Event
     from tapps_otel.log.open_log import OpenLog
@@ -82,13 +82,21 @@ class Gate:
 
 
 class TaskGate:
-    """Where a task waits for a sync. What comes again is its loop."""
+    """Where the tasks wait that a loop runs in one turn. What comes again is their loop.
 
-    __slots__ = ("event", "future", "loop", "waiter")
+    :ivar event: of the task that came last
+    """
+
+    __slots__ = ("_loop", "event", "futures", "waiter")
 
     def __init__(self, event: Event, loop: asyncio.AbstractEventLoop) -> None:
-        self.event, self.loop, self.waiter = event, loop, id(loop)
-        self.future: asyncio.Future[None] = loop.create_future()
+        self.event, self._loop, self.waiter = event, loop, id(loop)
+        self.futures: list[asyncio.Future[None]] = []
+
+    def open(self) -> None:
+        """Let the tasks through."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(_set_all, self.futures)
 
 
 class GroupSync:
@@ -107,7 +115,7 @@ class GroupSync:
         self.lock, self.busy = threading.RLock(), False
         self._gates: list[Gate | TaskGate] = []  # of those who wait for the next sync
         # Of loops that still run what is ready: these join those who wait.
-        self._busy_loops: dict[asyncio.AbstractEventLoop, list[TaskGate]] = {}
+        self._busy_loops: dict[asyncio.AbstractEventLoop, TaskGate] = {}
         self._expected = 0  # number of those who are expected to wait for the next sync
         self._expected_until = 0  # monotonic, ns; 0: for none
         self._thread: threading.Thread | None = None
@@ -146,26 +154,37 @@ class GroupSync:
         return self._expected_until != 0 and clock.monotonic_ns() < self._expected_until
 
     def future(self, event: Event, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Return what a task of this loop awaits.
+        """Return what a task of this loop awaits. The caller does not hold the lock.
 
         If no thread can be started, it need not wait: whoever asks for the end of the sync syncs.
         """
-        gate = TaskGate(event, loop)
+        future = loop.create_future()
+        with self.lock:  # as `held` does, without a generator: every task comes here
+            before, self.busy = self.busy, True
+            try:
+                gate = self._busy_loops.get(loop) or self._task_gate(event, loop)
+                if gate is None:
+                    future.set_result(None)
+                else:
+                    gate.event = event
+                    gate.futures.append(future)
+            finally:
+                self.busy = before
+        return future
+
+    def _task_gate(self, event: Event, loop: asyncio.AbstractEventLoop) -> TaskGate | None:
         if not self._has_thread():
-            gate.future.set_result(None)
-        elif loop in self._busy_loops:
-            self._busy_loops[loop].append(gate)
-        else:
-            self._busy_loops[loop] = [gate]
-            loop.call_soon(self._end_of_turn, loop)
-        return gate.future
+            return None
+        gate = self._busy_loops[loop] = TaskGate(event, loop)
+        loop.call_soon(self._end_of_turn, loop)
+        return gate
 
     def _end_of_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let a loop's tasks wait for the next sync: it has run what was ready."""
         with self.held():
-            gates = self._busy_loops.pop(loop, ())
-            if gates:
-                self._gates += gates
+            gate = self._busy_loops.pop(loop, None)
+            if gate is not None:
+                self._gates.append(gate)
                 self._wake_thread()
 
     def _add(self, gate: Gate) -> bool:
@@ -205,12 +224,12 @@ class GroupSync:
     def open_gates(self) -> None:
         """Let everyone through: what they wait for is settled, or has failed."""
         self._add_busy_loops()
-        _open(self._gates)
+        for gate in self._gates:
+            gate.open()
         self._gates = []
 
     def _add_busy_loops(self) -> None:
-        for gates in self._busy_loops.values():
-            self._gates += gates
+        self._gates += self._busy_loops.values()
         self._busy_loops = {}
 
     # -- the syncing thread
@@ -287,24 +306,13 @@ class GroupSync:
         return self._log.begin_sync()
 
     def _open_settled(self) -> None:
-        settled, waiting = list[Gate | TaskGate](), list[Gate | TaskGate]()
+        waiting = list[Gate | TaskGate]()
         for gate in self._gates:
-            done = gate.event.seq <= self._log.settled or not self._log.ready
-            (settled if done else waiting).append(gate)
-        _open(settled)
+            if gate.event.seq <= self._log.settled or not self._log.ready:
+                gate.open()
+            else:
+                waiting.append(gate)
         self._gates = waiting
-
-
-def _open(gates: Iterable[Gate | TaskGate]) -> None:
-    futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for gate in gates:
-        if isinstance(gate, Gate):
-            gate.open()
-        else:
-            futures.setdefault(gate.loop, []).append(gate.future)
-    for loop, waiting in futures.items():
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(_set_all, waiting)
 
 
 def _set_all(futures: list[asyncio.Future[None]]) -> None:

@@ -235,11 +235,10 @@ class LogWriter:
             decided = loop.create_future()  # it waits in memory or was dropped: nothing to await
             decided.set_result(None)
             return decided
-        with self._group.held():
-            return self._group.future(event, loop)
+        return self._group.future(event, loop)
 
     def _settle(self, event: Event) -> int | None:
-        if self._log.is_syncing_here():  # in a signal handler
+        if self._log.syncer and self._log.is_syncing_here():  # in a signal handler
             return None
         try:
             return self._await_sync(event)
