@@ -13,10 +13,11 @@ and others write meanwhile.
 - *Several shared the last sync*, and it was slow: they are waited for, a quarter of its time at
   most. Otherwise each of them would find the next sync just begun, and half of them, or one, would
   have each sync for themselves.
-- *A task* of an event loop that has something else to do waits at a gate that is a future. No task
-  can continue before its loop has run what is ready, so that the sync is due only then (or a moment
-  later, where the loop is busy for long): it covers all tasks that have ended a step meanwhile.
-  After it, all futures of a turn are set by one call. A task that is alone syncs as a thread does.
+- *A task* of an event loop that has something else to do awaits a future, at a gate for all tasks
+  of the turn. None can continue before its loop has run what is ready, so that the sync is due only
+  then (or a moment later, where the loop is busy for long): it covers all tasks that have ended a
+  step meanwhile. After it, all their futures are set by one call. A task that is alone syncs as a
+  thread does.
 
 A waiting thread has no duty towards the others, so an interrupt of it affects no other one. The
 syncing thread gets no Ctrl-C; whatever else stops it, it opens all gates first. An open gate

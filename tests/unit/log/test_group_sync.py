@@ -210,6 +210,15 @@ def test_an_event_tells_how_many_lines_before_it_are_not_synced_yet(path: Path) 
     assert told == [None, None, 1, 2]
 
 
+def test_an_event_that_is_synced_on_request_tells_it_too(path: Path) -> None:
+    with writing(path) as writer:
+        writer.append(start())
+        writer.append(event("annotation", 1))
+        writer.append(event("step_start", 2), sync=True)
+    told = [one.get("unsynced") for one in independent_checker.check(path)]
+    assert told == [None, None, 1]
+
+
 def test_where_no_thread_can_be_started_each_syncs_by_itself(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
