@@ -169,19 +169,19 @@ def use(clock: Clock) -> Iterator[None]:
         _relation = _UNKNOWN
 
 
-_cached = (-1, 0, "")
+_cached = (0, 0, 0, "")  # a second, from its first ns to that of the next one; see `timestamp`
 
 
 def timestamp(ns: int) -> str:
     """Format ``ns`` as RFC 3339 UTC with nine digits and ``Z`` (years 1970 to 9999)."""
     global _cached  # noqa: PLW0603 - most events share the second of the one before
-    second = ns // _NS
-    known, offset, prefix = _cached  # read once: another thread may replace it meanwhile
-    if known != second:
+    start, end, offset, prefix = _cached  # read once: another thread may replace it meanwhile
+    if not start <= ns < end:
+        second = ns // _NS
         at = datetime.fromtimestamp(min(max(second, 0), _LAST_SECOND), UTC)
         # The difference to this offset has ten digits, the first of which is 1.
         offset, prefix = (second - 1) * _NS, at.strftime("%Y-%m-%dT%H:%M:%S.")
-        _cached = (second, offset, prefix)
+        _cached = (second * _NS, (second + 1) * _NS, offset, prefix)
     return f"{prefix}{str(ns - offset)[1:]}Z"
 
 

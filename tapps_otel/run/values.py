@@ -227,7 +227,7 @@ class Signature:
             places = self._orders.get(names)
             if places is None:
                 places = self._orders[names] = _in_order({name: name for name in names})
-        form = home + "{"
+        form = home
         try:
             for place, name, label in places:
                 value = given[place]
@@ -240,7 +240,8 @@ class Signature:
                     parts.append(Part(name, value, text, self._canonical.canonical_text, image))
         except Exception as error:
             raise self._formless_input(args, kwargs, error) from error
-        return sha256((form + "}").encode()).hexdigest(), formless, parts
+        form += "}" if places else "{}"  # in place: `form + "}"` would copy it
+        return sha256(form.encode()).hexdigest(), formless, parts
 
     def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Part]:
         """The inputs of a call with a key that the function could change."""
@@ -472,7 +473,7 @@ class Signature:
 def _in_order(places: Mapping[str, Any]) -> list[_Place]:
     """Places of arguments in the canonical form's order, each with what precedes it there."""
     return [
-        (places[name], name, f"{',' if at else ''}{_quoted(name)}:")
+        (places[name], name, f"{',' if at else '{'}{_quoted(name)}:")
         for at, name in enumerate(sorted(places))
     ]
 
