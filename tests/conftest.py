@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import compileall
-import gc
 import os
 import signal
 import sys
@@ -85,12 +84,6 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist has no typ
         work = self.assigned_work[node]
         if all(work[scope].values()):
             del work[scope]  # else all work that is done is counted again after each test
-
-
-def pytest_collection_finish() -> None:
-    """Let neither collections of garbage nor forks go through all tests."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
