@@ -31,7 +31,11 @@ from tapps_otel import errors, step, workflow
 
 app = Celery("shop", broker=os.environ["BROKER"], backend=f"file://{Path.cwd()}/results")
 if os.environ["BROKER"].startswith("redis"):
-    app.conf.broker_transport_options = {"visibility_timeout": 2}
+    # By default, a task that was not acknowledged is looked for every 100 seconds.
+    app.conf.broker_transport_options = {
+        "visibility_timeout": 2, "unacked_restore_interval": 1, "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 2,
+    }
 else:
     app.conf.broker_transport_options = {
         "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "queue/control",
