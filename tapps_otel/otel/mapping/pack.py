@@ -109,12 +109,14 @@ def pack_span(span: ReadableSpan) -> dict[str, Any]:
         packed["trace_state"] = context.trace_state.to_header()
     if parent is not None and parent.is_remote:
         packed["parent_is_remote"] = True
-    if span.attributes:
-        packed["attributes"] = pack_attributes(span.attributes)
-    if span.events:
-        packed["events"] = [_pack_whole_event(one) for one in span.events]
-    if span.links:
-        packed["links"] = [pack_link(link) for link in span.links]
+    # The SDK copies them at each look.
+    attributes, events, links = span.attributes, span.events, span.links
+    if attributes:
+        packed["attributes"] = pack_attributes(attributes)
+    if events:
+        packed["events"] = [_pack_whole_event(one) for one in events]
+    if links:
+        packed["links"] = [pack_link(link) for link in links]
     if status.status_code is not StatusCode.UNSET or status.description:
         packed["status"] = [status.status_code.value, status.description]
     for what in ("attributes", "events", "links"):

@@ -88,4 +88,4 @@ def _attributes(attributes: Any, dropped: int, rules: Rules) -> Any:
 
 
 def _are_same(made: Sequence[Any], given: Sequence[Any]) -> bool:
-    return all(one is before for one, before in zip(made, given, strict=True))
+    return not made or all(one is before for one, before in zip(made, given, strict=True))
