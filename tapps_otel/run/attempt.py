@@ -24,7 +24,7 @@ from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, curren
 from tapps_otel.run.step_spec import Paused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -127,7 +127,7 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
         except BaseException as error:
             if self.kept and self.start_event is not None and self.start_event.seq:
                 run.remember(self, self.start_event, self.start_event.seq)
-            self._abandon_for(error)
+            self._despite_log(self.abandon, error)
             raise
 
     def _start_event(self) -> Event:
@@ -412,12 +412,12 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
     def lose(self, error: BaseException) -> None:
         """End it if an exception of none of its own code left its call, at any instruction."""
         self.is_lost = True
-        self._abandon_for(error)
+        self._despite_log(self.abandon, error)
 
-    def _abandon_for(self, error: BaseException) -> None:
-        """Abandon it where an exception is raised, which a log that fails must not hide."""
+    def _despite_log(self, write: Callable[[Any], object], given: Any) -> None:
+        """Write something where an exception is raised, which a log that fails must not hide."""
         try:
-            self.abandon(error)
+            write(given)
         except LogError:
             self._end_without_log()
 
@@ -499,15 +499,8 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             raise
         except BaseException:  # Ctrl-C, perhaps while a store is waited for
             if self.end_event is event:
-                self._write_end_for(event)
+                self._despite_log(self._write_end, event)
             raise
-
-    def _write_end_for(self, event: Event) -> None:
-        """Write its end where an exception is raised, which a log that fails must not hide."""
-        try:
-            self._write_end(event)
-        except LogError:
-            self._end_without_log()
 
     def _end_without_log(self) -> None:
         self.state = FAILED

@@ -35,9 +35,8 @@ class Line:
         self._queue: deque[Submission] = deque()
         self._executing: dict[Submission, None] = {}
         self._unfinished: dict[Submission, None] = {}
-        self._is_any_suspect = (
-            False  # of breaking its executor; or was, because few programs have any
-        )
+        # Whether a step was ever suspected of breaking its executor: few programs have any.
+        self._is_any_suspect = False
 
     def add(self, one: Submission, engine: str) -> bool:
         """Add a step, which from now on belongs to no thread of the program.
