@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -387,12 +388,13 @@ def compose_model(path: Path, *overrides: Path) -> dict[str, Any]:
     if not checker.exists():
         checker.parent.mkdir(parents=True, exist_ok=True)
         module = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
-        env = clean_environment(GOBIN=str(checker.parent), GOWORK="off", CGO_ENABLED="0")
-        built = subprocess.run(
-            ["go", "install", module], env=env, capture_output=True, text=True, check=False
-        )
-        assert built.returncode == 0, built.stderr
-        (checker.parent / "cmd").replace(checker)
+        with tempfile.TemporaryDirectory(dir=checker.parent) as own:  # others may build it, too
+            env = clean_environment(GOBIN=own, GOWORK="off", CGO_ENABLED="0")
+            built = subprocess.run(
+                ["go", "install", module], env=env, capture_output=True, text=True, check=False
+            )
+            assert built.returncode == 0, built.stderr
+            Path(own, "cmd").replace(checker)
     done = subprocess.run(
         [checker, "-format", "json", path, *overrides],
         env=clean_environment(),

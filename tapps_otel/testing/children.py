@@ -5,6 +5,7 @@ from __future__ import annotations
 # Before any tracer provider: a forked child runs the handlers of forks in the order in which they
 # were registered, and a provider's, which starts threads, waits for ever for the lock of this one.
 import concurrent.futures.thread  # noqa: F401
+import faulthandler
 import os
 import signal
 import traceback
@@ -20,7 +21,7 @@ __all__ = ["CRASHED", "Forked", "Outcome", "die", "in_child"]
 
 CRASHED: Final = 77  # the exit code of `die`
 _FAILED: Final = 1
-_SECONDS: Final = 60  # the kernel ends a child that hangs after this time
+_SECONDS: Final = 60  # after which a child that hangs shows where, and is ended
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Forked:
             # Python 3.12 and later warn about forks beside threads. This child ends, or is killed,
             # before it can wait for their locks.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
+            self.pid = _fork()
         if self.pid == 0:
             _run_child(call, far_end)
         far_end.close()
@@ -68,11 +69,33 @@ def in_child(call: Callable[[], object]) -> Outcome:
     return Forked(call).wait()
 
 
+def _fork() -> int:
+    global _is_forking  # noqa: PLW0603 - read in the child, by the handlers of the fork
+    _is_forking = True
+    try:
+        return os.fork()
+    finally:
+        _is_forking = False
+
+
+_is_forking = False
+
+
+def _limit_child() -> None:
+    """End a child that hangs, also in a handler of the fork itself."""
+    if _is_forking:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the test runner's
+        faulthandler.register(signal.SIGALRM, file=2, all_threads=True, chain=True)
+        signal.alarm(_SECONDS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_limit_child)
+
+
 def _run_child(call: Callable[[], object], pipe: Connection) -> NoReturn:
     code = _FAILED
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not the test runner's
-        signal.alarm(_SECONDS)
         pipe.send((call(), ""))
         code = 0
     except BaseException:  # noqa: BLE001 - the child must not continue as a test runner
