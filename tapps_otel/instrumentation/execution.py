@@ -53,6 +53,7 @@ __all__ = [
     "guarded_end",
     "is_enabled",
     "open_run",
+    "step_spec",
     "store_under",
 ]
 
@@ -163,16 +164,22 @@ class Execution:
     # -- steps
 
     def begin_step(self, adapter: Adapter, call: MethodCall) -> ExternalAttemptRecorder | None:
-        """Write that the step of this call begins; return ``None`` if it continues unlogged.
+        """Write that the step of this call begins, as :meth:`begin_step_by` does."""
+        return self.begin_step_by(partial(_begin_step, adapter, call))
 
+    def begin_step_by(
+        self, begin: Callable[[ExternalRunRecorder], ExternalAttemptRecorder]
+    ) -> ExternalAttemptRecorder | None:
+        """Write that a step begins; return ``None`` if it continues unlogged.
+
+        :param begin: begins it in the run
         :raises LogWriteError: it cannot be written, and ``on_log_failure`` is ``stop``
         """
         run = self.run
         if run is None or run.is_detached():
             return None
         with guarded("a step continues without a log", refuses=run.stops):
-            step_id, step = describe_step(adapter, call)
-            return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
+            return begin(run)
         return None
 
     # -- the end
@@ -315,10 +322,17 @@ def describe_workflow(adapter: Adapter, call: MethodCall) -> ExternalWorkflow:
     return ExternalWorkflow(name, about, to_json(dict(adapter.inputs(call))))
 
 
+def _begin_step(
+    adapter: Adapter, call: MethodCall, run: ExternalRunRecorder
+) -> ExternalAttemptRecorder:
+    step_id, step = describe_step(adapter, call)
+    return run.begin_step(step_id, step, attributes=_attributes(adapter, call))
+
+
 def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep]:
     """The id and the description of the step that this call executes."""
     step_id, fields = str(adapter.step_id(call)), adapter.fields(call)
-    return step_id, _step_spec(
+    return step_id, step_spec(
         _text(adapter.step_name(call)) or step_id,
         _text(adapter.agent(call)),
         _text(adapter.action(call)),
@@ -327,8 +341,11 @@ def describe_step(adapter: Adapter, call: MethodCall) -> tuple[str, ExternalStep
 
 
 @lru_cache(maxsize=1024)
-def _step_spec(
-    name: str, agent: str | None, action: str | None, definition: str | None
+def step_spec(
+    name: str,
+    agent: str | None = None,
+    action: str | None = None,
+    definition: str | None = None,
 ) -> ExternalStep:
     """A step's description; the calls of a step share one."""
     return ExternalStep(name, agent=agent, action=action, definition=definition)

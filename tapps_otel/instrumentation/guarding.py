@@ -80,12 +80,12 @@ class GuardedContext:
         except Exception as error:  # noqa: BLE001 - whatever it is, the block is to run
             _log_failure("library spans are not under their run or step", error)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._entered is not None:
             try:
                 self._entered.__exit__(None, None, None)
-            except Exception as error:  # noqa: BLE001
-                _log_failure("a run or step stays current", error)
+            except Exception as failure:  # noqa: BLE001
+                _log_failure("a run or step stays current", failure)
 
 
 class _Kind(NamedTuple):

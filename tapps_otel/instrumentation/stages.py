@@ -1,4 +1,4 @@
-"""Runs and steps of an executor whose work does not end with one call: generators, and tries."""
+"""Runs and steps of an executor whose work does not end with one call: that of a generator."""
 
 from __future__ import annotations
 
@@ -114,18 +114,6 @@ class StepStage:
         """Write that it ended by an exception. Raises nothing."""
         if self._attempt is not None:
             fail_step(self._adapter, self._call, self._attempt, error)
-
-    def stop(self) -> None:
-        """Note that its code has ended now; the outcome is written later."""
-        if self._attempt is not None:
-            self._attempt.stop()
-
-    def end_as(self, word: str, reason: str | None = None) -> None:
-        """Write that it ended with this status, for a reason in words. Raises nothing."""
-        attempt = self._attempt
-        if attempt is not None:
-            with guarded_end(attempt):
-                attempt.end_as(word, reason)
 
     def abandon(self) -> None:
         """End it if its generator was dropped before the first item."""

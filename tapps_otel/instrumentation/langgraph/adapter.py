@@ -121,12 +121,13 @@ def place_of(task: Any) -> str:
     ``node@3`` in superstep 3, ``node@3.1`` for the second Send or call of it, and ``1:node@3`` in
     the second graph that a node calls.
     """
-    named = f"{task.name}@{task.config['metadata']['langgraph_step']}"
+    config = task.config
+    named = f"{task.name}@{config['metadata']['langgraph_step']}"
     index = _index(task.path)
     if index is not None:
         named = f"{named}.{index}"
-    namespace = str(task.config["configurable"].get("checkpoint_ns", "")).split("|")
-    nth = namespace[-2] if len(namespace) > 1 else ""
+    namespace = str(config["configurable"].get("checkpoint_ns", ""))
+    nth = namespace.split("|")[-2] if "|" in namespace else ""
     return f"{nth}:{named}" if nth.isdigit() else named
 
 
@@ -151,7 +152,6 @@ def _status(call: MethodCall) -> str | None:
 TASKS: Final = Adapter(
     executor="langgraph",
     step_id=lambda call: place_of(call.executor),
-    step_name=lambda call: call.executor.name,
     status=_status,
     question=lambda call: question_of(call.error),
 )

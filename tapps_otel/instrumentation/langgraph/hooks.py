@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +32,7 @@ from tapps_otel.run.external_start import annotate_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from tapps_otel.instrumentation.guarding import Original, Wrapper
 
@@ -99,28 +100,20 @@ def _note_loop(loop: Any, _: Any, error: BaseException | None, __: Any) -> None:
 
 
 def _run_task(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
-    attempts = _attempts_of(args)
-    if attempts is None:
+    with _logged(args[0]):
         return original(*args, **kwargs)
-    return original(attempts.task, *args[1:], **kwargs)
 
 
 async def _arun_task(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
-    attempts = _attempts_of(args)
-    if attempts is None:
+    with _logged(args[0]):
         return await original(*args, **kwargs)
-    try:
-        return await original(attempts.task, *args[1:], **kwargs)
-    except BaseException as error:
-        attempts.leave(error)
-        raise
 
 
-def _attempts_of(args: Any) -> Attempts | None:
-    """What is to log the attempts of a task; ``None`` where these are not logged."""
+def _logged(task: Any) -> AbstractContextManager[None]:
+    """A context in which the attempts of a task are logged, if they are to be."""
     turn = current_turn()
     # LangGraph's own task before the first node only writes the input into the state.
-    return None if turn is None or args[0].name == "__start__" else Attempts(args[0], turn)
+    return nullcontext() if turn is None or task.name == "__start__" else Attempts(task, turn)
 
 
 def _match_cached(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
