@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
     from contextlib import AbstractContextManager
 
-__all__ = ["Stage", "stream", "stream_async"]
+__all__ = ["Consumer", "Stage", "stream", "stream_async"]
 
 
 class Stage(Protocol):
@@ -56,6 +56,38 @@ def _end(stage: Stage, item: Any) -> None:
 def _fail(stage: Stage, error: BaseException) -> None:
     with guarded("the end of a generator's work is not logged"):
         stage.fail(error)
+
+
+class Consumer:
+    """A function of an executor that consumes one of its own generators, to return what that did.
+
+    No other code runs between two items, so that the stage is current for all of them: to make it
+    current for each would cost more than to log what it does.
+    """
+
+    def __init__(self) -> None:
+        self._stage: Stage | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has asked for the generator."""
+        return self._stage is not None
+
+    def begin(self, stage: Stage) -> None:
+        """Begin the stage and make it current, for a generator that is used as it is."""
+        _begin(stage)
+        self._stage, self._context = stage, GuardedContext(stage.current)
+        self._context.__enter__()
+
+    def end(self, error: BaseException | None) -> None:
+        """End the stage as the function ended, by this exception or without one."""
+        if self._stage is None:
+            return
+        if error is None:
+            _end(self._stage, None)
+        else:
+            _fail(self._stage, error)
+        self._context.__exit__(None, None, None)
 
 
 def stream(work: Generator[Any, Any, Any], stage: Stage) -> Generator[Any, Any, Any]:

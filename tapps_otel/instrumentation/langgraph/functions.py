@@ -21,6 +21,8 @@ TARGET: Final = "langgraph"
 
 # Function: what is lost without it.
 HOOKED: Final = {
+    "langgraph.pregel.main:Pregel.invoke": "nothing but time: its stream is logged",
+    "langgraph.pregel.main:Pregel.ainvoke": "nothing but time, in async programs",
     "langgraph.pregel.main:Pregel.stream": "runs of sync calls",
     "langgraph.pregel.main:Pregel.astream": "runs of async calls",
     "langgraph.pregel.main:Pregel.bulk_update_state": "edited states, in sync programs",

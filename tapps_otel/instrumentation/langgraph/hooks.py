@@ -18,6 +18,7 @@ from tapps_otel.instrumentation.langgraph.adapter import (
     question_of,
 )
 from tapps_otel.instrumentation.langgraph.attempts import Attempts
+from tapps_otel.instrumentation.langgraph.invocation import Invocation, is_consumed
 from tapps_otel.instrumentation.langgraph.turn import (
     NESTED,
     Turn,
@@ -44,16 +45,26 @@ _editing: ContextVar[bool] = ContextVar("tapps_otel_langgraph_editing", default=
 # -- turns
 
 
+def _invoke(original: Original, graph: Any, args: Any, kwargs: Any) -> Any:
+    with Invocation(graph):
+        return original(*args, **kwargs)
+
+
+async def _ainvoke(original: Original, graph: Any, args: Any, kwargs: Any) -> Any:
+    with Invocation(graph):
+        return await original(*args, **kwargs)
+
+
 def _stream(original: Original, graph: Any, args: Any, kwargs: Any) -> Any:
     stage = _stage_of(graph, args, kwargs)
     work = original(*args, **kwargs)
-    return work if stage is None else stream(work, stage)
+    return work if stage is None or is_consumed(graph, stage) else stream(work, stage)
 
 
 def _astream(original: Original, graph: Any, args: Any, kwargs: Any) -> Any:
     stage = _stage_of(graph, args, kwargs)
     work = original(*args, **kwargs)
-    return work if stage is None else stream_async(work, stage)
+    return work if stage is None or is_consumed(graph, stage) else stream_async(work, stage)
 
 
 def _stage_of(graph: Any, args: Any, kwargs: Any) -> RunStage | None:
@@ -186,6 +197,8 @@ def _note_edit(graph: Any, before: Any, after: Any) -> None:
 
 
 WRAPPERS: Final[dict[str, Wrapper]] = {
+    "Pregel.invoke": _invoke,
+    "Pregel.ainvoke": _ainvoke,
     "Pregel.stream": _stream,
     "Pregel.astream": _astream,
     "Pregel.bulk_update_state": _update_state,

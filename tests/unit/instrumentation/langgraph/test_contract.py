@@ -17,6 +17,8 @@ from tapps_otel.instrumentation.langgraph.functions import HOOKED
 from tapps_otel.instrumentation.langgraph.turn import NESTED
 
 FIRST_PARAMETERS = {
+    "Pregel.invoke": ["self", "input", "config"],
+    "Pregel.ainvoke": ["self", "input", "config"],
     "Pregel.stream": ["self", "input", "config"],
     "Pregel.astream": ["self", "input", "config"],
     "Pregel.bulk_update_state": ["self", "config", "supersteps"],

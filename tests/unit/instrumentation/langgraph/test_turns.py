@@ -57,6 +57,31 @@ async def test_a_turn_is_a_run_and_each_node_a_step(story: Story, call: str) -> 
     assert history("t").workflow["executor"] == "langgraph"
 
 
+@pytest.mark.parametrize("call", ["invoke", "stream"])
+def test_a_call_that_a_callback_makes_of_its_graph_is_a_run_of_its_own(call: str) -> None:
+    from langchain_core.callbacks import BaseCallbackHandler
+
+    graph = compiled(a=says("a"))
+
+    class Calls(BaseCallbackHandler):
+        def on_chain_start(self, *_: Any, **__: Any) -> None:
+            if "inner" not in statuses():
+                list(getattr(graph, call)(EMPTY, on_thread("inner")))
+
+    config = {**on_thread("outer"), "callbacks": [Calls()]}
+    assert graph.invoke(EMPTY, config) == {"said": ["a"]}
+
+    assert statuses() == {"outer": "completed", "inner": "completed"}
+    assert attempts("outer") == attempts("inner") == [("a@1", 1, "completed")]
+
+
+def test_a_call_without_its_input_is_no_run() -> None:
+    with pytest.raises(TypeError, match="input"):
+        compiled(a=says("a")).invoke()
+
+    assert statuses() == {}
+
+
 def test_each_input_on_a_thread_is_a_run_of_its_own() -> None:
     graph = compiled(a=says("a"))
 
