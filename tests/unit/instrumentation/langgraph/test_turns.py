@@ -63,7 +63,7 @@ def test_a_call_that_a_callback_makes_of_its_graph_is_a_run_of_its_own(call: str
 
     graph = compiled(a=says("a"))
 
-    class Calls(BaseCallbackHandler):
+    class Calls(BaseCallbackHandler):  # type: ignore[misc] # Any where it is not installed
         def on_chain_start(self, *_: Any, **__: Any) -> None:
             if "inner" not in statuses():
                 list(getattr(graph, call)(EMPTY, on_thread("inner")))
