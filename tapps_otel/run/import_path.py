@@ -10,10 +10,11 @@ from functools import reduce
 from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from importlib.machinery import ModuleSpec
 
 __all__ = [
     "address_of",
@@ -41,7 +42,7 @@ def origin_of(fn: Any, names: Iterable[str], is_found: Callable[[Any], bool]) ->
     """
     from tapps_otel.log import files  # heavy: not before the first run
 
-    module = sys.modules.get(getattr(fn, "__module__", None) or "")
+    module = _module_of(fn)
     address = address_of(module)
     name = next((one for one in names if is_found(_inside(module, one))), None)
     if address is None or name is None:
@@ -78,7 +79,11 @@ def _inside(module: Any, name: str) -> Any:
 
 def file_of(fn: Any) -> str | None:
     """The file of a function's module, absolute; ``None`` if there is none."""
-    return _file_of_module(sys.modules.get(getattr(fn, "__module__", None) or ""))
+    return _file_of_module(_module_of(fn))
+
+
+def _module_of(fn: Any) -> Any:
+    return sys.modules.get(getattr(fn, "__module__", None) or "")
 
 
 def _file_of_module(module: Any) -> str | None:
@@ -101,7 +106,7 @@ def module_stem(fn: Callable[..., Any]) -> str:
     module = sys.modules.get(name)
     if name == "__main__":
         spec = getattr(module, "__spec__", None)
-        name = spec.name if spec is not None else Path(getattr(module, "__file__", None) or "").stem
+        name = Path(getattr(module, "__file__", None) or "").stem if spec is None else spec.name
     elif (loaded_from := getattr(module, _FROM_FILE, None)) is not None:
         name = Path(loaded_from).stem
     return name.removesuffix(".__main__").rpartition(".")[2]
@@ -141,15 +146,12 @@ def load_module(name: str) -> Any:
     )
     loader = SourceFileLoader(module_name, str(path))
     spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
-    if spec is None:
-        msg = f"{name} is not a Python file"
-        raise ImportError(msg)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(cast("ModuleSpec", spec))  # a loader makes one
     setattr(module, _FROM_FILE, str(path))
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
+    sys.modules[module_name] = module  # dataclasses and pickle look their module up there
     try:
         loader.exec_module(module)
     except BaseException:
-        del sys.modules[spec.name]
+        del sys.modules[module_name]
         raise
     return module

@@ -319,7 +319,7 @@ class _Watch:
 
     def leave(self, pause: PauseRecorder) -> None:
         """Look no longer for a pause."""
-        self._pauses.pop(pause, None)
+        del self._pauses[pause]
 
     @property
     def is_idle(self) -> bool:

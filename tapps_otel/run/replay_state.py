@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.errors import (
     RefusalError,
-    StepFailedError,
     StepResultError,
     StepTimeoutError,
 )
@@ -136,8 +135,7 @@ class ReplayState:
         if status_of(error) in {"interrupted", "cancelled"}:
             # Such a step runs again and is never handled: this log was not written by a run, and
             # would end the program or its task.
-            given = record.last.error or {}
-            error = StepFailedError(str(given.get("type", "?")), str(given.get("message", "")))
+            error = failures.unknown_failure(record.last.error or {})
         failures.mark(error, self._workflow_id, record.step_id)
         failures.raise_again(error)
 

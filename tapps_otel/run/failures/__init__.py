@@ -3,7 +3,7 @@
 from tapps_otel.run.failures.classes import WorkflowModule
 from tapps_otel.run.failures.exception_parts import cut
 from tapps_otel.run.failures.marks import caused_by, left_a_step, mark
-from tapps_otel.run.failures.reading import raise_again, rebuild
+from tapps_otel.run.failures.reading import raise_again, rebuild, unknown_failure
 from tapps_otel.run.failures.writing import describe
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "mark",
     "raise_again",
     "rebuild",
+    "unknown_failure",
 ]

@@ -24,7 +24,7 @@ from tapps_otel.run.failures.exception_parts import (
 from tapps_otel.run.failures.lost import Refuse, partial_exception, stand_in
 from tapps_otel.run.failures.values import ERROR, Reader
 
-__all__ = ["raise_again", "rebuild"]
+__all__ = ["raise_again", "rebuild", "unknown_failure"]
 
 _MakeClass = Callable[[dict[str, str]], Any]  # gets what is lost, with the reasons
 
@@ -42,6 +42,11 @@ def rebuild(
     :param module: of the workflow
     """
     return _Reader(error or {}, refuse, module).read()
+
+
+def unknown_failure(error: dict[str, Any]) -> StepFailedError:
+    """What stands for a recorded exception that is not made again."""
+    return StepFailedError(str(error.get("type", "?")), str(error.get("message", "")))
 
 
 def raise_again(error: BaseException) -> NoReturn:
@@ -90,20 +95,20 @@ class _Reader:
         return error
 
     def _make_or_refuse(self, node: dict[str, Any]) -> BaseException:
-        name, message = str(node.get("type", "?")), str(node.get("message", ""))
-        kinds = exception_classes(name, self._module)
+        unknown = unknown_failure(node)
+        kinds = exception_classes(unknown.type, self._module)
         try:
             if kinds:
-                return self._make_known(kinds, node, message)
+                return self._make_known(kinds, node, unknown.message)
             if "bases" in node:
-                return self._make_stand_in(name, node, message)
+                return self._make_stand_in(unknown.type, node, unknown.message)
         except RefusalError:  # of a part
             raise
         except Exception as problem:  # noqa: BLE001 - whatever the class raises
             reason = f"{type(problem).__name__}: {problem}"[:200]
             self._refuse("class", self._unmakeable(node) or reason)
-        error = self._made[id(node)] = StepFailedError(name, message)
-        return error
+        self._made[id(node)] = unknown
+        return unknown
 
     def _unmakeable(self, node: dict[str, Any]) -> str | None:
         """Why no exception can be made of a node, if the log tells."""

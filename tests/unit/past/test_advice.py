@@ -45,6 +45,41 @@ def test_a_run_is_resumed_by_a_command_where_one_can_work(
         assert found == Advice(f"run the code that {advice}", is_command=False)
 
 
+@pytest.mark.parametrize(
+    ("workflow", "text"),
+    [
+        (
+            {"thread": "t", "checkpointer": "MemorySaver"},
+            (
+                "in Python, graph.invoke(None, {'configurable': {'thread_id': 't'}}); "
+                "to answer an interrupt, Command(resume=ANSWER) in place of None"
+            ),
+        ),
+        (
+            {"thread": "t"},
+            "run the graph again: without a checkpointer, LangGraph resumes nothing",
+        ),
+        (
+            {"checkpointer": "MemorySaver"},
+            "run the graph again: without a thread_id, LangGraph resumes nothing",
+        ),
+    ],
+)
+def test_a_run_of_langgraph_is_resumed_by_its_checkpointer(
+    workflow: dict[str, Any], text: str
+) -> None:
+    found = how_to_resume(ID, {"executor": "langgraph", **workflow})
+
+    assert found == Advice(text, is_command=False)
+
+
+def test_what_is_known_by_spans_alone_is_run_again() -> None:
+    assert how_to_resume(ID, {"resumable": False, "path": "flow.py:flow"}) == Advice(
+        "run it again, as a new run: what is known of it are spans, which resume nothing",
+        is_command=False,
+    )
+
+
 def test_nothing_is_next_for_a_run_that_completed_or_never_began() -> None:
     assert next_steps(ended(status="completed").history) == []
     assert next_steps(Story().history) == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from histories import Story
 from tapps_otel.log.event import raw_json
+from tapps_otel.past.changes import Change
 from tapps_otel.past.difference import RunDiff, StepDiff, compare
 
 
@@ -77,6 +78,14 @@ def test_steps_with_keys_are_matched_by_them() -> None:
     ]
 
 
+def test_steps_of_other_keys_are_not_matched_by_their_inputs() -> None:
+    a, b = run(end=None), run(end=None)
+    a.step("page", key="p1", inputs_digest="i")
+    b.step("page", key="p2", inputs_digest="i")
+
+    assert told(diff(a, b)) == [("page", None, ALONE), (None, "page", ALONE)]
+
+
 def test_of_a_step_that_only_one_run_has_the_inner_ones_are_counted() -> None:
     other = run("x", end=None)
     other.start("outer")
@@ -135,15 +144,23 @@ def test_code_agents_and_artifacts() -> None:
     sides = []
     for sha, definition, agent in (("1", "d1", "p"), ("2", "d2", "q")):
         story = run(end=None)
-        story.start("x", inputs_digest="i", definition=definition, agent=agent)
+        story.start("x", inputs_digest="i", definition=definition, agent=agent, action=agent * 2)
         story.finish("x", artifacts=[{"path": "x.txt", "sha256": sha}])
         story.skip("y", reason=f"because {sha}")
         sides.append(story)
 
     assert told(diff(*sides)) == [
-        ("x", "x", ("code", "agent", "artifacts")),
+        ("x", "x", ("code", "agent", "action", "artifacts")),
         ("y", "y", ("reason",)),
     ]
+
+
+def test_code_and_inputs_that_one_log_lacks_are_not_compared() -> None:
+    a, b = run(end=None), run(end=None)
+    a.step("x", inputs_digest="i")
+    b.step("x", inputs_digest="i", definition="d", inputs=raw_json(1))
+
+    assert diff(a, b).same == diff(b, a).same == 1
 
 
 def test_results_that_were_not_stored_are_not_compared() -> None:
@@ -165,6 +182,87 @@ def test_large_results_are_compared_by_their_digests() -> None:
         sides.append(story)
 
     assert told(diff(*sides)) == [("x", "x", ("result",))]
+
+
+@pytest.mark.parametrize("other", [{"type": "F", "message": "no"}, {"type": "E", "message": "?"}])
+def test_errors_differ_by_their_class_and_by_their_message(other: dict[str, Any]) -> None:
+    sides = []
+    for error in ({"type": "E", "message": "no", "stack": "x"}, {**other, "stack": "y"}):
+        story = run(end=None)
+        story.start("x", inputs_digest="i")
+        story.fail("x", error=error)
+        story.end("failed", error=error)
+        sides.append(story)
+    found = diff(*sides)
+
+    assert (found.differs, told(found)) == (("error",), [("x", "x", ("error",))])
+    assert found.b.error == {**other, "stack": "y"}
+    again = run(end=None)
+    again.start("x", inputs_digest="i")
+    again.fail("x", error={"type": "E", "message": "no", "stack": "at another line"})
+    again.end("failed", error={"type": "E", "message": "no"})
+    assert diff(sides[0], again).equal
+
+
+def test_what_ended_the_reading_of_a_log_is_at_its_side() -> None:
+    found = compare(run("x").history, run("x").history, damage=("torn", None))
+
+    assert (found.a.damage, found.b.damage) == ("torn", None)
+    found = compare(run("x").history, run("x").history, damage=(None, "torn"))
+    assert (found.a.damage, found.b.damage) == (None, "torn")
+
+
+def test_a_side_sums_its_run_up() -> None:
+    story = run("x", "x#2", end=None)
+    story.execution()
+    story.start("bad", inputs_digest="i")
+    story.fail("bad", "timeout", reason="slow")
+    story.end("failed")
+    side = diff(Story(), story).b
+    bad = next(one.b for one in diff(Story(), story).steps if one.name == "bad")
+
+    assert (side.workflow_id, side.name, side.status) == (story.history.workflow_id, "w", "failed")
+    assert (side.executions, side.steps) == (2, 3)
+    assert side.duration_ns == len(story.events) - 1  # a nanosecond each
+    assert bad is not None
+    assert (bad.step_id, bad.status, bad.attempts, bad.position) == ("bad", "timeout", 1, 3)
+    assert (bad.reason, bad.inside) == ("slow", 0)
+    assert bad.error == {"type": "builtins.ValueError", "message": "no"}
+
+
+def test_the_names_whose_times_differ_most_come_first() -> None:
+    sides = []
+    for x, y, z in ((5, 100, 7), (900, 90, 7)):
+        story = run(end=None)
+        for name, took in (("x", x), ("x#2", 1), ("y", y), ("z", z)):
+            story.start(name, inputs_digest="i")
+            story.finish(name, duration_ns=took)
+        sides.append(story)
+    sides[1].step("new")
+
+    assert [(one.name, one.a_ns, one.b_ns) for one in diff(*sides).times] == [
+        ("x", 6, 901),
+        ("y", 100, 90),
+        ("z", 7, 7),
+        ("new", 0, 0),
+    ]
+
+
+def test_changed_values_are_listed_of_the_first_200_steps() -> None:
+    sides = []
+    for value in (1, 2):
+        story = run(end=None)
+        for number in range(1, 202):
+            story.start(f"x#{number}", inputs_digest=f"{number}", inputs=raw_json(value))
+            story.finish(f"x#{number}", value)
+        sides.append(story)
+    *detailed, last = diff(*sides).steps
+
+    assert len(detailed) == 200
+    assert {one.inputs + one.result for one in detailed} == {
+        (Change("$", "1", "2"), Change("$", "1", "2"))
+    }
+    assert (last.inputs, last.result, last.differs) == ((), (), ("inputs", "result"))
 
 
 def test_inputs_and_results_of_the_workflow() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from crashes import in_child
 from tapps_otel import bind, step, workflow
 
 
@@ -26,6 +27,10 @@ def double(value: int) -> int:
 @workflow
 def doubled(value: int) -> int:
     return double(value)
+
+
+@step
+def one_of_others() -> None: ...
 
 
 class Shop:
@@ -165,6 +170,28 @@ def test_a_local_step_cannot_be_pickled() -> None:
 
     with pytest.raises(pickle.PicklingError, match="top level of a module"):
         pickle.dumps(local)
+
+
+def test_a_step_that_was_pickled_in_another_process_warns_what_it_will_be(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    data = tmp_path / "pickled"
+
+    @workflow
+    def flow() -> None:
+        data.write_bytes(pickle.dumps(one_of_others))
+
+    in_child(flow)
+    assert pickle.loads(data.read_bytes()) is one_of_others
+    assert pickle.loads(data.read_bytes()) is one_of_others
+
+    [warning] = warnings_of(caplog)
+    assert warning == (
+        "<step 'one_of_others'> comes from another process, where a run was open: called here it "
+        "is not a step of that run, has no record in its log, and runs again on resume. To make "
+        "it one, submit it to tapps_otel.bind(executor); or make a step, in the run's own "
+        "process, of the function that submits it and returns its result"
+    )
 
 
 SCRIPT = """

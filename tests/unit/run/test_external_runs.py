@@ -21,6 +21,7 @@ from tapps_otel.run.external_attempt import ExternalStep
 from tapps_otel.run.external_run import ExternalRunRecorder
 from tapps_otel.run.external_start import (
     ExternalWorkflow,
+    annotate_turn,
     resume_run,
     start_run,
     start_turn,
@@ -384,6 +385,33 @@ def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -
     assert not run.reacquire_log()
     assert other.reacquire_log()
     other.end("completed")
+
+
+def test_a_log_with_an_annotation_of_another_process_is_reacquired(store: Store, log: Log) -> None:
+    run = anew(store)
+    run.close()
+    config = settings.current()
+    annotate_turn(store, "r", "edited", {"by": "ann", "why": "password=hunter22"}, config)
+
+    assert run.reacquire_log()
+    run.end("completed")
+    [note] = log("annotation")
+    assert (note["name"], note["late"], note["execution"]) == ("edited", True, 1)
+    assert note["attributes"]["by"] == "ann"
+    assert "hunter22" not in note["attributes"]["why"]
+    assert "span_id" not in note
+
+
+def test_only_the_last_run_of_a_thread_is_annotated(store: Store, log: Log) -> None:
+    config = settings.current()
+    annotate_turn(store, "r", "edited", {}, config)  # there is none
+    assert not [*store.folder.glob("*.jsonl")]
+    anew(store).end("completed")
+    anew(store).end("completed")
+    annotate_turn(store, "r", "edited", {}, config)
+
+    assert log("annotation") == []
+    assert [one["name"] for one in log("annotation", "r.2")] == ["edited"]
 
 
 # ---------------------------------------------------------------- turns of a thread

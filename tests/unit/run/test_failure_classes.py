@@ -311,6 +311,8 @@ def test_a_stand_in_that_fails_a_step_is_written_as_its_class(did: Effects) -> N
 
 
 def test_a_log_without_the_names_of_bases_is_read() -> None:
+    nameless = failures.rebuild({}, _refuse)
+    assert (type(nameless), str(nameless)) == (StepFailedError, "?: ")
     error = failures.rebuild({"type": "no.such.Error", "message": "m"}, _refuse)
     assert type(error) is StepFailedError
     assert str(error) == "no.such.Error: m"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tapps_otel.log.artifacts import LargeFile
 from tapps_otel.run import late_digests
 from tapps_otel.run.late_digests import hash_later
+from tapps_otel.run.made_files import PendingDigest
 
 
 def large(path: Path) -> LargeFile:
@@ -41,6 +43,33 @@ def test_an_interrupt_before_the_thread_starts_leaves_no_run_waiting(
 
     assert done.wait(60)
     assert reported == [("first", "the computation was interrupted"), ("second", None)]
+
+
+class FailingRun:
+    """A run whose log cannot be written. It stands for the scope of its workflow, too."""
+
+    def __init__(self) -> None:
+        self.released: list[object] = []
+
+    def annotate_step(self, *_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    def release(self, attempt: object) -> None:
+        self.released.append(attempt)
+
+
+def test_a_digest_that_cannot_be_logged_is_a_warning_and_the_run_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run: Any = FailingRun()
+    file = large(tmp_path / "file")
+    digest = PendingDigest(file, run, run, "step", 1)
+    digest._report(file, "ab" * 32, None)
+
+    assert [one.getMessage() for one in caplog.records] == [
+        f"the digest of {file.path} is not logged: the disk is full"
+    ]
+    assert run.released == [digest]
 
 
 def test_a_process_without_memory_reports_that_there_is_no_digest(

@@ -423,9 +423,11 @@ def test_the_current_run_and_step_exist_only_inside() -> None:
 
     assert seen.run == "r"
     assert seen.key
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError, match=r"^no current run: call this inside a workflow$"):
         current_run()
-    with pytest.raises(LookupError):
+    with pytest.raises(
+        LookupError, match=r"^no current step: call this inside a step of a running workflow$"
+    ):
         current_step()
 
 

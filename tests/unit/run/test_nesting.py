@@ -9,6 +9,7 @@ import pytest
 from crashes import Effects
 from tapps_otel import step, workflow
 from tapps_otel.errors import StepNestingError
+from tapps_otel.run import recorder
 
 
 @pytest.mark.slow
@@ -27,6 +28,27 @@ def test_the_64th_level_runs_and_the_65th_is_refused(did: Effects) -> None:
     with pytest.raises(StepNestingError, match=r"'nest' was called inside 64 steps.*plain funct"):
         flow(65)
     assert did.count("nest") == 64  # not retried
+
+
+def test_the_levels_around_a_child_run_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "MOST_NESTED", 4)
+
+    @step
+    def nest(levels: int) -> int:
+        return 1 if levels == 1 else 1 + nest(levels - 1)
+
+    @workflow
+    def child(levels: int) -> int:
+        return nest(levels)
+
+    @workflow
+    def flow(levels: int) -> int:
+        return child.options(workflow_id=f"child-{levels}")(levels)
+
+    assert child(4) == 4
+    assert flow(3) == 3  # the child run is a step
+    with pytest.raises(StepNestingError, match="'nest' was called inside 4 steps"):
+        flow(4)
 
 
 @pytest.mark.parametrize("is_async", [False, True])
