@@ -178,8 +178,11 @@ class Execution:
         run = self.run
         if run is None or run.is_detached():
             return None
-        with guarded("a step continues without a log", refuses=run.stops):
+        try:
             return begin(run)
+        except Exception:  # only now: to enter a guard would cost each step more
+            with guarded("a step continues without a log", refuses=run.stops):
+                raise
         return None
 
     # -- the end

@@ -97,18 +97,24 @@ class Original:
     """The wrapped function, for a wrapper to call at most once; it remembers the outcome.
 
     :ivar function: bound to its object
-    :ivar is_async: whether it is a coroutine function; a plain one may return a coroutine, too
-    :ivar is_generator: whether a call of it only makes a generator, sync or async
     """
 
-    __slots__ = ("_called", "_error", "_result", "function", "is_async", "is_generator")
+    _called = False
+    _result: Any = None
+    _error: BaseException | None = None
 
     def __init__(self, function: Any, kind: _Kind) -> None:
-        self.function = function
-        self.is_async, self.is_generator = kind
-        self._called = False
-        self._result: Any = None
-        self._error: BaseException | None = None
+        self.function, self._kind = function, kind
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function; a plain one may return a coroutine, too."""
+        return self._kind.is_async
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether a call of it only makes a generator, sync or async."""
+        return self._kind.is_generator
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; a coroutine that it returns is still to be awaited."""

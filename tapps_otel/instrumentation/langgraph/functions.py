@@ -31,8 +31,8 @@ HOOKED: Final = {
     "langgraph.pregel._runner:arun_with_retry": "steps of async calls",
     "langgraph.pregel._loop:SyncPregelLoop.__exit__": "static breakpoints and checkpoint ids",
     "langgraph.pregel._loop:AsyncPregelLoop.__aexit__": "these, in async calls",
-    "langgraph.pregel._loop:SyncPregelLoop.match_cached_writes": "cached tasks",
-    "langgraph.pregel._loop:AsyncPregelLoop.amatch_cached_writes": "cached tasks of async calls",
+    "langgraph.pregel._loop:SyncPregelLoop.__enter__": "cached tasks",
+    "langgraph.pregel._loop:AsyncPregelLoop.__aenter__": "cached tasks of async calls",
 }
 
 

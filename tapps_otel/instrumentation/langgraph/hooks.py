@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakMethod
 
 from tapps_otel import settings
-from tapps_otel.instrumentation.execution import is_enabled, store_under
+from tapps_otel.instrumentation.execution import is_enabled, step_spec, store_under
 from tapps_otel.instrumentation.guarding import guarded
 from tapps_otel.instrumentation.langgraph.adapter import (
     CHECKPOINT,
@@ -28,7 +29,6 @@ from tapps_otel.instrumentation.langgraph.turn import (
 from tapps_otel.instrumentation.method_call import MethodCall
 from tapps_otel.instrumentation.stages import RunStage
 from tapps_otel.instrumentation.streams import stream, stream_async
-from tapps_otel.run.external_attempt import ExternalStep
 from tapps_otel.run.external_start import annotate_turn
 
 if TYPE_CHECKING:
@@ -127,25 +127,33 @@ def _logged(task: Any) -> AbstractContextManager[None]:
     return nullcontext() if turn is None or task.name == "__start__" else Attempts(task, turn)
 
 
-def _match_cached(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
-    found = original(*args, **kwargs)
-    _note_cached(found)
-    return found
+def _enter_loop(original: Original, loop: Any, args: Any, kwargs: Any) -> Any:
+    entered = original(*args, **kwargs)
+    if loop.cache is not None:  # else each superstep would pay for what finds nothing
+        match: Any = WeakMethod(loop.match_cached_writes)
+        loop.match_cached_writes = lambda: _note_cached(match()())
+    return entered
 
 
-async def _amatch_cached(original: Original, _: Any, args: Any, kwargs: Any) -> Any:
-    found = await original(*args, **kwargs)
-    _note_cached(found)
-    return found
+async def _aenter_loop(original: Original, loop: Any, args: Any, kwargs: Any) -> Any:
+    entered = await original(*args, **kwargs)
+    if loop.cache is not None:
+        match: Any = WeakMethod(loop.amatch_cached_writes)
+
+        async def amatch() -> Sequence[Any]:
+            return _note_cached(await match()())
+
+        loop.amatch_cached_writes = amatch
+    return entered
 
 
-def _note_cached(tasks: Sequence[Any]) -> None:
+def _note_cached(tasks: Sequence[Any]) -> Sequence[Any]:
     turn = current_turn()
-    if not tasks or turn is None or turn.run is None:
-        return
-    with guarded("a cached task is not logged"):
-        for task in tasks:
-            turn.run.skip_step(place_of(task), ExternalStep(task.name), "its result is cached")
+    if tasks and turn is not None and turn.run is not None:
+        with guarded("a cached task is not logged"):
+            for task in tasks:
+                turn.run.skip_step(place_of(task), step_spec(task.name), "its result is cached")
+    return tasks
 
 
 # -- edits of the state
@@ -207,6 +215,6 @@ WRAPPERS: Final[dict[str, Wrapper]] = {
     "arun_with_retry": _arun_task,
     "SyncPregelLoop.__exit__": _leave_loop,
     "AsyncPregelLoop.__aexit__": _aleave_loop,
-    "SyncPregelLoop.match_cached_writes": _match_cached,
-    "AsyncPregelLoop.amatch_cached_writes": _amatch_cached,
+    "SyncPregelLoop.__enter__": _enter_loop,
+    "AsyncPregelLoop.__aenter__": _aenter_loop,
 }

@@ -27,8 +27,8 @@ FIRST_PARAMETERS = {
     "arun_with_retry": ["task", "retry_policy"],
     "SyncPregelLoop.__exit__": ["self", "exc_type", "exc_value", "traceback"],
     "AsyncPregelLoop.__aexit__": ["self", "exc_type", "exc_value", "traceback"],
-    "SyncPregelLoop.match_cached_writes": ["self"],
-    "AsyncPregelLoop.amatch_cached_writes": ["self"],
+    "SyncPregelLoop.__enter__": ["self"],
+    "AsyncPregelLoop.__aenter__": ["self"],
 }
 
 
@@ -72,9 +72,12 @@ def test_the_constants_are_those_of_langgraph() -> None:
 
 
 def test_a_loop_has_the_attributes_that_are_read() -> None:
-    from langgraph.pregel._loop import PregelLoop
+    from langgraph.pregel._loop import AsyncPregelLoop, PregelLoop, SyncPregelLoop
 
-    assert {"is_nested", "checkpointer", "checkpoint_config"} <= PregelLoop.__annotations__.keys()
+    read = {"is_nested", "checkpointer", "checkpoint_config", "cache"}
+    assert read <= PregelLoop.__annotations__.keys()
+    assert list(inspect.signature(SyncPregelLoop.match_cached_writes).parameters) == ["self"]
+    assert inspect.iscoroutinefunction(AsyncPregelLoop.amatch_cached_writes)
 
 
 class _Task:

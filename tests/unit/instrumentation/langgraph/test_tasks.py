@@ -125,14 +125,16 @@ def test_a_command_for_the_parent_is_no_failure() -> None:
     assert history("t").status == "completed"
 
 
-def test_a_cached_task_is_skipped() -> None:
+@pytest.mark.parametrize("call", ["invoke", "ainvoke"])
+async def test_a_cached_task_is_skipped(call: str) -> None:
     graph = StateGraph(State)
     graph.add_node("a", says("a"), cache_policy=CachePolicy())
     graph.add_edge(START, "a")
     cached = graph.compile(cache=InMemoryCache())
 
     for _ in range(2):
-        assert cached.invoke(EMPTY, on_thread("t")) == {"said": ["a"]}
+        outcome = getattr(cached, call)(EMPTY, on_thread("t"))
+        assert (await outcome if call == "ainvoke" else outcome) == {"said": ["a"]}
 
     assert [one.status for one in history("t").steps] == ["completed"]
     assert [one.status for one in history("t.2").steps] == ["skipped"]

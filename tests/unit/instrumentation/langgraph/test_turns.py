@@ -462,7 +462,7 @@ def test_instrumented_while_running_the_rest_of_that_run_is_left_alone() -> None
 @pytest.mark.parametrize(
     ("module", "path", "lost"),
     [
-        ("_loop", "SyncPregelLoop.match_cached_writes", "cache"),
+        ("_loop", "SyncPregelLoop.__enter__", "cache"),
         ("_loop", "SyncPregelLoop.__exit__", "checkpoint"),
         ("_runner", "run_with_retry", "steps"),
     ],
