@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapps_otel.past.changes import changes
+from tapps_otel.past.changes import Change, changes
 
 Places = list[tuple[str, str | None, str | None]]
 VALUES = st.recursive(
@@ -71,3 +72,63 @@ def test_values_nested_too_deep_differ_as_a_whole() -> None:
     (one,) = changes(deep, b"1")
 
     assert (one.path, one.after) == ("$", "1")
+
+
+def test_values_of_which_one_is_missing_or_unreadable_are_one_change() -> None:
+    assert changes(b'"\xff"', None) == (Change("$", '"\ufffd"', None),)
+    deep = b"[" * 100_000
+    assert changes(deep, b"1") == (Change("$", "[" * 400 + "...", "1"),)
+    assert changes(b"1", deep) == (Change("$", "1", "[" * 400 + "..."),)
+
+
+def test_equal_numbers_of_other_kinds_at_the_end_of_lists_are_changes() -> None:
+    assert places([0, 1, 2], [5, 5, True, 2.0]) == [
+        ("$[0]", "0", "5"),
+        ("$[1]", None, "5"),
+        ("$[1]", "1", "true"),
+        ("$[2]", "2", "2.0"),
+    ]
+
+
+@pytest.mark.parametrize("length", [398, 399])
+def test_text_is_shown_up_to_400_characters(length: int) -> None:
+    text = "x" * length
+    shown = f'"{text}"' if length == 398 else f'"{text}...'
+
+    assert places(text, 0) == [("$", shown, "0")]
+
+
+def test_long_names_are_quoted_and_cut() -> None:
+    assert places({"x" * 399: 1}, {}) == [("$." + "x" * 399, "1", None)]
+    assert places({"x" * 401: 1}, {}) == [('$["' + "x" * 400 + '"]', "1", None)]
+
+
+def at(path: str, value: Any) -> Any:
+    """What a value has at a path; `ABSENT` for nothing."""
+    for name, quoted in re.findall(r"\.(\w+)|\[([^\]]*)\]", path):
+        key = name or json.loads(quoted)
+        if isinstance(value, list) if isinstance(key, int) else isinstance(value, dict):
+            there = range(len(value)) if isinstance(key, int) else value
+            if key in there:
+                value = value[key]
+                continue
+        return ABSENT
+    return value
+
+
+ABSENT = object()
+NAMED = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("ab "), inner),
+    max_leaves=12,
+)
+
+
+@given(NAMED, NAMED)
+def test_a_change_tells_what_the_first_value_has_at_its_path(before: Any, after: Any) -> None:
+    for path, was, _ in places(before, after):
+        found = at(path, before)
+        if was is not None:
+            assert json.dumps(found) == was
+        elif not path.endswith("]"):  # into a list, an item may be inserted anywhere
+            assert found is ABSENT

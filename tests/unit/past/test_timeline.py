@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from histories import AT
-from tapps_otel.past.timeline import LogState, TimelineAttempt
+from tapps_otel.past.fold import WORKFLOW_TYPE
+from tapps_otel.past.timeline import LogState, TimelineAttempt, make_timeline
+from tapps_otel.past.usage import Usage
 from timelines import SECOND, TimedStory, crashed_and_resumed
 
 
@@ -208,3 +212,55 @@ def test_a_step_that_ends_after_its_scope_is_cut_there() -> None:
 
     assert timeline.executions[0].critical == []
     assert timeline.end_ns == AT + 5 * SECOND
+
+
+def test_a_timeline_has_what_the_history_has() -> None:
+    story = TimedStory()
+    story.execution(trace_id="ab" * 16, workflow={"name": "article"}, process={"pid": 7})
+    story.add("annotation", name=WORKFLOW_TYPE, attributes={"from": "build", "to": "rework"})
+    story.add("log_gap", attributes={"dropped": 3})
+    story.at(1).start("draft", agent="ann", action="write", span_id="cd" * 8)
+    story.at(2).fail("draft", reason="no time", artifacts=[{"path": "x", "sha256": "0f"}])
+    story.step("done")
+    story.at(4).end("failed", error={"type": "E", "message": "no"}, duration_ns=4 * SECOND)
+    history = story.history
+    timeline = make_timeline(history)
+    step, record = timeline.steps[0], history.by_id["draft"]
+
+    assert (timeline.error, timeline.trace_id) == ({"type": "E", "message": "no"}, "ab" * 16)
+    assert (timeline.dropped, timeline.types) == (3, ["build", "rework"])
+    for made, source in [
+        (timeline, history),
+        (step, record),
+        (step.attempts[0], record.last),
+        (timeline.executions[0], history.executions[0]),
+    ]:
+        assert same_fields(made, source) == []
+    assert (step.agent, step.action, step.attempts[0].reason) == ("ann", "write", "no time")
+    assert step.attempts[0].artifacts == ({"path": "x", "sha256": "0f"},)
+    assert step.attempts[0].span_id == "cd" * 8
+    assert step.attempts[0].error == record.last.error
+
+
+def same_fields(made: Any, source: Any) -> list[str]:
+    """Fields of both that differ, except those that a timeline computes anew."""
+    computed = {"steps", "executions", "attempts", "status", "start_ns", "end_ns", "critical"}
+    names = [name for name in made.__struct_fields__ if name not in computed]
+    return [
+        name
+        for name in names
+        if hasattr(source, name) and getattr(made, name) != getattr(source, name)
+    ]
+
+
+def test_the_usage_of_a_timeline_is_that_of_its_attempts() -> None:
+    story = TimedStory()
+    story.execution()
+    story.step("draft")
+    history = story.history
+    history.usage = Usage(calls=3)
+    history.by_id["draft"].last.usage = Usage(calls=2)
+    timeline = make_timeline(history)
+
+    assert timeline.usage == Usage(calls=3)
+    assert timeline.steps[0].usage == Usage(calls=2)

@@ -38,9 +38,10 @@ from pydantic import (
 from tapps_otel import step, workflow
 from tapps_otel.errors import StepInputError, WorkflowInputError
 from tapps_otel.run.codecs.canonical import digest
-from tapps_otel.run.codecs.codec import Codec
+from tapps_otel.run.codecs.codec import Codec, Fit
 from tapps_otel.run.codecs.compiler import codec_of
 from tapps_otel.run.codecs.faithful import Faithful
+from tapps_otel.run.codecs.library import PydanticCodec
 from tapps_otel.run.codecs.native import NotStorableError
 from tapps_otel.run.codecs.registration import register_codec, unregister_codec
 
@@ -266,6 +267,14 @@ STORED: list[tuple[t.Any, t.Any]] = [
     (t.Any, {"a": [1]}),
     (None, None),
     (t.Annotated[int, Field(gt=0)], 3),
+    (t.Annotated[list[Base], "annotated"], [Derived(1)]),
+    (t.Final[tuple[int, ...]], (1, 2)),
+    (t.NewType("Bases", list[Base]), [Derived(1)]),
+    (defaultdict[str, list[int]], defaultdict(list, a=[1])),
+    (dt.datetime, dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2), "CEST"))),
+    (dt.datetime, dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=-3)))),
+    (dt.datetime, dt.datetime(2026, 1, 1, fold=1, tzinfo=dt.timezone(dt.timedelta(0), "WET"))),
+    (dt.time, dt.time(1, 2, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET"), fold=1)),
 ]
 
 
@@ -291,6 +300,8 @@ def test_a_stored_value_comes_back_the_same(annotation: t.Any, value: t.Any) -> 
 
     assert back == value
     assert classes(back) == classes(value)
+    for name in ("default_factory", "maxlen", "fold", "tzinfo"):
+        assert repr(getattr(back, name, None)) == repr(getattr(value, name, None))
 
 
 def test_fields_come_back_without_constructors_and_validators() -> None:
@@ -427,6 +438,12 @@ def test_the_annotations_of_values_that_can_be_stored_are_fit() -> None:
         (object, Color.RED, "$"),
         (dict[str, int], {"a": 1.5}, "$.a"),
         (dict[str, int], OrderedDict(a=1), "$"),
+        (defaultdict[str, int], defaultdict(float, a=1), "$"),  # type: ignore[arg-type]
+        (OrderedDict[str, int], {"a": 1}, "$"),
+        (dict[str, Base], {"a": Base("no number")}, "$.a.a"),  # type: ignore[arg-type]
+        (dict[int, Base], {7: Base("no number")}, "$[7].a"),  # type: ignore[arg-type]
+        (tuple[int, Base], (1, Base("no number")), "$[1].a"),  # type: ignore[arg-type]
+        (tuple[int, int], (1,), "$"),
         (list[Base], [Base("no number")], "$[0].a"),  # type: ignore[arg-type]
         (Aliased, {"x": 1}, "$"),
         (str | int, 1.5, "$"),
@@ -489,6 +506,39 @@ def test_nothing_is_imported_because_a_log_names_it() -> None:
 def test_a_form_that_does_not_fit_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         read(codec_of(Derived), data)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "data", "message"),
+    [
+        (list[Base], b'{"a":1}', "{'a': 1} is not list"),
+        (set[int], b'"x"', "'x' is not set"),
+        (dict[int, int], b"[1]", "1 is not a pair"),
+        (dict[int, int], b"7", "7 is not dict"),
+        (tuple[int, int], b"[1]", "1 items, where tuple has 2"),
+        (deque[int], b'{"$maxlen":3}', "{'$maxlen': 3} is not collections.deque"),
+    ],
+)
+def test_a_form_of_another_container_is_named(annotation: t.Any, data: bytes, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read(codec_of(annotation), data)
+
+    assert str(caught.value) == message
+
+
+def test_a_dict_of_integers_is_read_as_older_versions_wrote_it() -> None:
+    assert read(codec_of(dict[int, str]), b'{"1":"a"}') == {1: "a"}
+
+
+def test_a_class_that_pydantic_writes_fits_better_than_one_it_is_a_subclass_of() -> None:
+    codec = PydanticCodec(decimal.Decimal)
+
+    class Amount(decimal.Decimal):
+        pass
+
+    assert codec.fit(decimal.Decimal(1)) is Fit.EXACT
+    assert codec.fit(Amount(1)) is Fit.SUBCLASS
+    assert codec.fit("1") is Fit.NONE
 
 
 def test_a_member_that_was_removed_since_is_named() -> None:
