@@ -18,7 +18,7 @@ from tapps_otel.otel.capture.failure_log import FailureLog
 from tapps_otel.otel.capture.roots import asked
 from tapps_otel.otel.capture.router import Router
 from tapps_otel.otel.capture.tokens import token_counter
-from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of
+from tapps_otel.otel.mapping.owner import is_cut_off, own_run_id, run_of_library_span
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -56,7 +56,9 @@ class JsonlSpanProcessor(SpanProcessor):
         """Write that a span has started."""
         roots = asked()
         with self._harmless:
-            if roots is not None and _is_captured(span):
+            if not _is_captured(span):
+                return
+            if roots is not None:
                 roots.started(span)
             run = self._run_of(span)
             if run is not None and claims.claim(run, span, "start"):
@@ -66,7 +68,7 @@ class JsonlSpanProcessor(SpanProcessor):
         """Write a span whole."""
         roots = asked()
         with self._harmless:
-            run = self._run_of(span)
+            run = self._run_of(span) if _is_captured(span) else None
             if run is not None and not is_cut_off(span) and claims.claim(run, span):
                 durability = settings.current().durability
                 sync = roots is not None and roots.is_step(span)
@@ -92,9 +94,7 @@ class JsonlSpanProcessor(SpanProcessor):
         """The run of a library's span, if that is in progress."""
         if self._pid != os.getpid():
             self._reset()
-        if not _is_captured(span):
-            return None
-        run = run_of(span)  # None for a marker
+        run = run_of_library_span(span)
         if run is None or run.ended_ns is not None or not settings.current().enabled:
             return None
         return run

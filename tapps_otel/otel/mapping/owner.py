@@ -13,22 +13,27 @@ if TYPE_CHECKING:
 
     from tapps_otel.otel.run_registry import KnownRun
 
-__all__ = ["is_cut_off", "is_marker", "own_run_id", "run_of"]
+__all__ = ["is_cut_off", "is_marker", "own_run_id", "run_of", "run_of_library_span"]
 
 
 def run_of(span: ReadableSpan) -> KnownRun | None:
     """Return the run whose log has this span; ``None`` for a marker."""
     run_id = own_run_id(span)
-    if run_id is not None and is_marker(span):
-        return None
     if run_id is None:
-        parent = span.parent
-        owner = run_registry.owner_of(
-            span.context.span_id, None if parent is None else parent.span_id
-        )
-        if owner is not None:
-            return owner
-    return run_registry.find(span.context.trace_id, workflow_id=run_id, at_ns=span.start_time or 0)
+        return run_of_library_span(span)
+    return None if is_marker(span) else _in_trace(span, run_id)
+
+
+def run_of_library_span(span: ReadableSpan) -> KnownRun | None:
+    """Return the run whose log has this span, which is not one of our own."""
+    parent = span.parent
+    owner = run_registry.owner_of(span.context.span_id, None if parent is None else parent.span_id)
+    return _in_trace(span, None) if owner is None else owner
+
+
+def _in_trace(span: ReadableSpan, run_id: str | None) -> KnownRun | None:
+    trace_id, at_ns = span.context.trace_id, span.start_time or 0
+    return run_registry.find(trace_id, workflow_id=run_id, at_ns=at_ns)
 
 
 def own_run_id(span: ReadableSpan) -> str | None:

@@ -7,7 +7,7 @@ here: live spans are packed also where another SDK than Python's own made them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 from opentelemetry.trace import SpanKind, StatusCode
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
 
 __all__ = ["keep", "pack_attributes", "pack_event", "pack_link", "pack_resource", "pack_span"]
+
+
+_DROPPED: Final = tuple((what, f"dropped_{what}") for what in ("attributes", "events", "links"))
 
 
 def pack_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -119,8 +122,8 @@ def pack_span(span: ReadableSpan) -> dict[str, Any]:
         packed["links"] = [pack_link(link) for link in links]
     if status.status_code is not StatusCode.UNSET or status.description:
         packed["status"] = [status.status_code.value, status.description]
-    for what in ("attributes", "events", "links"):
-        if dropped := getattr(span, f"dropped_{what}", 0):
+    for what, name in _DROPPED:
+        if dropped := getattr(span, name, 0):
             packed.setdefault("dropped", {})[what] = dropped
     if schema := span.resource.schema_url:
         packed["resource_schema"] = schema

@@ -5,7 +5,7 @@ A log may hold anything in place of their texts: that is passed on as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan
@@ -14,11 +14,13 @@ from opentelemetry.trace import Link, Status
 from tapps_otel.otel.mapping.unpack import counted, kept
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tapps_otel.redact import Rules
 
 __all__ = ["redacted", "redacted_event", "redacted_link", "redacted_status"]
+
+_T = TypeVar("_T")
 
 
 def redacted(span: ReadableSpan, rules: Rules) -> ReadableSpan:
@@ -28,14 +30,14 @@ def redacted(span: ReadableSpan, rules: Rules) -> ReadableSpan:
     given, events_given, links_given = span.attributes, span.events, span.links
     name = rules.value(span.name)
     attributes = _attributes(given, span.dropped_attributes, rules)
-    events = [redacted_event(one, rules) for one in events_given]
-    links = [redacted_link(one, rules) for one in links_given]
+    events = _all(redacted_event, events_given, rules)
+    links = _all(redacted_link, links_given, rules)
     status = redacted_status(span.status, rules)
     if (
         name is span.name
         and attributes is given
-        and _are_same(events, events_given)
-        and _are_same(links, links_given)
+        and events is events_given
+        and links is links_given
         and status is span.status
     ):
         return span
@@ -87,5 +89,10 @@ def _attributes(attributes: Any, dropped: int, rules: Rules) -> Any:
     return attributes if made is given else counted(made, dropped)
 
 
-def _are_same(made: Sequence[Any], given: Sequence[Any]) -> bool:
-    return not made or all(one is before for one, before in zip(made, given, strict=True))
+def _all(redact: Callable[[_T, Rules], _T], given: Sequence[_T], rules: Rules) -> Sequence[_T]:
+    """Redact each; return the same object if none is altered."""
+    if not given:
+        return given
+    made = [redact(one, rules) for one in given]
+    same = all(one is before for one, before in zip(made, given, strict=True))
+    return given if same else made
