@@ -95,6 +95,12 @@ class SpanRules:
         """Whether a span opens a run."""
         return _any_fits(self.root, name, scope, attributes)
 
+    @property
+    def step_attributes(self) -> frozenset[str]:
+        """Names of the attributes that tell, besides name and scope, whether a span is a step."""
+        steps: Any = self.steps  # a tuple by now
+        return frozenset(name for one in steps for name in one.attributes)
+
     def is_step(self, name: str, scope: str, attributes: Mapping[str, Any]) -> bool:
         """Whether a span of a run is a step."""
         return _any_fits(self.steps, name, scope, attributes)

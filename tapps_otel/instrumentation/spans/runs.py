@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SpanRuns"]
 
+_MOST_LOOKS: Final = 256  # of one run, that are remembered
+_LONG_LOOK: Final = 1024  # characters; longer ones are not
+
 
 class _Open(NamedTuple):
     run: ExternalRunRecorder
@@ -49,7 +52,7 @@ class SpanRuns:
         self._lock = threading.Lock()
         self._rules: dict[str, SpanRules] = {}
         self._open: dict[int, _Open] = {}  # by the id of the root
-        self._rules_of: dict[int, SpanRules] = {}  # by the identity of the known run
+        self._steps: dict[int, _Steps] = {}  # by the identity of the known run
 
     def use(self, name: str, rules: SpanRules) -> None:
         """Open runs by these rules, after those that are in use."""
@@ -81,7 +84,7 @@ class SpanRuns:
         with self._lock:
             ended = self._open.pop(span.context.span_id, None)
             if ended is not None:
-                del self._rules_of[id(ended.known)]
+                del self._steps[id(ended.known)]
         if ended is not None:
             with guarded("the end of a run is not logged"):
                 _end(ended.run, span)
@@ -89,8 +92,8 @@ class SpanRuns:
     def is_step(self, span: ReadableSpan) -> bool:
         """Whether the span is a step of a run that is open."""
         known = run_registry.owner_of(span.context.span_id, None) if self._open else None
-        rules = self._rules_of.get(id(known))
-        return rules is not None and rules.is_step(*_looks(span))
+        steps = self._steps.get(id(known))
+        return steps is not None and steps.have(span)
 
     # -- a run
 
@@ -103,7 +106,7 @@ class SpanRuns:
         known = run_registry.find(span.context.trace_id, at_ns=clock.time_ns())
         if known is None or known.ended_ns is not None:
             return False
-        return id(known) not in self._rules_of
+        return id(known) not in self._steps
 
     def _begin(self, span: ReadableSpan, name: str, rules: SpanRules) -> None:
         clean = redacted(span, rules_here())
@@ -121,7 +124,32 @@ class SpanRuns:
         run_registry.own(span.context.span_id, known)
         with self._lock:
             self._open[span.context.span_id] = _Open(run, known)
-            self._rules_of[id(known)] = rules
+            self._steps[id(known)] = _Steps(rules)
+
+
+class _Steps:
+    """Tells which spans are steps by these rules, which it asks once about spans that look alike.
+
+    The spans of a run have few names, and of their attributes only those count that a rule names.
+    """
+
+    __slots__ = ("_answers", "_names", "_rules")
+
+    def __init__(self, rules: SpanRules) -> None:
+        self._rules = rules
+        self._names = rules.step_attributes
+        self._answers: dict[tuple[str, ...], bool] = {}
+
+    def have(self, span: ReadableSpan) -> bool:
+        """Whether the span is one."""
+        name, scope, attributes = _looks(span)
+        look = (name, scope, *map(repr, map(attributes.get, self._names)))
+        answer = self._answers.get(look)
+        if answer is None:
+            answer = self._rules.is_step(name, scope, attributes)
+            if len(self._answers) < _MOST_LOOKS and sum(map(len, look)) < _LONG_LOOK:
+                self._answers[look] = answer
+        return answer
 
 
 def _is_below_open_root(span: ReadableSpan) -> bool:

@@ -20,6 +20,7 @@ from opentelemetry.trace import StatusCode
 
 import tapps_otel
 from crashes import die_at, killed
+from group_syncs import Held
 from independent_checker import check
 from logs import event, start, write
 from tapps_otel import (
@@ -34,6 +35,7 @@ from tapps_otel import (
 )
 from tapps_otel.errors import RunConflictError
 from tapps_otel.instrumentation import SpanMatch, SpanRules
+from tapps_otel.log import files as log_files
 from tapps_otel.log.reader import read
 from tapps_otel.log.store import Store
 from tapps_otel.otel.capture import roots
@@ -144,6 +146,23 @@ def test_the_library_span_is_the_span_of_the_run(shop: Program) -> None:
     assert len(rebuilt("o-1")) == 4
     assert encoded(rebuilt("o-1")) == encoded(shop.given())
     assert history("o-1").trace_id == f"{shop.given()[0].context.trace_id:032x}"
+
+
+def test_the_ends_of_steps_are_synced_and_those_of_other_spans_are_not(shop: Program) -> None:
+    tapps_otel.configure(durability="commit")
+    synced: list[int] = []
+    files = Held()
+    with (
+        log_files.use(files),
+        shop.tracer.start_as_current_span("order book", attributes={"order.id": "7"}),
+    ):
+        for kind in ("note", "stock", "note", "stock", "shelf"):
+            before = len(files.syncers)
+            with shop.tracer.start_as_current_span("look", attributes={"kind": kind}):
+                pass
+            synced.append(len(files.syncers) - before)
+
+    assert synced == [0, 1, 0, 1, 1]
 
 
 def test_what_was_done_when_the_process_was_killed_is_known(shop: Program) -> None:
