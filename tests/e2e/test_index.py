@@ -100,7 +100,7 @@ def test_crash_and_downtime_are_drawn(look: Look) -> None:
     assert wide[1]["width"] < wide[0]["width"]  # one scale for all: 3 s and 4 s
 
 
-@pytest.mark.parametrize(("scheme", "width"), sample(product(["light", "dark"], [400, 1280]), 2))
+@pytest.mark.parametrize(("scheme", "width"), sample(product(["light", "dark"], [400, 1280]), 1))
 def test_it_is_accessible_and_fits(browser: Browser, scheme: str, width: int) -> None:
     look = Look(browser, viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = look.open(written())

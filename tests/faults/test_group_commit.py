@@ -159,7 +159,7 @@ KILLED_AT = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "call", "nth"), sample(KILLED_AT, 7))
+@pytest.mark.parametrize(("kind", "call", "nth"), sample(KILLED_AT, 4))
 @pytest.mark.slow
 def test_sigkill_at_each_call_of_the_kernel_loses_nothing_that_was_told(
     path: Path, kind: str, call: str, nth: int

@@ -86,6 +86,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.exhaustive
 def test_a_killed_unpack_adds_a_run_whole_or_not_at_all_and_can_be_repeated() -> None:
     pack("r", FILE)
     whole = content(LOGS)

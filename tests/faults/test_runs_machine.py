@@ -409,4 +409,4 @@ def _shown(*arguments: str) -> str:
 
 @pytest.mark.timeout(600)  # what fails is made smaller for minutes
 def test_whatever_is_done_to_runs_each_comes_to_its_result() -> None:
-    run_state_machine_as_test(Runs, settings=settings(crashing(100), stateful_step_count=12))
+    run_state_machine_as_test(Runs, settings=settings(crashing(60), stateful_step_count=12))

@@ -15,6 +15,7 @@ import pytest
 
 import remote_steps
 from crashes import Effects
+from effort import sample
 from independent_checker import check
 from interrupts import Interrupts
 from tapps_otel import bind, history, settings, verify, workflow
@@ -43,7 +44,7 @@ def leaves(bound: BoundExecutor, interrupts: Interrupts, did: str) -> list[int]:
     return [one.result() for one in futures]
 
 
-@pytest.mark.parametrize("program", [submits, leaves])
+@pytest.mark.parametrize("program", sample([submits, leaves], 1))
 def test_ctrl_c_at_any_place_leaves_a_run_that_resumes(program: Program, tmp_path: Path) -> None:
     did = Effects(tmp_path / "did")
     for place in itertools.count(1):

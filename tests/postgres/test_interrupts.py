@@ -12,14 +12,13 @@ import pytest
 
 from crashes import Effects, go
 from databases import Database
+from effort import examples
 from interrupts import Interrupts
 from tapps_otel import configure, step, verify, workflow
 from tapps_otel.run.scope import current_scope
 
 # What was dropped by an interrupt is closed by the collector, with a warning.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-SAMPLES = 40
 
 
 def test_an_interrupt_at_any_place_leaves_one_log_in_both(
@@ -39,7 +38,7 @@ def test_an_interrupt_at_any_place_leaves_one_log_in_both(
     with Interrupts() as counted:
         go(flow, workflow_id="whole")
     chance = random.Random(19)
-    for place in sorted(chance.sample(range(1, counted.places), SAMPLES)):
+    for place in sorted(chance.sample(range(1, counted.places), examples(40))):
         run, before = f"at-{place}", Counter(did.all)
         with Interrupts(place) as interrupts:
             try:

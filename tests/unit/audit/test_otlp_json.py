@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from effort import examples
+from effort import examples, sample
 from export_formats import exported, request_of, spans_of, strict
 from logs import forge
 from tapps_otel.audit.export import Export
@@ -141,7 +141,7 @@ def steps(count: int, text: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["x" * 30_000, "\u2028" * 30_000, "é" * 30_000])
+@pytest.mark.parametrize("text", sample(["x" * 30_000, "\u2028" * 30_000, "é" * 30_000], 1))
 def test_no_line_is_too_long_for_a_collector(text: str) -> None:
     forge(Path("logs"), "r", steps(50, text))
     made = lines(exported("otlp-json"))

@@ -166,7 +166,7 @@ def names_of(collector: Choosy) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("provider", "collector", "runs"), sample(product(PROVIDERS, COLLECTORS, RUNS), 12)
+    ("provider", "collector", "runs"), sample(product(PROVIDERS, COLLECTORS, RUNS), 8)
 )
 def test_each_span_arrives_once_or_a_sentence_says_how(
     provider: str, collector: str, runs: str
