@@ -88,7 +88,9 @@ class GuardedContext:
                 _log_failure("a run or step stays current", failure)
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
+    """What a call of a function does."""
+
     is_async: bool
     is_generator: bool
 
@@ -103,18 +105,18 @@ class Original:
     _result: Any = None
     _error: BaseException | None = None
 
-    def __init__(self, function: Any, kind: _Kind) -> None:
-        self.function, self._kind = function, kind
+    def __init__(self, function: Any, guard: Guard) -> None:
+        self.function, self._guard = function, guard
 
     @property
     def is_async(self) -> bool:
         """Whether it is a coroutine function; a plain one may return a coroutine, too."""
-        return self._kind.is_async
+        return self._guard.kind_of(self.function).is_async
 
     @property
     def is_generator(self) -> bool:
         """Whether a call of it only makes a generator, sync or async."""
-        return self._kind.is_generator
+        return self._guard.kind_of(self.function).is_generator
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it; a coroutine that it returns is still to be awaited."""
@@ -162,11 +164,6 @@ class Original:
             del error
 
 
-def _kind_of(function: Any) -> _Kind:
-    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    return _Kind(inspect.iscoroutinefunction(function), is_generator)
-
-
 # Called in place of a function, with: the function, the object it is bound to, its arguments.
 Wrapper = Callable[[Original, Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -185,7 +182,7 @@ class Guard:
 
     def __init__(self, name: str, wrapper: Wrapper) -> None:
         self._name, self._wrapper = name, wrapper
-        self._kind: _Kind | None = None
+        self._kind: Kind | None = None
         self.on = True
 
     def __call__(
@@ -194,9 +191,7 @@ class Guard:
         """Make the call through the wrapper. The signature is wrapt's."""
         if not self.on:
             return function(*args, **kwargs)
-        if self._kind is None:
-            self._kind = _kind_of(function)
-        original = Original(function, self._kind)
+        original = Original(function, self)
         try:
             result = self._wrapper(original, instance, args, kwargs)
         except BaseException as error:
@@ -209,6 +204,16 @@ class Guard:
             return result
         # Not in the handler: the function's own exception must not get the failure as its context.
         return original.outcome(args, kwargs)
+
+    def kind_of(self, function: Any) -> Kind:
+        """What kind of function is wrapped: found out once, if a wrapper asks."""
+        if self._kind is None:
+            is_generator = inspect.isgeneratorfunction(function)
+            self._kind = Kind(
+                inspect.iscoroutinefunction(function),
+                is_generator or inspect.isasyncgenfunction(function),
+            )
+        return self._kind
 
     async def _await(
         self,
