@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from crashes import Effects, Forked, go
+from crashes import Effects, Forked, die, go, killed
 from databases import Database, Server
 from effort import sample
 from tapps_otel import configure, history, list_runs, step, verify, workflow
@@ -60,6 +60,27 @@ def test_a_server_is_restarted_in_the_middle_of_a_run(
     assert go(eventful.flow) == 6
     assert did.all == [f"work {number}" for number in range(4)]
     assert database.log("r") == (here / "r.jsonl").read_bytes()
+
+
+def test_what_was_acknowledged_survives_a_crash_of_the_server_and_of_the_process(
+    server: Server, database: Database, did: Effects, be_on: Machine
+) -> None:
+    def crash() -> None:
+        server.stop("immediate")
+        die()
+
+    server.stop()
+    server.start(
+        "-c fsync=off -c wal_writer_delay=10s"
+    )  # it writes what is waited for, hardly more
+    try:
+        be_on("a")
+        killed(lambda: go(Eventful(did, int, int, crash).flow))
+    finally:
+        with suppress(AssertionError):
+            server.stop()
+        server.start("-c fsync=off")
+    assert database.log("r").count(b'"event_type":"step_finish"') == 2
 
 
 @pytest.mark.parametrize("durability", ["commit", "os"])

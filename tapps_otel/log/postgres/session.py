@@ -60,6 +60,7 @@ class PostgresSession:
         self._path: Path | None = None
         self._written = 0  # seq of the last line in the local file
         self._sent = 0  # seq of the last line that was sent by the pipeline
+        self._is_safe = False  # the commit of that line is waited for, also without `safe`
         self._asked = self._confirmed = 0  # seqs: what the store was asked for, and has confirmed
         self._ticket = 0  # number of the transaction that is waited for
         self._is_late = False  # a wait has ended without success, or was interrupted
@@ -173,6 +174,7 @@ class PostgresSession:
         if self._connection is None:
             raise ConnectionError("the connection has ended")
         self._pipeline, self._sent = Pipeline(self._connection, STATEMENTS), seq
+        self._is_safe = False
         return self._pipeline
 
     # -- lines
@@ -185,7 +187,8 @@ class PostgresSession:
             if pipeline is None or seq <= self._sent:
                 return
             try:
-                self._send_line(pipeline, seq, line, blobs_of(event))
+                mode = self._commit_mode if due else None
+                self._send_line(pipeline, seq, line, blobs_of(event), commit_mode=mode)
                 if not due:
                     pipeline.commit()
             except Exception:  # noqa: BLE001 - of the connection, a blob; `wait` does it again
@@ -194,11 +197,18 @@ class PostgresSession:
                 self._drop()
                 raise
 
-    def _send_line(self, pipeline: Pipeline, seq: int, line: bytes, blobs: list[str]) -> None:
+    def _send_line(
+        self,
+        pipeline: Pipeline,
+        seq: int,
+        line: bytes,
+        blobs: list[str],
+        commit_mode: bytes | None = None,
+    ) -> None:
         path = self._path
         values = () if path is None or not blobs else values_of(blobs_beside(path), blobs)
-        send_line(pipeline, self._hold, seq, line, values)
-        self._sent = seq
+        send_line(pipeline, self._hold, seq, line, values, commit_mode=commit_mode)
+        self._sent, self._is_safe = seq, commit_mode is not None
 
     def begin(self, seq: int) -> None:
         """Ask the store to make all lines up to this one as safe as promised."""
@@ -210,7 +220,8 @@ class PostgresSession:
                 if self._sent < seq:  # an interrupt came between the file and the store
                     self._drop()
                     return
-                pipeline.send(b"safe", [self._commit_mode])
+                if not self._is_safe:
+                    pipeline.send(b"safe", [self._commit_mode])
                 pipeline.commit()
                 self._ticket, self._asked = pipeline.committed, self._sent
             except Exception:  # noqa: BLE001 - as in `send`
