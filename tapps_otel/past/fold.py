@@ -50,12 +50,14 @@ __all__ = [
     "RunHistory",
     "ScopeHistory",
     "StepHistory",
+    "Worker",
     "child_of",
     "collector_paused",
     "fold",
     "fork_origin",
 ]
 
+_LONGEST_S: Final = 1e9  # of a worker's times, which a made-up log may have as any number
 # Name of the annotation that lets an interrupted step run again.
 RESOLVED: Final = "tapps.resolved"
 # Name of the annotation that has the digest of a large artifact.
@@ -80,6 +82,19 @@ class Gate(Struct, gc=False, frozen=True):
     passed: bool
     score: float | None = None
     reasons: tuple[str, ...] = ()
+
+
+class Worker(Struct, gc=False, frozen=True):
+    """The process of an executor that executed an attempt.
+
+    :ivar duration: seconds there, by its clock
+    :ivar wait: the other seconds of the attempt: in queues and on the way
+    """
+
+    host: str
+    pid: int
+    duration: float
+    wait: float
 
 
 class Locked(Struct, gc=False, frozen=True):
@@ -115,6 +130,7 @@ class AttemptHistory(Struct, gc=False):
     :ivar gate: the result of its gate, if it has one
     :ivar usage: what captured spans of libraries used in it, without that of inner steps
     :ivar engine: the executor that it was submitted to, if a worker executed it
+    :ivar worker: that worker, if its answer has arrived
     """
 
     number: int
@@ -135,6 +151,7 @@ class AttemptHistory(Struct, gc=False):
     gate: Gate | None = None
     usage: Usage = NO_USAGE
     engine: str | None = None
+    worker: Worker | None = None
 
     @property
     def started_ns(self) -> int:
@@ -721,6 +738,8 @@ class Fold:
             attempt.reason = event.reason
         if event.artifacts is not UNSET:
             attempt.artifacts = tuple(event.artifacts)
+        if attempt.engine is not None and event.attributes is not UNSET:
+            attempt.worker = _worker_of(event.attributes)
         return step, attempt
 
     def _mark_unhandled(self, event: Event) -> None:
@@ -877,6 +896,17 @@ def child_of(attributes: dict[str, Any]) -> ChildRun | None:
     match attributes.get(ATTR.CHILD_WORKFLOW_ID), attributes.get(ATTR.CHILD_LOG_DIR):
         case str(workflow_id), str() | None as log_dir:
             return ChildRun(workflow_id, log_dir)
+    return None
+
+
+def _worker_of(attributes: dict[str, Any]) -> Worker | None:
+    """Return the worker that executed an attempt, by the attributes of its end."""
+    names = (ATTR.WORKER_HOST, ATTR.WORKER_PID, ATTR.WORKER_DURATION, ATTR.WORKER_WAIT)
+    match [attributes.get(name) for name in names]:
+        case [str(host), int(pid), int() | float() as duration, int() | float() as wait] if (
+            0 <= duration < _LONGEST_S and 0 <= wait < _LONGEST_S
+        ):
+            return Worker(host, pid, duration, wait)
     return None
 
 

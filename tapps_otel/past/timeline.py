@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.names import parent_of
-from tapps_otel.past.fold import DONE, Gate  # Gate: help() evaluates annotations of fields
+from tapps_otel.past.fold import DONE, Gate, Worker  # help() evaluates annotations of fields
 from tapps_otel.past.usage import NO_USAGE, Usage, sum_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class TimelineAttempt(Struct):
     :ivar end_seq: seq of the event that ended it; 0 while it is open
     :ivar critical: the parts of it that the run had to wait for: its own work on the critical path
     :ivar usage: what captured spans of libraries used in it, without that of inner steps
+    :ivar worker: the process of an executor that executed it
     """
 
     number: int
@@ -89,6 +90,7 @@ class TimelineAttempt(Struct):
     question: str | None = None
     critical: list[tuple[int, int]] = []
     usage: Usage = NO_USAGE
+    worker: Worker | None = None
 
     @property
     def duration_ns(self) -> int:
@@ -403,6 +405,7 @@ def _attempts(
             one.gate,
             one.question,
             usage=one.usage,
+            worker=one.worker,
         )
 
 

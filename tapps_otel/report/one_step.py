@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from tapps_otel.past.captured import CapturedSpan
-    from tapps_otel.past.fold import Annotation, RunHistory, StepHistory
+    from tapps_otel.past.fold import Annotation, RunHistory, StepHistory, Worker
     from tapps_otel.past.timeline import TimelineAttempt, TimelineStep
 
 __all__ = ["Detail", "spans_of", "step_screen"]
@@ -155,12 +155,20 @@ def _attempts(detail: Detail) -> Iterator[Line]:
                 Piece(attempt_note(attempt), style),
             ]
         )
+        if attempt.worker is not None:
+            yield Line.of((f"    {_worker_text(attempt.worker)}", "dim"))
         if attempt.cut_off:
             yield Line.of(("    it ran at least that long, as far as the log knows", "dim"))
         if attempt.reason:
             yield Line.of(f"    {plain(attempt.reason)}")
         if attempt.error is not None and not attempt.cut_off:
             yield from _error(attempt, detail)
+
+
+def _worker_text(worker: Worker) -> str:
+    there, besides = (took(round(seconds * 1e9)) for seconds in (worker.duration, worker.wait))
+    place = f"process {worker.pid} on {excerpt(worker.host, _NAME)}"
+    return f"executed by {place}, for {there}; {besides} besides"
 
 
 def _error(attempt: TimelineAttempt, detail: Detail) -> Iterator[Line]:

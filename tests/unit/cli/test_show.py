@@ -391,6 +391,40 @@ def test_one_step_is_shown_whole(cli: Cli) -> None:
     assert len(data["annotations"]) == 2
 
 
+def test_the_worker_that_executed_a_step_is_shown(cli: Cli) -> None:
+    Path("flow_pool.py").write_text(
+        "import os\nfrom concurrent.futures import ProcessPoolExecutor\n\n"
+        "from tapps_otel import bind, step, workflow\n\n"
+        "@step\ndef where() -> int:\n    return os.getpid()\n\n"
+        "@workflow\ndef main() -> int:\n    with bind(ProcessPoolExecutor(1)) as pool:\n"
+        "        return pool.submit(where).result()\n",
+        "utf-8",
+    )
+    assert child("run", "flow_pool.py:main", "--id", "a", "-q").code == 0
+    data = json.loads(cli("show", "a", "where", "--json").out)
+    (worker,) = [one["worker"] for one in data["attempts"]]
+
+    assert worker["pid"] == data["result"]
+    place = re.escape(f"process {worker['pid']} on {worker['host']}")
+    spent = r"for [0-9.]+ m?s; [0-9.]+ m?s besides"
+    assert re.search(f"\n    executed by {place}, {spent}\n", cli("show", "a", "where").out)
+    assert 0 <= worker["duration"] <= worker["duration"] + worker["wait"]
+
+
+@pytest.mark.parametrize(("pid", "seconds"), [("7", 1), (7, 1e300), (7, -1)])
+def test_a_worker_of_a_made_up_log_is_not_shown(cli: Cli, pid: object, seconds: float) -> None:
+    one = {"step_id": "a", "step": "a", "attempt": 1}
+    start = {**one, "event_type": "step_start", "attributes": {"tapps.engine": "Pool"}}
+    worker = {"host": "there", "pid": pid, "duration": seconds, "wait": 0}
+    attributes = {f"tapps.worker.{name}": value for name, value in worker.items()}
+    end = {**one, "event_type": "step_finish", "attributes": attributes}
+    forge(LOGS, "r", [{"event_type": "workflow_start"}, start, end])
+
+    done = cli("show", "r", "a")
+    assert (done.code, done.err) == (0, "")
+    assert "executed by" not in done.out
+
+
 def test_a_step_is_found_by_its_name_if_no_other_has_it(cli: Cli) -> None:
     log = [{"event_type": "step_start", "step_id": one, "step": one[-1]} for one in ("a", "a/b")]
     forge(LOGS, "r", [{"event_type": "workflow_start"}, *log, {**log[0], "step_id": "a#2"}])
