@@ -86,7 +86,7 @@ class Rules:
     :ivar parts: what they were compiled from
     """
 
-    __slots__ = ("_clean", "_hooks", "_secret_names", "_steps", "on", "parts")
+    __slots__ = ("_clean", "_clean_items", "_hooks", "_secret_names", "_steps", "on", "parts")
 
     def __init__(self, parts: tuple[Redaction, ...]) -> None:
         self.parts = parts
@@ -107,6 +107,7 @@ class Rules:
         self._hooks = [part.hook for part in parts if part.hook is not None]
         self.on = bool(usual or names or self._steps or self._hooks)
         self._clean = set[str]()  # short texts that no step alters: names, methods, hosts
+        self._clean_items = set[tuple[str, str]]()  # of these, names with their values
 
     def hides(self, name: str) -> bool:
         """Whether what has this name is a secret."""
@@ -126,9 +127,7 @@ class Rules:
         if redacted != text:
             return redacted
         if len(text) <= _SHORT and not self._hooks:
-            if len(self._clean) >= _MOST_CLEAN:
-                self._clean.clear()
-            self._clean.add(text)
+            _keep(self._clean, text)
         return text
 
     def _replaced(self, text: str) -> str:
@@ -208,13 +207,27 @@ class Rules:
 
     def _mapping(self, value: Mapping[str, Any]) -> Any:
         made: dict[str, Any] = {}
-        same = True
+        same, clean = True, self._clean
         for key, one in value.items():
+            is_short = type(one) is str and len(one) <= _SHORT
+            if is_short and (key, one) in self._clean_items:  # as most attributes are
+                made[key] = one
+                continue
             name = self.text(str(key))
             inner = self._value(one, str(key))
-            same = same and name is key and inner is one
+            if name is not key or inner is not one:
+                same = False
+            elif is_short and key in clean and one in clean:
+                _keep(self._clean_items, (key, one))
             made[name] = inner
         return value if same else made
+
+
+def _keep(known: set[Any], one: object) -> None:
+    """Remember one; forget the others if there are many."""
+    if len(known) >= _MOST_CLEAN:
+        known.clear()
+    known.add(one)
 
 
 @lru_cache(maxsize=256)

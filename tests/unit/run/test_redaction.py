@@ -578,6 +578,14 @@ def test_a_live_span_and_the_same_span_from_the_log_are_equal(
     assert {live[0].attributes[name] for name in ("user", "password")} == {"***"}
 
 
+def test_a_text_that_was_harmless_under_one_name_is_hidden_under_another() -> None:
+    harmless = {"note": "hunter2", "hunter2": "note"}
+    for _ in range(3):
+        assert USUAL.value(harmless) is harmless
+        found = USUAL.value({**harmless, "password": "hunter2", "n": 1})
+        assert found == {**harmless, "password": "***", "n": 1}
+
+
 def test_equal_rules_are_compiled_once() -> None:
     assert rules_of(Redaction(keys=["a"])) is rules_of(Redaction(keys=["a"]))
     assert isinstance(USUAL, Rules)
