@@ -171,10 +171,12 @@ class LogDamagedError(LogError):
             if in_store
             else ("continue in spite of the damage", "repair RUN --accept-damage")
         )
+        # Who reads a log does not know what a store has of it.
+        or_else = "" if in_store else ", or `tapps-otel pull RUN` if a store has the run"
         super().__init__(
             f"{path}: damaged at byte {offset}, where seq {seq} was expected: {problem}. Nothing "
             f"was written. Inspect the log with `tapps-otel verify`; to {what}, run "
-            f"`tapps-otel {command}`"
+            f"`tapps-otel {command}`{or_else}"
         )
 
 

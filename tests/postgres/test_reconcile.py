@@ -189,8 +189,8 @@ def test_a_hole_far_from_the_end_is_refused_and_replaced_by_hand(
 
     with pytest.raises(LogDamagedError, match=r"never written.*run `tapps-otel pull RUN`"):
         go(long)
-    refused = cli("repair", "r", "--accept-damage")
-    assert "tapps-otel pull RUN" in refused.err
+    for refusing in (("show", "r"), ("timeline", "r"), ("repair", "r", "--accept-damage")):
+        assert "`tapps-otel pull RUN`" in cli(*refusing).err
     assert cli("pull", "r").code == 0
     assert go(long) == 15
     assert did.all == [f"noted {number}" for number in range(6)]

@@ -73,5 +73,6 @@ def test_damage_is_named_with_its_place_and_the_next_command(
         assert str(caught.value) == (
             f"{path}: damaged at byte {sum(map(len, made[:3]))}, where seq 4 was expected: {said}. "
             "Nothing was written. Inspect the log with `tapps-otel verify`; to continue in spite "
-            "of the damage, run `tapps-otel repair RUN --accept-damage`"
+            "of the damage, run `tapps-otel repair RUN --accept-damage`, or `tapps-otel pull RUN` "
+            "if a store has the run"
         )
