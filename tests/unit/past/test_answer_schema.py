@@ -204,6 +204,68 @@ def test_a_schema_of_another_kind_refuses_nothing(schema: dict[str, Any], value:
     assert (found is None) == (schema.get("type") != "string" or isinstance(value, str))
 
 
+KINDS: dict[str, list[Any]] = {
+    "null": [None],
+    "boolean": [True, False],
+    "integer": [1, 0],
+    "number": [1, 0, 1.5],
+    "string": ["", "a"],
+    "array": [[], [1]],
+    "object": [{}, {"a": 1}],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [None, True, False, 0, 1, 1.5, "", "a", [], [1], {}, {"a": 1}])
+def test_a_value_fits_the_types_of_json_that_it_is_of(kind: str, value: Any) -> None:
+    fits = any(type(one) is type(value) and one == value for one in KINDS[kind])
+
+    assert (find_misfit({"type": kind}, value) is None) == fits
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong", "problem"),
+    [
+        ({"minimum": 2}, 2, 1, "expected at least 2, not 1"),
+        ({"maximum": 2}, 2, 3, "expected at most 2, not 3"),
+        ({"exclusiveMinimum": 2}, 3, 2, "expected more than 2, not 2"),
+        ({"exclusiveMaximum": 2}, 1, 2, "expected less than 2, not 2"),
+        ({"multipleOf": 3}, 6, 7, "expected a multiple of 3, not 7"),
+        ({"multipleOf": 3}, 0, 4, "expected a multiple of 3, not 4"),
+        ({"multipleOf": 3}, 9.0, 9.5, "expected a multiple of 3, not 9.5"),
+        ({"multipleOf": 1.5}, 3, 4, "expected a multiple of 1.5, not 4"),
+        ({"minLength": 2}, "ab", "a", "expected at least 2 characters, not 1"),
+        ({"maxLength": 2}, "ab", "abc", "expected at most 2 characters, not 3"),
+        ({"minItems": 2}, [1, 2], [1], "expected at least 2 items, not 1"),
+        ({"maxItems": 2}, [1, 2], [1, 2, 3], "expected at most 2 items, not 3"),
+        ({"minProperties": 1}, {"a": 1}, {}, "expected at least 1 fields, not 0"),
+        ({"maxProperties": 1}, {"a": 1}, {"a": 1, "b": 1}, "expected at most 1 fields, not 2"),
+        ({"const": "ä" * 79}, "ä" * 79, "b", f'expected "{"ä" * 79}..., not "b"'),
+        ({"const": "ä" * 78}, "ä" * 78, [1, 2], f'expected "{"ä" * 78}", not [1, 2]'),
+        ({"enum": [1, "b"]}, "b", "c", 'expected one of 1, "b", not "c"'),
+    ],
+)
+def test_the_limits_of_a_schema_are_kept_and_named(
+    schema: dict[str, Any], right: Any, wrong: Any, problem: str
+) -> None:
+    assert find_misfit(schema, right) is None
+    assert find_misfit(schema, wrong) == ("$", problem)
+
+
+def test_the_items_of_a_set_are_counted_once() -> None:
+    schema = {"uniqueItems": True, "minItems": 6}
+
+    assert find_misfit(schema, [{"a": 1}, {"a": 2}, [1], [2], 1, 2]) is None
+    assert find_misfit(schema, [{"a": [1]}, {"a": [1]}, [1], [1], 1, 2]) == (
+        "$",
+        "expected at least 6 items, not 4",
+    )
+
+
+def test_a_multiple_beyond_floats_is_left_to_the_code_that_asks() -> None:
+    assert find_misfit({"multipleOf": 0.5}, 10**400) is None
+
+
 def test_without_a_schema_anything_fits() -> None:
     assert find_misfit(None, object()) is None
     assert in_words(None) == in_words({}) == ""
