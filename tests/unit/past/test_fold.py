@@ -12,16 +12,22 @@ from msgspec import Raw
 
 from histories import AT, Story, started
 from logs import ID
-from tapps_otel.log.event import EVENT_TYPES, Event, raw_json
+from tapps_otel import clock
+from tapps_otel.log.event import EVENT_TYPES, Encrypted, Event, raw_json
+from tapps_otel.names import ATTR
 from tapps_otel.past.fold import (
     DIGEST,
     GATE,
     RESOLVED,
     ChildRun,
     Fold,
+    ForkOrigin,
     Gate,
+    ParentStep,
+    Pause,
     collector_paused,
     fold,
+    fork_origin,
 )
 
 # ---------------------------------------------------------------- executions
@@ -749,3 +755,168 @@ def test_a_result_that_is_no_plain_json_is_still_read() -> None:
     story = started()
     story.end(result=Raw(b'{"big": 1e999}'))
     assert story.history.result is not None
+
+
+PARENT = {"workflow_id": "outer", "step_id": "call"}
+FORK = {"workflow_id": "old", "step_id": "pay", "seq": 7}
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        (PARENT, ParentStep("outer", "call")),
+        ({**PARENT, "log_dir": "/logs"}, ParentStep("outer", "call", "/logs")),
+        ({**PARENT, "log_dir": 7}, ParentStep("outer", "call")),
+        ({**PARENT, "step_id": 7}, None),
+        ({"workflow_id": "outer"}, None),
+        ("outer", None),
+    ],
+)
+def test_the_step_that_calls_a_run_is_known(parent: Any, expected: ParentStep | None) -> None:
+    story = Story()
+    story.execution(workflow={"name": "w", "parent": parent})
+    assert story.history.parent == expected
+
+    story.execution(workflow={"name": "w"})  # it was resumed by itself
+    assert story.history.parent == expected
+    story.execution(workflow={"name": "w", "parent": {"workflow_id": "other", "step_id": "s"}})
+    assert story.history.parent == ParentStep("other", "s")
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("old", ForkOrigin("old")),
+        (FORK, ForkOrigin("old", "pay", 7)),
+        (
+            {**FORK, "ancestors": ["older", "oldest"]},
+            ForkOrigin("old", "pay", 7, ("older", "oldest")),
+        ),
+        ({**FORK, "ancestors": "older"}, ForkOrigin("old", "pay", 7)),
+        ({**FORK, "seq": "7"}, None),
+        (7, None),
+    ],
+)
+def test_where_a_run_was_forked_from_is_known(origin: Any, expected: ForkOrigin | None) -> None:
+    assert fork_origin({"forked_from": origin}) == expected
+    story = Story()
+    story.execution(workflow={"name": "w", "forked_from": origin})
+    story.execution(workflow={"name": "w"})
+
+    assert story.history.forked_from == expected
+
+
+def test_a_pause_waits_until_it_is_answered() -> None:
+    story = started()
+    schema = {"type": "boolean"}
+    story.start("ask", question="go?", answer_schema=schema, until=clock.timestamp(AT + 50))
+    story.end("paused", question="go?")
+    record = story.record("ask")
+
+    assert record.pause == Pause("go?", schema, clock.timestamp(AT + 50))
+    assert record.waits
+    assert record.last.question == "go?"
+    assert [record.pause.is_due(AT + now) for now in (49, 50)] == [False, True]
+    assert (story.history.status, story.history.question) == ("paused", "go?")
+
+    story.finish("ask", True, answered={"by": "ann"})
+    record = story.record("ask")
+    assert (record.answered, record.waits) == ({"by": "ann"}, False)
+    assert story.history.status == "answered"
+
+    story.execution()
+    story.start("ask", question="and now?")
+    record = story.record("ask")
+    assert (record.answered, record.pause) == (None, Pause("and now?"))
+    story.finish("ask", True, answered={"by": "bob"})
+    assert story.history.status == "running"
+
+
+def test_a_timer_is_a_pause_without_a_question() -> None:
+    story = started()
+    story.start("wait", until=clock.timestamp(AT))
+
+    assert story.record("wait").pause == Pause(None, None, clock.timestamp(AT))
+    assert not Pause("go?").is_due(AT)
+
+
+def test_interruptions_of_a_worker_count_if_they_are_its_own() -> None:
+    story = started()
+
+    def interrupted(**attributes: Any) -> int:
+        story.start("work", attributes={ATTR.ENGINE: "pool"})
+        if attributes.pop("resumed", False):
+            story.execution()
+        story.fail("work", "interrupted", **({"attributes": attributes} if attributes else {}))
+        return story.record("work").interruptions
+
+    assert interrupted() == 1
+    assert interrupted(other=1) == 2
+    assert interrupted(**{ATTR.BROKEN_WITH: 3}) == 2  # it had other steps, too
+    assert interrupted(resumed=True) == 2  # its driver has died
+    assert story.record("work").last.engine == "pool"
+
+
+@pytest.mark.parametrize(("by", "stored"), [("rerun", False), ("result", True), (None, True)])
+def test_a_completed_step_is_resolved_to_run_again(by: str | None, stored: bool) -> None:
+    story = started()
+    story.step("pay")
+    attributes = {} if by is None else {"attributes": {"by": by}}
+    story.add("annotation", step_id="pay", name=RESOLVED, **attributes)
+
+    assert story.record("pay").stored == stored
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"passed": True, "score": 0.5}, Gate(True, 0.5)),
+        ({"passed": 1, "score": "high"}, Gate(False)),
+        ({"condition": "x > 1"}, Gate(False, None, ("x > 1",))),
+        ({"failures": ["a", 2], "condition": "x > 1"}, Gate(False, None, ("a", "2"))),
+        ({"failures": "a"}, Gate(False)),
+    ],
+)
+def test_a_gate_is_what_its_attributes_tell(attributes: dict[str, Any], expected: Gate) -> None:
+    story = started()
+    story.step("draft")
+    story.add("annotation", step_id="draft", name=GATE, attributes=attributes)
+
+    assert story.record("draft").last.gate == expected
+
+
+def test_values_that_are_encrypted_are_locked() -> None:
+    story = Story()
+    hidden = Encrypted("k1", b"xx")
+    story.execution(encrypted=hidden)
+    story.start("draft", encrypted=hidden)
+    story.add("step_finish", step_id="draft", status="completed", encrypted=hidden)
+    story.end("completed", encrypted=hidden)
+    history = story.history
+    record = history.by_id["draft"]
+
+    places = [history.inputs_locked, record.inputs_locked, record.result_locked]
+    assert [one.place for one in places if one is not None] == [
+        "seq 1 (workflow_start)",
+        "seq 2 (step_start of step 'draft')",
+        "seq 3 (step_finish of step 'draft')",
+    ]
+    assert record.stored
+    assert history.result_locked is not None
+    assert str(history.result_locked).startswith("encrypted with key k1: ")
+    assert history.error_locked is None
+
+    story.execution()
+    story.end("failed", encrypted=hidden)
+    history = story.history
+    assert history.result_locked is None
+    assert history.error_locked is not None
+
+
+def test_of_events_beside_the_log_only_spans_count() -> None:
+    story, found = started(), Fold(ID)
+    story.step("draft")
+    for event in story.events:
+        found.feed_beside(event)
+
+    assert found.history.by_id == {}
