@@ -204,7 +204,7 @@ def test_a_schema_of_another_kind_refuses_nothing(schema: dict[str, Any], value:
     assert (found is None) == (schema.get("type") != "string" or isinstance(value, str))
 
 
-KINDS: dict[str, list[Any]] = {
+OF_TYPE: dict[str, list[Any]] = {
     "null": [None],
     "boolean": [True, False],
     "integer": [1, 0],
@@ -215,10 +215,10 @@ KINDS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_TYPE)
 @pytest.mark.parametrize("value", [None, True, False, 0, 1, 1.5, "", "a", [], [1], {}, {"a": 1}])
 def test_a_value_fits_the_types_of_json_that_it_is_of(kind: str, value: Any) -> None:
-    fits = any(type(one) is type(value) and one == value for one in KINDS[kind])
+    fits = any(type(one) is type(value) and one == value for one in OF_TYPE[kind])
 
     assert (find_misfit({"type": kind}, value) is None) == fits
 
