@@ -86,6 +86,9 @@ class Dispatch:
 
     def _fill(self) -> None:
         """Start what waits, as long as there are workers for it."""
+        if self._is_cancelled:  # meanwhile: the engine has lost a step, and that waited again
+            self._cancel_waiting()
+            return
         wanted = self._line.startable()
         if self._workers.are_counted and self._line.is_short():
             self._workers.count_again()

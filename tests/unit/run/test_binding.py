@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import BrokenExecutor, Executor, Future
+import threading
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
 import pytest
@@ -30,6 +31,35 @@ def test_an_executor_is_renewed_by_what_was_given() -> None:
 
     assert flow() == 8
     assert len(made) == 1
+
+
+def test_what_an_executor_lost_does_not_start_again_once_what_waits_is_cancelled() -> None:
+    following, renewing, cancelled = Inline(), threading.Event(), threading.Event()
+
+    class Held(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            self.future: Future[Any] = Future()
+            return self.future
+
+    def another() -> Executor:
+        renewing.set()
+        assert cancelled.wait(60)
+        return following
+
+    @workflow
+    def flow() -> int:
+        held = Held()
+        bound = bind(held, renew=another)
+        lost = bound.submit(remote_steps.double, 4)
+        held.future.set_exception(BrokenExecutor("gone"))
+        assert renewing.wait(60)
+        bound.shutdown(wait=False, cancel_futures=True)
+        cancelled.set()
+        return lost.result(60)
+
+    with pytest.raises(CancelledError):
+        flow()
+    assert following.submitted == 0
 
 
 def test_an_executor_has_one_step_at_a_time_at_least() -> None:
