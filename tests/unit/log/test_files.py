@@ -34,6 +34,25 @@ def test_a_new_file_is_created_in_a_new_folder_only_if_asked(tmp_path: Path) -> 
     assert [one.stat().st_mode & 0o777 for one in (path.parent, path.parents[1])] == [0o700] * 2
 
 
+@pytest.mark.parametrize(
+    ("follow", "text"), [(True, "not a folder"), (False, "not a folder, or a link to one")]
+)
+def test_what_is_no_folder_is_named(path: Path, follow: bool, text: str) -> None:
+    path.touch()
+    with pytest.raises(NotRegularFileError) as caught:
+        files.open_folder(path, follow=follow)
+
+    error = caught.value
+    assert (error.errno, error.strerror, error.filename) == (errno.ENOTDIR, text, str(path))
+
+
+def test_a_link_to_a_folder_is_followed_only_if_asked(path: Path, tmp_path: Path) -> None:
+    path.symlink_to(tmp_path)
+    with pytest.raises(NotRegularFileError):
+        files.open_folder(path)
+    files.close(files.open_folder(path, follow=True))
+
+
 def test_a_new_name_that_cannot_be_synced_is_an_error(path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         FaultyFiles("sync_folder").open_append(path, create=True)

@@ -99,8 +99,10 @@ def test_a_hole_that_no_power_cut_explains_is_refused(
     left = with_a_hole(durability)
     path.write_bytes(left)
 
-    with pytest.raises(LogDamagedError, match="NUL bytes"):
+    with pytest.raises(LogDamagedError, match="NUL bytes") as caught:
         LogWriter(path, ID, boot_id=boot_id)
+    good = left[: left[: left.index(b"\0")].rindex(b"\n") + 1]
+    assert (caught.value.offset, caught.value.seq) == (len(good), good.count(b"\n") + 1)
     assert path.read_bytes() == left
 
 
