@@ -1,4 +1,7 @@
-"""SIGTERM: a process that is asked to end records that in the logs of its runs."""
+"""SIGTERM: a process that is asked to end records that in the logs of its runs.
+
+And Ctrl-C in a worker that still loads what it is to execute.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from tapps_otel.log import files
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SigtermHandler", "is_own_handler", "terminate"]
+__all__ = [
+    "SigtermHandler", "is_own_handler", "keep_interrupt", "release_interrupt", "terminate",
+]  # fmt: skip
 
 # Those of all runs that are open. A dict can be listed while other threads change it; it must not
 # keep alive a run that its user dropped.
@@ -55,6 +60,37 @@ def _end(number: int, _: Any) -> None:
         if handler is not None:
             handler.note()
     raise SystemExit(128 + number)
+
+
+_interrupts: list[int] = []  # that came since `keep_interrupt`
+
+
+def keep_interrupt() -> None:
+    """Keep Ctrl-C in mind until :func:`release_interrupt`, also where it is dropped.
+
+    An import has callbacks of weak references, whose exceptions are dropped. Where the program has
+    a handler of its own, and outside the main thread, it does nothing.
+    """
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_usual and _is_main_thread():
+        _interrupts.clear()
+        signal.signal(signal.SIGINT, _keep)
+
+
+def release_interrupt() -> None:
+    """Let Ctrl-C be as usual.
+
+    :raises KeyboardInterrupt: it came since :func:`keep_interrupt`
+    """
+    if signal.getsignal(signal.SIGINT) is _keep and _is_main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if _interrupts:
+            raise KeyboardInterrupt
+
+
+def _keep(number: int, _: Any) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def terminate(pid: int, is_meant: Callable[[], bool]) -> bool:

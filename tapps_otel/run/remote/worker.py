@@ -30,6 +30,7 @@ from tapps_otel.run.remote.driver_end import follow_driver
 from tapps_otel.run.remote.messages import Answer, Note, read_origin, read_task, write_answer
 from tapps_otel.run.remote.worker_scope import WorkerAttempt, run_of
 from tapps_otel.run.scope import CLOSING, current_scope
+from tapps_otel.run.signals import keep_interrupt, release_interrupt
 from tapps_otel.run.step_spec import Skipped
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def execute(task: bytes, call: bytes) -> bytes:
     :param call: pickled
     """
     answer, privacy = Answer(host=_host_here(), pid=os.getpid()), _Privacy()
+    keep_interrupt()  # until all is loaded: what drops it would let the step run on
     try:
         found = read_task(task)
         origin = read_origin(bytes(found.origin))
@@ -85,6 +87,8 @@ def execute(task: bytes, call: bytes) -> bytes:
         # What the code sets in its context must not reach the next call.
         return copy_context().run(_execute, found, origin, call, answer, privacy)
     except BaseException as error:  # noqa: BLE001 - also SystemExit, and Ctrl-C at any instruction
+        with suppress(KeyboardInterrupt):
+            release_interrupt()
         return _answer_failed(answer, error, privacy)
 
 
@@ -109,6 +113,7 @@ def _execute(task: Task, origin: Origin, data: bytes, answer: Answer, privacy: _
         with _tracing(task, origin, attempt, incoming.span_filter), attempt.current():
             began = clock.monotonic_ns()
             try:
+                release_interrupt()
                 _call_body(call, answer)
             except BaseException as error:  # noqa: BLE001 - whatever the step raises is its outcome
                 _put_error(answer, error, privacy)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import remote_steps
 from remote_steps import Inline
-from tapps_otel import bind, workflow
+from tapps_otel import bind, history, workflow
 
 
 class Broken(Executor):
@@ -60,6 +62,33 @@ def test_what_an_executor_lost_does_not_start_again_once_what_waits_is_cancelled
     with pytest.raises(CancelledError):
         flow()
     assert following.submitted == 0
+
+
+class Dropping(int):
+    """To load it drops a Ctrl-C, as an import may."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _drop, ()
+
+
+def _drop() -> int:
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    return 4
+
+
+def test_ctrl_c_that_is_dropped_while_a_worker_loads_a_call_interrupts_its_step() -> None:
+    engine = Inline()
+
+    @workflow
+    def flow(number: int) -> int:
+        return bind(engine).submit(remote_steps.double, Dropping(number)).result()
+
+    with pytest.raises(KeyboardInterrupt):
+        flow.options(workflow_id="r")(4)
+    assert engine.submitted == 1
+    assert history("r").steps[0].status == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_executor_has_one_step_at_a_time_at_least() -> None:
