@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,21 @@ def test_an_exception_ends_the_run_as_failed(did: Effects) -> None:
     again = "to resume this run: run the code that started it again, with workflow_id='r'"
     assert again in caught.value.__notes__
     assert history("r").status == "failed"
+
+
+async def test_a_run_that_is_opened_in_async_code_ends_as_its_block_does(log: Any) -> None:
+    async with Run.open("build", workflow_id="r") as run:
+        assert current_run() is run
+    [end] = log("workflow_end")
+    assert (end["status"], end["result"]) == ("completed", None)
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with Run.open("build", workflow_id="s"):
+            raise ValueError("mine")
+
+    assert any("to resume this run" in note for note in caught.value.__notes__)
+    assert history("s").status == "failed"
+    with pytest.raises(LookupError):
+        current_run()
 
 
 def test_other_inputs_or_another_name_are_refused() -> None:
