@@ -71,7 +71,8 @@ def keep_interrupt() -> None:
     An import has callbacks of weak references, whose exceptions are dropped. Where the program has
     a handler of its own, and outside the main thread, it does nothing.
     """
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # Still kept: Ctrl-C came at the instruction that would have released it.
+    is_usual = signal.getsignal(signal.SIGINT) in {signal.default_int_handler, _keep}
     if is_usual and _is_main_thread():
         _interrupts.clear()
         signal.signal(signal.SIGINT, _keep)

@@ -78,8 +78,8 @@ def execute(task: bytes, call: bytes) -> bytes:
     :param call: pickled
     """
     answer, privacy = Answer(host=_host_here(), pid=os.getpid()), _Privacy()
-    keep_interrupt()  # until all is loaded: what drops it would let the step run on
     try:
+        keep_interrupt()  # until all is loaded: what drops it would let the step run on
         found = read_task(task)
         origin = read_origin(bytes(found.origin))
         privacy.hides_values = origin.hides_values
