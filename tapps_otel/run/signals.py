@@ -5,6 +5,7 @@ And Ctrl-C in a worker that still loads what it is to execute.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # each call of a worker: `signal` adds 20 us
 import os
 import signal
 import threading
@@ -71,11 +72,12 @@ def keep_interrupt() -> None:
     An import has callbacks of weak references, whose exceptions are dropped. Where the program has
     a handler of its own, and outside the main thread, it does nothing.
     """
-    # Still kept: Ctrl-C came at the instruction that would have released it.
-    is_usual = signal.getsignal(signal.SIGINT) in {signal.default_int_handler, _keep}
+    now = _signal.getsignal(signal.SIGINT)
+    # Ours still: Ctrl-C came at the instruction that would have released it.
+    is_usual = now is signal.default_int_handler or now is _keep
     if is_usual and _is_main_thread():
         _interrupts.clear()
-        signal.signal(signal.SIGINT, _keep)
+        _signal.signal(signal.SIGINT, _keep)
 
 
 def release_interrupt() -> None:
@@ -83,8 +85,8 @@ def release_interrupt() -> None:
 
     :raises KeyboardInterrupt: it came since :func:`keep_interrupt`
     """
-    if signal.getsignal(signal.SIGINT) is _keep and _is_main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _signal.getsignal(signal.SIGINT) is _keep and _is_main_thread():
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
         if _interrupts:
             raise KeyboardInterrupt
 
