@@ -23,6 +23,7 @@ from pathlib import Path
 
 MUTANTS = Path("mutants")  # mutmut's folder
 NO_SUCH_MUTANT = "none"
+CAUGHT = {"killed", "timeout", "suspicious", "segfault"}
 # What mypy finds in comments of mutmut; and that a condition ends in `or True`, as it writes it.
 IGNORED = {"ignore-without-code", "redundant-expr", "unused-ignore"}
 
@@ -46,6 +47,14 @@ def results(path: Path) -> dict[str, int | None]:
     """Read the exit codes of the tests of each mutant of a file."""
     found: dict[str, int | None] = json.loads(path.read_text("utf-8"))["exit_code_by_key"]
     return found
+
+
+def untested(names: list[str]) -> list[str]:
+    """Return those of these mutants that have no result."""
+    found: dict[str, int | None] = {}
+    for path in MUTANTS.rglob("*.meta"):
+        found |= results(path)
+    return [name for name in names if found[name] is None]
 
 
 def rejected_by_types() -> Iterator[str]:
@@ -102,13 +111,15 @@ def main() -> int:
     print(f"testing {len(tested)} of a sample of {len(sample)} of {len(names)} mutants (seed "
           f"{options.seed}): mypy rejects the others", flush=True)  # fmt: skip
     done = mutmut("run", *tested)
-    if done.returncode:
-        sys.exit(f"mutmut failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    if done.returncode:  # a mutant has ended mutmut itself: those that are left, one by one
+        print(done.stderr[-3000:], file=sys.stderr)
+        for name in untested(tested):
+            mutmut("run", name)
 
     status = dict(
         line.strip().rsplit(": ", 1) for line in mutmut("results", "--all", "1").stdout.splitlines()
     )
-    survivors = [name for name in tested if status[name] in {"survived", "no tests"}]
+    survivors = [name for name in tested if status[name] not in CAUGHT]
     for name in survivors:
         print(mutmut("show", name).stdout)
     counts = Counter(status[name] for name in tested) + Counter(rejected=len(rejected))

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from crashes import Effects, die, in_child
-from tapps_otel import Attempt, Run, configure, history, settings, step, verify
+from tapps_otel import Attempt, Run, clock, configure, history, settings, step, verify
 from tapps_otel.errors import RunBusyError
 from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
@@ -385,6 +385,38 @@ def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -
     assert not run.reacquire_log()
     assert other.reacquire_log()
     other.end("completed")
+
+
+def test_a_step_that_ends_after_its_run_was_resumed_is_not_logged(
+    store: Store, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = anew(store)
+    attempt = run.begin_step("draft", DRAFT)
+    run.close()
+    other = on(store)
+    caplog.clear()
+    attempt.finish()
+    other.end("completed")
+
+    (said,) = caplog.records
+    assert said.getMessage() == (
+        "run 'r' was resumed while steps of its execution 1 were in progress: what these do from "
+        "now on is not logged"
+    )
+    assert log("step_finish") == []
+
+
+def test_a_step_that_ends_while_another_process_looks_at_its_run_is_logged(
+    store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = anew(store)
+    attempt = run.begin_step("draft", DRAFT)
+    run.close()
+    held = store.lease("r")
+    monkeypatch.setattr(clock, "sleep", lambda _: held.release())
+    attempt.finish()
+
+    assert [one["step_id"] for one in log("step_finish")] == ["draft"]
 
 
 def test_a_log_with_an_annotation_of_another_process_is_reacquired(store: Store, log: Log) -> None:

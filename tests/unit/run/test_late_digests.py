@@ -45,6 +45,31 @@ def test_an_interrupt_before_the_thread_starts_leaves_no_run_waiting(
     assert reported == [("first", "the computation was interrupted"), ("second", None)]
 
 
+class Noted:
+    """A run, and the scope of its workflow, that keep what they get."""
+
+    def __init__(self) -> None:
+        self.annotations: list[tuple[str, dict[str, Any]]] = []
+
+    def annotate_step(self, step_id: str, _: str, attributes: Any, *, attempt: int) -> None:
+        self.annotations.append((f"{step_id} {attempt}", attributes))
+
+    def release(self, _: object) -> None:
+        pass
+
+
+def test_a_digest_or_the_reason_why_there_is_none_is_noted(tmp_path: Path) -> None:
+    run: Any = Noted()
+    file = large(tmp_path / "file")
+    PendingDigest(file, run, run, "step", 2)._report(file, "ab" * 32, None)
+    PendingDigest(file, run, run, "step", 3)._report(file, None, "it has changed")
+
+    assert run.annotations == [
+        ("step 2", {"path": "file", "sha256": "ab" * 32}),
+        ("step 3", {"path": "file", "reason": "it has changed"}),
+    ]
+
+
 class FailingRun:
     """A run whose log cannot be written. It stands for the scope of its workflow, too."""
 

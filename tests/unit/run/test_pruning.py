@@ -169,7 +169,8 @@ def test_a_run_in_progress_is_kept() -> None:
         held.release()
 
     assert pruned(report) == []
-    assert why_kept(report, "r") == "a process executes it"
+    (kept,) = report.kept
+    assert (kept.workflow_id, kept.status, kept.why) == ("r", "completed", "a process executes it")
     assert verify("r").ok
 
 

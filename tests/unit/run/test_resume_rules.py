@@ -122,7 +122,7 @@ def test_places_are_named_by_name_number_and_scope(did: Effects) -> None:
 
 
 def test_an_interrupted_step_runs_as_the_next_attempt(did: Effects, log: Log) -> None:
-    @step
+    @step(agent="writer", action="write")
     def work() -> None:
         did("work")
         die_at("work")
@@ -142,6 +142,7 @@ def test_an_interrupted_step_runs_as_the_next_attempt(did: Effects, log: Log) ->
     (fail,) = log("step_fail")
     assert fail["status"] == "interrupted"
     assert fail["execution"] == 2
+    assert (fail["step"], fail["agent"], fail["action"]) == ("work", "writer", "write")
 
 
 def test_order_counts_the_ordered_calls_of_a_name(log: Log) -> None:
