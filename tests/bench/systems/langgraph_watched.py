@@ -18,8 +18,8 @@ from tapps_otel import configure, instrument, uninstrument
 from .common import Arguments, answer, arguments
 from .langgraph_steps import build
 
-STEPS = 100
-"""Nodes of one run: many, so that the cost of a run does not hide that of a node."""
+STEPS = 250
+"""Nodes of one run: many, so that what a run costs once is less than a hundredth of each node."""
 
 WAYS = {  # the name of each: whether it has a checkpointer, and the durability of our log
     "bare": (False, None),
