@@ -141,7 +141,7 @@ def ask_much(number: int) -> int:
 def ask_for_card() -> str:
     from opentelemetry import trace
     with trace.get_tracer("library").start_as_current_span("ask") as span:
-        span.set_attribute("card", "4111")
+        span.set_attribute("card", "visa4111")
         span.set_attribute("text", "it is PAN4111")
     return "paid"
 
