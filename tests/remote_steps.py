@@ -82,6 +82,16 @@ class OwnError(Exception):
 
 
 @step
+def notes_twice(apart_ns: int) -> None:
+    """Annotates twice, with at least this time between."""
+    annotate("early")
+    early = time.monotonic_ns()
+    while time.monotonic_ns() < early + apart_ns:
+        pass
+    annotate("late")
+
+
+@step
 def draft(page: Page, tone: str = "warm") -> Page:
     return Page(f"{page.name}, {tone}", page.size)
 

@@ -12,7 +12,7 @@ import pytest
 
 import remote_steps
 from remote_steps import Inline
-from tapps_otel import bind, history, workflow
+from tapps_otel import bind, clock, history, workflow
 
 
 class Broken(Executor):
@@ -21,18 +21,26 @@ class Broken(Executor):
 
 
 def test_an_executor_is_renewed_by_what_was_given() -> None:
-    made: list[Executor] = []
-
-    def another() -> Executor:
-        made.append(Inline())
-        return made[-1]
+    following = Inline()
 
     @workflow
     def flow() -> int:
-        return bind(Broken(), renew=another).submit(remote_steps.double, 4).result()
+        return bind(Broken(), renew=lambda: following).submit(remote_steps.double, 4).result()
 
     assert flow() == 8
-    assert len(made) == 1
+    assert following.submitted == 1
+
+
+def test_what_a_worker_annotates_has_the_time_of_that() -> None:
+    apart_ns = 50_000_000
+
+    @workflow
+    def flow() -> None:
+        bind(Inline()).submit(remote_steps.notes_twice, apart_ns).result()
+
+    flow.options(workflow_id="r")()
+    early, late = (clock.timestamp_ns(one.timestamp) for one in history("r").annotations)
+    assert late - early > 0.9 * apart_ns
 
 
 def test_what_an_executor_lost_does_not_start_again_once_what_waits_is_cancelled() -> None:

@@ -512,6 +512,8 @@ def test_a_form_that_does_not_fit_is_a_value_error(data: bytes) -> None:
     ("annotation", "data", "message"),
     [
         (list[Base], b'{"a":1}', "{'a': 1} is not list"),
+        (list, b'{"a":1}', "{'a': 1} is not list"),
+        (dict, b"7", "7 is not dict"),
         (set[int], b'"x"', "'x' is not set"),
         (dict[int, int], b"[1]", "1 is not a pair"),
         (dict[int, int], b"7", "7 is not dict"),

@@ -17,7 +17,7 @@ from tapps_otel.log.files import Files, use
 from tapps_otel.log.run_numbers import RunNumbers
 from tapps_otel.log.store import RunSummary, Store
 from tapps_otel.report.history import outlook
-from tapps_otel.run.external_attempt import ExternalStep
+from tapps_otel.run.external_attempt import ExternalAttemptRecorder, ExternalStep
 from tapps_otel.run.external_run import ExternalRunRecorder
 from tapps_otel.run.external_start import (
     ExternalWorkflow,
@@ -387,12 +387,18 @@ def test_a_log_that_another_execution_wrote_to_is_not_reacquired(store: Store) -
     other.end("completed")
 
 
-def test_a_step_that_ends_after_its_run_was_resumed_is_not_logged(
-    store: Store, log: Log, caplog: pytest.LogCaptureFixture
-) -> None:
+def left_in_progress(store: Store) -> ExternalAttemptRecorder:
+    """A step whose run has given its log back."""
     run = anew(store)
     attempt = run.begin_step("draft", DRAFT)
     run.close()
+    return attempt
+
+
+def test_a_step_that_ends_after_its_run_was_resumed_is_not_logged(
+    store: Store, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempt = left_in_progress(store)
     other = on(store)
     caplog.clear()
     attempt.finish()
@@ -409,9 +415,7 @@ def test_a_step_that_ends_after_its_run_was_resumed_is_not_logged(
 def test_a_step_that_ends_while_another_process_looks_at_its_run_is_logged(
     store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = anew(store)
-    attempt = run.begin_step("draft", DRAFT)
-    run.close()
+    attempt = left_in_progress(store)
     held = store.lease("r")
     monkeypatch.setattr(clock, "sleep", lambda _: held.release())
     attempt.finish()
