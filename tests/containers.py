@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Final
 
 from capabilities import CAPABILITIES, Capability, runs
-from otlp_collector import PATIENCE, free_ports
+from otlp_collector import PATIENCE
+from ports import free_ports
 from stack import COLLECTOR, COMPOSE, PROGRAMS, clean_environment, wait_for
 
 PACKAGES: Final = "podman runc conmon netavark aardvark-dns catatonit iptables busybox-static"

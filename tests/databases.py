@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from capabilities import CAPABILITIES, Capability, runs
-from otlp_collector import free_ports
+from ports import free_ports
 from waiting import until
 
 __all__ = ["Database", "Server", "programs", "started"]

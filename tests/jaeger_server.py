@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from otlp_collector import free_ports, listens
+from otlp_collector import listens
+from ports import free_ports
 from stack import PROGRAMS
 
 STORAGES = {

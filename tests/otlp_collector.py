@@ -15,7 +15,7 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -34,6 +34,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from capabilities import CAPABILITIES, Capability
+from ports import free_ports
 
 PATIENCE = 30  # seconds, at most, for what takes a fraction of one
 LONG = "900"  # seconds that an exporter may wait for an answer: longer than any test
@@ -329,15 +330,6 @@ class Collector:
                 lambda: any(one.span_id == wanted for one in self.sink.spans), PATIENCE
             )
         provider.shutdown()
-
-
-def free_ports(number: int) -> list[int]:
-    """Find ports that are free and differ: each is held until the last is found."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def answers(port: int) -> bool:

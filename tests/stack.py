@@ -25,7 +25,8 @@ import requests
 import yaml
 
 from capabilities import CAPABILITIES, Capability
-from otlp_collector import PATIENCE, free_ports
+from otlp_collector import PATIENCE
+from ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 COLLECTOR = ROOT / "collector"

@@ -16,7 +16,7 @@ import pytest
 import tapps_otel
 from capabilities import CAPABILITIES, Capability, need
 from commands import child
-from otlp_collector import free_ports
+from ports import free_ports
 from stack import COLLECTOR, DIR, HAS_GO, PROGRAMS, Part, Span, Stack, wait_for
 
 pytestmark = pytest.mark.stack

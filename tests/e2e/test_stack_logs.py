@@ -15,7 +15,8 @@ import tapps_otel
 from capabilities import need
 from commands import LOGS, child, command, environment
 from logs import forge
-from otlp_collector import Sink, free_ports, serving
+from otlp_collector import Sink, serving
+from ports import free_ports
 from stack import Record, Stack, wait_for
 
 pytestmark = pytest.mark.stack

@@ -93,7 +93,7 @@ def test_status_up_and_down_report_what_is_running(script: Script) -> None:
     down = script("down")
     after = script("status")
 
-    assert (before.code, status.code, after.code) == (1, 0, 1)
+    assert (before.code, first.err, second.err, status.code, after.code) == (1, "", "", 0, 1)
     assert processes(first.out) == processes(second.out) == processes(status.out) != []
     assert down.code == 0
     assert {"collector is stopped", "jaeger is stopped"} <= set(down.out.splitlines())

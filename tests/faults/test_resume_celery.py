@@ -17,7 +17,7 @@ import pytest
 from commands import LOGS, environment
 from crashes import Effects
 from independent_checker import check
-from otlp_collector import free_ports
+from ports import free_ports
 from tapps_otel import history
 
 pytest.importorskip("celery", reason="needs celery: pip install celery")
