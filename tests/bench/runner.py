@@ -17,6 +17,7 @@ from .systems.common import CRASHED
 
 TIMEOUT = 900.0
 TESTS = Path(__file__).resolve().parent.parent
+LAST_LINES = 4
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
@@ -119,7 +120,8 @@ def launch(module: str, env: str, folder: Path, request: dict[str, object]) -> s
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"{module}: no answer within {TIMEOUT:.0f} s") from error
     if done.returncode not in ((CRASHED, 0) if request.get("stage") == "prepare" else (0,)):
-        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        last = "\n      ".join(said[-LAST_LINES:])  # an exception may end with notes
         raise MeasurementError(f"{module}: exit {done.returncode}: {last}")
     return done.stdout
 
@@ -137,5 +139,6 @@ def surroundings(env: str, folder: Path) -> dict[str, str]:
         **kept,
         "HOME": str(folder),
         "TMPDIR": str(folder),
+        "RAY_TMPDIR": tempfile.gettempdir(),  # its sockets' paths may have 107 characters
         "PYTHONPATH": os.pathsep.join(paths),
     }
