@@ -685,6 +685,7 @@ def test_a_line_that_is_too_long_is_refused(
         verify("r", against=FILE)
 
 
+@pytest.mark.slow
 def test_spans_of_other_traces_take_no_memory(kept: Requests) -> None:
     others = copy.deepcopy(kept[1])
     others["resourceSpans"][0]["scopeSpans"][0]["scope"]["name"] = "httpx"

@@ -125,10 +125,12 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_need(
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_version_is_shown() -> None:
     assert child("--version").out.startswith("tapps-otel ")
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_module() -> None:
     done = child("list", "--log-dir", "nowhere")
 
@@ -185,6 +187,7 @@ def test_on_a_terminal_there_are_colours_and_elsewhere_none(cli: Cli) -> None:
     assert "\x1b" not in cli("list").out
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_line_shows_what_is_open() -> None:
     shown = on_terminal("run", "flow.py:waiting", "-i", "[0.7]")
 

@@ -179,6 +179,7 @@ def test_a_time_out_in_milliseconds_is_recognized(
     assert "it answered 503" in done.err
 
 
+@pytest.mark.slow
 def test_it_tells_why_it_waits(
     to: To, answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:

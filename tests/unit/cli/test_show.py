@@ -373,6 +373,7 @@ def main() -> int:
 """
 
 
+@pytest.mark.slow
 def test_one_step_is_shown_whole(cli: Cli) -> None:
     Path("flow_one.py").write_text(ONE_STEP, "utf-8")
     assert child("run", "flow_one.py:main", "--id", "a", "-q").code == 0
@@ -469,6 +470,7 @@ def test_a_large_value_is_read_and_its_loss_is_told(cli: Cli) -> None:
     assert re.search(r"^result    /.*a\.blobs/", cli("show", "a", "large").out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_verbose_shows_each_step_whole(cli: Cli) -> None:
     Path("flow_one.py").write_text(ONE_STEP, "utf-8")
     assert child("run", "flow_one.py:main", "--id", "a", "-q").code == 0

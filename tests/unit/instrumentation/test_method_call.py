@@ -28,6 +28,7 @@ class Executor:
 METHODS = [value for name, value in vars(Executor).items() if not name.startswith("__")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda one: one.__name__)
 @settings(max_examples=200, deadline=None)
 @given(

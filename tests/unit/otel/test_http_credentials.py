@@ -106,6 +106,7 @@ HEADER = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20mine"}
 BASIC = f"Basic {base64.b64encode(b'me:secret').decode()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("configured", "expected"),
     [
@@ -130,6 +131,7 @@ def test_spans_are_sent_with_configured_credentials(
     assert set(server.came) == {("/v1/traces", expected)}
 
 
+@pytest.mark.slow
 def test_metrics_are_sent_with_configured_credentials(
     server: Server, netrc: dict[str, str], run: str
 ) -> None:
@@ -140,6 +142,7 @@ def test_metrics_are_sent_with_configured_credentials(
     assert set(server.came) == {("/v1/metrics", "Bearer mine"), ("/v1/metrics", None)}
 
 
+@pytest.mark.slow
 def test_a_jaeger_is_asked_without_credentials_of_others(
     server: Server, netrc: dict[str, str], run: str
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_resume_gives_interrupted_spans_to_both_once(collectors: tuple[Choosy,
     assert cut <= set(theirs.accepted)
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_down_delays_the_exit_no_longer_and_is_told(
     collectors: tuple[Choosy, Choosy],
 ) -> None:

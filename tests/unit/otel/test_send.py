@@ -117,6 +117,7 @@ def test_rejected_spans_are_reported_and_sent_again() -> None:
     assert send(again).sent == 6  # the answer does not name the rejected ones
 
 
+@pytest.mark.slow
 def test_requests_are_no_larger_than_collectors_accept() -> None:
     configure(durability="os", capture_inputs=False)
 

@@ -158,6 +158,7 @@ print(*[attempt.span_id for one in history("r").steps for attempt in one.attempt
 """
 
 
+@pytest.mark.slow
 def test_no_seed_repeats_the_ids_of_a_provider_from_a_configuration_file() -> None:
     Path("otel.yaml").write_text(
         'file_format: "1.0"\ntracer_provider: {processors: [{simple: {exporter: {console: {}}}}]}\n'

@@ -428,6 +428,7 @@ def test_large_starts_take_bounded_memory(program: Program) -> None:
     assert "too many spans have begun" in found.problems[0]
 
 
+@pytest.mark.slow
 def test_starts_without_number_take_bounded_memory(program: Program) -> None:
     logged(*({**BEGUN, "span_id": f"{one:016x}"} for one in range(1, 10_102)))
     found = RunSpans(Store(LOGS), "r")

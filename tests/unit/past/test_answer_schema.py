@@ -335,6 +335,7 @@ def test_a_schema_that_branches_without_end_is_given_up(
     assert find_misfit(schema, {"a": 1}) in {None, ("$", "it is nested too deep")}
 
 
+@pytest.mark.slow
 def test_large_answers_are_checked_to_their_ends() -> None:
     assert find_misfit(schema_of(list[Page]), [{"title": "x"}] * 50_000) is None
     found = find_misfit(schema_of(list[Page]), [*[{"title": "x"}] * 50_000, {"title": 1}])

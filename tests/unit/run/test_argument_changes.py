@@ -135,6 +135,7 @@ def test_a_method_that_changes_its_object_is_reported(log: Any, caplog: Any) -> 
     assert "tapps.arguments_changed" in shown
 
 
+@pytest.mark.slow
 def test_it_is_reported_for_async_steps_retries_and_skips(log: Any) -> None:
     @step
     async def later(what: list[int]) -> None:

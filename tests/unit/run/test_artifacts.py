@@ -98,6 +98,7 @@ def test_the_last_note_of_a_file_counts() -> None:
     assert [entry["sha256"] for entry in made("build")] == [sha(b"final")]
 
 
+@pytest.mark.slow
 def test_a_failed_attempt_keeps_what_it_made_and_a_retry_begins_anew() -> None:
     @step(retries=1)
     def build() -> None:

@@ -488,6 +488,7 @@ def test_the_run_waits_for_what_it_left_behind(log: Log, tmp_path: Path) -> None
 # -- workers that die
 
 
+@pytest.mark.slow
 def test_a_step_whose_worker_died_runs_again_at_once(log: Log, did: Effects) -> None:
     @workflow
     def flow() -> int:
@@ -502,6 +503,7 @@ def test_a_step_whose_worker_died_runs_again_at_once(log: Log, did: Effects) -> 
     assert verify("r").ok
 
 
+@pytest.mark.slow
 def test_a_step_that_kills_its_workers_is_refused(log: Log, did: Effects) -> None:
     def flow() -> int:
         with spawned() as made, bind(made) as bound:
@@ -513,6 +515,7 @@ def test_a_step_that_kills_its_workers_is_refused(log: Log, did: Effects) -> Non
     assert len(log("step_start")) == 3
 
 
+@pytest.mark.slow
 def test_after_a_refusal_no_step_starts_that_waited(log: Log, did: Effects) -> None:
     futures = list[Future[int]]()
 

@@ -33,6 +33,7 @@ def run(flow: Callable[[], Any]) -> Any:
 # -- what the executor does not take has not begun
 
 
+@pytest.mark.slow
 def test_steps_wait_for_workers_although_the_block_of_their_pool_has_ended(log: Log) -> None:
     def flow() -> list[int]:
         with spawned(2) as made:
@@ -63,6 +64,7 @@ def test_a_step_that_its_executor_does_not_take_has_not_begun(log: Log, did: Eff
     assert verify("r").ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fork", "spawn"])
 def test_a_pool_that_cannot_begin_is_an_error_of_no_step(
     kind: str, log: Log, tmp_path: Path

@@ -420,6 +420,7 @@ def test_an_exception_that_cannot_be_made_is_refused() -> None:
         go(flow)
 
 
+@pytest.mark.slow
 def test_a_deep_or_large_failure_fits_into_its_event(log: Log) -> None:
     def body() -> None:
         errors: list[Exception] = [ValueError("\ud800é" * 20_000, "é" * 100_000) for _ in range(60)]

@@ -171,6 +171,7 @@ def test_a_variable_is_enough(value: str) -> None:
     assert "Logging error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_off_by_default(handler: Lines) -> None:
     assert logging.getLogRecordFactory() is logging.LogRecord
     seen.clear()

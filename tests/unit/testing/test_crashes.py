@@ -220,10 +220,12 @@ def test_no_handler_of_exceptions_catches_a_crash(runs: Runs) -> None:
 # ---------------------------------------------------------------- assert_resumes
 
 
+@pytest.mark.slow
 def test_a_workflow_that_resumes_passes_and_gives_its_result() -> None:
     assert assert_resumes(total, [1, 2, 3]) == 12
 
 
+@pytest.mark.slow
 def test_an_async_workflow_with_tasks_nested_steps_and_child_runs_passes() -> None:
     @step
     async def outer(number: int) -> int:
@@ -274,6 +276,7 @@ def test_a_workflow_that_waits_must_wait_for_the_same(question: str | None) -> N
     assert [(one.step_id, one.question) for one in caught.value.questions] == [("wait", question)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [{"ok": True, "left": 1}, {"ok": False}])
 def test_a_workflow_that_is_answered_resumes_wherever_it_is_killed(answers: dict[str, Any]) -> None:
     @workflow
