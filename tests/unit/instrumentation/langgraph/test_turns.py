@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -259,6 +262,38 @@ def test_what_is_no_exception_passes_and_ends_the_run() -> None:
 
     assert history("t").status in {"cancelled", "interrupted"}
     assert history("t").steps[0].status in {"cancelled", "interrupted"}
+
+
+def test_ctrl_c_while_langgraph_takes_what_a_node_gave_interrupts_the_run() -> None:
+    done: list[str] = []
+
+    def note(_: State) -> Any:
+        done.append("a")
+        return {"said": ["a"]}
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        module = str(frame.f_globals["__name__"])
+        if frame.f_code.co_name != "invoke" or not module.startswith("langgraph.pregel"):
+            return None
+        if event == "line" and done:
+            raise KeyboardInterrupt
+        return trace
+
+    with tracing(trace), pytest.raises(KeyboardInterrupt):
+        compiled(a=note, b=says("b")).invoke(EMPTY, on_thread("t"))
+
+    assert history("t").status == "interrupted"
+    assert attempts("t") == [("a@1", 1, "completed")]
+
+
+@contextmanager
+def tracing(trace: Any) -> Iterator[None]:
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @pytest.mark.skipif(VERSION < (1, 2), reason="needs langgraph 1.2: pip install -U langgraph")
