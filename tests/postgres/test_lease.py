@@ -231,6 +231,7 @@ def test_a_session_without_the_token_of_its_run_writes_nothing(
     @step
     def one() -> None:
         did.note("one")
+        until(lambda: b'"step_start"' in database.log("r"))  # nothing waits for that line
         before.append(database.log("r"))
         database.ask("UPDATE tapps_otel.runs SET token = gen_random_uuid()")
 

@@ -308,7 +308,6 @@ save(Dying(Store(Path("logs")), "r", "csv"), Path("out"))
 """
 
 
-@pytest.mark.slow
 def test_a_kill_leaves_no_partial_file_under_the_name(log: Path) -> None:
     done = programs.run([sys.executable, "-c", KILLED], env=environment(), check=False)
 

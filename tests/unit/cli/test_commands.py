@@ -125,12 +125,10 @@ def test_a_command_imports_nothing_heavy_that_it_does_not_need(
     assert done.stderr == "[]\n"
 
 
-@pytest.mark.slow
 def test_the_version_is_shown() -> None:
     assert child("--version").out.startswith("tapps-otel ")
 
 
-@pytest.mark.slow
 def test_it_runs_as_a_module() -> None:
     done = child("list", "--log-dir", "nowhere")
 

@@ -9,8 +9,6 @@ import pytest
 
 from commands import Cli, Done, command, environment
 
-pytestmark = pytest.mark.slow
-
 ENCODINGS = {
     "C locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "ASCII": {"PYTHONIOENCODING": "ascii"},

@@ -42,7 +42,6 @@ def test_it_is_read_and_verified_as_then(sample: Path, run: str, copy: Path) -> 
     assert describe(copy / LOGS, run) == expected(sample)["read"][run]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("sample", "run"), CASES)
 def test_it_is_resumed_as_then(sample: Path, run: str, copy: Path) -> None:
     """The same steps run again, and no other; the result is the same."""

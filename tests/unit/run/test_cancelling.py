@@ -197,7 +197,6 @@ def test_steps_around_an_open_one_end_too() -> None:
     assert go(flow) == "x published"
 
 
-@pytest.mark.slow
 def test_a_cancellation_that_is_killed_can_be_repeated() -> None:
     nth, code = 0, 77
     while code:

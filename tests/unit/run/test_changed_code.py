@@ -126,7 +126,6 @@ print(flow.options(workflow_id="cell")())
 """
 
 
-@pytest.mark.slow
 def test_a_cell_that_was_edited_under_the_same_id_is_warned_of(tmp_path: Path) -> None:
     script = tmp_path / "cells.py"
     script.write_text(CELLS)

@@ -220,7 +220,6 @@ def test_no_handler_of_exceptions_catches_a_crash(runs: Runs) -> None:
 # ---------------------------------------------------------------- assert_resumes
 
 
-@pytest.mark.slow
 def test_a_workflow_that_resumes_passes_and_gives_its_result() -> None:
     assert assert_resumes(total, [1, 2, 3]) == 12
 
