@@ -7,7 +7,7 @@ with it. It is on the disk before the first file of the run is removed.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.errors import LogError
 from tapps_otel.log.lease import Lease
@@ -22,30 +22,20 @@ if TYPE_CHECKING:
     from tapps_otel.log.event import Event
     from tapps_otel.log.store import Store
 
-__all__ = ["TOMBSTONE", "Tombstone", "Tombstones", "open_tombstones", "pruned_runs"]
+__all__ = ["TOMBSTONE", "Tombstones", "open_tombstones", "pruned_runs"]
 
 TOMBSTONE: Final = "tapps.pruned"  # name of the annotation
-
-
-class Tombstone(NamedTuple):
-    """What was checked before a run was removed.
-
-    :ivar head: of its log, as ``(seq, sha)``
-    :ivar side_logs: the names of its side logs
-    """
-
-    head: tuple[int, str]
-    side_logs: frozenset[str]
 
 
 class Tombstones:
     """The log of removed runs, open for writing.
 
-    :ivar last: the last tombstone of each run
+    :ivar last: the names of the side logs that were checked before a run was removed, by run; of
+        the last time, if a run of its id was removed again
     """
 
     def __init__(self, store: Store, lease: Lease) -> None:
-        self.last: dict[str, Tombstone] = {}
+        self.last: dict[str, frozenset[str]] = {}
         self._writer = LogWriter(
             store.pruned_path(), PRUNED, stop=True, on_event=self._note, lease=lease
         )
@@ -104,13 +94,14 @@ def pruned_runs(store: Store) -> set[str]:
     return found
 
 
-def _tombstone_in(event: Event) -> tuple[str, Tombstone] | None:
+def _tombstone_in(event: Event) -> tuple[str, frozenset[str]] | None:
+    """The run that a tombstone is of, and the names of its side logs."""
     fields = event.attributes
     if event.name != TOMBSTONE or not isinstance(fields, dict):
         return None
     match fields:
-        case {"run": str(run), "seq": int(seq), "sha": str(sha)}:
+        case {"run": str(run), "seq": int(), "sha": str()}:
             sides = fields.get("side_logs") or []  # each as `name seq sha`
             names = (str(one).partition(" ")[0] for one in sides)
-            return run, Tombstone((seq, sha), frozenset(names))
+            return run, frozenset(names)
     return None

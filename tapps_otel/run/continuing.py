@@ -10,7 +10,7 @@ from tapps_otel.errors import InvalidIdError, LogError, RunNotFoundError, StoreE
 from tapps_otel.log.pulling import pull_if_reachable
 from tapps_otel.log.store import Store
 from tapps_otel.names import log_name
-from tapps_otel.run.lookup import StoredRun, fold_log
+from tapps_otel.run.lookup import fold_log, folder_of_parent
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -83,12 +83,10 @@ def _parent(store: Store, run: RunSummary) -> RunSummary | None:
         return None
     try:
         pull_if_reachable(store, run.workflow_id)
-        with StoredRun(store, run.workflow_id) as found:
-            parent = found.history.parent
+        folder = folder_of_parent(store, run.workflow_id)
     except (RunNotFoundError, LogError, OSError):
         return None
-    is_here = parent is not None and parent.log_dir is None
-    return _summary(store, run.parent) if is_here else None
+    return _summary(store, run.parent) if folder == store.folder else None
 
 
 def _summary(store: Store, name: str) -> RunSummary | None:

@@ -33,6 +33,7 @@ __all__ = [
     "choose",
     "find",
     "fold_log",
+    "folder_of_parent",
     "inputs_of",
     "last_of",
     "load",
@@ -261,3 +262,16 @@ def inputs_of(history: RunHistory, blobs: Blobs) -> bytes:
         raise history.inputs_locked.error(history.workflow_id)
     stored = blobs.get(history.inputs_blob) if history.inputs_blob else history.inputs
     return stored or b"{}"
+
+
+def folder_of_parent(store: Store, name: str) -> Path:
+    """The folder with the log of the run whose step called a run first.
+
+    :raises RunNotFoundError: there is no such called run
+    :raises LogDamagedError: its log was changed before its start
+    :raises LogVersionError: a newer format
+    :raises OSError: it cannot be read
+    """
+    with StoredRun(store, name) as found:
+        parent = found.history.parent
+    return store.folder if parent is None or parent.log_dir is None else Path(parent.log_dir)

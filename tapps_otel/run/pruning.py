@@ -8,17 +8,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tapps_otel import clock, settings
-from tapps_otel.errors import LogError, LogVersionError, RunBusyError
+from tapps_otel.errors import LogError, LogVersionError, RunBusyError, RunNotFoundError
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
 from tapps_otel.log.staging import remove_abandoned
 from tapps_otel.log.store import Store
-from tapps_otel.log.tail import head_of
 from tapps_otel.log.tombstones import open_tombstones
 from tapps_otel.names import NO_RUN
 from tapps_otel.otel.environment import traces_wanted
-from tapps_otel.run.lookup import check_own, store_of
+from tapps_otel.run.lookup import check_own, folder_of_parent, store_of
 from tapps_otel.run.person import person
 
 if TYPE_CHECKING:
@@ -194,16 +193,19 @@ class _Pruning:
         self._runs: dict[str, RunSummary] = {}
 
     def finish_others(self, tombstones: Tombstones) -> None:
-        """Finish what an earlier call had begun: it was killed after it wrote a tombstone."""
-        for name, tombstone in tombstones.last.items():
+        """Finish what an earlier call had begun: it was killed after it removed a log.
+
+        A run that has a log was not removed yet, or was restored since: the conditions decide.
+        """
+        for name, side_logs in tombstones.last.items():
             found = self.files.get(name)
-            if found is None:
+            if found is None or found.has_log:
                 continue
-            checked = [path for path in found.side_logs if path.name in tombstone.side_logs]
-            if found.side_logs and not (checked or found.has_log):
+            checked = [path for path in found.side_logs if path.name in side_logs]
+            if found.side_logs and not checked:
                 continue  # a process has written them since: nothing is left of what was pruned
             with suppress(RunBusyError, OSError), self._leased(name):  # in use again
-                if _head(self._store, name) in {None, tombstone.head}:
+                if not self._store.has_log(name):
                     remove_run(self._store, name, checked)
         self.files = list_files(self._store)
         self.report.left = sum(one.size for one in self.files.values())
@@ -215,41 +217,67 @@ class _Pruning:
         """
         self._runs = {one.workflow_id: one for one in self._store.runs()}
         due = self._rules.choose(list(self._runs.values()))
+        needed: list[tuple[RunSummary, str]] = []
         while due:  # once more for runs called by runs that were removed
-            waiting = [run for run in due if not self._settle(run, tombstones)]
-            if len(waiting) == len(due):
+            needed = [(run, why) for run in due if (why := self._settle(run, tombstones))]
+            if len(needed) == len(due):
                 break
-            due = waiting
-        for run in due:
-            self._keep(run, f"run {run.parent!r}, which called it, has not completed")
+            due = [run for run, _ in needed]
+        for run, why in needed:
+            self._keep(run, why)
         if self._rules.status is None:
             self._prune_traces(tombstones)
 
-    def _settle(self, run: RunSummary, tombstones: Tombstones | None) -> bool:
-        """Remove a run, or keep it; ``False`` if its parent decides, and may go itself."""
+    def _settle(self, run: RunSummary, tombstones: Tombstones | None) -> str | None:
+        """Remove a run, or keep it; return why another run needs it, which may go itself."""
         found = self.files.get(run.workflow_id)
         if found is None:  # it began since the files were listed
-            return True
+            return None
         why = self._rules.condition(found.changed_ns, self.report.left)
         if why is None:
-            return True
-        if self._is_needed(run):
-            return False
+            return None
+        needed = self._why_needed(run)
+        if needed is not None:
+            return needed
         try:
             reason = self._protection(run, found) or self._remove(run, found, why, tombstones)
         except (OSError, LogVersionError) as error:
             reason = str(error)
         if reason is not None:
             self._keep(run, reason)
-        return True
+        return None
 
     def _keep(self, run: RunSummary, why: str) -> None:
         self.report.kept.append(KeptRun(run.workflow_id, run.status, why))
 
-    def _is_needed(self, run: RunSummary) -> bool:
-        """Whether a resume of another run would look for this one."""
-        parent = self._runs.get(run.parent or "")
-        return parent is not None and parent.status != "completed"
+    def _why_needed(self, run: RunSummary) -> str | None:
+        """Why a resume of another run would look for this one; ``None``: none would."""
+        if run.parent is None:
+            return None
+        here = self._runs.get(run.parent)
+        if here is not None:
+            return None if here.status == "completed" else _unfinished(repr(run.parent))
+        try:
+            return self._why_needed_elsewhere(run, run.parent)
+        except RunNotFoundError:
+            return None
+        except (LogError, OSError) as error:
+            return f"which run called it cannot be read: {error}"
+
+    def _why_needed_elsewhere(self, run: RunSummary, parent: str) -> str | None:
+        """Why the run that called this one needs it, if its log is in another folder.
+
+        :raises RunNotFoundError: it is gone
+        :raises LogError: this run's log cannot be read
+        :raises OSError: so, too
+        """
+        folder = folder_of_parent(self._store, run.workflow_id)
+        if folder == self._store.folder:  # it is gone
+            return None
+        if not folder.is_dir():
+            return f"run {parent!r}, which called it, was in {folder}, which is not there"
+        status = Store(folder).summary(parent).status
+        return None if status == "completed" else _unfinished(f"{parent!r} in {folder}")
 
     def _protection(self, run: RunSummary, found: RunFiles) -> str | None:
         if run.status == "running":
@@ -343,15 +371,8 @@ class _Pruning:
             self._count(PrunedRun(name, None, log.size, why))
 
 
-def _head(store: Store, workflow_id: str) -> tuple[int, str] | None:
-    """The head of a run's log; ``None`` if there is no log."""
-    try:
-        return head_of(store.log_path(workflow_id), workflow_id)
-    except FileNotFoundError:
-        return None
-    except LogError:  # its tombstone has the head of what was verified
-        found = check(store.log_path(workflow_id), workflow_id)
-        return found.seq, found.sha
+def _unfinished(caller: str) -> str:
+    return f"run {caller}, which called it, has not completed"
 
 
 def _head_fields(log: CheckReport) -> dict[str, Any]:

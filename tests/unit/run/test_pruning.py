@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -14,7 +15,17 @@ import pytest
 from commands import Cli
 from crashes import Forked, killed
 from logs import start, write
-from tapps_otel import configure, history, list_runs, prune, step, verify, workflow
+from tapps_otel import (
+    configure,
+    history,
+    list_runs,
+    pack,
+    prune,
+    step,
+    unpack,
+    verify,
+    workflow,
+)
 from tapps_otel.errors import InvalidIdError, LogDamagedError, RunBusyError
 from tapps_otel.log import files as log_files
 from tapps_otel.log.files import Files
@@ -197,6 +208,30 @@ def test_a_run_that_an_unfinished_run_called_is_kept_until_that_is_gone() -> Non
     assert pruned(prune(older_than=DAY)) == ["p", "c"]
 
 
+def test_a_run_is_kept_for_an_unfinished_caller_in_another_folder(tmp_path: Path) -> None:
+    """So it is where that folder cannot be looked into: an unmounted disk looks like that."""
+
+    @workflow
+    def caller() -> None:
+        child.options(workflow_id="c", log_dir=LOGS)()
+        raise ValueError("no")
+
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(ValueError, match="no"):
+        caller.options(workflow_id="p", log_dir=elsewhere)()
+    age(9, "c.jsonl")
+
+    kept = why_kept(prune(older_than=DAY), "c")
+    assert kept == f"run 'p' in {elsewhere}, which called it, has not completed"
+    elsewhere.rename(tmp_path / "away")
+    kept = why_kept(prune(older_than=DAY), "c")
+    assert kept == f"run 'p', which called it, was in {elsewhere}, which is not there"
+    assert names() == ["c"]
+    (tmp_path / "away").rename(elsewhere)
+    (elsewhere / "p.jsonl").unlink()
+    assert pruned(prune(older_than=DAY)) == ["c"]
+
+
 def test_a_run_that_a_completed_run_called_is_removed() -> None:
     parent.options(workflow_id="p")()
     age(9, "c.jsonl")
@@ -366,6 +401,27 @@ def test_a_pruned_id_can_be_used_again() -> None:
     assert verify("r").ok
     assert prune(older_than=DAY).pruned == []
     assert names() == ["r"]
+
+
+@pytest.mark.parametrize("back", ["copied", "unpacked"])
+def test_a_run_that_was_restored_is_removed_only_by_the_conditions(
+    back: str, tmp_path: Path
+) -> None:
+    run("r")
+    run("old", days=9)
+    pack("r", tmp_path / "r.zip")
+    shutil.copytree(LOGS, tmp_path / "copy")
+    assert "r" in pruned(prune(keep=0))
+    if back == "copied":
+        shutil.copytree(tmp_path / "copy", LOGS, dirs_exist_ok=True)
+    else:
+        unpack(tmp_path / "r.zip")
+
+    prune(older_than=DAY)
+
+    assert names() == ["r"]
+    assert verify("r").ok
+    assert flow.options(workflow_id="r")() == 70_000
 
 
 # ---------------------------------------------------------------- the command
