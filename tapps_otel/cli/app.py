@@ -734,9 +734,9 @@ def cancel(
 ) -> None:
     """Cancel a run that is paused or was interrupted.
 
-    What is open in it ends as cancelled, and so do the runs that its open steps have called. With
-    --signal, a process of this machine that executes it gets SIGTERM, and is waited for. A run
-    that was cancelled can still be resumed.
+    Its open steps end as interrupted, its questions as cancelled. The runs that its open steps
+    have called are cancelled, too. With --signal, a process of this machine that executes it gets
+    SIGTERM, and is waited for. A run that was cancelled can still be resumed.
     """
     from tapps_otel.cli.cancel import cancel
 

@@ -316,6 +316,19 @@ class StepHistory(Struct, gc=False):
         return self.pause is not None and not self.last.end_seq
 
     @property
+    def outcome_unknown(self) -> bool:
+        """Whether its body did not end by itself, so that what it did is not known.
+
+        The process died, the step was cancelled, or its time ran out and no retry was to follow.
+        """
+        last = self.last
+        if last.status == "cancelled":
+            return last.engine is None  # a call that an executor had not taken never began
+        if last.status == "timeout":
+            return last.retry_in_ns is None
+        return last.status in {"running", "interrupted"}
+
+    @property
     def stored(self) -> bool:
         """Whether it completed or was skipped, and its result can be read from the log."""
         status = self.last.status

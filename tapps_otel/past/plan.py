@@ -21,7 +21,7 @@ class Past(Struct):
     :ivar scope: history of the scope itself
     :ivar records: the records that count, in the order of their first start
     :ivar used: the highest number in use, by step name: numbers are never used twice
-    :ivar lost: unresolved interrupted records that no longer count
+    :ivar lost: unresolved records of unknown outcome that no longer count
     """
 
     scope: ScopeHistory
@@ -70,7 +70,7 @@ class Plan:
         for record in children:
             if record.last.start_seq > scope.reset_seq:
                 past.records.append(record)
-            elif record.status == "interrupted" and not record.resolved:
+            elif record.outcome_unknown and not record.resolved:
                 past.lost.append(record)
         return past
 
@@ -94,11 +94,10 @@ class Plan:
         """
         if record.status == "completed" and record.stored:
             return "a stored result"
-        if record.status in {"interrupted", "running"}:
-            if self._progress(record):
-                return "finished steps inside"
-            if not interruptible:
-                return "an unresolved interruption"
+        if self._progress(record):  # a call of this record would not do them again
+            return "finished steps inside"
+        if record.outcome_unknown and not interruptible:
+            return "an unknown outcome"
         return None
 
     def _progress(self, record: StepHistory) -> bool:

@@ -235,7 +235,7 @@ def _outcome(one: _Shown) -> Iterator[str]:
     if step.status != "completed":
         yield status_text(step.status)
     if record.resolved:
-        yield "result given by resolve" if record.stored else "will run again, by resolve"
+        yield "result given by resolve" if record.stored else "will run again"
     if step.handled:
         yield "handled"
     if last.error is not None and not last.cut_off:

@@ -48,7 +48,7 @@ def cancel(
 ) -> list[str]:
     """Cancel a run that has not ended, and the runs that its open steps have called.
 
-    What is open in it ends as cancelled, and so does the run. It can still be resumed.
+    Its open steps end as interrupted, its questions as cancelled. It can still be resumed.
 
     :param by: who cancels it; by default, the user of this process
     :param reason: for the log

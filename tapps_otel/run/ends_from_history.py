@@ -109,14 +109,14 @@ def _pause_cancelled(history: RunHistory, step: StepHistory, why: str) -> Event:
 def cancelled(history: RunHistory, step: StepHistory) -> Event:
     """The end of a step that was open when its run was cancelled."""
     if step.waits:
-        event = _pause_end(history, step, "step_fail")
-    else:  # its process is dead: it ended with the last sign of life
-        last = history.executions[-1]
-        at = max(last.last_timestamp, step.last.timestamp)
-        event = event_of(history, step, "step_fail", at=at, execution=last.number + 1)
-        event.duration_ns = max(0, clock.timestamp_ns(at) - step.last.started_ns)
-    event.status = "cancelled"
-    event.error = {"type": "cancelled", "message": "the run was cancelled", "stack": None}
+        return _pause_cancelled(history, step, "the run was cancelled")
+    # Its process is dead: it ended with the last sign of life, and what it did is not known.
+    last = history.executions[-1]
+    at = max(last.last_timestamp, step.last.timestamp)
+    event = event_of(history, step, "step_fail", at=at, execution=last.number + 1)
+    event.duration_ns = max(0, clock.timestamp_ns(at) - step.last.started_ns)
+    event.status = "interrupted"
+    event.error = {"type": "interrupted", "message": "the run was cancelled", "stack": None}
     return event
 
 

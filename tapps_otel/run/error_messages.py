@@ -83,9 +83,10 @@ def with_values(make: Callable[[str], _E], then: str, now: str, *, hides_values:
 
 
 def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
-    """The refusal to run a step again that was interrupted."""
+    """The refusal to run a step again whose outcome is not known."""
+    what = {"cancelled": "was cancelled", "timeout": "ran out of time"}.get(record.status)
     return StepInterruptedError(
-        f"step {record.step_id!r} was interrupted, and does not run again by itself "
+        f"step {record.step_id!r} {what or 'was interrupted'}, and does not run again by itself "
         "(on_interrupted='fail'): find out what it did, then run "
         f"`tapps-otel resolve {workflow_id} {record.step_id} --result JSON`, or with --rerun",
         record.step_id,

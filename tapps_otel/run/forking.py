@@ -33,7 +33,7 @@ from tapps_otel.names import (
 )
 from tapps_otel.otel.resource import of_process
 from tapps_otel.otel.seam import SpanRef, note_of_fork
-from tapps_otel.past.fold import HANDLED, Fold, collector_paused
+from tapps_otel.past.fold import HANDLED, RESOLVED, Fold, collector_paused
 from tapps_otel.past.forks import taken_over
 from tapps_otel.run.codecs.native import from_json, to_json
 from tapps_otel.run.execution_start import process_here
@@ -226,6 +226,7 @@ class _Writing:
             yield self._handled(step)
         for step in self._taken.open:
             yield self._stopped(step)
+            yield self._may_run_again(step)
         yield self._end()
 
     def _inputs(self, changes: Mapping[str, Any] | None) -> bytes:
@@ -316,6 +317,16 @@ class _Writing:
             status="cancelled",
             reason=f"the fork begins before step {self._source.step.step_id}",
             duration_ns=max(0, so_far) if last.duration_ns is None else last.duration_ns,
+        )
+
+    def _may_run_again(self, step: StepHistory) -> Event:
+        """State that whoever makes the fork wants what was in progress to run again."""
+        return self._event(
+            "annotation",
+            self._until,
+            step_id=step.step_id,
+            name=RESOLVED,
+            attributes={"by": "fork", **person()},
         )
 
     def _end(self) -> Event:

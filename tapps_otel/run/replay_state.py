@@ -140,12 +140,12 @@ class ReplayState:
         failures.raise_again(error)
 
     def check_rerun(self, spec: StepSpec, record: StepHistory) -> None:
-        """Check that a step which was interrupted may run again.
+        """Check that a step whose outcome is not known may run again.
 
         :raises RefusalError: it may not
         """
         policy = spec.policy
-        if record.status != "interrupted" or record.resolved:
+        if not record.outcome_unknown or record.resolved:
             return
         if policy.on_interrupted == "fail":
             self._refuse(error_messages.interrupted(record, self._workflow_id))

@@ -14,7 +14,7 @@ from tapps_otel.errors import RunConflictError
 from tapps_otel.log.event import Event
 from tapps_otel.log.reader import check
 from tapps_otel.names import log_name, new_span_id
-from tapps_otel.past.fold import RESOLVED
+from tapps_otel.past.fold import FAILED, RESOLVED
 from tapps_otel.redact import rules_here
 from tapps_otel.run.decision import WHY_REFUSED, is_refused_secret, leased, put_result, writing
 from tapps_otel.run.ends_from_history import event_of
@@ -111,7 +111,7 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
         )
     if rerun and step.status == "completed":  # its result may no longer fit the code
         return step
-    if not _is_interrupted(step) and step.status not in {"failed", "timeout"}:
+    if not _is_interrupted(step) and step.status not in FAILED:
         runs = (
             "resume takes its result from the log"
             if step.stored

@@ -463,7 +463,8 @@ def step(
     :param key: identifies calls instead of their inputs; a callable gets the arguments
     :param ignore: parameters that do not tell one call from another (a connection, a logger)
     :param persist: ``False``: the result is not stored, and the step runs again on resume
-    :param on_interrupted: ``fail``: after a crash inside it, a person must resolve it first
+    :param on_interrupted: ``fail``: once it was stopped inside (killed, cancelled, out of time), a
+        person must resolve it first
     :param max_interruptions: how often in a row it runs again after its process died in it
     :param redact: rules for its secrets beyond those of the setting; ``False``: none at all
     :param redact_results: do not store a result in which redaction would replace something

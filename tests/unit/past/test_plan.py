@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,17 +165,28 @@ def test_a_completed_step_without_a_stored_result_has_nothing_to_lose() -> None:
     assert loss(story, "draft", interruptible=False) is None
 
 
-def test_a_failed_step_has_nothing_to_lose() -> None:
+def test_a_step_that_failed_by_itself_has_nothing_to_lose() -> None:
     story = started()
     story.start("outer")
     story.step("outer/part")
-    for status in ("failed", "timeout", "cancelled"):
-        story.fail("outer", status, caused_by=["outer/part"])
+    story.fail("outer")
 
-        assert loss(story, "outer", interruptible=False) is None
+    assert loss(story, "outer", interruptible=False) is None
 
 
-def test_an_interrupted_step_has_its_finished_inner_steps_to_lose() -> None:
+@pytest.mark.parametrize("status", ["failed", "timeout", "cancelled", "paused", "interrupted"])
+def test_a_step_that_would_continue_has_its_finished_inner_steps_to_lose(status: str) -> None:
+    story = started()
+    story.start("outer")
+    story.step("outer/part")
+    story.start("outer/other")
+    story.fail("outer/other")
+    story.fail("outer", status, caused_by=["outer/other"])
+
+    assert loss(story, "outer") == "finished steps inside"
+
+
+def test_a_step_in_progress_has_its_finished_inner_steps_to_lose() -> None:
     story = started()
     story.start("a")
     assert loss(story, "a") is None
@@ -201,13 +213,16 @@ def test_inner_steps_that_no_longer_count_are_nothing_to_lose() -> None:
     assert loss(story, "a") == "finished steps inside"
 
 
-def test_an_interruption_is_itself_something_to_lose_where_it_must_not_happen_twice() -> None:
+@pytest.mark.parametrize("status", ["cancelled", "timeout", "interrupted"])
+def test_an_unknown_outcome_is_something_to_lose_where_it_must_not_happen_twice(
+    status: str,
+) -> None:
     story = started()
     story.start("pay")
-    assert loss(story, "pay", interruptible=False) == "an unresolved interruption"
-    story.fail("pay", "interrupted")
+    assert loss(story, "pay", interruptible=False) == "an unknown outcome"
+    story.fail("pay", status)
 
-    assert loss(story, "pay", interruptible=False) == "an unresolved interruption"
+    assert loss(story, "pay", interruptible=False) == "an unknown outcome"
     assert loss(story, "pay") is None
 
 

@@ -82,7 +82,7 @@ def test_an_interrupted_run_ends_as_cancelled_with_who_and_why(log: Log, cli: Cl
 
     found = history("r")
     assert (found.status, found.ended_by, found.reason) == ("cancelled", "Ann", "out of budget")
-    assert [found.by_id[one].status for one in ("draft", "publish")] == ["completed", "cancelled"]
+    assert [found.by_id[one].status for one in ("draft", "publish")] == ["completed", "interrupted"]
     [end] = log("workflow_end")
     assert end["attributes"]["host"] == socket.gethostname()
     assert end["attributes"]["pid"] == os.getpid()
@@ -193,7 +193,7 @@ def test_steps_around_an_open_one_end_too() -> None:
     killed(lambda: go(flow), at="publish")
     cancel("r")
 
-    assert [step.status for step in history("r").steps] == ["cancelled", "cancelled"]
+    assert [step.status for step in history("r").steps] == ["interrupted"] * 2
     assert go(flow) == "x published"
 
 
@@ -210,7 +210,7 @@ def test_a_cancellation_that_is_killed_can_be_repeated() -> None:
         code = in_child(doomed).code
         if history("r").status != "cancelled":
             cancel("r")
-        assert [step.status for step in history("r").steps] == ["completed", "cancelled"]
+        assert [step.status for step in history("r").steps] == ["completed", "interrupted"]
         assert verify("r").ok
         for path in Path("logs").iterdir():
             path.unlink()

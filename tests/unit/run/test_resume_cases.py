@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from crashes import Effects, die_at, go, killed
-from tapps_otel import Backoff, history, step, workflow
-from tapps_otel.errors import DivergenceError, StepFailedError, StepInterruptedError
+from tapps_otel import Backoff, answer, cancel, fork, history, pause, step, workflow
+from tapps_otel.errors import (
+    DivergenceError,
+    RunPausedError,
+    StepFailedError,
+    StepInterruptedError,
+    StepTimeoutError,
+)
+from tapps_otel.run.resolving import resolve
 from waiting import until, until_async
 
 QUICK = Backoff(0.001, 1, 0.001)
@@ -1305,3 +1316,152 @@ def test_equal_keys_take_their_records_one_by_one(did: Effects) -> None:
     killed(lambda: go(flow), at="last")
 
     assert go(flow) == [1, 2, 3]
+
+
+# ---------------------------------------------------------------- however a run was stopped
+
+done = Effects(Path("effects"))  # in the folder of each test
+given = SimpleNamespace(at=1)
+
+
+@step
+def charge() -> None:
+    done("charge")
+
+
+@step
+def order(at: int) -> bool:
+    charge()
+    die_at("before the question")
+    told: bool = pause("Publish?", type=bool)
+    die_at("after the answer")
+    return told
+
+
+@workflow
+def orders() -> bool:
+    return order(given.at)
+
+
+def kill(at: str) -> None:
+    killed(lambda: go(orders), at=at)
+
+
+def wait(workflow_id: str = "r") -> None:
+    with pytest.raises(RunPausedError):
+        go(orders, workflow_id=workflow_id)
+
+
+def fork_it(run: str, into: str) -> None:
+    fork(run, from_step="order/pause", new_workflow_id=into)
+
+
+STOPS: dict[str, list[Callable[[], object]]] = {
+    "killed": [lambda: kill("before the question")],
+    "killed, cancelled": [lambda: kill("before the question"), lambda: cancel("r")],
+    "paused, cancelled": [wait, lambda: cancel("r")],
+    "answered": [wait, lambda: answer("r", True)],
+    "answered, cancelled": [wait, lambda: answer("r", True), lambda: cancel("r")],
+    "answered, killed": [wait, lambda: answer("r", True), lambda: kill("after the answer")],
+    "forked": [wait, lambda: fork_it("r", "new")],
+    "forked twice": [
+        wait,
+        lambda: fork_it("r", "one"),
+        lambda: wait("one"),
+        lambda: fork_it("one", "new"),
+    ],
+    "cancelled, forked": [wait, lambda: cancel("r"), lambda: fork_it("r", "new")],
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_had_finished_inside_a_stopped_step_is_not_done_again(
+    stop: str, monkeypatch: pytest.MonkeyPatch, *, changed: bool
+) -> None:
+    """outer(now()) with finished steps inside, whatever has stopped it: DivergenceError."""
+    for act in STOPS[stop]:
+        act()
+    run = "new" if "forked" in stop else "r"
+    if changed:
+        monkeypatch.setattr(given, "at", 2)
+        with pytest.raises(DivergenceError, match="finished steps inside"):
+            go(orders, workflow_id=run)
+    elif "answered" in stop:
+        assert go(orders, workflow_id=run) is True
+    else:
+        wait(run)
+        answer(run, True)
+        assert go(orders, workflow_id=run) is True
+
+    assert done.all == ["charge"]
+
+
+def in_pay_killed(flow: Callable[[], Any]) -> None:
+    killed(lambda: go(flow), at="paid")
+
+
+def in_pay_killed_and_cancelled(flow: Callable[[], Any]) -> None:
+    in_pay_killed(flow)
+    cancel("r")
+
+
+def in_pay_interrupted(flow: Callable[[], Any]) -> None:
+    given.then = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        go(flow)
+
+
+def in_pay_cancelled(flow: Callable[[], Any]) -> None:
+    given.limit = 0
+    with pytest.raises(TimeoutError):
+        go(flow)
+
+
+def in_pay_out_of_time(flow: Callable[[], Any]) -> None:
+    given.timeout = 0.01
+    with pytest.raises(StepTimeoutError):
+        go(flow)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        in_pay_killed,
+        in_pay_killed_and_cancelled,
+        in_pay_interrupted,
+        in_pay_cancelled,
+        in_pay_out_of_time,
+    ],
+)
+def test_a_payment_is_not_made_twice_however_it_was_stopped(
+    did: Effects, monkeypatch: pytest.MonkeyPatch, stop: Callable[..., None], *, changed: bool
+) -> None:
+    """pay(now()) with on_interrupted="fail", stopped in it: refused, until it is resolved."""
+    monkeypatch.setattr(sys.modules[__name__], "given", SimpleNamespace(at=1))
+
+    @step(on_interrupted="fail")
+    async def pay(at: int) -> str:
+        did("pay")
+        die_at("paid")
+        vars(given).get("then", lambda: None)()
+        await asyncio.sleep(60)
+        return "receipt"
+
+    @workflow
+    async def flow() -> str:
+        async with asyncio.timeout(vars(given).get("limit")):
+            return await pay.options(timeout=vars(given).get("timeout"))(given.at)
+
+    stop(flow)
+    given.limit, given.at = None, 2 if changed else 1
+
+    with pytest.raises((StepInterruptedError, DivergenceError)):
+        go(flow)
+    assert did.all == ["pay"]
+
+    resolve("r", "pay", result=b'"by hand"')
+    given.at = 1
+    assert go(flow) == "by hand"
+    assert did.all == ["pay"]
