@@ -13,11 +13,12 @@ from tapps_otel.names import log_name
 from tapps_otel.run.lookup import fold_log, folder_of_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from tapps_otel.log.store import RunSummary
+    from tapps_otel.past.fold import RunHistory
 
-__all__ = ["WAITING", "can_continue", "outermost"]
+__all__ = ["WAITING", "called_can_continue", "can_continue", "outermost"]
 
 WAITING: Final = frozenset({"paused", "answered", "interrupted"})
 # A run that a person has cancelled is not continued by itself.
@@ -32,28 +33,38 @@ def can_continue(store: Store, run: RunSummary) -> bool:
     return _can_continue(store, run, set())
 
 
+def called_can_continue(store: Store, history: RunHistory) -> bool:
+    """Whether a run that a paused run waits for has ended, or can continue.
+
+    :param store: the folder of the paused run's log
+    """
+    return _any_can_continue(_called(store, history), {(store.folder, history.workflow_id)})
+
+
 def _can_continue(store: Store, run: RunSummary, seen: set[tuple[Path, str]]) -> bool:
     if run.status != "paused" or (store.folder, run.workflow_id) in seen:
         return run.status == "answered"
     seen.add((store.folder, run.workflow_id))
     if run.until_ns is not None and run.until_ns <= clock.time_ns():
         return True
-    for place, name in _called(store, run.workflow_id):
-        called = _summary(place, name)
-        if called is not None and (called.status in _ENDED or _can_continue(place, called, seen)):
+    try:
+        pull_if_reachable(store, run.workflow_id)
+        history = fold_log(store, run.workflow_id).history
+    except (RunNotFoundError, LogError, OSError):
+        return False
+    return _any_can_continue(_called(store, history), seen)
+
+
+def _any_can_continue(called: Iterable[tuple[Store, str]], seen: set[tuple[Path, str]]) -> bool:
+    for place, name in called:
+        run = _summary(place, name)
+        if run is not None and (run.status in _ENDED or _can_continue(place, run, seen)):
             return True
     return False
 
 
-def _called(store: Store, name: str) -> Iterator[tuple[Store, str]]:
-    """The runs that a run waits for, if it waits for these alone."""
-    try:
-        pull_if_reachable(store, name)
-        history = fold_log(store, name).history
-    except (RunNotFoundError, LogError, OSError):
-        return
-    if history.waiting:  # it is refused until one of its own pauses has ended
-        return
+def _called(store: Store, history: RunHistory) -> Iterator[tuple[Store, str]]:
+    """The runs that a paused run waits for."""
     for step in history.steps:
         if step.child is not None and step.status == "paused":
             folder = step.child.log_dir

@@ -15,6 +15,7 @@ from tapps_otel.past.plan import questions_of
 from tapps_otel.redact import rules_here
 from tapps_otel.run.codecs.canonical import canonical
 from tapps_otel.run.codecs.native import from_json
+from tapps_otel.run.continuing import called_can_continue
 from tapps_otel.run.current_recorder import caller_here
 from tapps_otel.run.error_messages import excerpt, with_values
 from tapps_otel.run.execution_start import begin_execution
@@ -91,7 +92,7 @@ def open_run(
             )
         if history.executions:
             _check_same(history, name, inputs, leased.blobs, match)
-            _check_not_paused(history, caller)
+            _check_not_paused(store, history, caller)
         renamed = _renamed(history, about)
         before = next(iter(renamed.values()), None)
         run = RunRecorder(
@@ -182,10 +183,10 @@ def _check_same(history: RunHistory, name: str, inputs: bytes, blobs: Blobs, mat
         )
 
 
-def _check_not_paused(history: RunHistory, caller: Caller | None) -> None:
-    """Check that there is something to continue with: an answer, or a time that has come.
+def _check_not_paused(store: Store, history: RunHistory, caller: Caller | None) -> None:
+    """Check that there is something to continue with: an answer, a time, the end of a called run.
 
-    A run that waits for a run which it called cannot tell: that run is asked.
+    A run that waits only for runs which it called asks these.
 
     :raises RunPausedError: it waits for an answer, or for a time
     :raises Paused: for the run around this one
@@ -194,6 +195,8 @@ def _check_not_paused(history: RunHistory, caller: Caller | None) -> None:
     if history.status != "paused" or not waiting:
         return
     if any(one.pause is not None and one.pause.is_due(now_ns) for one in waiting):
+        return
+    if called_can_continue(store, history):
         return
     questions = questions_of(history)
     if caller is not None:

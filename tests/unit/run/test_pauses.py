@@ -1090,6 +1090,50 @@ def test_a_run_waits_for_the_run_that_it_calls(caught: bool) -> None:
     assert verify("child").ok
 
 
+@workflow
+async def inner_later(kind: str) -> str:
+    if kind == "timer":
+        await apause(until=60)
+    else:
+        await apause("Inner?")
+    return "inner"
+
+
+@pytest.mark.parametrize("kind", ["answered", "timer", "completed"])
+def test_a_called_run_continues_while_its_caller_has_a_question_of_its_own(
+    kind: str, time: Time, did: Effects
+) -> None:
+    @step
+    async def note(text: str) -> str:
+        did(text)
+        return text
+
+    @workflow
+    async def outer() -> list[Any]:
+        async def call() -> str:
+            return await note(await inner_later.options(workflow_id="child")(kind))
+
+        return list(await asyncio.gather(apause("Outer?"), call()))
+
+    paused(outer)
+    paused(outer)
+    assert history("child").status == "paused"
+    if kind == "timer":
+        time.ahead = 61
+    else:
+        answer("child", True)
+    if kind == "completed":
+        go(inner_later, kind, workflow_id="child")
+
+    error = paused(outer)
+    assert [(q.workflow_id, q.question) for q in error.questions] == [("r", "Outer?")]
+    assert history("child").status == "completed"
+    paused(outer)
+    answer("r", 1)
+    assert go(outer) == [1, "inner"]
+    assert did.all == ["inner"]
+
+
 # ---------------------------------------------------------------- times
 
 
