@@ -417,7 +417,7 @@ def find_workflow(path: str, workflow_id: str | None = None) -> Workflow[..., An
         raise RunConflictError(msg)
     try:
         found: Any = load_object(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a program that runs, and exits, when it is imported
         msg = (
             f"{of_run}cannot import {name!r} from {module_name!r}: {type(error).__name__}: {error}"
         )

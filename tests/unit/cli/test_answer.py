@@ -65,6 +65,14 @@ def outermost() -> str:
 
 
 @workflow
+async def beside() -> list[object]:
+    async def call() -> str:
+        return release.options(workflow_id="inner")("8")
+
+    return list(await asyncio.gather(apause("Beside?"), call()))
+
+
+@workflow
 def elsewhere() -> str:
     return release.options(workflow_id="inner", log_dir="other")("8") + "!"
 
@@ -245,6 +253,37 @@ def test_the_run_around_is_resumed_next_and_due_when_the_called_one_was_resumed_
     assert before == {"top": "paused", "outer": "paused", "inner": "completed"}
     assert (due.code, due.out) == (0, '"release 8 is out!!"\n')
     assert set(statuses(cli).values()) == {"completed"}
+
+
+def test_due_resumes_a_called_run_whose_caller_has_a_question_of_its_own(cli: Cli) -> None:
+    cli("run", "release.py:beside", "--id", "outer", "-q")
+    nothing = cli("resume", "--due")
+    cli("answer", "inner", "--json", "true")
+    due = cli("resume", "--due", "-q")
+    before = statuses(cli)
+    again = cli("resume", "--due")
+    cli("answer", "outer", "--json", "true")
+    last = cli("resume", "--due", "-q")
+
+    assert "no paused run is due" in nothing.err
+    assert (due.code, due.out) == (0, "")
+    assert before == {"outer": "paused", "inner": "completed"}
+    assert "no paused run is due" in again.err
+    assert (last.code, last.out) == (0, '[true,"release 8 is out"]\n')
+
+
+def test_due_continues_after_a_file_that_exits_when_it_is_imported(cli: Cli) -> None:
+    Path("gone.py").write_text(Path("release.py").read_text())
+    for name in ("gone", "release"):
+        cli("run", f"{name}.py:release", "--id", name, "-q")
+        cli("answer", name, "--json", "true")
+    Path("gone.py").write_text("import sys\nsys.exit('set SHOP_URL first')\n")
+    sys.modules.pop("gone")
+    due = cli("resume", "--due", "-q")
+
+    assert (due.code, due.out) == (5, '"release 7 is out"\n')
+    assert "cannot import 'release'" in due.err
+    assert "SystemExit: set SHOP_URL first" in due.err
 
 
 def test_due_resumes_both_runs_that_called_one(cli: Cli) -> None:
