@@ -24,15 +24,23 @@ class Follower:
     """A log that is read as it grows. As a context manager it closes the log in the end.
 
     :param file: the log, if it is open already; it stays open
+    :param checker: pass one to learn the state of the chain
     :ivar at_end: whether the last :meth:`read` reached the end of the log
     :raises FileNotFoundError: no such file
     """
 
-    def __init__(self, path: Path, workflow_id: str, *, file: BinaryIO | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        workflow_id: str,
+        *,
+        file: BinaryIO | None = None,
+        checker: Checker | None = None,
+    ) -> None:
         self._path, self._files = path, _files.system()
         self._log = self._files.open_read(path) if file is None else file
         self._is_ours = file is None
-        self._checker = Checker(path, workflow_id)
+        self._checker = checker or Checker(path, workflow_id)
         self._offset, self._rest = 0, b""
         self.at_end = False
 
@@ -87,16 +95,22 @@ class Follower:
 
 
 def follow(
-    path: Path, workflow_id: str, *, done: Callable[[], bool], poll: float = 0.05
+    path: Path,
+    workflow_id: str,
+    *,
+    done: Callable[[], bool],
+    poll: float = 0.05,
+    checker: Checker | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a log while it is being written, and wait between them.
 
     :param done: called at the end of the file; if true, stop after the events written meanwhile
     :param poll: seconds to wait at the end of the file
+    :param checker: pass one to learn the state of the chain
     :raises FileNotFoundError: no such file
     :raises LogDamagedError: at the end, if the log has undeclared damage
     """
-    for found in follow_with_waits(path, workflow_id, done=done, poll=poll):
+    for found in follow_with_waits(path, workflow_id, done=done, poll=poll, checker=checker):
         if not isinstance(found, float):
             yield found[0]
         elif found:
@@ -104,13 +118,18 @@ def follow(
 
 
 def follow_with_waits(
-    path: Path, workflow_id: str, *, done: Callable[[], bool], poll: float
+    path: Path,
+    workflow_id: str,
+    *,
+    done: Callable[[], bool],
+    poll: float,
+    checker: Checker | None = None,
 ) -> Generator[tuple[Event, bytes] | float, None, None]:
     """Yield the events as :func:`follow` does, each with its line, and the seconds to wait.
 
     After each block of the log they are 0: a caller that may not block can do something else.
     """
-    with Follower(path, workflow_id) as follower:
+    with Follower(path, workflow_id, checker=checker) as follower:
         stopping = False
         while True:
             yield from follower.read()

@@ -320,6 +320,15 @@ class Store:
             return damaged(workflow_id, size, f"{path}: cannot be read: {error.strerror or error}")
 
     def _read(self, file: BinaryIO, path: Path, workflow_id: str, size: int) -> RunSummary:
+        found = self._read_to(file, path, workflow_id, size)
+        # A run that has ended meanwhile has its end in the log before its lease is free.
+        while found.status == "interrupted" and size != (
+            size := _files.system().size(file.fileno())
+        ):
+            found = self._read_to(file, path, workflow_id, size)
+        return found
+
+    def _read_to(self, file: BinaryIO, path: Path, workflow_id: str, size: int) -> RunSummary:
         tail = read_tail(file.fileno(), path, workflow_id)
         region = tail.checker.region
         if region is not None and not region.torn:

@@ -9,9 +9,10 @@ from tapps_otel import settings
 from tapps_otel.errors import RunConflictError
 from tapps_otel.log.model import WorkflowEvent, read_model
 from tapps_otel.past.advice import how_to_resume, import_path
+from tapps_otel.past.fold import Fold
 from tapps_otel.run.import_path import file_of
-from tapps_otel.run.lookup import find, fold_log, store_of
-from tapps_otel.run.reading import read_side_logs
+from tapps_otel.run.lookup import find, store_of
+from tapps_otel.run.reading import feed_log, read_side_logs
 from tapps_otel.run.relocation import place_of, recorded_file
 from tapps_otel.run.workflow import find_workflow
 
@@ -75,11 +76,12 @@ def history(workflow_id: str, *, log_dir: Path | str | None = None) -> RunHistor
     :raises LogDamagedError: the log was changed
     """
     store, workflow_id = find(workflow_id, log_dir)
-    fold = fold_log(store, workflow_id)
+    fold = Fold(workflow_id)
+    holder = feed_log(store, workflow_id, fold)
     for event in read_side_logs(store, workflow_id):
         fold.feed_beside(event)
     found = fold.history
-    if found.status == "running" and store.holder(workflow_id) is None:
+    if found.status == "running" and holder is None:
         found.status = "interrupted"
         if found.executions:
             found.executions[-1].status = "interrupted"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogDamagedError, LogError, LogVersionError
 from tapps_otel.log.encrypted import decrypting
+from tapps_otel.log.follower import follow
 from tapps_otel.log.reader import Checker, read
 from tapps_otel.past.fold import Fold, RunHistory, collector_paused
 from tapps_otel.past.timeline import LogState
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tapps_otel.log.home import Holder
     from tapps_otel.log.store import Store
 
-__all__ = ["Folding", "Reading", "read_run", "read_side_logs"]
+__all__ = ["Folding", "Reading", "feed_log", "read_run", "read_side_logs"]
 
 
 class Folding(Protocol):
@@ -69,31 +70,63 @@ def read_run(
     store.summary(workflow_id)  # raises for a file that is not a log
     path = store.log_path(workflow_id)
     fold = Fold(workflow_id) if fold is None else fold
-    feed = decrypting(fold.feed, settings.current().codec)
-    checker, damage = Checker(path, workflow_id), None
+    checker, damage, holder = Checker(path, workflow_id), None, None
     try:
-        with collector_paused():
-            for event in read(path, workflow_id, checker=checker):
-                if see is not None:
-                    see(event)
-                feed(event)
-    except FileNotFoundError:
-        raise store.not_found(workflow_id) from None
+        holder = feed_log(store, workflow_id, fold, see=see, checker=checker)
     except (LogDamagedError, LogVersionError) as error:
         damage = str(error)
+        holder = store.holder(workflow_id)
     for event in read_side_logs(store, workflow_id):
         if see is not None:
             see(event)
         fold.feed_beside(event)
     history = fold.history
     running = history.status == "running"
-    holder = store.holder(workflow_id) if running else None
     in_progress = running and holder is not None
     if running and not in_progress and history.executions:
         status = "interrupted" if damage is None else "damaged"
         history.status = history.executions[-1].status = status
     now_ns = clock.time_ns() if in_progress and damage is None else None
-    return Reading(history, _state(path, checker, damage), holder, now_ns)
+    return Reading(history, _state(path, checker, damage), holder if running else None, now_ns)
+
+
+def feed_log(
+    store: Store,
+    workflow_id: str,
+    fold: Folding,
+    *,
+    see: Callable[[Event], None] | None = None,
+    checker: Checker | None = None,
+) -> Holder | None:
+    """Fold a run's log; return which process executes it, ``None`` if it has ended or none does.
+
+    What is written while that is asked is read, too: a run that ends just now is not taken for one
+    whose process died.
+
+    :param see: called with every event
+    :param checker: pass one to learn the state of the chain
+    :raises RunNotFoundError: there is no such run
+    :raises LogDamagedError: the log was changed; raised after the events before the damage
+    :raises LogVersionError: a newer format
+    """
+    feed, holder = decrypting(fold.feed, settings.current().codec), None
+
+    def ask() -> bool:
+        nonlocal holder
+        holder = store.holder(workflow_id) if fold.history.status == "running" else None
+        return True
+
+    try:
+        with collector_paused():
+            for event in follow(
+                store.log_path(workflow_id), workflow_id, done=ask, checker=checker
+            ):
+                if see is not None:
+                    see(event)
+                feed(event)
+    except FileNotFoundError:
+        raise store.not_found(workflow_id) from None
+    return holder
 
 
 def read_side_logs(store: Store, workflow_id: str) -> Iterator[Event]:

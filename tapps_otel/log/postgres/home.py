@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tapps_otel.log.event import Event, decode
 from tapps_otel.log.postgres import schema
@@ -16,7 +17,9 @@ from tapps_otel.log.postgres.stored_log import StoredLog
 from tapps_otel.log.summary import RunSummary, damaged, start_in, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from psycopg import Connection
 
     from tapps_otel.log.home import Copy, Holder
 
@@ -41,6 +44,7 @@ _LOGS: Final = """
 _HOLDER: Final = (
     "SELECT holder FROM tapps_otel.runs JOIN tapps_otel.held USING (id) WHERE name = %s"
 )
+_IS_HELD: Final = "SELECT FROM tapps_otel.held WHERE id = %s"
 _AGENT: Final = """
     SELECT EXISTS (
         SELECT FROM tapps_otel.lines l JOIN tapps_otel.runs r ON r.id = l.run
@@ -97,7 +101,7 @@ class PostgresHome:
             held = {run for (run,) in reading.execute("SELECT id FROM tapps_otel.held")}
             for run, name in cursor.execute(_RUNS, (since_ns,)):
                 log = StoredLog(self._database.shown, name, reading, run)
-                yield _summary(log, is_held=run in held)
+                yield _summary(log, partial(_is_held, reading, run, held))
 
     def has_agent(self, name: str, agent: str) -> bool:
         """Return whether a run has a step of this agent."""
@@ -113,7 +117,15 @@ class PostgresHome:
             return schema.migrate(connection, self._database.shown)
 
 
-def _summary(log: StoredLog, *, is_held: bool) -> RunSummary:
+def _is_held(connection: Connection[Any], run: int, held: set[int]) -> bool:
+    """Whether a process may write a log, or could before.
+
+    :param held: the logs of which that was known before; a process may have begun since
+    """
+    return run in held or connection.execute(_IS_HELD, (run,)).fetchone() is not None
+
+
+def _summary(log: StoredLog, is_held: Callable[[], bool]) -> RunSummary:
     older = log.older_lines(log.head.seq + 1)
     try:
         events = [_event(line) for line in islice(older, _TAIL)][::-1]
@@ -129,7 +141,7 @@ def _summary(log: StoredLog, *, is_held: bool) -> RunSummary:
         seq=log.head.seq,
         size=log.size,
         is_whole=is_whole,
-        is_held=lambda: is_held,
+        is_held=is_held,
     )
 
 

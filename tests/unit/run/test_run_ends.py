@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Cli
 from crashes import Effects, die_at, go, in_child, killed
-from tapps_otel import Backoff, Run, bind, current_run, history, step, workflow
+from tapps_otel import (
+    Backoff,
+    Run,
+    bind,
+    current_run,
+    history,
+    list_runs,
+    step,
+    timeline,
+    workflow,
+)
 from tapps_otel.errors import DivergenceError, StepInterruptedError
+from tapps_otel.log import lease
 from tapps_otel.run.scope import CLOSING
 from waiting import until, until_async
 
@@ -483,3 +497,46 @@ async def test_a_task_that_died_without_ending_its_step_is_not_waited_for(labels
 
     assert labels() == ["workflow_start", "step_start lost", "step_fail lost", "workflow_end"]
     assert statuses() == {"lost": "interrupted"}
+
+
+# ---------------------------------------------------------------- looked at meanwhile
+
+
+def by_show(cli: Cli) -> str:
+    return str(json.loads(cli("show", "r", "--json").out)["status"])
+
+
+def by_list(cli: Cli) -> str:
+    return str(json.loads(cli("list", "--json").out)[0]["status"])
+
+
+@pytest.mark.parametrize(
+    ("look", "nth"),
+    [
+        pytest.param(lambda _: history("r").status, 1, id="history"),
+        pytest.param(lambda _: next(iter(list_runs())).status, 1, id="list_runs"),
+        pytest.param(by_list, 1, id="list"),
+        # These look first whether there is such a run.
+        pytest.param(lambda _: timeline("r").status, 2, id="timeline"),
+        pytest.param(by_show, 2, id="show"),
+    ],
+)
+def test_a_run_that_ends_while_it_is_looked_at_was_not_interrupted(
+    look: Callable[[Cli], str], nth: int, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends just before the nth time that somebody asks which process executes it."""
+    run = Run.open("x", workflow_id="r")
+    run.__enter__()
+    ask = lease.holder
+
+    def after_the_end(path: Path) -> Any:
+        asked.append(path)
+        if len(asked) == nth:
+            run.__exit__(None, None, None)
+        return ask(path)
+
+    asked: list[Path] = []
+    monkeypatch.setattr(lease, "holder", after_the_end)
+
+    assert look(cli) == "completed"
+    assert len(asked) >= nth
