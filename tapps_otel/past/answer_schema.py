@@ -56,6 +56,8 @@ def in_words(schema: Mapping[str, Any] | None, depth: int = 0) -> str:
         return _shown(schema["const"])
     choices = schema.get("enum")
     if isinstance(choices, list):
+        if not choices:
+            return "none"
         more = ", ..." if len(choices) > _MOST_CHOICES else ""
         return f"one of {', '.join(map(_shown, choices[:_MOST_CHOICES]))}{more}"
     for word in ("anyOf", "oneOf"):

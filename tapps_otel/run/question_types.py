@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tapps_otel.errors import StepResultError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 
@@ -69,7 +71,11 @@ def _generator() -> type[GenerateJsonSchema]:
     class Generator(GenerateJsonSchema):
         def dict_schema(self, schema: Any) -> dict[str, Any]:
             found = super().dict_schema(schema)
-            if "keys_schema" in schema and not found.keys() & {
+            choices = _choices(schema.get("keys_schema", {}))
+            if choices is not None:
+                # A name in JSON is text, which pydantic takes for no choice that is a number.
+                found["propertyNames"] = {"enum": [one for one in choices if type(one) is str]}
+            elif "keys_schema" in schema and not found.keys() & {
                 "propertyNames",
                 "patternProperties",
             }:
@@ -79,3 +85,15 @@ def _generator() -> type[GenerateJsonSchema]:
             return found
 
     return Generator
+
+
+def _choices(keys: Mapping[str, Any]) -> list[Any] | None:
+    """The values that keys can have, if these are listed: by a literal, or by an enum.
+
+    Those of an enum that is a number or a text are read as numbers or texts are.
+    """
+    if keys.get("type") == "literal":
+        return list(keys["expected"])
+    if keys.get("type") == "enum" and "sub_type" not in keys:
+        return [member.value for member in keys["members"]]
+    return None

@@ -42,6 +42,16 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
+class Number(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+class Mixed(enum.Enum):
+    ONE = 1
+    A = "a"
+
+
 class Page(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -60,6 +70,8 @@ KINDS: list[Any] = [
     # Keys.
     dict[int, int], dict[float, int], dict[bool, int], dict[int | bool, Any], dict[Colour, int],
     dict[Level, Any], dict[Literal["a", "b"], int], dict[Annotated[int, Gt(1)], int],
+    dict[Number, int], dict[Mixed, int], dict[Literal[1, 2], int], dict[Literal[1, "a"], int],
+    dict[Literal[True], int], list[dict[Number, int]], dict[str, dict[Mixed, int]],
     dict[dt.date, int], dict[Annotated[str, Field(pattern="^a")], int],
     dict[Annotated[str, Field(pattern="^a", max_length=1)], int], dict[AnyUrl, int],
     # Texts.
@@ -161,6 +173,7 @@ def test_texts_have_the_form_that_is_expected(kind: Any, right: str, wrong: str)
             "$.grey",
             'this name does not fit: expected one of "red", "blue", not "grey"',
         ),
+        (dict[Number, int], {"1": 1}, "$.1", 'this name does not fit: expected none, not "1"'),
         (
             dict[Annotated[str, Field(pattern="^a")], int],
             {"b": 1},
