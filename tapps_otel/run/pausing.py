@@ -191,6 +191,7 @@ class _Wait:
     def _begin(self, run: RunRecorder, attempt: PauseRecorder) -> None:
         """Start the attempt, unless an earlier execution did that and left it open."""
         record = run.replay.by_id.get(attempt.step_id)
+        until = self._time_until(record)
         if record is not None and record.waits:
             if record.pause is not None and record.pause.schema == self._type.schema:
                 attempt.continue_from(record.last.number, record.pause)
@@ -198,7 +199,7 @@ class _Wait:
             event = type_changed(run.replay.history, record)
             run.replay.feed(event, run.write(event))
         words = None if self._question is None else attempt.scope.rules.text(self._question)
-        attempt.waits_for = Pause(words, self._type.schema, self._time_until(record))
+        attempt.waits_for = Pause(words, self._type.schema, until)
         attempt.start()
         if run.log_dir is not None and (run.log_failure or not attempt.has_started):
             # A question that is not in the log cannot be answered.

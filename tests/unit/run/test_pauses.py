@@ -614,6 +614,24 @@ def test_an_open_question_with_another_type_is_asked_anew(log: Log) -> None:
     assert verify("r").ok
 
 
+def test_a_question_with_another_type_waits_for_the_same_time(time: Time, log: Log) -> None:
+    kind: Any = bool
+
+    @workflow
+    async def asks() -> list[Any]:
+        return list(await asyncio.gather(
+            apause("Now?", name="now"), apause("Ship?", type=kind, until=60, name="ship")
+        ))  # fmt: skip
+
+    paused(asks)
+    kind, time.ahead = int, 30
+    answer("r", True, step="now")
+    paused(asks)
+
+    first, second = (one["until"] for one in log("step_start") if one["step_id"] == "ship")
+    assert first == second
+
+
 def test_a_question_is_redacted_by_the_rules_of_its_step(log_dir: Path) -> None:
     @step(redact=Redaction(patterns=("hunter2",)))
     def ask() -> bool:
