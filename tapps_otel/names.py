@@ -34,6 +34,7 @@ __all__ = [
     "number_in",
     "parent_of",
     "safe_file_name",
+    "steps_around",
     "use_ids",
     "without_numbers",
 ]
@@ -167,6 +168,19 @@ def parent_of(step_id: str) -> str | None:
     """Return the id of the enclosing step, ``None`` for a step of the workflow itself."""
     head, slash, _ = step_id.rpartition("/")
     return head if slash else None
+
+
+def steps_around(step_id: str) -> Iterator[str]:
+    """Yield the ids of the steps that enclose this one, the nearest first.
+
+    No more than can be nested: a made-up id may have any number of slashes.
+    """
+    outer = parent_of(step_id)
+    for _ in range(MOST_NESTED):
+        if outer is None:
+            return
+        yield outer
+        outer = parent_of(outer)
 
 
 # Ids must be unique, not secret. A separate generator costs half of a system call, and is not

@@ -18,7 +18,7 @@ from msgspec import UNSET, Struct
 from tapps_otel.clock import timestamp_ns
 from tapps_otel.log.encrypted import locked_error, problem_of
 from tapps_otel.log.event import readable
-from tapps_otel.names import ATTR, MOST_NESTED, parent_of
+from tapps_otel.names import ATTR, parent_of, steps_around
 from tapps_otel.past.span_steps import SpanSteps
 from tapps_otel.past.usage import NO_USAGE, Usage, UsageFold, sum_of
 
@@ -696,14 +696,10 @@ class Fold:
 
     def _reset_interruptions(self, step_id: str) -> None:
         """Count the interruptions of the enclosing steps anew: a step inside has finished."""
-        parent = parent_of(step_id)
-        for _ in range(MOST_NESTED):  # a made-up id may have any number of slashes
-            if parent is None:
-                return
-            outer = self.history.by_id.get(parent)
+        for around in steps_around(step_id):
+            outer = self.history.by_id.get(around)
             if outer is not None:
                 outer.interruptions = 0
-            parent = parent_of(parent)
 
     def _on_step_fail(self, event: Event) -> None:
         step, attempt = self._ended(event)

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from tapps_otel.names import MOST_NESTED, parent_of
+from tapps_otel.names import steps_around
 from tapps_otel.past.fold import DIGEST, DONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tapps_otel.log.event import Event
     from tapps_otel.past.fold import RunHistory, StepHistory
 
@@ -65,19 +63,19 @@ def taken_over(history: RunHistory, step_id: str) -> Taken:
 
     :param history: up to the event that first starts the step, and no further
     """
-    around = set(_around(step_id))
+    around = set(steps_around(step_id))
     done = {
         step.step_id
         for step in history.by_id.values()
         if step.step_id != step_id and (step.status in DONE or step.handled)
     }
-    with_progress = around.union(*map(_around, done)) - done
+    with_progress = around.union(*map(steps_around, done)) - done
     begun = {
         found: step
         for found in with_progress
         if (step := history.by_id.get(found)) is not None and _keeps_its_inside(step)
     }
-    reached = {one for one in done if all(o in done or o in begun for o in _around(one))}
+    reached = {one for one in done if all(o in done or o in begun for o in steps_around(one))}
     return Taken(
         before=history.by_id[step_id].last.start_seq,
         done=reached,
@@ -90,13 +88,3 @@ def _keeps_its_inside(step: StepHistory) -> bool:
     """Whether a step that runs again does not repeat what had finished inside."""
     passed_through = step.status == "timeout" or bool(step.last.caused_by)
     return step.status in _STOPPED or (step.status in _FAILED and passed_through)
-
-
-def _around(step_id: str) -> Iterator[str]:
-    """Yield the ids of the steps that enclose this one."""
-    outer = parent_of(step_id)
-    for _ in range(MOST_NESTED):  # a made-up id may have any number of slashes
-        if outer is None:
-            return
-        yield outer
-        outer = parent_of(outer)

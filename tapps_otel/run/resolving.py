@@ -13,7 +13,7 @@ from tapps_otel import clock
 from tapps_otel.errors import RunConflictError
 from tapps_otel.log.event import Event
 from tapps_otel.log.reader import check
-from tapps_otel.names import log_name, new_span_id
+from tapps_otel.names import log_name, new_span_id, steps_around
 from tapps_otel.past.fold import FAILED, RESOLVED
 from tapps_otel.redact import rules_here
 from tapps_otel.run.decision import WHY_REFUSED, is_refused_secret, leased, put_result, writing
@@ -109,6 +109,7 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
             f"step {step_id!r} of run {name!r} is a pause, which is not resolved but answered: "
             f"`tapps-otel answer {log_name(name)} {shlex.quote(step_id)} --json JSON`"
         )
+    _check_not_inside_a_result(history, step)
     if rerun and step.status == "completed":  # its result may no longer fit the code
         return step
     if not _is_interrupted(step) and step.status not in FAILED:
@@ -121,6 +122,22 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
             f"step {step_id!r} of run {name!r} was not interrupted, it is {step.status}: {runs}"
         )
     return step
+
+
+def _check_not_inside_a_result(history: RunHistory, step: StepHistory) -> None:
+    """Check that no step around has a stored result: a resume takes that, and asks for no more.
+
+    :raises RunConflictError: one has
+    """
+    for outer in steps_around(step.step_id):
+        around = history.by_id.get(outer)
+        if around is not None and around.stored:
+            raise RunConflictError(
+                f"step {step.step_id!r} of run {history.workflow_id!r} is inside {outer!r}, which "
+                "has a stored result: a resume takes that, and calls nothing inside. To run both "
+                f"again: `tapps-otel resolve {log_name(history.workflow_id)} "
+                f"{shlex.quote(outer)} --rerun`"
+            )
 
 
 def _is_interrupted(step: StepHistory) -> bool:

@@ -170,6 +170,38 @@ def test_a_completed_step_runs_again_if_its_result_no_longer_fits(
     assert [step.last.number for step in history("s").steps if step.name == "double"] == [2]
 
 
+def test_a_step_inside_a_stored_result_is_not_resolved(cli: Cli) -> None:
+    """A resume takes that result, and would never call it."""
+    nested = Path("nested.py")
+    nested.write_text(
+        """
+from tapps_otel import step, workflow
+
+@step
+def inner() -> int:
+    return 1
+
+@step
+def outer() -> int:
+    return inner()
+
+@workflow
+def flow() -> None:
+    outer()
+    raise ValueError("later")
+""",
+        "utf-8",
+    )
+    cli("run", "nested.py:flow", "--id", "r", "-q")
+    before = (LOGS / "r.jsonl").read_bytes()
+    done = cli("resolve", "r", "outer/inner", "--rerun")
+
+    assert done.code != 0
+    assert "is inside 'outer', which has a stored result" in done.err
+    assert "`tapps-otel resolve r outer --rerun`" in done.err
+    assert (LOGS / "r.jsonl").read_bytes() == before
+
+
 def test_a_step_of_a_completed_run_is_not_resolved(cli: Cli) -> None:
     cli("run", "flow.py:small", "--id", "a")
 
