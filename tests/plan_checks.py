@@ -113,6 +113,9 @@ def check_handled(events: Events) -> set[str]:
             open_failures.clear()
         elif kind == "step_start":
             assert step_id not in handled, f"the failure of {step_id} was handled; it runs again"
+            failed = open_failures.get(scope, [])
+            if step_id in failed:  # in a fork, which has all executions of its run in one
+                failed.remove(step_id)
             if "order" in one:
                 handled |= set(open_failures.pop(scope, []))
         elif kind == "step_fail":

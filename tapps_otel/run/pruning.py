@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tapps_otel import clock, settings
 from tapps_otel.errors import LogError, LogVersionError, RunBusyError, RunNotFoundError
+from tapps_otel.log import files as _files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.reader import check
 from tapps_otel.log.run_files import list_files, remove_run, remove_side_log
@@ -274,7 +275,7 @@ class _Pruning:
         folder = folder_of_parent(self._store, run.workflow_id)
         if folder == self._store.folder:  # it is gone
             return None
-        if not folder.is_dir():
+        if _files.system().identity_of_name(str(folder)) is None:
             return f"run {parent!r}, which called it, was in {folder}, which is not there"
         status = Store(folder).summary(parent).status
         return None if status == "completed" else _unfinished(f"{parent!r} in {folder}")
