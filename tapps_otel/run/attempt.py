@@ -21,6 +21,7 @@ from tapps_otel.run.awaited_write import postpone_cancellation
 from tapps_otel.run.codecs.native import check_text
 from tapps_otel.run.made_files import MadeFiles
 from tapps_otel.run.scope import CLOSING, COMPLETED, FAILED, OPEN, Scope, current_scope, leave_scope
+from tapps_otel.run.signals import SIGTERM_CODE
 from tapps_otel.run.step_spec import Paused
 
 if TYPE_CHECKING:
@@ -625,3 +626,13 @@ def status_of(error: BaseException) -> str:
     if isinstance(error, (RunEndedError, GeneratorExit, asyncio.CancelledError)):
         return "cancelled"
     return "failed"
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether an exception comes from outside the code that it stops: Ctrl-C, SIGTERM, a pause.
+
+    A :class:`SystemExit` is raised by that code, unless SIGTERM has.
+    """
+    if isinstance(error, SystemExit):
+        return error.code == SIGTERM_CODE
+    return status_of(error) in {"interrupted", "cancelled", "paused"}

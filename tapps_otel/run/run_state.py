@@ -13,6 +13,7 @@ from tapps_otel.log.reports import report
 from tapps_otel.names import new_trace_id
 from tapps_otel.redact import NO_RULES
 from tapps_otel.run import failures
+from tapps_otel.run.attempt import is_from_outside
 from tapps_otel.run.codecs.native import from_json
 from tapps_otel.run.event_writer import make_writer, write_nothing
 from tapps_otel.run.outside import note_closed
@@ -213,7 +214,9 @@ class RunState:
         """
         if self.detail_lost:
             return []
-        return failures.caused_by(error, self.workflow_id, scope_id)
+        return failures.caused_by(
+            error, self.workflow_id, scope_id, is_from_outside=is_from_outside
+        )
 
     # -- warnings
 

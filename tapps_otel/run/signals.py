@@ -9,7 +9,7 @@ import _signal  # type: ignore[import-not-found] # each call of a worker: `signa
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from tapps_otel.log import files
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "SigtermHandler", "is_own_handler", "keep_interrupt", "release_interrupt", "terminate",
-]  # fmt: skip
+    "SIGTERM_CODE",
+    "SigtermHandler",
+    "is_own_handler",
+    "keep_interrupt",
+    "release_interrupt",
+    "terminate",
+]
+
+SIGTERM_CODE: Final = 128 + signal.SIGTERM  # of the process that it ends
 
 # Those of all runs that are open. A dict can be listed while other threads change it; it must not
 # keep alive a run that its user dropped.
@@ -55,12 +62,12 @@ def is_own_handler(handler: object) -> bool:
     return handler is _end
 
 
-def _end(number: int, _: Any) -> None:
+def _end(_: int, __: Any) -> None:
     for place in list(_open):
         handler = place()
         if handler is not None:
             handler.note()
-    raise SystemExit(128 + number)
+    raise SystemExit(SIGTERM_CODE)
 
 
 _interrupts: list[int] = []  # that came since `keep_interrupt`

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tapps_otel.run.failures.exception_parts import MARK, dict_of, links_of, members_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["caused_by", "left_a_step", "mark"]
 
@@ -17,11 +22,20 @@ def left_a_step(error: BaseException) -> bool:
     return bool(dict_of(error).get(MARK))
 
 
-def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> list[str]:
+def caused_by(
+    error: BaseException,
+    workflow_id: str,
+    parent: str | None,
+    *,
+    is_from_outside: Callable[[BaseException], bool],
+) -> list[str]:
     """The steps of a scope whose exception left it with ``error``.
 
     These are of the exception itself, its cause, the members of a group; of its context only when
-    the scope's own code raised it: a step's exception is merely raised *while* another is handled.
+    the scope's own code raised it: a step's exception is merely raised *while* another is handled,
+    and so is one from outside.
+
+    :param is_from_outside: whether no code of the scope raised an exception (Ctrl-C, a pause)
     """
     prefix = "" if parent is None else f"{parent}/"
     found: dict[str, None] = {}
@@ -41,5 +55,6 @@ def caused_by(error: BaseException, workflow_id: str, parent: str | None) -> lis
         ]
         found.update(dict.fromkeys(left))
         if not left:
-            waiting += [*links_of(one), *members_of(one)]
+            cause, context = links_of(one)
+            waiting += [cause, None if is_from_outside(one) else context, *members_of(one)]
     return list(found)

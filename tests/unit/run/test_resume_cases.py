@@ -18,7 +18,17 @@ from typing import Any
 import pytest
 
 from crashes import Effects, die_at, go, killed
-from tapps_otel import Backoff, answer, cancel, fork, history, pause, step, workflow
+from tapps_otel import (
+    Backoff,
+    answer,
+    cancel,
+    configure,
+    fork,
+    history,
+    pause,
+    step,
+    workflow,
+)
 from tapps_otel.errors import (
     DivergenceError,
     RunPausedError,
@@ -1465,3 +1475,93 @@ def test_a_payment_is_not_made_twice_however_it_was_stopped(
     given.at = 1
     assert go(flow) == "by hand"
     assert did.all == ["pay"]
+
+
+def in_handler_killed(flow: Callable[[], Any]) -> None:
+    killed(lambda: go(flow), at="in the handler")
+
+
+def in_handler_interrupted(flow: Callable[[], Any]) -> None:
+    given.then = lambda: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        go(flow)
+
+
+def in_handler_terminated(flow: Callable[[], Any]) -> None:
+    configure(handle_sigterm=True)
+    given.then = lambda: signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        go(flow)
+
+
+def in_handler_paused(flow: Callable[[], Any]) -> None:
+    given.then = lambda: pause("Continue?", type=bool)
+    with pytest.raises(RunPausedError):
+        go(flow)
+    answer("r", True)
+
+
+def in_handler_paused_and_answered_late(flow: Callable[[], Any]) -> None:
+    in_handler_paused(flow)
+    killed(lambda: go(flow), at="after the handler")
+
+
+def in_handler_cancelled(flow: Callable[[], Any]) -> None:
+    given.then, given.limit = None, 0.01
+    with pytest.raises(TimeoutError):
+        go(flow)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        in_handler_killed,
+        in_handler_interrupted,
+        in_handler_terminated,
+        in_handler_paused,
+        in_handler_paused_and_answered_late,
+        in_handler_cancelled,
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_handled_failure_stays_however_its_handler_was_stopped(
+    did: Effects, monkeypatch: pytest.MonkeyPatch, stop: Callable[..., None], *, nested: bool
+) -> None:
+    """`charge` fails, `refund` done, stopped in the handler; resumed: charge not run again."""
+    monkeypatch.setattr(sys.modules[__name__], "given", SimpleNamespace(then=lambda: None))
+
+    @step
+    async def charge() -> None:
+        did("charge")
+        raise ValueError("declined")
+
+    @step
+    async def refund() -> None:
+        did("refund")
+
+    async def handling() -> str:
+        try:
+            await charge()
+        except ValueError:
+            await refund()
+            die_at("in the handler")
+            if given.then is None:
+                await asyncio.sleep(60)
+            given.then()
+        die_at("after the handler")
+        return "refunded"
+
+    enclosing = step(name="enclosing")(handling)
+
+    @workflow
+    async def flow() -> str:
+        async with asyncio.timeout(vars(given).get("limit")):
+            return await (enclosing if nested else handling)()
+
+    stop(flow)
+    given.limit = None
+    if "paused" not in stop.__name__:
+        given.then = lambda: None
+
+    assert go(flow) == "refunded"
+    assert did.all == ["charge", "refund"]
