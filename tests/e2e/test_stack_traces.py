@@ -180,8 +180,8 @@ def test_a_resume_that_is_shorter_than_what_was_killed_has_no_warning(
     shared_stack: Stack, run_id: str
 ) -> None:
     """Jaeger takes a shorter child after its parent's end for one with a clock that is wrong."""
-    long = ("--input", '{"n": 40}', "--quiet")
-    child("run", "flow.py:report", "--id", run_id, *long, KILL_AT="39", **shared_stack.env())
+    long = ("--input", '{"n": 400}', "--quiet")
+    child("run", "flow.py:report", "--id", run_id, *long, KILL_AT="399", **shared_stack.env())
     done = child("resume", run_id, "--quiet", **shared_stack.env())
     spans = arrived(shared_stack, run_id)
     first, second = (
