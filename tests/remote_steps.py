@@ -26,6 +26,7 @@ from tapps_otel import (
     pause,
     skip,
     step,
+    workflow,
 )
 
 __all__ = ["Inline", "Page", "Shop", "spawned"]
@@ -296,6 +297,32 @@ def cannot_begin(path: str) -> None:
 @step(on_interrupted="fail")
 def pays_once() -> int:
     return 1
+
+
+def begins_when(path: str) -> None:
+    """An initializer that waits for a file."""
+    _wait_for(path)
+
+
+def dies_at_first(did: str, times: int) -> None:
+    """An initializer whose process dies, so many times."""
+    if Effects(Path(did))("began") <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@workflow
+def orders(value: int) -> int:
+    return double(value)
+
+
+@step
+def handles(value: int) -> int:
+    return orders(value)
+
+
+@step
+def pays_inside() -> int:
+    return pays_once()
 
 
 def set_up(tenant: str) -> None:

@@ -242,6 +242,12 @@ class RunState:
             )
         return self.detached
 
+    def check_plain(self, spec: Any) -> None:
+        """Check that a step of this run can be a plain call where they all are.
+
+        :raises LookupError: it cannot
+        """
+
     # -- the current scope
 
     def enter_root(self) -> None:

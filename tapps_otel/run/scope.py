@@ -119,6 +119,9 @@ class Recorder(Protocol):
     def is_detached(self) -> bool:
         """Whether steps are plain calls here, with a warning in a forked child."""
 
+    def check_plain(self, spec: Any) -> None:
+        """Check that a step can be a plain call here."""
+
     def enter(  # noqa: PLR0917 - as RunRecorder has it
         self,
         scope: Scope,

@@ -176,9 +176,19 @@ class Step(PickledByName, Generic[P, R]):
             return cast("R", self._call_async(args, kwargs))
         scope = get_scope()
         if scope is None or (scope.run.detached and scope.run.is_detached()):
-            warn_of_call(self._spec.name, scope)
+            self.check_plain(scope)
             return _plain(self._body, args, kwargs)
         return self._call_sync(scope, args, kwargs, scope)
+
+    def check_plain(self, scope: Scope | None) -> None:
+        """Check that a call can be a plain one, and log a warning if it may be a mistake.
+
+        :param scope: where it is called
+        :raises LookupError: it cannot
+        """
+        warn_of_call(self._spec.name, scope)
+        if scope is not None:
+            scope.run.check_plain(self._spec)
 
     def call_in(self, run: RunRecorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it as a step of ``run``, even outside its scopes."""
@@ -326,7 +336,7 @@ class Step(PickledByName, Generic[P, R]):
     ) -> Any:
         scope = scope or current_scope.get()
         if scope is None or scope.run.is_detached():
-            warn_of_call(self._spec.name, scope)
+            self.check_plain(scope)
             return await _plain_async(self._body, args, kwargs)
         entered = self.enter(scope, args, kwargs)
         if not isinstance(entered, AttemptRecorder):

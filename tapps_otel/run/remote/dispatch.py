@@ -69,11 +69,23 @@ class Dispatch:
         self._is_cancelled = True
         self._cancel_waiting()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread is the one that handles answers, in a callback of a step's future."""
+        return self._receipts.is_here
+
     def shut_down(self, *, wait: bool) -> None:
         """Shut the engine down, once every caller has its outcome.
 
         :param wait: wait for that
+        :raises RuntimeError: a callback of a step's future waits; it is shut down when that is over
         """
+        if wait and self.is_here:
+            self._shuts_when_idle = True
+            raise RuntimeError(
+                "a callback of a submitted step cannot wait until all steps have ended, because "
+                "they end when it does: call shutdown(wait=False)"
+            )
         if wait:
             self._line.wait()
         else:

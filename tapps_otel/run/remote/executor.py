@@ -8,11 +8,11 @@ import inspect
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import ref
 
 from tapps_otel.engines import engine_of
 from tapps_otel.errors import RefusalError, StepInputError
 from tapps_otel.run import failures
-from tapps_otel.run.outside import warn_of_call
 from tapps_otel.run.remote.attempt import RemoteAttempt
 from tapps_otel.run.remote.call import Call
 from tapps_otel.run.remote.dispatch import Dispatch
@@ -69,7 +69,7 @@ class BoundExecutor(Executor):
             return self._engine.executor.submit(fn, *args, **kwargs)
         scope = self._scope_here()
         if scope is None or scope.run.is_detached():
-            warn_of_call(found[0].spec.name, scope)
+            found[0].check_plain(scope)
             return self._submit_plain(scope, *found)
         if self._is_shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -96,7 +96,7 @@ class BoundExecutor(Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Future[Any]:
-        future: Future[Any] = Future()
+        future: Future[Any] = _StepFuture(self._dispatch)
         one: Submission | None = None
         try:
             entered = _enter(step, scope, args, kwargs, future)
@@ -174,6 +174,38 @@ class BoundExecutor(Executor):
             raise StepInputError(
                 f"step {step.spec.name!r} must not run twice (on_interrupted='fail'), and {why}",
                 "$",
+            )
+
+
+class _StepFuture(Future[Any]):
+    """The future of a submitted step."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        super().__init__()
+        self._dispatch = ref(dispatch)  # a program may keep a future for long
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The step's result.
+
+        :raises RuntimeError: a callback of another step waits for it without end
+        """
+        self._check_wait(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The step's failure, ``None`` without one.
+
+        :raises RuntimeError: a callback of another step waits for it without end
+        """
+        self._check_wait(timeout)
+        return super().exception(timeout)
+
+    def _check_wait(self, timeout: float | None) -> None:
+        dispatch = self._dispatch()
+        if timeout is None and not self.done() and dispatch is not None and dispatch.is_here:
+            raise RuntimeError(
+                "a callback of a submitted step cannot wait for another step of the same executor, "
+                "because that ends when the callback does: add a callback to its future, too"
             )
 
 

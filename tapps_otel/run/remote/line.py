@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tapps_otel.run.remote.submission import Submission
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tapps_otel.run.remote.workers import Workers
 
 __all__ = ["Line"]
+
+
+# Those with unfinished steps. The steps hold what handles their answers, and nothing else might
+# hold them: a program may keep no more than their futures.
+_busy: Final[set[Line]] = set()
 
 
 class Line:
@@ -45,6 +50,7 @@ class Line:
         """
         with self._lock:
             self._unfinished[one] = None
+            _busy.add(self)
             one.attempt.send_to(engine)
             self._queue.append(one)
             return len(self._executing) < self._workers.at_once
@@ -84,6 +90,7 @@ class Line:
             self._unfinished.pop(one, None)
             if self._unfinished:
                 return False
+            _busy.discard(self)
             self._changed.notify_all()
             return True
 

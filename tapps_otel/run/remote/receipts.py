@@ -46,6 +46,11 @@ class Receipts(Generic[T]):
         self._thread: threading.Thread | None = None
         self._drains = False
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the thread that handles them, as in a callback that it calls."""
+        return self._drains or threading.current_thread() is self._thread
+
     def put(self, receipt: T | None) -> None:
         """Add what is to be handled; ``None``: nothing, but handle what there is."""
         self._queue.put(receipt)
@@ -124,7 +129,7 @@ class Receipts(Generic[T]):
     def _handle_batch(self) -> None:
         batch = [*self._due(), *self._waiting()]
         handle = self._handle()
-        if handle is None:  # every step has its outcome
+        if handle is None:  # every step has its outcome: until then its object is held
             return
         try:
             handle(batch)

@@ -79,6 +79,23 @@ class WorkerRun(RunRecorder):
         attempt.warnings.append(text)
         return True
 
+    @property
+    def encloses_workflows(self) -> bool:
+        """A workflow that a step calls here without an id is a plain call, as a step is."""
+        return True
+
+    def check_plain(self, spec: StepSpec) -> None:
+        """Refuse a plain call that would run again, unseen, with the step around it.
+
+        :raises LookupError: the step must not run twice
+        """
+        if spec.policy.on_interrupted == "fail":
+            raise LookupError(
+                f"step {spec.name!r} must not run twice (on_interrupted='fail'), and a step that a "
+                "step calls in a worker of an executor has no log of its own: call it in the "
+                "workflow, or submit it there"
+            )
+
     def is_detached(self) -> bool:
         """Steps are plain calls here, with a warning."""
         self.warn_once(

@@ -49,6 +49,8 @@ class Workers:
         self._proven: Executor | None = None
         self._proving: Executor | None = None
         self._problem: tuple[Executor, BaseException] | None = None
+        # The executor before this one, if it broke before it answered.
+        self._never_answered: Executor | None = None
         self._prepare()
 
     def _prepare(self) -> None:
@@ -68,7 +70,9 @@ class Workers:
         if not self._engine.may_not_begin or executor is self._proven:
             return True
         if self._problem is not None and self._problem[0] is executor:
-            raise self._problem[1]
+            if not self._may_prove_another(executor, self._problem[1]):
+                raise self._problem[1]
+            executor = self._engine.executor
         if executor is self._proving:
             return False
         try:
@@ -78,6 +82,16 @@ class Workers:
                 raise
             self._prove(self._engine.executor, wanted)
         return False
+
+    def _may_prove_another(self, broken: Executor, problem: BaseException) -> bool:
+        """Whether there is an executor in place of one that broke before it answered.
+
+        Once: a process may have been killed while it started. If its successor breaks as well,
+        they cannot begin.
+        """
+        if self._never_answered is None and isinstance(problem, BrokenExecutor):
+            self._never_answered = broken if self.can_renew(broken) else None
+        return self._never_answered is broken
 
     def _prove(self, executor: Executor, times: int) -> None:
         """Let workers answer: as many as are wanted, so that all of these begin meanwhile."""
@@ -90,10 +104,10 @@ class Workers:
         try:
             answer.result()
         except BaseException as error:  # noqa: BLE001 - whatever the engine raises
-            if self._proven is not executor:
+            if executor is self._engine.executor and executor is not self._proven:
                 self._problem = executor, error
         else:
-            self._proven = executor
+            self._proven, self._never_answered = executor, None
         self._changed()
 
     # -- another executor in place of one that is broken

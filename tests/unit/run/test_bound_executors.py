@@ -20,7 +20,7 @@ import pytest
 import remote_steps
 from crashes import Effects, in_child
 from remote_steps import Inline, Page, Shop, spawned
-from tapps_otel import bind, configure, history, step, verify, workflow
+from tapps_otel import bind, configure, history, list_runs, step, verify, workflow
 from tapps_otel.errors import (
     FailureDetailError,
     InterruptedTooOftenError,
@@ -301,6 +301,18 @@ def test_steps_inside_are_plain_calls_with_one_warning(
     assert {one["step"] for one in log("step_start")} == {"nested"}
     (text,) = warnings_of(caplog)
     assert "plain calls" in text
+
+
+def test_a_workflow_inside_is_a_plain_call_and_no_run(pool: Executor, log: Log) -> None:
+    """With an id that each attempt would choose anew, it would repeat what had finished in it."""
+    assert outcome_of(pool, remote_steps.handles, 3) == 6
+    assert [one.workflow_id for one in list_runs()] == ["r"]
+    assert {one["step"] for one in log("step_start")} == {"handles"}
+
+
+def test_a_step_inside_that_must_not_run_twice_is_refused(pool: Executor) -> None:
+    with pytest.raises(LookupError, match="call it in the workflow, or submit it there"):
+        outcome_of(pool, remote_steps.pays_inside)
 
 
 def test_steps_in_threads_of_a_worker_are_plain_calls_with_the_same_warning(

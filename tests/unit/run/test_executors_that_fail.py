@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -89,6 +90,51 @@ def test_a_pool_that_cannot_begin_is_an_error_of_no_step(
     assert run(flow) == 1
 
 
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_a_process_that_is_killed_while_it_starts_breaks_no_step(
+    kind: str, log: Log, did: Effects
+) -> None:
+    def flow() -> list[int]:
+        pool = ProcessPoolExecutor(
+            1,
+            mp_context=get_context(kind),
+            initializer=remote_steps.dies_at_first,
+            initargs=(str(did._path), 1),
+        )
+        with bind(pool) as bound:
+            return list(bound.map(remote_steps.double, range(3)))
+
+    assert run(flow) == [0, 2, 4]
+    assert log("step_fail") == []
+    assert did.count("began") == 2
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_steps_reach_their_end_although_the_program_keeps_only_their_futures(
+    kind: str, tmp_path: Path
+) -> None:
+    """Here a garbage collection comes while the pool has not begun."""
+    ready = tmp_path / "ready"
+
+    def submitted() -> list[Future[int]]:
+        pool = ProcessPoolExecutor(
+            1,
+            mp_context=get_context(kind),
+            initializer=remote_steps.begins_when,
+            initargs=(str(ready),),
+        )
+        bound = bind(pool)
+        return [bound.submit(remote_steps.double, one) for one in range(3)]
+
+    def flow() -> list[int]:
+        futures = submitted()
+        gc.collect()
+        ready.touch()
+        return [one.result(timeout=60) for one in futures]
+
+    assert run(flow) == [0, 2, 4]
+
+
 # -- which step broke the executor
 
 
@@ -159,6 +205,34 @@ def test_a_callback_that_fails_keeps_no_other_step_from_its_end(error: type) -> 
             return [first.result(), bound.submit(remote_steps.double, 2).result()]
 
     assert run(flow) == [2, 4]
+
+
+def test_a_callback_that_would_wait_for_itself_is_told_so() -> None:
+    """With threads of the engine it might have ended."""
+    errors: list[str] = []
+
+    def flow() -> list[int]:
+        bound = bind(ThreadPoolExecutor(4))
+
+        def wait_for_another(_: object) -> None:
+            with pytest.raises(RuntimeError) as caught:
+                bound.submit(remote_steps.double, 2).result()
+            errors.append(str(caught.value))
+            with pytest.raises(RuntimeError) as caught:
+                bound.shutdown()
+            errors.append(str(caught.value))
+
+        held = threading.Event()
+        first = bound.submit(remote_steps.double, 1)
+        first.add_done_callback(lambda _: held.wait(60))
+        first.add_done_callback(wait_for_another)
+        held.set()
+        until(lambda: len(errors) == 2)
+        return [first.result()]
+
+    assert run(flow) == [2]
+    assert "cannot wait for another step" in errors[0]
+    assert "shutdown(wait=False)" in errors[1]
 
 
 # -- calls that are no steps
