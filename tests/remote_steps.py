@@ -299,6 +299,12 @@ def pays_once() -> int:
     return 1
 
 
+@step(on_interrupted="fail")
+def pays_and_is_cancelled(did: str) -> None:
+    Effects(Path(did))("pay")
+    raise asyncio.CancelledError
+
+
 def begins_when(path: str) -> None:
     """An initializer that waits for a file."""
     _wait_for(path)

@@ -58,6 +58,10 @@ __all__ = [
 ]
 
 _LONGEST_S: Final = 1e9  # of a worker's times, which a made-up log may have as any number
+# What fails a step after its code has run.
+_RESULT_LOST: Final = frozenset(
+    {"tapps_otel.errors.StepResultError", "tapps_otel.errors.StepInputError"}
+)
 # Name of the annotation that lets an interrupted step run again.
 RESOLVED: Final = "tapps.resolved"
 # Name of the annotation that has the digest of a large artifact.
@@ -317,16 +321,19 @@ class StepHistory(Struct, gc=False):
 
     @property
     def outcome_unknown(self) -> bool:
-        """Whether its body did not end by itself, so that what it did is not known.
+        """Whether it may have done its work: its body did not end by itself, or its result is lost.
 
-        The process died, the step was cancelled, or its time ran out and no retry was to follow.
+        The process died; the step was cancelled; its time ran out, or its result could not be
+        stored, and no retry was to follow.
         """
         last = self.last
-        if last.status == "cancelled":
-            return last.engine is None  # a call that an executor had not taken never began
-        if last.status == "timeout":
-            return last.retry_in_ns is None
-        return last.status in {"running", "interrupted"}
+        if last.status == "cancelled":  # a call that an executor had not taken never began
+            return last.engine is None or last.worker is not None
+        if last.status == "failed":
+            is_lost = (last.error or {}).get("type") in _RESULT_LOST
+        else:
+            is_lost = last.status == "timeout"
+        return (is_lost and last.retry_in_ns is None) or last.status in {"running", "interrupted"}
 
     @property
     def stored(self) -> bool:
@@ -665,7 +672,8 @@ class Fold:
             return
         if last.status in FAILED and last.retry_in_ns is None:
             self.history.scope(parent).forget_between(last.end_seq, event.seq)
-        if last.execution == event.execution:  # a retry: its inner calls may differ
+        if last.execution == event.execution or last.retry_in_ns is not None:
+            # A retry: its inner calls may differ.
             self.history.scope(step.step_id).forget_between(last.start_seq, event.seq)
 
     def _on_step_end(self, event: Event) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["Past", "Plan", "not_run_again", "open_steps", "questions_of", "resume_points"]
 
 
+_STOPPED: Final = frozenset({"running", "interrupted", "cancelled", "paused"})
+
+
 class Past(Struct):
     """What an attempt of a scope finds in the log.
 
     :ivar scope: history of the scope itself
     :ivar records: the records that count, in the order of their first start
     :ivar used: the highest number in use, by step name: numbers are never used twice
-    :ivar lost: unresolved records of unknown outcome that no longer count
     """
 
     scope: ScopeHistory
     records: list[StepHistory] = []
     used: dict[str, int] = {}
-    lost: list[StepHistory] = []
 
 
 class Plan:
@@ -39,6 +40,7 @@ class Plan:
     def __init__(self, history: RunHistory) -> None:
         self._history = history
         self.children: dict[str | None, list[StepHistory]] = {}
+        self._unsettled: dict[str, list[StepHistory]] | None = None
         top = []
         for step_id, step in history.by_id.items():
             if "/" in step_id:
@@ -70,8 +72,6 @@ class Plan:
         for record in children:
             if record.last.start_seq > scope.reset_seq:
                 past.records.append(record)
-            elif record.outcome_unknown and not record.resolved:
-                past.lost.append(record)
         return past
 
     def forget(self, step_id: str) -> None:
@@ -86,19 +86,33 @@ class Plan:
         """Free the list of a scope's records, which a matcher now owns."""
         self.children.pop(scope_id, None)
 
-    def loss(self, record: StepHistory, *, interruptible: bool) -> str | None:
+    def loss(self, record: StepHistory) -> str | None:
         """Return what would be lost if this record were not used, ``None`` if nothing.
 
-        :param interruptible: whether the step may be interrupted (``on_interrupted="rerun"``), so
-            that an interruption alone loses nothing
+        After a failure other inputs are no surprise: it may be them that were mended.
         """
         if record.status == "completed" and record.stored:
             return "a stored result"
-        if self._progress(record):  # a call of this record would not do them again
+        if record.status in _STOPPED and self._progress(record):
             return "finished steps inside"
-        if record.outcome_unknown and not interruptible:
-            return "an unknown outcome"
         return None
+
+    def unsettled(self, name: str, execution: int) -> list[StepHistory]:
+        """Return the steps of a name whose outcome in an execution before this one is not known.
+
+        Wherever they are: a step that must not run twice may be called at another place now, with
+        other inputs, or by another attempt of the step around it.
+        """
+        if self._unsettled is None:
+            self._unsettled = {}
+            for step in self._history.by_id.values():
+                if step.outcome_unknown:
+                    self._unsettled.setdefault(step.name, []).append(step)
+        return [
+            step
+            for step in self._unsettled.get(name, ())
+            if step.outcome_unknown and not step.resolved and step.last.execution < execution
+        ]
 
     def _progress(self, record: StepHistory) -> bool:
         scope = self._history.scopes.get(record.step_id)

@@ -335,7 +335,11 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             run.pause_with(self, error.questions)
         if self.open:  # the wait for it was interrupted
             self.give_up(error)
-        event = self._end_event("step_fail", self._status_of(error))
+        left = run.caused_by(error, self.step_id)
+        status = self._status_of(error)
+        if isinstance(error, RefusalError) and not left and status == "failed":
+            status = "cancelled"  # a step beside it was refused: what finished in it counts
+        event = self._end_event("step_fail", status)
         if self.watched is not None:
             self._report_arguments(self.watched)
         self._put_error(event, error)
@@ -344,7 +348,6 @@ class AttemptRecorder(Scope, kw_only=True, eq=False):
             wait = self.spec.policy.retry_in_ns(error, failures_so_far)
         if wait is not None:
             event.retry_in_ns = wait
-        left = run.caused_by(error, self.step_id)
         if left:
             event.caused_by = left
         failures.mark(error, run.workflow_id, self.step_id)

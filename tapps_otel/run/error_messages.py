@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tapps_otel.errors import (
@@ -29,6 +30,12 @@ __all__ = [
 ]
 
 _E = TypeVar("_E", bound=BaseException)
+_SHOWN_STEPS: Final = 10
+_UNKNOWN: Final = {  # how steps end whose outcome is not known, by their status
+    "cancelled": "was cancelled",
+    "timeout": "ran out of time",
+    "failed": "has run, its result could not be stored",
+}
 _SHOWN: Final = 500  # characters of inputs in a message
 
 
@@ -82,15 +89,27 @@ def with_values(make: Callable[[str], _E], then: str, now: str, *, hides_values:
     return error
 
 
-def interrupted(record: StepHistory, workflow_id: str) -> StepInterruptedError:
-    """The refusal to run a step again whose outcome is not known."""
-    what = {"cancelled": "was cancelled", "timeout": "ran out of time"}.get(record.status)
-    return StepInterruptedError(
-        f"step {record.step_id!r} {what or 'was interrupted'}, and does not run again by itself "
+def interrupted(records: list[StepHistory], workflow_id: str) -> StepInterruptedError:
+    """The refusal to run a step again whose outcome is not known.
+
+    :param records: that of the call, and others of its step: it does not begin before all are known
+    """
+    record, *others = records
+    what = _UNKNOWN.get(record.status, "was interrupted")
+    text = (
+        f"step {record.step_id!r} {what}, and does not run again by itself "
         "(on_interrupted='fail'): find out what it did, then run "
-        f"`tapps-otel resolve {workflow_id} {record.step_id} --result JSON`, or with --rerun",
-        record.step_id,
+        f"`{_resolve(workflow_id, record)} --result JSON`, or with --rerun"
     )
+    if others:
+        shown = ", ".join(repr(one.step_id) for one in others[:_SHOWN_STEPS])
+        text += f". Then do that for {shown}{', ...' if len(others) > _SHOWN_STEPS else ''}, too"
+    return StepInterruptedError(text, record.step_id)
+
+
+def _resolve(workflow_id: str, record: StepHistory) -> str:
+    """The command that resolves a step, without its choice."""
+    return f"tapps-otel resolve {workflow_id} {shlex.quote(record.step_id)}"
 
 
 def detail_lost(
@@ -103,8 +122,8 @@ def detail_lost(
     return FailureDetailError(
         f"{detail!r} of the {kind} that step {step_id!r} raised is not in the "
         f"log ({reason}): the workflow could take another branch than before. "
-        f"`tapps-otel resolve {workflow_id} {step_id} --rerun` lets the step run again; "
-        "with --result JSON instead, that is its result. To keep it, let the step raise an "
+        f"`tapps-otel resolve {workflow_id} {shlex.quote(step_id)} --rerun` lets the step run "
+        "again; with --result JSON instead, that is its result. To keep it, let the step raise an "
         "exception with plain values, or register a codec for the class of what is lost "
         "(register_codec) before the run",
         step_id,
@@ -119,7 +138,7 @@ def interrupted_too_often(
     return InterruptedTooOftenError(
         f"step {record.step_id!r} was interrupted {record.interruptions} times in a row, more than "
         f"max_interruptions={most}: does it kill its process? "
-        f"`tapps-otel resolve {workflow_id} {record.step_id} --rerun` lets it run again; with "
+        f"`{_resolve(workflow_id, record)} --rerun` lets it run again; with "
         "--result JSON instead, that is its result",
         record.step_id,
     )
@@ -131,7 +150,7 @@ def unreadable(
     """The refusal to continue without a result that can no longer be read."""
     return StoredResultError(
         f"{problem}. Nothing was run: undo the change, give the step a new name, or let it run "
-        f"again: `tapps-otel resolve {workflow_id} {record.step_id} --rerun`",
+        f"again: `{_resolve(workflow_id, record)} --rerun`",
         record.step_id,
     )
 

@@ -31,7 +31,6 @@ class Matcher:
     def __init__(self, past: Past | None) -> None:
         self.fresh = past is None
         self._scope = None if past is None else past.scope
-        self._lost = [] if past is None else past.lost
         self._used = {} if past is None else past.used
         # Most runs make the same calls again, in the same order. As long as they do, the next
         # record is always the first of these, and nothing is looked up.
@@ -83,14 +82,6 @@ class Matcher:
                 self._by_definition.setdefault((content, record.definition), []).append(record)
             self._ahead.clear()
         return unclaimed
-
-    def lost(self, name: str, digest: str | None, key: str | None) -> StepHistory | None:
-        """An interrupted, unresolved record with this content that does not count any longer."""
-        for record in self._lost:
-            same = record.key == key if key is not None else record.inputs_digest == digest
-            if record.name == name and same:
-                return record
-        return None
 
     def guard(
         self, name: str, order: int, loses: Callable[[StepHistory], str | None]

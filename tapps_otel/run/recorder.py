@@ -115,7 +115,7 @@ class RunRecorder(RunState):
                 number, step_id = record.last.number + 1, record.step_id
                 make = partial(make, failed_before=record.failed_tries)
             else:
-                if not matcher.fresh:
+                if spec.syncs_start or not matcher.fresh:
                     replay.check_new(scope, spec, digest, key, order, arguments=arguments)
                 if outer is not None or self.caller is not None:
                     self._check_depth(spec, scope)

@@ -10,6 +10,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tapps_otel.errors import (
+    LogError,
     RefusalError,
     StepResultError,
     StepTimeoutError,
@@ -37,6 +38,7 @@ class ReplayState:
     """The records of a run.
 
     :param module: of the workflow's function
+    :param execution: the number of this one
     :ivar stopped: whether calls must be looked at: a refusal was raised, or the run waits
     :ivar refusal: once raised, it is raised by every later call
     :ivar by_id: the steps whose history is kept
@@ -51,9 +53,11 @@ class ReplayState:
         blobs: Blobs,
         on_divergence: OnDivergence,
         module: failures.WorkflowModule | None = None,
+        *,
+        execution: int,
     ) -> None:
         self._module = module
-        self._workflow_id, self._blobs = workflow_id, blobs
+        self._workflow_id, self._blobs, self._execution = workflow_id, blobs, execution
         self._fold, self._plan = fold, Plan(fold.history)
         self.by_id, self.children = fold.history.by_id, self._plan.children
         self._lenient = on_divergence == "rerun"
@@ -103,7 +107,11 @@ class ReplayState:
             self._raise_again(record)
         data = record.result
         if record.result_blob is not None:
-            data = self._blobs.get(record.result_blob)
+            try:
+                data = self._blobs.get(record.result_blob)
+            except LogError as error:
+                failures.mark(error, self._workflow_id, step_id)  # no code has failed
+                raise
         if scope.step_id is None:  # it is asked for once only, and large runs have many
             self._plan.forget(step_id)
         if data is None or (data == b"null" and record.status == "skipped"):
@@ -145,11 +153,9 @@ class ReplayState:
         :raises RefusalError: it may not
         """
         policy = spec.policy
-        if not record.outcome_unknown or record.resolved:
-            return
         if policy.on_interrupted == "fail":
-            self._refuse(error_messages.interrupted(record, self._workflow_id))
-        if record.interruptions > policy.max_interruptions:
+            self._check_settled(spec, record)
+        if not record.resolved and record.interruptions > policy.max_interruptions:
             most = policy.max_interruptions
             self._refuse(error_messages.interrupted_too_often(record, self._workflow_id, most))
 
@@ -165,25 +171,34 @@ class ReplayState:
     ) -> None:
         """Check that a call which fits no record may run as a new step.
 
+        Most may: it is only called for a scope with a past, and for steps that must not run twice.
+
         :param arguments: of the call, for the message
         :raises RefusalError: it takes the place of a record that has something to lose
         """
-        matcher = self.matcher_of(scope)
-        once = spec.policy.on_interrupted == "fail"
-        lost = matcher.lost(spec.name, digest, key) if once else None
-        if lost is not None:
-            self._refuse(error_messages.interrupted(lost, self._workflow_id))
+        if spec.policy.on_interrupted == "fail":
+            self._check_settled(spec)
         if order is None or key is not None or self._lenient:
             return
-        found = matcher.guard(
-            spec.name, order, lambda record: self._plan.loss(record, interruptible=not once)
-        )
+        found = self.matcher_of(scope).guard(spec.name, order, self._plan.loss)
         if found is not None:
             inputs = None if arguments is None else spec.inputs_json(*arguments)
             if inputs is not None:
                 inputs = combined(scope.rules, spec.policy.redact).json(inputs)
             hides = self._blobs.codec is not None
             self._refuse(error_messages.diverged(*found, order, digest, inputs, hides_values=hides))
+
+    def _check_settled(self, spec: StepSpec, own: StepHistory | None = None) -> None:
+        """Check that it is known what a step that must not run twice did, wherever it was called.
+
+        :param own: the record that the call takes
+        :raises StepInterruptedError: it is not
+        """
+        found = self._plan.unsettled(spec.name, self._execution)
+        if own is not None and own.outcome_unknown and not own.resolved:
+            found = [own, *(one for one in found if one is not own)]
+        if found:
+            self._refuse(error_messages.interrupted(found, self._workflow_id))
 
     def _refuse(self, error: RefusalError) -> NoReturn:
         failures.mark(error, self._workflow_id, error.step_id)

@@ -104,6 +104,11 @@ def _find(history: RunHistory, step_id: str, *, rerun: bool) -> StepHistory:
             f"run {name!r} has no step {step_id!r}. Interrupted steps: "
             f"{', '.join(map(repr, waiting[:20])) or 'none'}. `tapps-otel show {name}` lists all"
         )
+    if step.pause is not None and not step.waits and step.status != "completed":
+        raise RunConflictError(
+            f"step {step_id!r} of run {name!r} is a pause that was {step.status}: a resume asks "
+            "again"
+        )
     if step.waits:
         raise RunConflictError(
             f"step {step_id!r} of run {name!r} is a pause, which is not resolved but answered: "

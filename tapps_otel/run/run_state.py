@@ -103,7 +103,9 @@ class RunState:
         self.detached, self.off = off, off
         self._sigterm: SigtermHandler | None = None
         self.terminated = False
-        self.replay = ReplayState(workflow_id, fold, blobs, on_divergence, module)
+        self.replay = ReplayState(
+            workflow_id, fold, blobs, on_divergence, module, execution=execution
+        )
         self.waits = Waits(workflow_id)
         self.is_paused_in = self.waits.is_paused_in
         self.check_not_paused = self.waits.check_not_paused

@@ -53,7 +53,7 @@ def caused_by(
             and step_id.startswith(prefix)
             and "/" not in step_id[len(prefix) :]
         ]
-        found.update(dict.fromkeys(left))
+        found.update(dict.fromkeys(left[-1:]))  # one object may have left several, one by one
         if not left:
             cause, context = links_of(one)
             waiting += [cause, None if is_from_outside(one) else context, *members_of(one)]

@@ -77,21 +77,6 @@ def test_after_a_failure_by_itself_only_later_inner_records_count() -> None:
     past = past_of(story.plan, "outer")
     assert [record.step_id for record in past.records] == ["outer/twice", "outer/part#2"]
     assert past.used == {"part": 2, "twice": 1}
-    assert past.lost == []
-
-
-def test_an_interrupted_record_that_no_longer_counts_is_remembered_until_it_is_resolved() -> None:
-    story = started()
-    story.start("outer")
-    story.step("outer/done")
-    story.start("outer/pay")
-    story.fail("outer/pay", "interrupted")
-    story.fail("outer")
-    past = past_of(story.plan, "outer")
-    assert (past.records, [record.step_id for record in past.lost]) == ([], ["outer/pay"])
-    story.add("annotation", name=RESOLVED, step_id="outer/pay")
-
-    assert past_of(story.plan, "outer").lost == []
 
 
 def test_the_past_of_a_scope_is_a_list_of_its_own() -> None:
@@ -142,9 +127,9 @@ def test_a_scopes_list_can_be_freed_while_its_steps_stay() -> None:
 # ---------------------------------------------------------------- what a record has to lose
 
 
-def loss(story: Story, step_id: str, *, interruptible: bool = True) -> str | None:
+def loss(story: Story, step_id: str) -> str | None:
     history = story.history
-    return Plan(history).loss(history.by_id[step_id], interruptible=interruptible)
+    return Plan(history).loss(history.by_id[step_id])
 
 
 def test_a_completed_step_has_a_stored_result_to_lose() -> None:
@@ -162,7 +147,6 @@ def test_a_completed_step_without_a_stored_result_has_nothing_to_lose() -> None:
     story.add("step_finish", step_id="draft", result_omitted="persist=False")
 
     assert loss(story, "draft") is None
-    assert loss(story, "draft", interruptible=False) is None
 
 
 def test_a_step_that_failed_by_itself_has_nothing_to_lose() -> None:
@@ -171,11 +155,21 @@ def test_a_step_that_failed_by_itself_has_nothing_to_lose() -> None:
     story.step("outer/part")
     story.fail("outer")
 
-    assert loss(story, "outer", interruptible=False) is None
+    assert loss(story, "outer") is None
 
 
-@pytest.mark.parametrize("status", ["failed", "timeout", "cancelled", "paused", "interrupted"])
-def test_a_step_that_would_continue_has_its_finished_inner_steps_to_lose(status: str) -> None:
+@pytest.mark.parametrize("status", ["failed", "timeout"])
+def test_after_a_failure_other_inputs_are_no_surprise(status: str) -> None:
+    story = started()
+    story.start("outer")
+    story.step("outer/part")
+    story.fail("outer", status, caused_by=["outer/other"])
+
+    assert loss(story, "outer") is None
+
+
+@pytest.mark.parametrize("status", ["cancelled", "paused", "interrupted"])
+def test_a_step_that_was_stopped_has_its_finished_inner_steps_to_lose(status: str) -> None:
     story = started()
     story.start("outer")
     story.step("outer/part")
@@ -213,17 +207,65 @@ def test_inner_steps_that_no_longer_count_are_nothing_to_lose() -> None:
     assert loss(story, "a") == "finished steps inside"
 
 
-@pytest.mark.parametrize("status", ["cancelled", "timeout", "interrupted"])
-def test_an_unknown_outcome_is_something_to_lose_where_it_must_not_happen_twice(
-    status: str,
-) -> None:
+# ---------------------------------------------------------------- what must not happen twice
+
+
+def unsettled(story: Story, name: str = "pay") -> list[str]:
+    history = story.history
+    execution = history.executions[-1].number
+    return [step.step_id for step in Plan(history).unsettled(name, execution)]
+
+
+@pytest.mark.parametrize("status", ["cancelled", "timeout", "interrupted", None])
+def test_of_a_step_that_was_stopped_it_is_not_known_what_it_did(status: str | None) -> None:
+    story = started()
+    story.start("outer")
+    for step_id in ("pay", "pay#2", "outer/pay"):
+        story.start(step_id)
+        if status is not None:
+            story.fail(step_id, status)
+    assert unsettled(story) == []  # the execution that has seen it goes on
+    story.execution()
+
+    assert unsettled(story) == ["pay", "pay#2", "outer/pay"]
+    assert unsettled(story, "other") == []
+    story.add("annotation", name=RESOLVED, step_id="pay#2")
+    assert unsettled(story) == ["pay", "outer/pay"]
+
+
+@pytest.mark.parametrize("error", ["StepResultError", "StepInputError", "ValueError"])
+def test_of_a_step_whose_result_was_lost_it_is_not_known_either(error: str) -> None:
     story = started()
     story.start("pay")
-    assert loss(story, "pay", interruptible=False) == "an unknown outcome"
-    story.fail("pay", status)
+    story.fail("pay", error={"type": f"tapps_otel.errors.{error}", "message": "", "stack": None})
+    story.execution()
 
-    assert loss(story, "pay", interruptible=False) == "an unknown outcome"
-    assert loss(story, "pay") is None
+    assert unsettled(story) == ([] if error == "ValueError" else ["pay"])
+
+
+def test_a_try_that_is_to_be_repeated_settles_itself() -> None:
+    story = started()
+    story.start("pay")
+    story.fail("pay", "timeout", retry_in_ns=1)
+    story.execution()
+
+    assert unsettled(story) == []
+
+
+def test_a_call_that_an_executor_had_not_taken_did_nothing() -> None:
+    worker = {
+        "tapps.worker.host": "h",
+        "tapps.worker.pid": 1,
+        "tapps.worker.duration": 0.1,
+        "tapps.worker.wait": 0.1,
+    }
+    story = started()
+    for step_id, attributes in (("pay", {}), ("pay#2", worker)):
+        story.start(step_id, attributes={"tapps.engine": "ProcessPool"})
+        story.fail(step_id, "cancelled", attributes=attributes)
+    story.execution()
+
+    assert unsettled(story) == ["pay#2"]
 
 
 # ---------------------------------------------------------------- where a resume continues

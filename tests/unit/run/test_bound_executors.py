@@ -555,6 +555,16 @@ def test_a_step_that_must_not_run_twice_does_not(log: Log, did: Effects) -> None
     assert did.count("pay") == 1
 
 
+def test_a_step_that_must_not_run_twice_does_not_after_it_was_cancelled_in_a_worker(
+    pool: Executor, did: Effects
+) -> None:
+    with pytest.raises((asyncio.CancelledError, CancelledError)):
+        outcome_of(pool, remote_steps.pays_and_is_cancelled, str(did._path))
+    with pytest.raises(StepInterruptedError, match="was cancelled"):
+        outcome_of(pool, remote_steps.pays_and_is_cancelled, str(did._path))
+    assert did.all == ["pay"]
+
+
 def test_without_another_executor_the_run_fails_and_can_be_resumed(did: Effects) -> None:
     from concurrent.futures.process import BrokenProcessPool
 

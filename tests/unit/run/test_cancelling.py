@@ -38,6 +38,7 @@ from tapps_otel.log import files
 from tapps_otel.log.lease import Lease
 from tapps_otel.log.store import Store
 from tapps_otel.names import ATTR
+from tapps_otel.run.resolving import resolve
 from waiting import until
 
 Log = Callable[..., list[dict[str, Any]]]
@@ -113,6 +114,8 @@ def test_a_paused_run_no_longer_waits_and_asks_again_on_resume() -> None:
     assert history("r").waiting == []
     with pytest.raises(RunConflictError):
         answer("r", value=True)
+    with pytest.raises(RunConflictError, match="was cancelled: a resume asks again"):
+        resolve("r", "pause", result=b'"nonsense"')
     with pytest.raises(RunPausedError):
         go(reviewed, "a")
     answer("r", value=True)

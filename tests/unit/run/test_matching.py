@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histories import Story, started
-from tapps_otel.past.fold import ScopeHistory, StepHistory
-from tapps_otel.past.plan import Past
+from tapps_otel.past.fold import StepHistory
 from tapps_otel.run.matching import Matcher
 
 
@@ -55,7 +54,6 @@ def test_a_scope_without_a_past_offers_nothing() -> None:
     assert matcher.fresh
     assert matcher.claim(*A) is None
     assert matcher.claim_id("a") is None
-    assert matcher.lost(*A) is None
     assert matcher.guard("a", 1, lambda _: "something") is None
     assert list(matcher.unasked()) == []
     assert [matcher.next_number("a"), matcher.next_number("a"), matcher.next_number("b")] == [
@@ -245,16 +243,3 @@ def test_unasked_are_completed_records_that_no_call_took() -> None:
     matcher.claim(*A)
 
     assert [record.step_id for record in matcher.unasked()] == ["b"]
-
-
-def test_an_interrupted_record_that_no_longer_counts_is_found_by_content() -> None:
-    story = recorded(("a", Content("a", "1", "k")), ("b", B))
-    by_id = story.history.by_id
-    matcher = Matcher(Past(ScopeHistory(), lost=[by_id["a"], by_id["b"]]))
-
-    assert step_id(matcher.lost("a", "changed", "k")) == "a"
-    assert step_id(matcher.lost("b", "1", None)) == "b"
-    assert matcher.lost("b", "2", None) is None
-    assert matcher.lost("a", "1", "other") is None
-    assert matcher.lost("b", "1", "k") is None
-    assert step_id(matcher.lost("b", "1", None)) == "b"  # it is found, not taken

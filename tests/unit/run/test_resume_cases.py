@@ -30,10 +30,12 @@ from tapps_otel import (
     workflow,
 )
 from tapps_otel.errors import (
+    BlobDamagedError,
     DivergenceError,
     RunPausedError,
     StepFailedError,
     StepInterruptedError,
+    StepResultError,
     StepTimeoutError,
 )
 from tapps_otel.run.resolving import resolve
@@ -1565,3 +1567,276 @@ def test_a_handled_failure_stays_however_its_handler_was_stopped(
 
     assert go(flow) == "refunded"
     assert did.all == ["charge", "refund"]
+
+
+# ---------------------------------------------------------------- what must not happen twice
+
+
+def resolved(call: Callable[[], Any], times: int) -> Any:
+    """Resume a run; after each refusal resolve the step that it names: it did not do its work."""
+    for _ in range(times):
+        with pytest.raises(StepInterruptedError) as caught:
+            call()
+        resolve("r", caught.value.step_id)
+    return call()
+
+
+@pytest.mark.parametrize("kind", ["inputs of the step around", "own inputs", "key", "branch"])
+def test_a_payment_whose_outcome_is_unknown_is_found_wherever_it_is_called(
+    did: Effects, now: Tick, kind: str
+) -> None:
+    """Killed in pay; resumed at another place, or with other inputs: refused until resolved."""
+
+    @step(on_interrupted="fail")
+    def pay(what: object) -> None:
+        did("pay")
+        die_at("paid")
+
+    @step
+    def around(at: object) -> None:
+        pay("40")
+
+    @workflow
+    def flow() -> None:
+        at = now()
+        if kind == "inputs of the step around":
+            around(at)
+        elif kind == "own inputs":
+            pay(at)
+        elif kind == "key":
+            pay.options(key=str(at))("40")
+        elif at == 1:
+            pay("default account")
+        else:
+            around(at)
+
+    killed(lambda: go(flow), at="paid")
+    resolved(lambda: go(flow), 1)
+
+    assert did.all == ["pay", "pay"]
+    assert history("r").status == "completed"
+
+
+def test_a_payment_inside_a_retried_step_is_found_by_its_next_try(did: Effects) -> None:
+    """outer(retries=1) > middle > pay, killed in pay; then outer fails before it: refused."""
+
+    @step(on_interrupted="fail")
+    def pay() -> None:
+        did("pay")
+        die_at("paid")
+
+    @step
+    def middle() -> None:
+        pay()
+
+    @step(retries=1, backoff=QUICK)
+    def outer() -> None:
+        if did.count("pay") and did("outer") == 1:
+            raise ValueError("busy")
+        middle()
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    killed(lambda: go(flow), at="paid")
+
+    with pytest.raises(StepInterruptedError, match=r"tapps-otel resolve r outer/middle/pay"):
+        go(flow)
+    assert did.count("pay") == 1
+
+
+def test_of_payments_side_by_side_none_begins_before_all_are_resolved(did: Effects) -> None:
+    """gather(pay(0), pay(1), pay(2)), killed: one answer for each, and no payment is cut off."""
+
+    @step(on_interrupted="fail")
+    async def pay(number: int) -> int:
+        did(f"pay {number}")
+        await asyncio.sleep(0)
+        if len(did.all) == 3:
+            die_at("paid")
+        return number
+
+    @workflow
+    async def flow() -> list[int]:
+        return list(await asyncio.gather(*(pay(number) for number in range(3))))
+
+    killed(lambda: go(flow), at="paid")
+    with pytest.raises(StepInterruptedError, match=r"Then do that for 'pay#2', 'pay#3', too"):
+        go(flow)
+
+    assert resolved(lambda: go(flow), 3) == [0, 1, 2]
+    assert sorted(did.all) == sorted([f"pay {number}" for number in range(3)] * 2)
+
+
+def test_a_payment_whose_result_cannot_be_stored_is_not_made_again(did: Effects) -> None:
+    kind: Any = float
+
+    def make() -> Any:
+        def pay() -> Any:
+            did("pay")
+            return float("nan")
+
+        pay.__annotations__["return"] = kind
+        paying = step(name="pay", on_interrupted="fail")(pay)
+
+        @workflow
+        def flow() -> Any:
+            return paying()
+
+        return flow
+
+    with pytest.raises(StepResultError):
+        go(make())
+    kind = object
+    with pytest.raises(StepInterruptedError, match="has run, its result could not be stored"):
+        go(make())
+    resolve("r", "pay", result=b'"receipt"')
+
+    assert go(make()) == "receipt"
+    assert did.all == ["pay"]
+
+
+def test_what_had_finished_beside_a_refused_step_is_not_done_again(did: Effects) -> None:
+    """customer = charge, mail; supplier = pay; killed in both: charge is done once."""
+
+    @step(on_interrupted="fail")
+    async def pay() -> None:
+        did("pay")
+        await asyncio.sleep(0)
+        die_at("paid")
+
+    @step
+    async def charge() -> None:
+        did("charge")
+
+    @step
+    async def mail(number: int) -> None:
+        await asyncio.sleep(0)
+
+    @step
+    async def customer() -> None:
+        await charge()
+        for number in range(9):
+            await mail(number)
+
+    @step
+    async def supplier() -> None:
+        await asyncio.sleep(0)
+        await pay()
+
+    @workflow
+    async def flow() -> None:
+        await asyncio.gather(customer(), supplier())
+
+    killed(lambda: go(flow), at="paid")
+    resolved(lambda: go(flow), 1)
+
+    assert sorted(did.all) == ["charge", "pay", "pay"]
+
+
+def test_nothing_is_done_again_once_a_missing_value_is_back(did: Effects, log_dir: Path) -> None:
+    """outer = charge, fetch (a blob), killed; the blob is missing for one resume."""
+
+    @step
+    def charge() -> None:
+        did("charge")
+
+    @step
+    def fetch() -> str:
+        did("fetch")
+        return "x" * 100_000
+
+    @step
+    def outer() -> int:
+        charge()
+        found = len(fetch())
+        die_at("fetched")
+        return found
+
+    @workflow
+    def flow() -> int:
+        return outer()
+
+    killed(lambda: go(flow), at="fetched")
+    (blob,) = (log_dir / "r.blobs").iterdir()
+    blob.rename(log_dir / "away")
+    with pytest.raises(BlobDamagedError):
+        go(flow)
+    (log_dir / "away").rename(blob)
+
+    assert go(flow) == 100_000
+    assert did.all == ["charge", "fetch"]
+
+
+@pytest.mark.parametrize("killed_between", [False, True])
+def test_a_random_id_in_each_try_is_no_divergence_after_a_failure(
+    did: Effects, now: Tick, *, killed_between: bool
+) -> None:
+    """outer(retries) > middle(uuid4()) > prepare, reach (fails): resumed, it completes."""
+
+    @step
+    def prepare(at: int) -> None:
+        did("prepare")
+
+    @step
+    def reach() -> None:
+        if is_down:
+            raise ConnectionError("down")
+
+    @step
+    def middle(at: int) -> None:
+        prepare(at)
+        reach()
+
+    @step(retries=1, backoff=QUICK)
+    def outer() -> None:
+        middle(now())
+
+    @workflow
+    def flow() -> None:
+        outer()
+
+    is_down = True
+    if killed_between:
+        killed(lambda: go(flow), after="step_fail outer")
+    else:
+        with pytest.raises(ConnectionError):
+            go(flow)
+    is_down = False
+    go(flow)
+
+    assert history("r").status == "completed"
+    assert did.count("prepare") == (2 if killed_between else 3)
+
+
+def test_a_failure_object_that_two_steps_raise_is_handled_in_one_of_them(did: Effects) -> None:
+    closed = ConnectionError("closed")
+
+    @step
+    def charge() -> None:
+        did("charge")
+        raise closed
+
+    @step
+    def refund() -> None:
+        did("refund")
+
+    @step
+    def mail() -> None:
+        if did("mail") == 1:
+            raise closed
+
+    @workflow
+    def flow() -> None:
+        try:
+            charge()
+        except ConnectionError:
+            refund()
+        mail()
+
+    with pytest.raises(ConnectionError):
+        go(flow)
+    go(flow)
+
+    assert did.all == ["charge", "refund", "mail", "mail"]
