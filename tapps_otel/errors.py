@@ -396,20 +396,23 @@ class RunPausedError(RunError):
 
     :ivar workflow_id: the run
     :ivar questions: what it waits for
+    :param options: of the commands that the message names, as `` --log-dir logs``
     :ivar question: the first of its questions; ``None`` if it waits for a time only
     """
 
-    def __init__(self, workflow_id: str, questions: Sequence[Question] = ()) -> None:
+    def __init__(
+        self, workflow_id: str, questions: Sequence[Question] = (), options: str = ""
+    ) -> None:
         self.workflow_id, self.questions = workflow_id, tuple(questions)
         asked = [one for one in self.questions if one.question is not None]
         self.question = asked[0].question if asked else None
-        resume = f"`tapps-otel resume {workflow_id}`"
+        resume = f"`tapps-otel resume {workflow_id}{options}`"
         if len(asked) == 1:
-            how = f"Answer with `{asked[0].command}`, then {resume}"
+            how = f"Answer with `{asked[0].command}{options}`, then {resume}"
         elif asked:
-            how = f"Answer with `tapps-otel answer RUN STEP --json JSON`, then {resume}"
+            how = f"Answer with `tapps-otel answer RUN STEP --json JSON{options}`, then {resume}"
         else:
-            how = "`tapps-otel resume --due` resumes what is due"
+            how = f"`tapps-otel resume --due{options}` resumes what is due"
         named = "; ".join(
             str(one) if len(self.questions) == 1 else f"{one.step_id}: {one}"
             for one in self.questions[:_MOST_QUESTIONS]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tapps_otel.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +69,20 @@ def use(**given: Unpack[SettingsDict]) -> Iterator[Settings]:
         yield configure(**given)
     finally:
         _given, _current = before
+
+
+def log_dir_option(folder: Path) -> str:
+    """The option with which a command looks into a folder of logs; empty where it does by itself.
+
+    A program may have another folder than the command line, by ``configure()`` or ``log_dir=``.
+    """
+    try:
+        usual: Path | None = _settings_of({}).log_dir
+    except SettingsError:  # what the program was given counts for it alone
+        usual = None
+    if usual is not None and os.path.realpath(usual) == os.path.realpath(folder):
+        return ""
+    return f" --log-dir {shlex.quote(str(folder))}"
 
 
 def _settings_of(given: dict[str, Any]) -> Settings:

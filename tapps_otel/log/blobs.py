@@ -28,11 +28,12 @@ _ENCRYPTED: Final = b"tapps_otel encrypted 1\n"
 class Blobs:
     """The folder ``<workflow_id>.blobs`` of a run, created with the first blob.
 
+    :ivar folder: its path
     :ivar codec: encrypts the values of users
     """
 
     def __init__(self, folder: Path, *, sync: bool = True, codec: Codec | None = None) -> None:
-        self._folder, self._sync, self.codec = folder, sync, codec
+        self.folder, self._sync, self.codec = folder, sync, codec
 
     def put_value(self, data: bytes) -> str:
         """Store a value of the user, encrypted if there is a codec; return its name.
@@ -46,7 +47,7 @@ class Blobs:
 
     @property
     def _context(self) -> bytes:
-        return context_of("blob", self._folder.name)
+        return context_of("blob", self.folder.name)
 
     def put(self, data: bytes) -> str:
         """Store ``data`` on the disk and return its name (64 hex digits).
@@ -54,7 +55,7 @@ class Blobs:
         :raises OSError: it cannot be stored
         """
         name = sha256(data).hexdigest()
-        path = self._folder / name
+        path = self.folder / name
         with self.own_folder() as folder:
             if not self._is_there(path, folder):
                 _files.system().write_file(path, data, sync=self._sync, folder=folder)
@@ -67,10 +68,10 @@ class Blobs:
         :raises OSError: it cannot be made, is a link, or another user can write to it
         """
         files = _files.system()
-        files.make_folder(self._folder)
-        folder = files.open_folder(self._folder)
+        files.make_folder(self.folder)
+        folder = files.open_folder(self.folder)
         try:
-            files.check_own(folder, self._folder)
+            files.check_own(folder, self.folder)
             yield folder
         finally:
             files.close(folder)
@@ -84,7 +85,7 @@ class Blobs:
                     return False
                 if self._sync:  # its writer may have been killed, or may not sync
                     files.sync(file.fileno())
-                    files.sync_folder(self._folder)
+                    files.sync_folder(self.folder)
                 return True
         except FileNotFoundError:
             return False
@@ -106,7 +107,7 @@ class Blobs:
         with self._verified(name) as file:
             data = file.read()
         if sha256(data).hexdigest() != name:  # changed since
-            raise BlobDamagedError(self._folder / name, _CHANGED)
+            raise BlobDamagedError(self.folder / name, _CHANGED)
         return data
 
     def _decrypted(self, data: bytes, name: str) -> bytes:
@@ -114,7 +115,7 @@ class Blobs:
         key_id = key.decode(errors="replace")
         found = decrypt_data(ciphertext, key_id, self.codec, self._context)
         if isinstance(found, str):
-            raise locked_error(self._folder.stem, f"blob {name}", key_id, found)
+            raise locked_error(self.folder.stem, f"blob {name}", key_id, found)
         return found
 
     def check(self, name: str) -> None:
@@ -129,10 +130,10 @@ class Blobs:
     def _verified(self, name: str) -> Iterator[BinaryIO]:
         """Open a blob, and read it in pieces first: a file of any size may have its name."""
         if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
-            raise BlobDamagedError(self._folder, f"{name[:80]!r} is not the name of a blob")
-        path, files = self._folder / name, _files.system()
+            raise BlobDamagedError(self.folder, f"{name[:80]!r} is not the name of a blob")
+        path, files = self.folder / name, _files.system()
         try:
-            folder = files.open_folder(self._folder)
+            folder = files.open_folder(self.folder)
             try:
                 file = files.open_inside(folder, path)
             finally:

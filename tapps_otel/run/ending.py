@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from tapps_otel import clock
+from tapps_otel import clock, settings
 from tapps_otel.errors import LogError, LogWriteError, RunPausedError
 from tapps_otel.log.event import Event
 from tapps_otel.names import log_name
@@ -211,7 +211,7 @@ class RunEnding:
             return cause
         if self._run.caller is not None:  # the run around it waits, too
             return error if isinstance(error, Paused) else cause
-        return RunPausedError(self._run.workflow_id, cause.questions)
+        return RunPausedError(self._run.workflow_id, cause.questions, _options(self._run))
 
     # -- writing it
 
@@ -278,12 +278,19 @@ def _advice(run: RunState) -> str:
     if run.caller is None:
         advice = how_to_resume(run.workflow_id, run.workflow)
         command = "tapps-otel " if advice.is_command else ""
-        return f"{RESUME_NOTE}{command}{advice.text}"
+        options = _options(run) if advice.is_command else ""
+        return f"{RESUME_NOTE}{command}{advice.text}{options}"
     # The resume of the run around it resumes it too.
     return (
         f"in run {run.workflow_id!r}, which step {run.caller.step_id!r} of run "
         f"{run.caller.workflow_id!r} called: tapps-otel show {log_name(run.workflow_id)}"
+        f"{_options(run)}"
     )
+
+
+def _options(run: RunState) -> str:
+    """What commands about a run need besides its id."""
+    return "" if run.log_dir is None else settings.log_dir_option(run.log_dir)
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -1,4 +1,8 @@
-"""The messages of refusals: what was refused, why, and what to do next. Pure."""
+"""The messages of refusals: what was refused, why, and what to do next. Pure.
+
+They name a run as a command does: with the folder of its log, where the command would look into
+another.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +93,7 @@ def with_values(make: Callable[[str], _E], then: str, now: str, *, hides_values:
     return error
 
 
-def interrupted(records: list[StepHistory], workflow_id: str) -> StepInterruptedError:
+def interrupted(records: list[StepHistory], run: str) -> StepInterruptedError:
     """The refusal to run a step again whose outcome is not known.
 
     :param records: that of the call, and others of its step: it does not begin before all are known
@@ -99,7 +103,7 @@ def interrupted(records: list[StepHistory], workflow_id: str) -> StepInterrupted
     text = (
         f"step {record.step_id!r} {what}, and does not run again by itself "
         "(on_interrupted='fail'): find out what it did, then run "
-        f"`{_resolve(workflow_id, record)} --result JSON`, or with --rerun"
+        f"`{_resolve(run, record)} --result JSON`, or with --rerun"
     )
     if others:
         shown = ", ".join(repr(one.step_id) for one in others[:_SHOWN_STEPS])
@@ -107,13 +111,13 @@ def interrupted(records: list[StepHistory], workflow_id: str) -> StepInterrupted
     return StepInterruptedError(text, record.step_id)
 
 
-def _resolve(workflow_id: str, record: StepHistory) -> str:
+def _resolve(run: str, record: StepHistory) -> str:
     """The command that resolves a step, without its choice."""
-    return f"tapps-otel resolve {workflow_id} {shlex.quote(record.step_id)}"
+    return f"tapps-otel resolve {run} {shlex.quote(record.step_id)}"
 
 
 def detail_lost(
-    step_id: str, workflow_id: str, kind: object, detail: str, reason: str
+    step_id: str, run: str, kind: object, detail: str, reason: str
 ) -> FailureDetailError:
     """The refusal to read what the log could not keep of a failure that is raised from it.
 
@@ -122,7 +126,7 @@ def detail_lost(
     return FailureDetailError(
         f"{detail!r} of the {kind} that step {step_id!r} raised is not in the "
         f"log ({reason}): the workflow could take another branch than before. "
-        f"`tapps-otel resolve {workflow_id} {shlex.quote(step_id)} --rerun` lets the step run "
+        f"`tapps-otel resolve {run} {shlex.quote(step_id)} --rerun` lets the step run "
         "again; with --result JSON instead, that is its result. To keep it, let the step raise an "
         "exception with plain values, or register a codec for the class of what is lost "
         "(register_codec) before the run",
@@ -131,26 +135,22 @@ def detail_lost(
     )
 
 
-def interrupted_too_often(
-    record: StepHistory, workflow_id: str, most: int
-) -> InterruptedTooOftenError:
+def interrupted_too_often(record: StepHistory, run: str, most: int) -> InterruptedTooOftenError:
     """The refusal to run a step again that was interrupted many times in a row."""
     return InterruptedTooOftenError(
         f"step {record.step_id!r} was interrupted {record.interruptions} times in a row, more than "
         f"max_interruptions={most}: does it kill its process? "
-        f"`{_resolve(workflow_id, record)} --rerun` lets it run again; with "
+        f"`{_resolve(run, record)} --rerun` lets it run again; with "
         "--result JSON instead, that is its result",
         record.step_id,
     )
 
 
-def unreadable(
-    record: StepHistory, workflow_id: str, problem: StepResultError
-) -> StoredResultError:
+def unreadable(record: StepHistory, run: str, problem: StepResultError) -> StoredResultError:
     """The refusal to continue without a result that can no longer be read."""
     return StoredResultError(
         f"{problem}. Nothing was run: undo the change, give the step a new name, or let it run "
-        f"again: `{_resolve(workflow_id, record)} --rerun`",
+        f"again: `{_resolve(run, record)} --rerun`",
         record.step_id,
     )
 

@@ -201,7 +201,7 @@ def _check_not_paused(store: Store, history: RunHistory, caller: Caller | None) 
     questions = questions_of(history)
     if caller is not None:
         raise Paused(history.workflow_id, questions)
-    raise RunPausedError(history.workflow_id, questions)
+    raise RunPausedError(history.workflow_id, questions, settings.log_dir_option(store.folder))
 
 
 def _warn_of_other_code(history: RunHistory, definition: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tapps_otel import settings
 from tapps_otel.errors import (
     LogError,
     RefusalError,
@@ -119,7 +120,7 @@ class ReplayState:
         try:
             return Stored(step_id, spec.read_result(data))
         except StepResultError as problem:
-            self._refuse(error_messages.unreadable(record, self._workflow_id, problem))
+            self._refuse(error_messages.unreadable(record, self._named(), problem))
 
     def rebuild(self, step_id: str, described: dict[str, Any]) -> BaseException:
         """The exception that a step raised, made of its description in the log.
@@ -130,7 +131,7 @@ class ReplayState:
         def refuse(detail: str, reason: str) -> NoReturn:
             # Not marked: the failure stays handled, and the step does not run again by itself.
             self.refusal = error_messages.detail_lost(
-                step_id, self._workflow_id, described.get("type"), detail, reason
+                step_id, self._named(), described.get("type"), detail, reason
             )
             raise self.refusal
 
@@ -157,7 +158,7 @@ class ReplayState:
             self._check_settled(spec, record)
         if not record.resolved and record.interruptions > policy.max_interruptions:
             most = policy.max_interruptions
-            self._refuse(error_messages.interrupted_too_often(record, self._workflow_id, most))
+            self._refuse(error_messages.interrupted_too_often(record, self._named(), most))
 
     def check_new(
         self,
@@ -198,7 +199,11 @@ class ReplayState:
         if own is not None and own.outcome_unknown and not own.resolved:
             found = [own, *(one for one in found if one is not own)]
         if found:
-            self._refuse(error_messages.interrupted(found, self._workflow_id))
+            self._refuse(error_messages.interrupted(found, self._named()))
+
+    def _named(self) -> str:
+        """The run, as a command names it."""
+        return f"{self._workflow_id}{settings.log_dir_option(self._blobs.folder.parent)}"
 
     def _refuse(self, error: RefusalError) -> NoReturn:
         failures.mark(error, self._workflow_id, error.step_id)

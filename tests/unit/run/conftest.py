@@ -24,6 +24,7 @@ def log_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(settings, "_given", settings._given)
     monkeypatch.setattr(settings, "_current", settings._current)
     folder = tmp_path / "logs"
+    monkeypatch.setenv("TAPPS_OTEL_LOG_DIR", str(folder))  # where commands look, too
     tapps_otel.configure(log_dir=folder, durability="os")
     yield folder
     for path in folder.glob("*.jsonl"):

@@ -49,6 +49,7 @@ from tapps_otel.errors import (
     RunConflictError,
     RunNotFoundError,
     RunPausedError,
+    StepInterruptedError,
     StepTimeoutError,
     StoredResultError,
 )
@@ -1150,6 +1151,35 @@ def test_a_called_run_continues_while_its_caller_has_a_question_of_its_own(
     answer("r", 1)
     assert go(outer) == [1, "inner"]
     assert did.all == ["inner"]
+
+
+def test_commands_name_the_folder_where_they_would_look_into_another(tmp_path: Path) -> None:
+    """A program has another folder than the command line by `configure()` or `log_dir=`."""
+    elsewhere = tmp_path / "its own"
+
+    @step(on_interrupted="fail")
+    def pay() -> None:
+        die_at("paid")
+
+    @workflow
+    def payment() -> None:
+        pay()
+
+    option = f"--log-dir '{elsewhere}'"
+    asked = publish.options(workflow_id="asks", log_dir=elsewhere)
+    paying = payment.options(workflow_id="pays", log_dir=elsewhere)
+    killed(paying, at="paid")
+    with pytest.raises(RunPausedError) as paused_error:
+        asked()
+    with pytest.raises(RunPausedError) as again:
+        asked()
+    with pytest.raises(StepInterruptedError) as refused:
+        paying()
+
+    for error in (paused_error, again):
+        assert f"`tapps-otel answer asks pause --json JSON {option}`" in str(error.value)
+        assert f"`tapps-otel resume asks {option}`" in str(error.value)
+    assert f"`tapps-otel resolve pays {option} pay --result JSON`" in str(refused.value)
 
 
 # ---------------------------------------------------------------- times
