@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +79,7 @@ def log_dir_option(folder: Path) -> str:
         usual: Path | None = _settings_of({}).log_dir
     except SettingsError:  # what the program was given counts for it alone
         usual = None
-    if usual is not None and os.path.realpath(usual) == os.path.realpath(folder):
+    if usual is not None and usual.absolute() == folder.absolute():
         return ""
     return f" --log-dir {shlex.quote(str(folder))}"
 
