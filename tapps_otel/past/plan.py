@@ -111,7 +111,8 @@ class Plan:
         return [
             step
             for step in self._unsettled.get(name, ())
-            if step.outcome_unknown and not step.resolved and step.last.execution < execution
+            if step.outcome_unknown and step.last.execution < execution
+            if not (step.resolved or step.handled)  # by a person, or by the workflow
         ]
 
     def _progress(self, record: StepHistory) -> bool:

@@ -1669,6 +1669,34 @@ def test_of_payments_side_by_side_none_begins_before_all_are_resolved(did: Effec
     assert sorted(did.all) == sorted([f"pay {number}" for number in range(3)] * 2)
 
 
+def test_a_payment_that_ran_out_of_time_and_was_handled_holds_up_no_other(did: Effects) -> None:
+    """for order in orders: try: pay(order, timeout) except: review(order); killed: it goes on."""
+
+    @step(on_interrupted="fail", timeout=0.01)
+    async def pay(number: int) -> None:
+        did(f"pay {number}")
+        if number == 0:
+            await asyncio.sleep(60)
+
+    @step
+    async def review(number: int) -> None:
+        did(f"review {number}")
+        die_at("reviewed")
+
+    @workflow
+    async def flow() -> None:
+        for number in range(3):
+            try:
+                await pay(number)
+            except StepTimeoutError:
+                await review(number)
+
+    killed(lambda: go(flow), at="reviewed")
+    go(flow)
+
+    assert did.all == ["pay 0", "review 0", "review 0", "pay 1", "pay 2"]
+
+
 def test_a_payment_whose_result_cannot_be_stored_is_not_made_again(did: Effects) -> None:
     kind: Any = float
 
